@@ -1,0 +1,156 @@
+"""A game: components, and how a mask over them becomes a value.
+
+A game knows nothing of Ray, of explorers or of the store. Masks are bool arrays, ``True`` = kept.
+"""
+
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.errors import EvaluationError
+
+Masks = NDArray[np.bool_]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One thing that can be ablated.
+
+    `start` and `stop` are character offsets into the source text where there is one; `size` is its cost in tokens.
+    """
+
+    index: int
+    label: str
+    kind: str
+    start: int | None = None
+    stop: int | None = None
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The values of a batch of masks and what they cost: float64 `(m,)`, model tokens computed, seconds of model time."""
+
+    values: Values
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GameInfo:
+    """All that the rest of the system needs to know of a game: small, picklable, free of models.
+
+    `description` is what the fingerprint was made of, in readable form; `notes` are remarks for people that change no value.
+    `batch_masks` is how many masks make one request of a second or two.
+    """
+
+    fingerprint: str
+    components: tuple[Component, ...]
+    description: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    batch_masks: int = 256
+    source: str | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        return len(self.components)
+
+
+class Game(ABC):
+    """Components and a value for every mask over them. Subclasses set `info` and implement `measure`."""
+
+    info: GameInfo
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        return self.info.n
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The components, in the order of the masks' columns."""
+        return self.info.components
+
+    @abstractmethod
+    def measure(self, masks: Masks) -> Measurement:
+        """The values of checked masks (bool, `(m, n)`) with their cost."""
+
+    def evaluate(self, masks: object) -> Values:
+        """Values (float64, `(m,)`) of masks (bool, `(m, n)`), computed in this process.
+
+        Raises ValueError for masks of another shape or type, EvaluationError for a value that is no finite number.
+        """
+        checked = check_masks(masks, self.n)
+        return check_finite(checked, self.measure(checked).values)
+
+
+@dataclass
+class FunctionGame(Game):
+    """Any callable from masks (bool, `(m, n)`) to values (`(m,)`) as a game."""
+
+    function: Any
+    info: GameInfo = field(repr=False)
+
+    def measure(self, masks: Masks) -> Measurement:
+        """Call the function on the masks; it must give one number a mask."""
+        began = time.perf_counter()
+        values = np.asarray(self.function(masks), dtype=np.float64)
+        if values.shape != (len(masks),):
+            raise ValueError(f"the function gave values of shape {values.shape} for masks of shape {masks.shape}; expected ({len(masks)},)")
+        return Measurement(values, 0, time.perf_counter() - began)
+
+
+def fingerprint(description: Mapping[str, Any]) -> str:
+    """A name for a game: 32 hex digits of SHA-256 over the canonical JSON of all that its values depend on."""
+    canonical = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def check_masks(masks: object, n: int) -> Masks:
+    """The masks as a bool array `(m, n)`; ValueError naming both shapes or the type otherwise.
+
+    0/1 integers are taken; floats are not, as a soft mask has no meaning here.
+    """
+    array = np.asarray(masks)
+    if array.ndim != 2 or array.shape[1] != n:
+        raise ValueError(f"masks have shape {array.shape}; expected (m, {n})")
+    if array.dtype == np.bool_:
+        return array
+    if not np.issubdtype(array.dtype, np.integer) or not np.isin(array, (0, 1)).all():
+        raise ValueError(f"masks have type {array.dtype}; expected bool, or integers 0 and 1")
+    return array.astype(np.bool_)
+
+
+def check_finite(masks: Masks, values: Values) -> Values:
+    """The values, unless one is NaN or infinite: EvaluationError naming the first such mask by what it removes."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        removed = np.flatnonzero(~masks[bad[0]]).tolist()
+        raise EvaluationError(
+            f"{len(bad)} of {len(values)} masks gave no finite value; the first gave {values[bad[0]]} with components {removed} removed"
+        )
+    return values
+
+
+def pack(masks: Masks) -> NDArray[np.uint8]:
+    """Masks `(m, n)` as bytes `(m, ceil(n / 8))`, component 0 in the highest bit of the first byte, spare bits 0."""
+    return np.packbits(masks, axis=1)
+
+
+def unpack(packed: NDArray[np.uint8], n: int) -> Masks:
+    """The inverse of `pack`."""
+    return np.unpackbits(packed, axis=1, count=n).astype(np.bool_)
+
+
+def labels(components: Sequence[Component], members: Sequence[int]) -> str:
+    """A set of components in words, such as ``never × fails``."""
+    return " × ".join(components[i].label for i in members) or "∅"

@@ -1,0 +1,102 @@
+"""What a lens is told: validated options, written in a spec file, as flags or in Python.
+
+No model is touched here; `build()` imports what it needs when it is called.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from raysp.errors import UserError
+from raysp.game import Component, FunctionGame, Game, GameInfo, fingerprint
+
+Unit = Literal["token", "word", "sentence", "paragraph", "line", "delimiter", "spans"]
+FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mean"]
+FeatureValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "class_logit"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ModelOptions(BaseModel):
+    """Which model, and how it is held in memory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
+    dtype: Dtype = Field("auto", description="auto: bfloat16 where the device computes in it, float32 otherwise.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    allow_pickle: bool = Field(False, description="Load pickled weights (they can run code).")
+    allow_remote_code: bool = Field(False, description="Run the model repository's own code.")
+
+
+class FeatureLens(ModelOptions):
+    """Parts of a prompt: which of them, alone and together, made the model prefer its answer."""
+
+    kind: Literal["feature"] = "feature"
+    prompt: str = Field("", description="The text whose parts are ablated.")
+    template: str = Field("{prompt}", description="Fixed text around it; {prompt} and {question} are filled in. Never ablated.")
+    question: str | None = Field(None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own.")
+    chat: bool = Field(False, description="Put the whole into the model's chat template as a user's message.")
+    target: str | None = Field(None, description="The answer the value is about; without one, the model's own greedy answer.")
+    foil: str | None = Field(None, description="The answer it is compared with.")
+    max_new_tokens: int = Field(8, ge=1, le=256, description="Length of the greedy answer when no target is given.")
+    unit: Unit = Field("word", description="What a component is.")
+    delimiter: str | None = Field(None, description="Separator of the components (unit delimiter).")
+    spans: str | None = Field(None, description="JSON list of [start, stop] character spans, or a file of one (unit spans).")
+    ablation: FeatureAblation = Field("remove", description="How a component is left out.")
+    replacement: str | None = Field(None, description="Text put in place of a component (ablation replace).")
+    value: FeatureValue | None = Field(None, description="The scalar; without one, what fits the target and the foil.")
+
+    def build(self) -> Game:
+        """The game, its model loaded in this process. UserError for anything the prompt, the model or the target cannot do."""
+        from raysp.lenses.feature import build_feature_game
+
+        return build_feature_game(self)
+
+
+class FunctionLens(BaseModel):
+    """Any Python callable from masks (bool, `(m, n)`) to values (`(m,)`).
+
+    With a `name`, evaluations are stored under it and reused by later runs: change the name when the function changes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    kind: Literal["function"] = "function"
+    function: Annotated[Callable[..., Any], Field(exclude=True)]
+    n: int = Field(ge=1, description="Number of components.")
+    labels: tuple[str, ...] | None = Field(None, description="A label for each component.")
+    name: str | None = Field(None, description="Name under which evaluations are shared between runs.")
+    batch_masks: int = Field(4096, ge=1, description="Masks in one call of the function.")
+    anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+
+    def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:
+        """The function may be given first, without its name."""
+        super().__init__(function=function, **options)
+
+    @model_validator(mode="after")
+    def _check(self) -> "FunctionLens":
+        if self.labels is not None and len(self.labels) != self.n:
+            raise UserError("labels", len(self.labels), f"labels for {self.n} components", "give one label a component")
+        return self
+
+    def build(self) -> Game:
+        """The game."""
+        described = {"lens": "function", "n": self.n, "name": self.name or f"anonymous-{self.anonymous}"}
+        named = self.labels or tuple(f"x{i}" for i in range(self.n))
+        components = tuple(Component(i, label, "argument") for i, label in enumerate(named))
+        return FunctionGame(self.function, GameInfo(fingerprint(described), components, described, batch_masks=self.batch_masks))
+
+
+def parse_spans(text: str) -> list[tuple[int, int]]:
+    """Character spans from a JSON list, in order and not overlapping; UserError otherwise."""
+    try:
+        spans = [(int(start), int(stop)) for start, stop in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise UserError("spans", text, f"is no JSON list of [start, stop] pairs ({error})", "write for example [[0, 5], [6, 12]]") from None
+    for before, after in zip(spans, spans[1:], strict=False):
+        if after[0] < before[1]:
+            raise UserError("spans", [before, after], "overlap or are out of order", "give ascending spans that do not overlap")
+    return spans
