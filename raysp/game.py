@@ -135,9 +135,7 @@ def check_finite(masks: Masks, values: Values) -> Values:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         removed = np.flatnonzero(~masks[bad[0]]).tolist()
-        raise EvaluationError(
-            f"{len(bad)} of {len(values)} masks gave no finite value; the first gave {values[bad[0]]} with components {removed} removed"
-        )
+        raise EvaluationError(f"{len(bad)} of {len(values)} masks gave no finite value; the first gave {values[bad[0]]} with components {removed} removed")
     return values
 
 

@@ -1,0 +1,1 @@
+"""Explorers: which masks to ask for, and what their values say."""

@@ -1,0 +1,1 @@
+"""Lenses: what a person points at, turned into a game."""

@@ -1,0 +1,1 @@
+"""Pure numerics of functions on masks: arrays in, arrays out."""
