@@ -23,7 +23,7 @@ class EvaluationError(RuntimeError):
     """An evaluation gave no usable number; the message names the mask."""
 
 
-class Interrupted(RuntimeError):
+class InterruptedRunError(RuntimeError):
     """A run was stopped before its end; what it had evaluated is stored, and the run resumes from there."""
 
 

@@ -3,6 +3,7 @@
 No model is touched here; `build()` imports what it needs when it is called.
 """
 
+import itertools
 import json
 import uuid
 from collections.abc import Callable
@@ -96,7 +97,7 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
         spans = [(int(start), int(stop)) for start, stop in json.loads(text)]
     except (ValueError, TypeError) as error:
         raise UserError("spans", text, f"is no JSON list of [start, stop] pairs ({error})", "write for example [[0, 5], [6, 12]]") from None
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in itertools.pairwise(spans):
         if after[0] < before[1]:
             raise UserError("spans", [before, after], "overlap or are out of order", "give ascending spans that do not overlap")
     return spans
