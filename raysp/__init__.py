@@ -1,1 +1,69 @@
-"""raysp: which components of a language model's input, mechanism or training, alone and together, made it say so."""
+"""raysp: which components of a language model's input, mechanism or training, alone and together, made it say so.
+
+The public names are imported when they are first used, so that `import raysp` and the command line answer at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from raysp.engine import run
+    from raysp.errors import EvaluationError, InterruptedRunError, UserError
+    from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
+    from raysp.game import Component, Game
+    from raysp.lenses.specs import FeatureLens, FunctionLens
+    from raysp.report import write_report
+    from raysp.result import Result
+    from raysp.spec import RunSpec, load_spec
+    from raysp.spectral.fourier import FourierSurrogate
+    from raysp.store import Store
+    from raysp.validation import Validation
+
+_HOMES = {
+    "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
+    "raysp.explorers": ("Exhaustive", "ProxySPEX", "Screen", "Singles"),
+    "raysp.game": ("Component", "Game"),
+    "raysp.lenses.specs": ("FeatureLens", "FunctionLens"),
+    "raysp.report": ("write_report",),
+    "raysp.result": ("Result",),
+    "raysp.engine": ("run",),
+    "raysp.spec": ("RunSpec", "load_spec"),
+    "raysp.spectral.fourier": ("FourierSurrogate",),
+    "raysp.store": ("Store",),
+    "raysp.validation": ("Validation",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Component",
+    "EvaluationError",
+    "Exhaustive",
+    "FeatureLens",
+    "FourierSurrogate",
+    "FunctionLens",
+    "Game",
+    "InterruptedRunError",
+    "ProxySPEX",
+    "Result",
+    "RunSpec",
+    "Screen",
+    "Singles",
+    "Store",
+    "UserError",
+    "Validation",
+    "load_spec",
+    "run",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'raysp' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

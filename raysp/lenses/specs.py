@@ -71,7 +71,7 @@ class FunctionLens(BaseModel):
     labels: tuple[str, ...] | None = Field(None, description="A label for each component.")
     name: str | None = Field(None, description="Name under which evaluations are shared between runs.")
     batch_masks: int = Field(4096, ge=1, description="Masks in one call of the function.")
-    anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+    anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False, exclude=True)
 
     def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:
         """The function may be given first, without its name."""

@@ -1,1 +1,1 @@
-"""Pure numerics of functions on masks: arrays in, arrays out."""
+"""Sparse functions of masks in their Fourier form: pure numerics on numpy arrays, no files, no models."""

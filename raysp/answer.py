@@ -1,0 +1,49 @@
+"""From findings and their validation to the tables a person reads: every interaction with its words, its kind and, once measured, its exact value."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from raysp.explorers.base import Findings
+from raysp.game import GameInfo, labels
+from raysp.validation import ValidationResult, surrogate_kinds
+
+# An answer longer than this is not read; all else can be had from the evaluations again.
+REPORTED = 500
+
+
+def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -> pa.Table:
+    """The interactions with rank, words, kind (synergy or redundancy), the surrogate's deviation from additivity and the exact one where measured."""
+    table = findings.interactions.slice(0, REPORTED)
+    sets: list[tuple[int, ...]] = [tuple(members) for members in table["components"].to_pylist()]
+    estimated = surrogate_kinds(findings.surrogate, sets)
+    exact = {tuple(row["components"]): row for row in validation.table.to_pylist()}
+    measured = [exact.get(members) for members in sets]
+    kinds = [row["kind"] if row else kind for row, kind in zip(measured, estimated["kind"].to_pylist(), strict=True)]
+    columns: dict[str, Any] = {
+        "rank": pa.array(range(1, len(sets) + 1), pa.int32()),
+        "labels": [labels(info.components, members) for members in sets],
+        "kind": pa.array(kinds, pa.string()),
+        "estimate": estimated["deviation"],
+        "exact": pa.array([row["exact"] if row else None for row in measured], pa.float64()),
+        "verified": pa.array([row is not None for row in measured], pa.bool_()),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column if isinstance(column, pa.ChunkedArray) else pa.array(column))
+    return table
+
+
+def summarise(findings: Findings, validation: ValidationResult, *, intact: float, empty: float) -> dict[str, Any]:
+    """The run in one row: its values at the ends, how well the surrogate predicts next to singles, and the verdict."""
+    metrics = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in validation.metrics.items()}
+    return {
+        "value_intact": intact,
+        "value_empty": empty,
+        "index": findings.index,
+        "verdict": validation.verdict,
+        "reasons": list(validation.reasons),
+        **{key: metrics.get(key) for key in ("r2", "r2_lo", "r2_hi", "r2_singles")},
+        "metrics": metrics,
+        "diagnostics": findings.diagnostics,
+    }

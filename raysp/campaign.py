@@ -1,0 +1,260 @@
+"""One run from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
+
+The campaign knows neither Ray nor models: a `Backend` measures batches of masks, wherever that happens, so a run gives the same answer in one
+process and on a cluster. Everything measured is stored at once; a run that starts again finds it there and pays only for the rest.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.answer import annotate, summarise
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.explorers import Screen
+from raysp.explorers.base import Explorer, Findings
+from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
+from raysp.spec import RunSpec
+from raysp.store import Store
+from raysp.validation import ValidationResult, judge, plan
+
+# A preview of R² costs time that could be spent on evaluations: look seldom, and never for more than this share of a run.
+PREVIEW_SECONDS = 3.0
+PREVIEW_SHARE = 0.03
+# Below this many masks a batch no longer fills a model's batch, so small rounds are not split further among evaluators.
+LEAST_BATCH = 16
+
+
+class Backend(Protocol):
+    """Measures batches of masks of one game."""
+
+    info: GameInfo
+
+    @property
+    def workers(self) -> int:
+        """How many batches are measured at the same time."""
+        ...
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """Each batch's place in the list with its measurement, as they finish."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase."""
+
+    run_id: str
+    phase: str = "starting"
+    done: int = 0
+    total: int = 0
+    reused: int = 0
+    rate: float = 0.0
+    r2: float | None = None
+    left: float | None = None
+
+
+@dataclass
+class Campaign:
+    """The loop of one run. `report` is told of progress; `cancelled` is looked at between batches."""
+
+    spec: RunSpec
+    backend: Backend
+    store: Store
+    run_id: str
+    set_name: str | None = None
+    report: Callable[[Progress], None] = lambda _: None
+    cancelled: Callable[[], bool] = lambda: False
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.run_id)
+        self._preview_at = self._preview_spent = 0.0
+
+    def execute(self) -> None:
+        """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay."""
+        info = self.backend.info
+        explorer = start_explorer(self.spec, info)
+        self._game_id = self.store.register_game(info)
+        self.store.start_run(
+            self.run_id,
+            json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
+            info,
+            lens=self.spec.lens.kind,
+            explorer=explorer.name,
+            seed=self.spec.seed,
+            name=self.spec.name,
+            set_name=self.set_name,
+        )
+        try:
+            self._answer(explorer)
+        except (InterruptedRunError, KeyboardInterrupt):
+            self.store.set_status(self.run_id, "interrupted")
+            raise
+        except BaseException as error:
+            self.store.set_status(self.run_id, "failed", str(error))
+            raise
+        finally:
+            self.store.publish()
+
+    def _answer(self, explorer: Explorer) -> None:
+        info, began = self.backend.info, time.perf_counter()
+        for note in info.notes:
+            self.store.add_event(self.run_id, "note", note)
+        ends = np.stack([np.ones(info.n, dtype=np.bool_), np.zeros(info.n, dtype=np.bool_)])
+        intact, empty = self.evaluate(ends, "explore", 0)
+        self._explore(explorer)
+        findings = self._analyse(explorer)
+        verdict = self._validate(explorer, findings)
+        table = annotate(findings, verdict, info)
+        summary = summarise(findings, verdict, intact=float(intact), empty=float(empty))
+        self.store.finish_run(
+            self.run_id,
+            "done",
+            summary,
+            singles=findings.singles,
+            interactions=table,
+            validations=verdict.table,
+            heldout=verdict.heldout,
+        )
+        for note in findings.notes:
+            self.store.add_event(self.run_id, "finding", note)
+        self.store.add_event(self.run_id, "done", f"{verdict.verdict}, {time.perf_counter() - began:.1f} s")
+        self._report(phase="done")
+
+    def _explore(self, explorer: Explorer) -> None:
+        round_number = 1
+        while not explorer.done():
+            masks = explorer.ask()
+            explorer.tell(masks, self.evaluate(masks, "explore", round_number, explorer))
+            round_number += 1
+
+    def _analyse(self, explorer: Explorer) -> Findings:
+        self._report(phase="analyse", done=0, total=0, left=None)
+        began = time.perf_counter()
+        findings = explorer.result()
+        if self.spec.index is not None and self.spec.index != findings.index:
+            chosen = findings.surrogate.interactions(index=self.spec.index, min_order=2)
+            findings = replace(findings, interactions=chosen, index=self.spec.index)
+        self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
+        return findings
+
+    def _validate(self, explorer: Explorer, findings: Findings) -> ValidationResult:
+        # The validation's masks come from a stream of their own: an explorer's draws never move them.
+        rng = np.random.default_rng([self.spec.seed, 1])
+        planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng)
+        values = self.evaluate(planned.masks, "validate", 0)
+        return judge(planned, values, explorer.masks, explorer.values)
+
+    def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
+        """Values of masks (bool, `(m, n)`): from the store where it has them, measured and stored otherwise."""
+        began = time.perf_counter()
+        # Unique masks come out in lexicographic order: neighbours share the longest beginnings, which the models' prefix trees reuse.
+        packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
+        unique = unpack(packed, self.backend.info.n)
+        asked = Round(phase, round_number, unique, self.store.known(self._game_id, unique))
+        self._report(phase=phase, done=len(asked.found), total=len(unique), reused=len(asked.found), left=None)
+        self.store.add_reused(self.run_id, phase, unique[asked.found], in_round=round_number, positions=asked.found.astype(np.int32))
+        try:
+            self._measure(asked, explorer)
+        finally:
+            self.store.add_cost(self.run_id, phase, wall_seconds=time.perf_counter() - began)
+        return asked.values[place.reshape(-1)]
+
+    def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
+        """Fill in the missing values, storing each batch as it comes."""
+        began, measured = time.perf_counter(), 0
+        batches = self._split(asked.missing)
+        for index, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
+            rows = batches[index]
+            asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
+            self.store.add_evaluations(
+                self.run_id,
+                asked.phase,
+                asked.masks[rows],
+                asked.values[rows],
+                in_round=asked.number,
+                positions=rows.astype(np.int32),
+                tokens=measurement.tokens,
+                seconds=measurement.seconds,
+            )
+            measured += len(rows)
+            elapsed = time.perf_counter() - began
+            if explorer is not None:
+                self._preview(explorer, elapsed, asked)
+            rate = measured / max(elapsed, 1e-9)
+            self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
+            self.store.publish_if_due()
+            if self.cancelled():
+                raise InterruptedRunError(f"run {self.run_id} was cancelled; `raysp resume {self.run_id}` goes on from what is stored")
+
+    def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Rows cut into batches: as the game prefers, smaller when that would leave a worker without its two."""
+        fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
+        size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _checked(self, masks: Masks, values: Values) -> Values:
+        try:
+            return check_finite(masks, values)
+        except EvaluationError as error:
+            worst = np.flatnonzero(~masks[np.flatnonzero(~np.isfinite(values))[0]])
+            removed = labels(self.backend.info.components, worst[:12].tolist())
+            raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
+
+    def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
+        now = time.perf_counter()
+        if now - self._preview_at < PREVIEW_SECONDS or self._preview_spent > PREVIEW_SHARE * elapsed:
+            return
+        have = ~np.isnan(asked.values)
+        r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks[have]]), np.concatenate([explorer.values, asked.values[have]]))
+        self._preview_at = time.perf_counter()
+        self._preview_spent += self._preview_at - now
+        self._report(r2=r2)
+
+    def _report(self, **changes: object) -> None:
+        self.progress = replace(self.progress, **changes)  # pyright: ignore[reportArgumentType]  the names are Progress's own
+        self.report(self.progress)
+
+
+@dataclass
+class Round:
+    """One round's distinct masks (bool, `(m, n)`) with their values (float64, `(m,)`, NaN while unknown); what the store had is `found`."""
+
+    phase: str
+    number: int
+    masks: Masks
+    values: Values
+    found: NDArray[np.intp] = field(init=False)
+    missing: NDArray[np.intp] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found, self.missing = np.flatnonzero(~np.isnan(self.values)), np.flatnonzero(np.isnan(self.values))
+
+
+def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
+    """The spec's explorer on this game; UserError when it cannot do with the budget, or fewer than two components are there."""
+    if info.n < 2:
+        raise UserError("components", info.n, "component is nothing to compare", "choose a smaller unit or a longer input")
+    explorer = spec.explorer
+    if isinstance(explorer, Screen):
+        explorer = explorer.resolved([component.label for component in info.components])
+    return explorer.start(info.n, spec.seed)
+
+
+class LocalBackend:
+    """A game in this process."""
+
+    workers = 1
+
+    def __init__(self, game: Game) -> None:
+        self.game, self.info = game, game.info
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """One batch after the other."""
+        for index, masks in enumerate(batches):
+            yield index, self.game.measure(masks)

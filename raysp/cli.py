@@ -1,0 +1,59 @@
+"""The command line: parse, call, print. A person's mistake is one line on stderr and exit code 2."""
+
+import sys
+
+import click
+import typer
+
+from raysp import __version__
+from raysp.commands import ask, look
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
+
+app = typer.Typer(
+    name="raysp",
+    help="Which components, alone and together, made a language model say so?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(ask.feature)
+app.command()(ask.run)
+app.command()(ask.resume)
+app.add_typer(ask.plan_app, name="plan")
+app.command()(look.runs)
+app.command()(look.show)
+app.command()(look.report)
+app.command()(look.sql)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:  # pyright: ignore[reportUnusedFunction]  typer calls it
+    """Ask which components, alone and together, made a language model say so."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a value could not be computed, 2 a mistake in what was asked, 130 interrupted."""
+    try:
+        sys.exit(app(arguments, standalone_mode=False) or 0)
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        _fail(error.format_message(), 2)
+    except click.UsageError as error:
+        _fail(error.format_message(), 2)
+    except EvaluationError as error:
+        _fail(str(error), 1)
+    except (InterruptedRunError, KeyboardInterrupt, click.Abort) as error:
+        _fail(str(error) or "interrupted", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"raysp: {message}\n")
+    sys.exit(code)

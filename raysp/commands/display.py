@@ -1,0 +1,153 @@
+"""What the terminal shows: answers in words, tables, a live bar. Everything a program reads goes to stdout as JSON instead."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from raysp.campaign import Progress as RunProgress
+from raysp.result import Result
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+VERDICT_STYLES = {"reliable": "bold green", "use with care": "bold yellow", "do not trust": "bold red"}
+KINDS = {"synergy": "synergy: they work only together", "redundancy": "redundancy: each covers for the other"}
+SHOWN = 10
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+@contextmanager
+def live_bar(quiet: bool) -> Iterator[Callable[[str, RunProgress], None]]:
+    """A bar on stderr that follows a run; says nothing when quiet."""
+    if quiet:
+        yield lambda _label, _progress: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None, text="")
+
+        def watch(label: str, progress: RunProgress) -> None:
+            bar.update(task, description=f"{label}{progress.phase}", completed=progress.done, total=progress.total or None, text=bar_text(progress))
+
+        yield watch
+
+
+def bar_text(progress: RunProgress) -> str:
+    """Counts, speed, R² so far and time left, as far as known."""
+    if not progress.total:
+        return ""
+    told = [f"{progress.done:,}/{progress.total:,}"]
+    if progress.reused:
+        told.append(f"{progress.reused:,} from the store")
+    if progress.rate:
+        told.append(f"{progress.rate:.1f} evaluations/s")
+    if progress.r2 is not None:
+        told.append(f"R² so far {progress.r2:.2f}")
+    if progress.left is not None:
+        told.append(f"{progress.left:.0f} s left")
+    return " · ".join(told)
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """A result as one JSON object: the run's row and its tables, evaluations left to SQL."""
+    tables = {name: getattr(result, name).to_pylist() for name in ("components", "singles", "interactions", "validation", "costs", "events")}
+    return {"run_id": result.run_id, "summary": result.summary, **tables}
+
+
+def print_result(result: Result) -> None:
+    """The answer: verdict and why, the strongest singles and interactions, what it cost."""
+    row = result.summary
+    verdict = row["verdict"] or row["status"]
+    out.print(f"\n[bold]run {result.run_id}[/]  {escape(_question(row))}")
+    out.print(f"value: intact {_number(row['value_intact'])}, everything removed {_number(row['value_empty'])}")
+    out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
+    for reason in row["reasons"] or ():
+        out.print(f"  · {escape(reason)}")
+    labels = [str(label) for label in result.components["label"].to_pylist()]
+    _print_singles(result.singles, labels)
+    _print_interactions(result.interactions)
+    _print_costs(result.costs)
+
+
+def _question(row: dict[str, Any]) -> str:
+    described = " · ".join(str(row[key]) for key in ("lens", "model", "dtype", "explorer") if row.get(key))
+    return f"{described} · n = {row['n']}"
+
+
+def _print_singles(singles: pa.Table, labels: Sequence[str]) -> None:
+    rows = sorted(singles.to_pylist(), key=lambda row: -abs(row["value"]))[:SHOWN]
+    table = Table("component", "effect", "measured by", title="Alone (strongest first)", title_justify="left", box=None)
+    for row in rows:
+        table.add_row(escape(labels[row["component"]]), _number(row["value"]), row["method"])
+    out.print(table)
+
+
+def _print_interactions(interactions: pa.Table) -> None:
+    rows = interactions.slice(0, SHOWN).to_pylist()
+    if not rows:
+        out.print("No interactions found.")
+        return
+    index = _field(rows[0], "index")
+    table = Table(
+        "together", index, "95 % interval", "deviation: predicted", "exact", "kind", title="Together (strongest first)", title_justify="left", box=None
+    )
+    for row in rows:
+        interval = "–" if row["lo"] is None else f"[{_number(row['lo'])}, {_number(row['hi'])}]"
+        exact = f"{_number(row['exact'])} ✓" if row["verified"] else "not measured"
+        table.add_row(escape(row["labels"]), _number(row["value"]), escape(interval), _number(row["estimate"]), exact, row["kind"])
+    out.print(table)
+    for kind in sorted({row["kind"] for row in rows if row["kind"]}):
+        out.print(f"[dim]{KINDS[kind]}[/]")
+
+
+def _print_costs(costs: pa.Table) -> None:
+    told = [
+        f"{row['phase']}: {row['evaluations']:,} evaluations"
+        + (f" + {row['reused']:,} from the store" if row["reused"] else "")
+        + f" in {row['wall_seconds']:.1f} s"
+        for row in costs.to_pylist()
+        if row["evaluations"] or row["reused"]
+    ]
+    out.print("[dim]" + " · ".join(told) + "[/]")
+
+
+def _field(row: dict[str, Any], name: str) -> str:
+    return str(row.get(name, row.get(f"{name}_name", "value")))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def print_table(table: pa.Table) -> None:
+    """An Arrow table for people."""
+    shown = Table(*table.column_names, box=None)
+    for row in table.to_pylist():
+        shown.add_row(*(escape(_cell(value)) for value in row.values()))
+    out.print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def print_set(summary: dict[str, Any]) -> None:
+    """A set of examples in a few lines."""
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in summary["kinds_among_top"].items()) or "none"
+    out.print(f"\n[bold]{summary['runs']} examples[/]: {verdicts}")
+    out.print(f"median R² {_number(summary['median_r2'])}, singles only {_number(summary['median_r2_singles'])}; strongest interactions: {kinds}")

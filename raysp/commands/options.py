@@ -1,0 +1,117 @@
+"""Command-line options made from the fields of spec models, so that a field is described in one place.
+
+Every option arrives as text and is checked by the model it belongs to: the one-line errors are the same for flags and files.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from raysp.errors import UserError
+from raysp.explorers import EXPLORERS
+from raysp.lenses.specs import FeatureLens
+from raysp.spec import RunSpec, run_spec
+from raysp.validation import Validation
+
+RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
+# Text that people cannot type with a real line break on one command line.
+ESCAPED = {"template", "delimiter", "replacement"}
+RENAMED = {"examples": "prompts"}
+
+
+def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that takes a spec, given every field of a feature run as an option instead."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        own = {name: given.pop(name) for name in list(given) if name in inspect.signature(function).parameters}
+        return function(spec=spec_from(given), **own)
+
+    kept = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
+    setattr(command, "__signature__", inspect.Signature([*_parameters(), *kept]))  # noqa: B010  typer reads it
+    return command
+
+
+def spec_from(given: Mapping[str, Any]) -> RunSpec:
+    """The spec that a command line's options describe; those not given keep the models' defaults."""
+    told = {name: value for name, value in given.items() if value not in (None, False, [], ())}
+    lens: dict[str, Any] = {"kind": "feature"} | {name: _unescape(name, told[name]) for name in FeatureLens.model_fields if name in told}
+    if "prompt_file" in told:
+        lens["prompt"] = _read(told["prompt_file"])
+    kind = told.get("explorer", "proxyspex")
+    if kind not in EXPLORERS:
+        raise UserError("explorer", kind, "is not known", f"choose one of {', '.join(EXPLORERS)}")
+    explorer = {"kind": kind} | {name: told[name] for name in _explorer_fields() if name in told}
+    for name in explorer:
+        if name not in EXPLORERS[kind].model_fields:
+            having = [other for other, model in EXPLORERS.items() if name in model.model_fields]
+            raise UserError(_flag(name), told[name], f"is no option of {kind}", f"use it with --explorer {' or '.join(having)}")
+    validation = {name: told[name] for name in Validation.model_fields if name in told}
+    run = {name: told[RENAMED.get(name, name)] for name in RUN_FIELDS if RENAMED.get(name, name) in told}
+    return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """The options: of the lens, of the explorers together, of the validation, of the run."""
+    parameters = [_option(name, field, "Lens") for name, field in FeatureLens.model_fields.items() if name != "kind"]
+    parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
+    parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORERS)}. Default proxyspex.", "Explorer"))
+    for name, field in _explorer_fields().items():
+        users = [kind for kind, model in EXPLORERS.items() if name in model.model_fields]
+        parameters.append(_option(name, field, "Explorer", "" if len(users) == len(EXPLORERS) else f"({', '.join(users)}) "))
+    parameters += [_option(name, field, "Validation") for name, field in Validation.model_fields.items()]
+    parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in RUN_FIELDS]
+    return parameters
+
+
+def _explorer_fields() -> dict[str, FieldInfo]:
+    fields = {name: field for model in EXPLORERS.values() for name, field in model.model_fields.items()}
+    return {name: field for name, field in fields.items() if name != "kind" and not field.exclude}
+
+
+def _option(name: str, field: FieldInfo, panel: str, prefix: str = "") -> inspect.Parameter:
+    kind: Any = str | None
+    if field.annotation is bool:
+        kind = bool
+    elif get_origin(field.annotation) is tuple:
+        kind = list[str] | None
+    default = field.get_default(call_default_factory=False)
+    shown = "" if default in (None, "", (), False) or field.is_required() else f" Default {default}."
+    choices = _choices(field.annotation)
+    listed = f" One of {', '.join(choices)}." if choices else ""
+    return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel)
+
+
+def _parameter(name: str, kind: Any, text: str, panel: str) -> inspect.Parameter:
+    default: Any = False if kind is bool else None
+    option = typer.Option(_flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return tuple(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return tuple(choice for member in get_args(annotation) for choice in _choices(member))
+    return ()
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _unescape(name: str, value: Any) -> Any:
+    return value.replace("\\n", "\n").replace("\\t", "\t") if name in ESCAPED and isinstance(value, str) else value
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("prompt_file", path, f"cannot be read ({error})", "give the path of a text file in UTF-8") from None

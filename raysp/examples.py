@@ -1,0 +1,59 @@
+"""A set of examples becomes one lens each: rows of a data set laid over a feature lens."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from raysp.errors import UserError
+from raysp.lenses.specs import FeatureLens
+
+# A row may set these fields of the lens; any other column is left alone.
+COLUMNS = ("prompt", "question", "target", "foil", "template", "spans")
+READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def read_examples(source: str, lens: FeatureLens, limit: int | None = None) -> list[tuple[str, FeatureLens]]:
+    """A label and a lens for each row of a JSONL, CSV or Parquet file or a hub data set (`name`, or `name:split`).
+
+    UserError when it cannot be read, has no prompt column, is empty, or a row does not make a lens (with the row's number).
+    """
+    rows = list(islice(_rows(source), limit))
+    if not rows:
+        raise UserError("examples", source, "has no rows", "give at least one")
+    if "prompt" not in rows[0]:
+        raise UserError("examples", source, "has no column prompt", f"rename one of {', '.join(rows[0])}")
+    found: list[tuple[str, FeatureLens]] = []
+    for number, row in enumerate(rows, 1):
+        fields = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+        try:
+            made = FeatureLens.model_validate({**lens.model_dump(), **fields})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"examples row {number}, {first['loc'][0]}", first["input"], "is not valid", str(first["msg"])) from None
+        found.append((f"example {number}", made))
+    return found
+
+
+def _rows(source: str) -> Iterator[Mapping[str, Any]]:
+    if Path(source).suffix in READERS and not Path(source).exists():
+        raise UserError("examples", source, "is no file", "give the path of a JSONL, CSV or Parquet file")
+    try:
+        yield from _data(source)
+    except Exception as error:  # noqa: BLE001  the library raises what its many back ends raise
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError("examples", source, f"cannot be read ({problem})", "give a JSONL, CSV or Parquet file, a saved folder or a hub name") from None
+
+
+def _data(source: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    if (kind := READERS.get(Path(source).suffix)) is not None:
+        return datasets.load_dataset(kind, data_files=source, split="train")
+    if Path(source).is_dir():
+        return datasets.load_from_disk(source)
+    name, _, split = source.partition(":")
+    return datasets.load_dataset(name, split=split or "train")

@@ -1,0 +1,57 @@
+"""Every mask there is: the exact answer for a few components, and what the other explorers are checked against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from raysp.errors import UserError
+from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.sampling import distinct
+from raysp.explorers.tables import removed_effects, singles_table
+from raysp.game import Masks
+from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.walsh import all_masks
+
+#: The most components whose 2^n masks are all evaluated.
+MAX_COMPONENTS = 16
+#: Masks of a round.
+ROUND = 4096
+
+IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "additivity"]
+
+
+class Exhaustive(Explorer):
+    """Measures all 2^n masks, for at most 16 components; every index is then exact."""
+
+    kind: Literal["exhaustive"] = "exhaustive"
+    index: IndexName = Field("bii", description="The index in which interactions are reported.")
+
+    def least_budget(self, n: int) -> int:
+        """All 2^n masks; UserError when n is too large."""
+        if n > MAX_COMPONENTS:
+            mend = f"take proxyspex or screen, or a coarser unit (at most {MAX_COMPONENTS} components)"
+            raise UserError("explorer", self.name, f"would need 2^{n} evaluations for {n} components", mend)
+        return 1 << n
+
+    def planned(self, n: int) -> int:
+        """As `least_budget`: nothing less is exact."""
+        return self.least_budget(n)
+
+    def _next(self) -> Masks | None:
+        n, told = self._started_n, len(self.masks)
+        total = self.least_budget(n)
+        return all_masks(n, told, min(told + ROUND, total)) if told < total else None
+
+    def result(self) -> Findings:
+        """The exact transform; ValueError unless all masks were told."""
+        masks, values = self.masks, self.values
+        if not is_complete(masks):
+            raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct rows; {self.name} needs all {1 << masks.shape[1]} once")
+        surrogate = FourierSurrogate.from_values(masks, values)
+        effects = removed_effects(masks, values)
+        assert effects is not None
+        singles = singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
+        return Findings(surrogate, singles, surrogate.interactions(self.index, min_order=2), self.index, ("Every mask was measured: all values are exact.",))

@@ -1,0 +1,214 @@
+"""The guide's SPEX: rank components by their single effect, keep the top, ablate pairs of them, and look for deviations from additivity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, comb
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, PrivateAttr, field_validator
+
+from raysp.errors import UserError
+from raysp.explorers import candidates
+from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.candidates import Deviations
+from raysp.explorers.sampling import ablations, distinct, lookup, single_ablations
+from raysp.explorers.scores import check_scores, load_scores
+from raysp.explorers.tables import singles_table
+from raysp.game import Masks
+from raysp.spectral.sets import Floats
+
+#: Share of what is left after the singles that triples may take.
+TRIPLE_SHARE = 1 / 3
+
+
+class Screen(Explorer):
+    """Single ablations, then pair (and on request triple) ablations among the components that matter most.
+
+    Everything reported is measured exactly; what is not measured is taken to be additive. Right near the intact input, so scored at P(keep) = 0.9.
+    """
+
+    keep_probability: ClassVar[float] = 0.9
+
+    kind: Literal["screen"] = "screen"
+    top_k: float | Literal["auto"] = Field("auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects.")
+    always_include: tuple[int | str, ...] = Field((), description="Components kept whatever their single effect: indices or labels.")
+    scores: str | tuple[float, ...] | None = Field(None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring.")
+    order: Literal[2, 3] = Field(2, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
+
+    _given: Floats | None = PrivateAttr(default=None)
+
+    @field_validator("top_k")
+    @classmethod
+    def _check_top_k(cls, value: float | str) -> float | str:
+        if isinstance(value, str) or 0 < value < 1 or (value >= 1 and value == int(value)):
+            return value
+        raise UserError("top_k", value, "is neither a fraction nor a count", "give a fraction below 1, a whole number from 1, or auto")
+
+    def resolved(self, labels: Sequence[str]) -> Screen:
+        """The same options with labels in `always_include` replaced by indices; UserError for one that is no component's."""
+        known: dict[str, list[int]] = {}
+        for number, label in enumerate(labels):
+            known.setdefault(label, []).append(number)
+        chosen: list[int] = []
+        for name in self.always_include:
+            if isinstance(name, str) and name not in known and not name.lstrip("-").isdigit():
+                raise UserError("always_include", name, "is no component", f"give an index or a label such as {', '.join(list(known)[:5])}")
+            chosen.extend(known[name] if isinstance(name, str) and name in known else [int(name)])
+        return self.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))})
+
+    # ---- budgets
+
+    def least_budget(self, n: int) -> int:
+        """Intact, empty, every single and one pair; with precomputed scores intact, empty, two singles and their pair. Fewer for one or two components."""
+        singles = min(n, 2) if self.scores is not None else n
+        return 2 if n == 1 else 2 + singles + (1 if n > 2 else 0)
+
+    def planned(self, n: int) -> int:
+        """An upper bound: the count kept automatically is known only after the singles."""
+        kept = self._most_kept(n)
+        singles = n if self.scores is None else kept
+        pairs = comb(kept, 2)
+        total = 2 + singles + pairs + (self._triples_wanted(kept) if self.order == 3 else 0)
+        return min(total, self.budget or total, 1 << min(n, 62))
+
+    def _most_kept(self, n: int) -> int:
+        most = candidates.most_automatic(n) if isinstance(self.top_k, str) else candidates.counted(self.top_k, n)
+        return min(n, most + len(self.always_include))
+
+    def _triples_wanted(self, kept: int) -> int:
+        return min(comb(kept, 3), comb(kept, 2))
+
+    # ---- ask / tell
+
+    def start(self, n: int, random_state: int = 0) -> Self:
+        """As `Explorer.start`; UserError also for scores or components that do not fit n."""
+        started = super().start(n, random_state)
+        started._given_scores()
+        started._included()
+        return started
+
+    def _next(self) -> Masks | None:
+        n = self._started_n
+        told = self.masks
+        wanted = self._first_round()
+        if len(told) and not (missing := distinct(wanted, told)).size:
+            wanted = self._pairs_round()
+            missing = distinct(wanted, told)
+            if not len(missing) and self.order == 3:
+                missing = distinct(self._triples_round(), told)
+            return missing if len(missing) else None
+        return distinct(wanted, told if len(told) else None)[: self.budget] if n else None
+
+    def _first_round(self) -> Masks:
+        """Intact, empty, and the single ablations that are needed."""
+        n = self._started_n
+        singles = single_ablations(n)
+        if self._given_scores() is not None:
+            singles = singles[np.concatenate([[0], self._kept() + 1])]
+        return distinct(np.concatenate([singles[:1], np.zeros((1, n), dtype=np.bool_), singles[1:]]))
+
+    def _pairs_round(self) -> Masks:
+        kept, effects = self._kept(), self._effects()
+        limit = None
+        if self.budget is not None:
+            left = self.budget - len(self._first_round())
+            limit = left - int(left * TRIPLE_SHARE) if self.order == 3 and len(kept) > 2 else left
+            limit = max(limit, min(left, 1))
+        return ablations(self._started_n, candidates.ranked_pairs(kept, effects)[:limit])
+
+    def _triples_round(self) -> Masks:
+        done = len(self._first_round()) + len(self._pairs_round())
+        room = self._triples_wanted(len(self._kept()))
+        if self.budget is not None:
+            room = min(room, self.budget - done)
+        pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()))
+        return ablations(self._started_n, candidates.ranked_triples(pairs)[: max(room, 0)])
+
+    # ---- what is known
+
+    def _given_scores(self) -> Floats | None:
+        if self.scores is not None and self._given is None:
+            read = load_scores(self.scores) if isinstance(self.scores, str) else np.array(self.scores, dtype=np.float64)
+            self._given = check_scores(read, self._started_n, self.scores)
+        return self._given
+
+    def _included(self) -> list[int]:
+        """The components always kept; UserError for a label not resolved or an index out of range."""
+        n = self._started_n
+        for name in self.always_include:
+            if isinstance(name, str) or not 0 <= name < n:
+                raise UserError("always_include", name, f"is no component of {n}", f"give an index from 0 to {n - 1}, or a component's label")
+        return [int(i) for i in self.always_include]
+
+    def _effects(self) -> Floats:
+        """The single effects that rank: given, or measured."""
+        given = self._given_scores()
+        if given is not None:
+            return given
+        rows = self._rows(single_ablations(self._started_n))
+        values = self.values
+        return values[rows[0]] - values[rows[1:]]
+
+    def _rows(self, wanted: Masks) -> np.ndarray:
+        rows = lookup(self.masks, wanted)
+        if np.any(rows < 0):
+            removed = [np.flatnonzero(~mask).tolist() for mask in wanted[rows < 0][:3]]
+            raise ValueError(f"{int((rows < 0).sum())} of {len(wanted)} masks that {self.name} needs are not among those given; the first remove {removed}")
+        return rows
+
+    def _kept(self) -> np.ndarray:
+        """The components whose pairs are ablated, intp `(k,)`, ascending."""
+        effects = np.abs(self._effects())
+        count = candidates.automatic(effects) if isinstance(self.top_k, str) else candidates.counted(self.top_k, len(effects))
+        best = np.argsort(-effects, kind="stable")[:count].tolist()
+        return np.array(sorted({*best, *self._included()}), dtype=np.intp)
+
+    def _deviations(self, sets: Sequence[tuple[int, ...]]) -> Deviations:
+        """The deviations of these sets and of their singles, as far as they were measured."""
+        return candidates.measure(self.masks, self.values, [(int(i),) for i in self._kept()] + list(sets))
+
+    # ---- result
+
+    def result(self) -> Findings:
+        """Exact deviations from additivity of every set measured; ValueError when the masks for it were not told."""
+        n = self._started_n
+        self._rows(self._first_round())
+        kept = self._kept()
+        pairs = candidates.ranked_pairs(kept, self._effects())
+        triples = candidates.all_triples(kept) if self.order == 3 else []
+        found = self._deviations([*pairs, *triples])
+        surrogate = candidates.surrogate(n, self.masks, self.values, found)
+        measured = [members for members in found if len(members) > 1]
+        if len(kept) > 1 and not measured:
+            self._rows(ablations(n, pairs[:1]))
+        return Findings(
+            surrogate, self._singles(), candidates.table(n, found), "additivity", self._notes(kept, found), {"kept": kept.tolist(), "pairs": sum(len(s) == 2 for s in measured)}
+        )
+
+    def _singles(self):  # noqa: ANN202
+        n = self._started_n
+        single = single_ablations(n)
+        rows = lookup(self.masks, single)
+        values, given = self.values, self._given_scores()
+        measured = rows[1:] >= 0
+        fallback = given if given is not None else np.zeros(n)
+        effects = np.where(measured, values[rows[0]] - values[rows[1:]], fallback)
+        return singles_table(effects, np.zeros(n), ["removed" if here else "given" for here in measured])
+
+    def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
+        n, k = self._started_n, len(kept)
+        pairs = sum(len(members) == 2 for members in found)
+        notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with a weaker component were not."]
+        if isinstance(self.top_k, str):
+            notes.append(candidates.AUTOMATIC_RULE)
+        if self._given_scores() is not None:
+            notes.append(f"Components were ranked by the scores given; the single effects of the {k} kept were measured, as deviations need them.")
+        if self.order == 3:
+            triples = sum(len(members) == 3 for members in found)
+            notes.append(f"{triples} of the {comb(k, 3)} triples were measured, those whose pairs deviate most.")
+        return tuple(notes)
+
+
+_ = ceil

@@ -1,0 +1,49 @@
+"""Single components alone, by LASSO on random masks: the baseline that every interaction has to beat."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from typing import Literal
+
+import numpy as np
+
+from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.fitting import fit_singles
+from raysp.explorers.sampling import uniform_masks
+from raysp.explorers.tables import banzhaf_effects
+from raysp.game import Masks
+
+__all__ = ["Singles", "default_budget", "fit_singles"]
+
+#: Evaluations of a run with no budget: at least these.
+LEAST_DEFAULT = 64
+
+
+def default_budget(n: int, factor: float = 4.0) -> int:
+    """factor · n · log2 n evaluations (ProxySPEX, step 1), at least 64 and at most 2^n."""
+    wanted = max(LEAST_DEFAULT, round(factor * n * log2(n)) if n > 1 else 0)
+    return min(wanted, 1 << n) if n < 63 else wanted
+
+
+class Singles(Explorer):
+    """One effect a component, no interactions: LASSO on masks that keep each component with probability one half."""
+
+    kind: Literal["singles"] = "singles"
+
+    def least_budget(self, n: int) -> int:
+        """A few more than a mask for every doubling of the components; all of them when that is less."""
+        return min(1 << min(n, 62), max(8, ceil(2 * log2(n + 1))))
+
+    def planned(self, n: int) -> int:
+        """The budget, or 4 n log2 n; never more than there are masks."""
+        return min(self.budget or default_budget(n), 1 << min(n, 62))
+
+    def _next(self) -> Masks | None:
+        if len(self.masks):
+            return None
+        return uniform_masks(self._started_n, self.planned(self._started_n), np.random.default_rng(self.random_state))
+
+    def result(self) -> Findings:
+        """The LASSO on all masks told."""
+        surrogate = fit_singles(self.masks, self.values, self.random_state)
+        return Findings(surrogate, banzhaf_effects(surrogate, "lasso"), surrogate.interactions("bii", min_order=2), "bii")

@@ -1,0 +1,212 @@
+"""From a model's name to weights, tokenizer, device and dtype. Knows nothing of masks, prompts or scoring."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from raysp.errors import UserError
+from raysp.lenses.specs import ModelOptions
+from raysp.models import embedded
+from raysp.models.identity import file_hash, files_hash
+
+Task = Literal["causal", "classifier"]
+_WEIGHTS = ("*.safetensors", "*.bin")
+_NO_MODEL = "give the embedded model's name, the id of a model on the hub, or a local folder"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode with its tokenizer.
+
+    `weights` and `tokens` are content hashes of the weights and the tokenizer; `device` is where inputs go.
+    """
+
+    model: Any
+    tokenizer: Any
+    task: Task
+    weights: str
+    tokens: str
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load(options: ModelOptions) -> LoadedModel:
+    """Load what the options name. UserError where there is no such model, or where it would need a flag that was not given."""
+    folder = locate(options)
+    weights = _weight_files(folder, options)
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    trust = {"trust_remote_code": options.allow_remote_code, "local_files_only": True}
+    with _quiet():
+        task = _task(folder, options, trust)
+        model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
+        tokenizer = _read_tokenizer(folder, options, trust)
+    if not hasattr(model, "hf_device_map"):
+        model.to(device)
+    model.eval().requires_grad_(requires_grad=False)
+    inputs_at = model.get_input_embeddings().weight.device
+    return LoadedModel(model, tokenizer, task, files_hash(weights), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
+
+
+def locate(options: ModelOptions) -> Path:
+    """The folder of a model, fetched from the hub or dequantised if need be. UserError if there is none."""
+    name = options.model
+    if name == embedded.NAME:
+        gguf = embedded.embedded_gguf()
+        if gguf is not None:
+            with _quiet():
+                return embedded.dequantised(gguf, embedded.NAME)
+        name = embedded.HUB_ID
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        with _quiet():
+            return embedded.dequantised(path, path.stem)
+    return path if path.is_dir() else _fetch(name, options)
+
+
+def _fetch(name: str, options: ModelOptions) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns += ["*.bin"] * options.allow_pickle + ["*.py"] * options.allow_remote_code
+    try:
+        # Folders within a repository hold other formats of the same weights.
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except HFValidationError:
+        raise UserError("model", options.model, "is no folder and no model's id", _NO_MODEL) from None
+    except HfHubHTTPError:
+        raise UserError("model", options.model, "is neither a local folder nor a model that the hub lets us read", _NO_MODEL) from None
+    except OSError:
+        raise UserError("model", options.model, "is no local folder, and the hub cannot be reached", _NO_MODEL) from None
+
+
+def _weight_files(folder: Path, options: ModelOptions) -> list[Path]:
+    if not (folder / "config.json").is_file():
+        raise UserError("model", options.model, "holds no config.json", _NO_MODEL)
+    safe, pickled = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
+    if safe:
+        return safe
+    if pickled and options.allow_pickle:
+        return pickled
+    if pickled:
+        raise UserError("model", options.model, "holds only pickled weights, which can run code", "allow_pickle takes them if you trust their author")
+    raise UserError("model", options.model, "holds no safetensors weights", _NO_MODEL)
+
+
+def _task(folder: Path, options: ModelOptions, trust: dict[str, Any]) -> Task:
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(str(folder), **trust)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError("model", options.model, f"has a configuration that cannot be used ({_first_line(error)})", _code_hint(error)) from None
+    names = config.architectures or []
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return "classifier"
+    return "causal"
+
+
+def _read_weights(folder: Path, options: ModelOptions, task: Task, **how: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind = AutoModelForCausalLM if task == "causal" else AutoModelForSequenceClassification
+    try:
+        model: Any = kind.from_pretrained(str(folder), use_safetensors=not options.allow_pickle or None, **how)
+    except (ValueError, OSError, KeyError) as error:
+        problem = f"cannot be loaded as a causal language model or a sequence classifier ({_first_line(error)})"
+        raise UserError("model", options.model, problem, _code_hint(error)) from None
+    return model
+
+
+def _read_tokenizer(folder: Path, options: ModelOptions, trust: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), **trust)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError("model", options.model, f"has no usable tokenizer ({_first_line(error)})", "save the tokenizer into the same folder") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first GPU where there is one. UserError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError("device", name, f"is not available ({_first_line(error)})", "use auto, cpu, cuda, cuda:N or mps") from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; `auto` is bfloat16 only where the device computes in it, as emulation is several times slower than float32."""
+    if name == "auto":
+        name = "bfloat16" if _computes_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def _placement(options: ModelOptions, weights: list[Path], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Spread a model over several GPUs when it does not fit into the free memory of the first. Files are taken to hold 16-bit weights."""
+    if options.device != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
+        return {}
+    needed = sum(path.stat().st_size for path in weights) * (2 if dtype == torch.float32 else 1)
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed < 0.8 * free or not _installed("accelerate"):
+        return {}
+    return {"device_map": "auto"}
+
+
+def _installed(package: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(package) is not None
+
+
+def _tokenizer_hash(folder: Path, tokenizer: Any) -> str:
+    """Of the file that defines the tokenizer, or of its vocabulary where there is no such file."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return file_hash(path)
+    return hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _code_hint(error: BaseException) -> str:
+    return "allow_remote_code runs it if you trust its author" if "trust_remote_code" in str(error) else _NO_MODEL
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of other libraries: raysp shows its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

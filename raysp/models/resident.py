@@ -1,0 +1,192 @@
+"""Models that stay in memory and score many ablations of one input. Knows tokens and positions, not prompts, masks or values."""
+
+import inspect
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.errors import EvaluationError
+from raysp.lenses.specs import ModelOptions
+from raysp.models.inputs import Floats, Inputs, Integers, Scores
+from raysp.models.loading import LoadedModel, load
+from raysp.models.memory import is_out_of_memory
+from raysp.models.packing import PackedScorer, Root
+from raysp.models.padded import PaddedScorer, Padding
+
+Method = Literal["packed", "padded", "alone"]
+# Nodes in one pack. More share the cost of reading the weights; the attention mask and the work within it grow with the square.
+_PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
+_PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+# How far one way of scoring may be from another, relative to the size of the logits, before it counts as a different computation.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+@dataclass(slots=True)
+class ResidentModel:
+    """A loaded model and the ways it can score inputs. One lock: requests of several threads wait for one another."""
+
+    loaded: LoadedModel
+    pack: int
+    budget: int
+    packed: PackedScorer | None = field(init=False)
+    padded: PaddedScorer = field(init=False)
+    reference: PaddedScorer = field(init=False)
+    lock: Any = field(init=False, repr=False, default_factory=threading.RLock)
+    _mean: Tensor | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        model = self.loaded.model
+        parameters = inspect.signature(model.forward).parameters
+        keeps = "logits_to_keep" in parameters
+        takes_positions = self.takes_positions
+        common = (model, self.loaded.device, self._embed)
+        suits = takes_positions and getattr(model.config, "_attn_implementation", None) in ("sdpa", "eager")
+        self.packed = PackedScorer(*common, self.pack, keeps) if suits else None
+        classifies = self.loaded.task == "classifier"
+        pad = model.config.get_text_config().pad_token_id
+        padding: Padding = "right" if classifies and pad is not None else "left" if takes_positions else "none"
+        filler = 0 if pad is None else int(pad)
+        rest = (filler, takes_positions, keeps, classifies)
+        self.padded = PaddedScorer(*common, self.budget, padding, *rest)
+        self.reference = PaddedScorer(*common, 0, "none", *rest)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether positions of tokens can be told to the model. Bidirectional models number theirs in their own ways."""
+        return self.loaded.task == "causal" and "position_ids" in inspect.signature(self.loaded.model.forward).parameters
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding table; symbol ids from here on stand for vectors that are no token's."""
+        return int(self.loaded.model.get_input_embeddings().weight.shape[0])
+
+    @property
+    def zero_symbol(self) -> int:
+        """The symbol of the zero vector."""
+        return self.vocabulary
+
+    @property
+    def mean_symbol(self) -> int:
+        """The symbol of the mean embedding of the vocabulary."""
+        return self.vocabulary + 1
+
+    @property
+    def context(self) -> int | None:
+        """The longest input in tokens, where the model says so."""
+        config = self.loaded.model.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+        limit = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+        # RoBERTa-type models begin to count positions behind the padding token's id.
+        offset = (config.pad_token_id or 0) + 1 if limit and limit % 2 == 0 and config.model_type in _COUNTS_FROM_PADDING else 0
+        return None if limit is None else int(limit) - offset
+
+    def choose(self, sample: Inputs) -> tuple[Method, str | None]:
+        """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one."""
+        with self.lock:
+            expected = self.reference.score(sample)
+            ways: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
+            remarks: list[str] = []
+            for way in ways:
+                apart = self._apart(way, sample, expected)
+                if apart is None:
+                    return way, "; ".join(remarks) or None
+                remarks.append(f"{way} scoring is not used: {apart}")
+            return "alone", "; ".join(remarks)
+
+    def _apart(self, way: Method, sample: Inputs, expected: Scores) -> str | None:
+        try:
+            scores = self.score(sample, way)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
+            return f"this architecture refuses it ({type(error).__name__})"
+        return _difference(scores, expected, _TOLERANCE[self.loaded.dtype])
+
+    def score(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> Scores:
+        """Score inputs in the given way. EvaluationError when memory does not hold a single input."""
+        with self.lock:
+            try:
+                if way == "packed" and self.packed is not None:
+                    return self.packed.score(inputs, root, logprobs=logprobs)
+                if way == "packed":
+                    raise TypeError("no packed scoring")
+                scorer = self.padded if way == "padded" else self.reference
+                return scorer.score(inputs, logprobs=logprobs)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise EvaluationError(f"memory does not hold one input of {int(inputs.lengths.max())} tokens on {self.loaded.device}") from error
+                raise
+
+    def answer(self, symbols: Integers, limit: int) -> list[int]:
+        """The greedy continuation of a causal model, at most `limit` tokens, without the end-of-sequence token."""
+        ends = _end_tokens(self.loaded)
+        answer: list[int] = []
+        with self.lock, torch.inference_mode():
+            while len(answer) < limit:
+                ids = torch.from_numpy(np.concatenate([symbols, np.array(answer, np.int64)])).to(self.loaded.device)
+                token = int(self.loaded.model(input_ids=ids[None], use_cache=False).logits[0, -1].argmax())
+                if token in ends:
+                    break
+                answer.append(token)
+        return answer
+
+    def class_logits(self, symbols: Integers) -> Floats:
+        """All logits of a classifier for one input, float64 `(classes,)`."""
+        with self.lock, torch.inference_mode():
+            ids = torch.from_numpy(symbols).to(self.loaded.device)
+            return self.loaded.model(input_ids=ids[None]).logits[0].double().cpu().numpy()
+
+    def _embed(self, symbols: Tensor) -> dict[str, Tensor]:
+        vocabulary = self.vocabulary
+        if not (symbols >= vocabulary).any():
+            return {"input_ids": symbols}
+        table = self.loaded.model.get_input_embeddings()
+        embedded = table(symbols.clamp(max=vocabulary - 1)).clone()
+        embedded[symbols == self.zero_symbol] = 0
+        if self._mean is None:
+            # Through the module rather than from its weights: some models scale embeddings in there.
+            everything = torch.arange(vocabulary, device=symbols.device).split(8192)
+            total = sum((table(part).double().sum(0) for part in everything), torch.zeros((), device=symbols.device, dtype=torch.float64))
+            self._mean = (total / vocabulary).to(embedded.dtype)
+        embedded[symbols == self.mean_symbol] = self._mean
+        return {"inputs_embeds": embedded}
+
+
+_COUNTS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
+_residents: dict[tuple[Any, ...], ResidentModel] = {}
+_loading = threading.Lock()
+
+
+def resident(options: ModelOptions) -> ResidentModel:
+    """The one model of this process for these options, loaded at first use. UserError as in `loading.load`."""
+    key = tuple(getattr(options, name) for name in ModelOptions.model_fields)
+    with _loading:
+        if key not in _residents:
+            loaded = load(options)
+            twin = next((other for other in _residents.values() if _same(other.loaded, loaded)), None)
+            _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
+        return _residents[key]
+
+
+def _same(one: LoadedModel, other: LoadedModel) -> bool:
+    return (one.weights, one.tokens, one.dtype, one.device, one.task) == (other.weights, other.tokens, other.dtype, other.device, other.task)
+
+
+def _difference(scores: Scores, expected: Scores, tolerance: float) -> str | None:
+    ours = np.concatenate([scores.logits, scores.logprobs])
+    theirs = np.concatenate([expected.logits, expected.logprobs])
+    # A value that is not finite is reported when it is asked for, with the mask that gave it; here it says nothing.
+    finite = np.isfinite(theirs)
+    apart = np.abs(ours - theirs)[finite].max(initial=0.0)
+    allowed = tolerance * (1 + np.abs(theirs[finite]).max(initial=0.0))
+    return None if apart <= allowed else f"it is {apart:.2g} from single forward passes"
+
+
+def _end_tokens(loaded: LoadedModel) -> set[int]:
+    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
+    ends = set(configured) if isinstance(configured, list) else {configured}
+    return {int(end) for end in ends | {loaded.tokenizer.eos_token_id} if end is not None}

@@ -1,0 +1,76 @@
+"""The side of a run that a person's process holds: submit to the scheduler, watch, fetch the answer."""
+
+import contextlib
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from raysp.campaign import Progress
+from raysp.engine import Watch
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.result import Result
+from raysp.runtime.cluster import connected
+from raysp.runtime.scheduler import scheduler
+from raysp.spec import RunSpec
+
+WATCH_SECONDS = 0.25
+# A scheduler that died is started again and the run goes on from the store; one that keeps dying has another reason.
+SCHEDULER_ATTEMPTS = 3
+
+
+class RayEngine(AbstractContextManager["RayEngine"]):
+    """A cluster's scheduler, or that of a local Ray started for this block and stopped after it."""
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._own = self._stack.enter_context(connected())
+        try:
+            self._scheduler = _unwrapped(scheduler)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
+        """Run a spec on the cluster; as `Engine.run`. An interrupt from the keyboard cancels the run there."""
+        for attempt in range(SCHEDULER_ATTEMPTS):
+            try:
+                return _unwrapped(lambda: self._attend(spec, run_id, set_name, watch))
+            except RayActorError:
+                if attempt == SCHEDULER_ATTEMPTS - 1:
+                    raise
+                self._scheduler = _unwrapped(scheduler)
+        raise AssertionError("unreachable")
+
+    def _attend(self, spec: RunSpec, run_id: str, set_name: str | None, watch: Watch | None) -> Result:
+        ray.get(self._scheduler.submit.remote(spec, run_id, set_name))
+        try:
+            while not ray.get(self._scheduler.finished.remote(run_id, WATCH_SECONDS)):
+                if watch is not None:
+                    progress: Progress = ray.get(self._scheduler.progress.remote(run_id))
+                    watch(progress)
+        except KeyboardInterrupt:
+            ray.get(self._scheduler.cancel.remote(run_id))
+            ray.get(self._scheduler.finished.remote(run_id, 60.0))
+            raise InterruptedRunError(f"run {run_id} was interrupted; `raysp resume {run_id}` goes on from what is stored") from None
+        return ray.get(self._scheduler.result.remote(run_id))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._own:
+            with contextlib.suppress(RayActorError):
+                ray.get(self._scheduler.close.remote())
+        self._stack.close()
+
+
+def _unwrapped(call: Any) -> Any:
+    """A call's result, or the error a person or a game caused as it was raised, free of Ray's wrapping."""
+    try:
+        return call()
+    except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError | EvaluationError | InterruptedRunError):
+            raise cause from None
+        raise

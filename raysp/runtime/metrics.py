@@ -1,0 +1,28 @@
+"""What the Ray dashboard and Prometheus see of the runs: `ray_raysp_*`."""
+
+from ray.util.metrics import Counter, Gauge
+
+from raysp.campaign import Progress
+
+
+class RunMetrics:
+    """Counters over all runs of a scheduler and gauges of each run under way, tagged by run and phase."""
+
+    def __init__(self) -> None:
+        tags = ("run", "phase")
+        self._evaluations = Counter("raysp_evaluations", "Evaluations finished, from the store or measured.", tags)
+        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured a second in this phase.", tags)
+        self._left = Gauge("raysp_seconds_left", "Estimated seconds to the end of this phase.", tags)
+        self._r2 = Gauge("raysp_r2", "Quick held-out R² of the surrogate so far.", tags)
+
+    def observe(self, before: Progress, now: Progress) -> None:
+        """Take one step of a run's progress."""
+        tags = {"run": now.run_id, "phase": now.phase}
+        fresh = now.done - (before.done if before.phase == now.phase and before.total == now.total else 0)
+        if fresh > 0:
+            self._evaluations.inc(fresh, tags)
+        self._rate.set(now.rate, tags)
+        if now.left is not None:
+            self._left.set(now.left, tags)
+        if now.r2 is not None:
+            self._r2.set(now.r2, tags)

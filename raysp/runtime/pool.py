@@ -1,0 +1,212 @@
+"""Many evaluators as one: a pull scheduler that keeps each two batches deep and gives lost batches to another.
+
+Batches are idempotent under (game, masks), so a batch whose fate is unknown is simply measured again, and the first answer counts.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import ray
+from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, RayTaskError
+
+from raysp.errors import EvaluationError, UserError
+from raysp.game import GameInfo, Masks, Measurement, pack
+from raysp.lenses.specs import FunctionLens
+from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.evaluator import evaluator_actor
+from raysp.spec import AnyLens, RunSpec
+
+DEPTH = 2
+ATTEMPTS = 4
+MAX_THREADS = 16
+# An evaluator that cannot be placed for this long will not be: the cluster lacks what it asks for.
+PLACEMENT_SECONDS = 300.0
+# A batch that takes this many times the median, and at least this long, is given to an idle evaluator as well.
+STRAGGLER_FACTOR = 10.0
+STRAGGLER_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many evaluators, with how many threads each (None: the device decides), and what each takes of the cluster."""
+
+    count: int
+    threads: int | None
+    resources: tuple[tuple[str, float], ...]
+
+
+@dataclass
+class Member:
+    """One evaluator and what it has been given."""
+
+    name: str
+    actor: Any
+    ping: Any
+    ready: bool = False
+
+
+@dataclass
+class Flight:
+    """A batch under way."""
+
+    index: int
+    member: Member
+    sent: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """The evaluators of a cluster. Any of them serves any lens; models stay resident in them from run to run."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.members = [self._start(f"raysp:evaluator:{i}") for i in range(shape.count)]
+
+    def _start(self, name: str) -> Member:
+        options = evaluator_actor.options(
+            name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", scheduling_strategy="SPREAD", **dict(self.shape.resources)
+        )
+        actor = options.remote(name, self.shape.threads)
+        return Member(name, actor, actor.ping.remote())
+
+    def dismiss(self) -> None:
+        """End the evaluators and give back what they took; models are loaded again by whoever comes next."""
+        for member in self.members:
+            ray.kill(member.actor, no_restart=True)
+
+    @property
+    def ready(self) -> list[Member]:
+        """Evaluators that have answered. An actor that died for good never does again."""
+        for member in self.members:
+            if not member.ready:
+                done, _ = ray.wait([member.ping], timeout=0)
+                member.ready = bool(done)
+        return [member for member in self.members if member.ready]
+
+    def await_one(self) -> list[Member]:
+        """The ready evaluators, waiting for the first; UserError when the cluster cannot place any."""
+        deadline = time.monotonic() + PLACEMENT_SECONDS
+        while not (members := self.ready):
+            if time.monotonic() > deadline:
+                have = {key: value for key, value in ray.cluster_resources().items() if key in {"CPU", "GPU"}}
+                raise UserError("evaluators", len(self.members), f"could not be placed; the cluster has {have}", "ask for fewer evaluators or threads")
+            ray.wait([member.ping for member in self.members], timeout=POLL_SECONDS)
+        return members
+
+    def describe(self, key: str, lens_ref: Any) -> GameInfo:
+        """The game of a lens as one of the evaluators builds it, retried on another if that one dies."""
+        for attempt in range(ATTEMPTS):
+            members = self.await_one()
+            try:
+                return ray.get(members[attempt % len(members)].actor.describe.remote(key, lens_ref))
+            except RayTaskError as error:
+                raise _cause(error) from None
+            except RayActorError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(POLL_SECONDS)
+        raise AssertionError("unreachable")
+
+
+class PoolBackend:
+    """One game on a pool, as a campaign's backend."""
+
+    def __init__(self, pool: Pool, lens: AnyLens) -> None:
+        self._pool = pool
+        self._key = lens_key(lens)
+        self._lens = ray.put(lens)
+        self.info = pool.describe(self._key, self._lens)
+        self.retried = 0
+
+    @property
+    def workers(self) -> int:
+        """Evaluators of the pool, ready or still starting."""
+        return len(self._pool.members)
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """Each batch once, as they finish; lost ones are sent again, at most `ATTEMPTS` times."""
+        waiting, flights = deque(range(len(batches))), dict[Any, Flight]()
+        attempts: Counter[int] = Counter()
+        durations: list[float] = []
+        finished: set[int] = set()
+        while len(finished) < len(batches):
+            self._fill(batches, waiting, flights, finished, durations)
+            ready, _ = ray.wait(list(flights), timeout=POLL_SECONDS) if flights else ([], [])
+            for reference in ready:
+                flight = flights.pop(reference)
+                try:
+                    measurement: Measurement = ray.get(reference)
+                except RayTaskError as error:
+                    raise _cause(error) from None
+                except RayError as error:
+                    self._lost(flight, attempts, waiting, error)
+                    continue
+                durations.append(time.monotonic() - flight.sent)
+                if flight.index not in finished:
+                    finished.add(flight.index)
+                    yield flight.index, measurement
+
+    def _fill(self, batches: Sequence[Masks], waiting: deque[int], flights: dict[Any, Flight], finished: set[int], durations: list[float]) -> None:
+        """Give every ready evaluator its two batches; the idle ones take over stragglers when nothing waits."""
+        load = Counter(flight.member.name for flight in flights.values())
+        for member in sorted(self._pool.await_one(), key=lambda member: load[member.name]):
+            while load[member.name] < DEPTH:
+                index = waiting.popleft() if waiting else _straggler(flights, finished, durations, member) if load[member.name] == 0 else None
+                if index is None:
+                    break
+                if index in finished:
+                    continue
+                try:
+                    reference = member.actor.measure.remote(self._key, self._lens, pack(batches[index]))
+                except PendingCallsLimitExceeded:
+                    waiting.appendleft(index)
+                    break
+                flights[reference] = Flight(index, member)
+                load[member.name] += 1
+
+    def _lost(self, flight: Flight, attempts: Counter[int], waiting: deque[int], error: RayError) -> None:
+        attempts[flight.index] += 1
+        self.retried += 1
+        if attempts[flight.index] >= ATTEMPTS:
+            raise EvaluationError(f"a batch was lost {ATTEMPTS} times, last by {type(error).__name__}: {error}") from error
+        flight.member.ready, flight.member.ping = False, flight.member.actor.ping.remote()
+        waiting.appendleft(flight.index)
+
+
+def _straggler(flights: dict[Any, Flight], finished: set[int], durations: list[float], idle: Member) -> int | None:
+    """A batch that another evaluator holds for suspiciously long, and that nobody else was given."""
+    limit = max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * median(durations)) if durations else STRAGGLER_SECONDS * STRAGGLER_FACTOR
+    copies = Counter(flight.index for flight in flights.values())
+    now = time.monotonic()
+    late = [flight for flight in flights.values() if now - flight.sent > limit and copies[flight.index] == 1 and flight.member is not idle]
+    return next((flight.index for flight in late if flight.index not in finished), None)
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    """What the evaluator raised, as it raised it."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, UserError | EvaluationError | ValueError) else error
+
+
+def lens_key(lens: AnyLens) -> str:
+    """A name for a lens within a cluster's life."""
+    return lens.anonymous if isinstance(lens, FunctionLens) else lens.model_dump_json()
+
+
+def choose_shape(spec: RunSpec) -> Shape:
+    """The evaluators a spec asks for, or one a GPU, or as many as the CPU nodes hold with all the cores of the smallest node each."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if gpus and getattr(spec.lens, "device", "auto") != "cpu":
+        return Shape(spec.evaluators or gpus, spec.threads, (("num_gpus", 1), ("num_cpus", 1)))
+    cores = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0))) > 0] or [1]
+    threads = spec.threads or min(MAX_THREADS, *cores, max(1, sum(cores) // (spec.evaluators or 1)))
+    if threads > max(cores):
+        raise UserError("threads", threads, f"are more than any node has ({max(cores)})", f"give at most {max(cores)}")
+    most = sum(count // threads for count in cores)
+    if spec.evaluators and spec.evaluators > most:
+        raise UserError("evaluators", spec.evaluators, f"with {threads} threads each do not fit on {sum(cores)} cores", f"give at most {most}")
+    return Shape(spec.evaluators or most, threads, (("num_cpus", threads),))

@@ -1,0 +1,164 @@
+"""The central actor: it owns the store and the evaluators, drives every run, and answers those who watch.
+
+One a cluster, named `raysp:scheduler`, detached: runs of many jobs share its resident models and its store. A run lives in a thread of its own;
+losing the scheduler loses no evaluation, and a run submitted again under its own id goes on from what is stored.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+import raysp
+from raysp.campaign import Campaign, Progress
+from raysp.errors import InterruptedRunError, UserError
+from raysp.home import store_path
+from raysp.result import Result, read_result
+from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.metrics import RunMetrics
+from raysp.runtime.pool import Pool, PoolBackend, choose_shape
+from raysp.spec import RunSpec
+from raysp.store import Store
+
+NAME = "raysp:scheduler"
+MAX_CONCURRENCY = 64
+
+
+@dataclass
+class Ticket:
+    """One run in the scheduler's hands."""
+
+    spec: RunSpec
+    progress: Progress
+    thread: threading.Thread | None = None
+    error: BaseException | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Scheduler:
+    """Runs, their evaluators and their stores. Turned into an actor by `scheduler_actor`."""
+
+    def __init__(self) -> None:
+        self._stores: dict[Path, Store] = {}
+        self._tickets: dict[str, Ticket] = {}
+        self._pool: Pool | None = None
+        self._lock = threading.RLock()
+        self._metrics = RunMetrics()
+
+    def __repr__(self) -> str:
+        """How the Ray dashboard lists it."""
+        return NAME
+
+    def version(self) -> str:
+        """The version of raysp that it runs."""
+        return raysp.__version__
+
+    def submit(self, spec: RunSpec, run_id: str, set_name: str | None = None) -> None:
+        """Start a run. A run that is under way is left alone; one that ended is run again, at no cost for what is stored.
+
+        Errors of the store come at once, those of the run from `result`.
+        """
+        with self._lock:
+            current = self._tickets.get(run_id)
+            if current is not None and current.thread is not None and current.thread.is_alive():
+                return
+            store = self._store(spec)
+            ticket = self._tickets[run_id] = Ticket(spec, Progress(run_id))
+            ticket.thread = threading.Thread(target=self._drive, args=(ticket, store, run_id, set_name), name=run_id, daemon=True)
+            ticket.thread.start()
+
+    def progress(self, run_id: str) -> Progress:
+        """Where a run stands."""
+        return self._tickets[run_id].progress
+
+    def finished(self, run_id: str, timeout: float) -> bool:
+        """Whether a run has ended, waiting at most `timeout` seconds for it."""
+        thread = self._tickets[run_id].thread
+        if thread is not None:
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
+
+    def result(self, run_id: str) -> Result:
+        """A finished run's answer, or the error that ended it."""
+        ticket = self._tickets[run_id]
+        if ticket.error is not None:
+            raise ticket.error
+        return read_result(self._store(ticket.spec), run_id)
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run after the batches under way; it can be run again."""
+        self._tickets[run_id].cancelled.set()
+
+    def sql(self, path: str | None, query: str) -> pa.Table:
+        """A reader's question to a store that this scheduler holds."""
+        return self._stores[store_path(path)].sql(query)
+
+    def close(self) -> None:
+        """Cancel what runs and close the stores cleanly."""
+        with self._lock:
+            for ticket in self._tickets.values():
+                ticket.cancelled.set()
+            for ticket in self._tickets.values():
+                if ticket.thread is not None:
+                    ticket.thread.join()
+            for store in self._stores.values():
+                store.close()
+            self._stores.clear()
+
+    def _drive(self, ticket: Ticket, store: Store, run_id: str, set_name: str | None) -> None:
+        def report(progress: Progress) -> None:
+            self._metrics.observe(ticket.progress, progress)
+            ticket.progress = progress
+
+        try:
+            backend = PoolBackend(self._evaluators(ticket.spec), ticket.spec.lens)
+            campaign = Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set)
+            campaign.execute()
+            if backend.retried:
+                store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
+        except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run belongs to whoever asks for its result
+            ticket.error = error
+        ticket.progress = replace(ticket.progress, phase="failed" if ticket.error else "done")
+
+    def _store(self, spec: RunSpec) -> Store:
+        path = store_path(spec.store)
+        with self._lock:
+            if path not in self._stores:
+                self._stores[path] = Store.open(path)
+            return self._stores[path]
+
+    def _evaluators(self, spec: RunSpec) -> Pool:
+        """The cluster's evaluators; made anew in another shape when a spec asks for one and nobody else is using them."""
+        with self._lock:
+            if self._pool is not None and (spec.evaluators or spec.threads) and choose_shape(spec) != self._pool.shape:
+                others = [t for t in self._tickets.values() if t.spec is not spec and t.thread is not None and t.thread.is_alive()]
+                if others:
+                    raise UserError(
+                        "evaluators", spec.evaluators, "cannot change while another run uses them", "wait for it, or leave evaluators and threads out"
+                    )
+                self._pool.dismiss()
+                self._pool = None
+            if self._pool is None:
+                self._pool = Pool(choose_shape(spec))
+            return self._pool
+
+
+scheduler_actor = ray.remote(num_cpus=0, max_concurrency=MAX_CONCURRENCY, max_restarts=0)(Scheduler)
+
+
+def scheduler() -> Any:
+    """The cluster's scheduler, started on this node if there is none (the store's path is a path of its node).
+
+    UserError when it runs another version of raysp.
+    """
+    options: Mapping[str, Any] = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
+    node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = scheduler_actor.options(**options, scheduling_strategy=node).remote()
+    running = ray.get(actor.version.remote())
+    if running != raysp.__version__:
+        raise UserError("raysp", running, f"runs on this cluster, and {raysp.__version__} here", "install the same version, or end the actor raysp:scheduler")
+    return actor

@@ -1,0 +1,220 @@
+"""A function of masks as a sparse sum of parities, and what can be read from it.
+
+v(m) = sum_S F(S) (-1)^{|m ∩ S|}. The coefficients may carry a covariance; every index is linear in them, so intervals follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Masks, Values, check_finite, check_masks
+from raysp.spectral import walsh
+from raysp.spectral.indices import check_index, convert
+from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Entries of the largest array of parities held at once while predicting.
+CHUNK = 1 << 24
+#: Columns of the covariance factor pushed through an index at once.
+FACTOR_COLUMNS = 64
+#: Half-width of a 95 % interval in standard errors.
+Z95 = 1.959964
+#: False discoveries accepted among the significant sets of an order.
+FALSE_DISCOVERIES = 0.05
+#: Relative size below which a coefficient that carries no error is rounding.
+ROUNDING = 1e-9
+
+
+class FourierSurrogate:
+    """A sparse Fourier sum over `n` components.
+
+    `sets` are the terms and `coefficients` (float64 `(len(sets),)`) their F(S). `error` describes the covariance of the coefficients: None for
+    exact ones, standard errors `(len(sets),)` of independent ones, or a factor L `(len(sets), r)` of the covariance L Lᵀ.
+    """
+
+    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None) -> None:
+        if coefficients.shape != (len(sets),):
+            raise ValueError(f"coefficients have shape {coefficients.shape}; expected ({len(sets)},) for {len(sets)} sets")
+        if error is not None and (error.ndim > 2 or len(error) != len(sets)):
+            raise ValueError(f"error has shape {error.shape}; expected ({len(sets)},) or ({len(sets)}, r)")
+        self.n = sets.n
+        self.sets = sets
+        self.coefficients = coefficients
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"FourierSurrogate(n={self.n}, terms={len(self.sets)}, max_order={self.sets.max_order})"
+
+    def __len__(self) -> int:
+        return len(self.sets)
+
+    # ---- made from
+
+    @classmethod
+    def from_dict(cls, n: int, terms: Mapping[tuple[int, ...], float]) -> FourierSurrogate:
+        """From coefficients by set; ValueError for a set that is none."""
+        named = {tuple(sorted(members)): float(value) for members, value in terms.items()}
+        sets = from_tuples(n, named)
+        return cls(sets, np.array([named[members] for members in sets.tuples()], dtype=np.float64))
+
+    @classmethod
+    def from_values(cls, masks: object, values: object) -> FourierSurrogate:
+        """The exact transform of a complete table: all 2^n masks (bool `(2^n, n)`, any order) and their values (`(2^n,)`).
+
+        Raises ValueError for a table that is not complete, EvaluationError for a value that is not finite. At most 20 components.
+        """
+        array = np.asarray(masks)
+        checked = check_masks(masks, array.shape[1] if array.ndim == 2 else 0)
+        told = np.asarray(values, dtype=np.float64)
+        n = checked.shape[1]
+        if told.shape != (len(checked),):
+            raise ValueError(f"values have shape {told.shape}; expected ({len(checked)},) for masks of shape {checked.shape}")
+        if n > walsh.MAX_DENSE or not is_complete(checked):
+            raise ValueError(f"masks have shape {checked.shape}; an exact transform needs all 2^n masks once, for n up to {walsh.MAX_DENSE}")
+        table = np.zeros(1 << n)
+        table[walsh.numbers(checked)] = check_finite(checked, told)
+        coefficients = walsh.walsh_hadamard(table) / len(table)
+        sets, places = walsh.numbered_sets(n, np.arange(len(table)))
+        return cls(sets, coefficients[places])
+
+    @classmethod
+    def combined(cls, parts: Sequence[FourierSurrogate], weights: Sequence[float]) -> FourierSurrogate:
+        """The weighted sum of surrogates on the same components, without error."""
+        blocks = [block for part in parts for block in part.sets.blocks]
+        values = [
+            weight * part.coefficients[slice(*_bounds(part.sets, k))]
+            for part, weight in zip(parts, weights, strict=True)
+            for k in range(len(part.sets.blocks))
+        ]
+        return cls(*merge(parts[0].n, blocks, values))
+
+    # ---- changed into
+
+    def with_error(self, error: Floats | None) -> FourierSurrogate:
+        """The same coefficients with another error."""
+        return FourierSurrogate(self.sets, self.coefficients, error)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
+        """Only the terms with these ascending numbers, or where True."""
+        return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows])
+
+    def strongest(self, count: int, always: int = 1) -> FourierSurrogate:
+        """The `count` strongest terms among those of order above `always`, and all up to it (order 0 is never dropped)."""
+        size = np.where(self.sets.orders <= always, np.inf, np.abs(self.coefficients))
+        count += int(np.sum(np.isinf(size)))
+        return self.take(np.sort(np.argsort(-size, kind="stable")[:count]))
+
+    # ---- read as
+
+    def predict(self, masks: Masks) -> Values:
+        """Values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
+        checked = check_masks(masks, self.n)
+        used = self._used()
+        if len(used) <= walsh.MAX_DENSE and len(self.sets) * len(checked) > 4 << len(used):
+            return self._table(used)[walsh.numbers(checked[:, used])]
+        result = np.full(len(checked), float(self.coefficients.sum()))
+        step = max(CHUNK // max(len(self.sets), 1), 1)
+        for start in range(0, len(checked), step):
+            odd = parities(self.sets, checked[start : start + step]).astype(np.float64)
+            result[start : start + step] -= 2.0 * (self.coefficients @ odd)
+        return result
+
+    def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
+        """Sets with their coefficient in `index`, strongest |value| first.
+
+        Columns: components list<int32>, order int32, index string, value double, lo and hi double (95 %), significant bool (after
+        control of false discoveries among all sets of the same order, not only those found). Raises UserError for an unknown index.
+        """
+        import pyarrow as pa
+
+        sets, values, errors = self.index(index, max_order, min_order)
+        order = np.lexsort((np.arange(len(values)), -np.abs(values)))
+        widths = Z95 * errors
+        columns = {
+            "components": sets.to_arrow(order),
+            "order": pa.array(sets.orders[order], pa.int32()),
+            "index": pa.array([index] * len(order), pa.string()),
+            "value": pa.array(values[order], pa.float64()),
+            "lo": pa.array((values - widths)[order], pa.float64()),
+            "hi": pa.array((values + widths)[order], pa.float64()),
+            "significant": pa.array(significant(sets, values, errors, self._scale())[order], pa.bool_()),
+        }
+        return pa.table(columns)
+
+    def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
+        """Sets, their values in `index` and the standard errors of these, float64 `(len(sets),)` each, in the order of the sets."""
+        check_index(index)
+        sets, values = convert(index, self.sets, self.coefficients, max_order, min_order)
+        if self.error is None:
+            return sets, values, np.zeros(len(values))
+        if self.error.ndim == 1:
+            return sets, values, np.sqrt(convert(index, self.sets, self.error**2, max_order, min_order, squared=True)[1])
+        variance = np.zeros(len(values))
+        for start in range(0, self.error.shape[1], FACTOR_COLUMNS):
+            part = convert(index, self.sets, self.error[:, start : start + FACTOR_COLUMNS], max_order, min_order)[1]
+            variance += np.einsum("ij,ij->i", part, part)
+        return sets, values, np.sqrt(variance)
+
+    def terms(self) -> dict[tuple[int, ...], float]:
+        """The coefficients by set."""
+        return dict(zip(self.sets.tuples(), self.coefficients.tolist(), strict=True))
+
+    def energy(self) -> Floats:
+        """sum of F(S)² by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over uniform masks (Parseval)."""
+        return group_sum(self.coefficients**2, self.sets.orders.astype(np.intp), self.sets.max_order + 1)
+
+    def _scale(self) -> float:
+        return float(np.abs(self.coefficients).max(initial=0.0))
+
+    def _used(self) -> NDArray[np.int32]:
+        blocks = [block.ravel() for block in self.sets.blocks]
+        return np.unique(np.concatenate(blocks)) if blocks else np.zeros(0, dtype=np.int32)
+
+    def _table(self, used: NDArray[np.int32]) -> Floats:
+        """All values over the components in use."""
+        rank = np.zeros(self.n, dtype=np.int32)
+        rank[used] = np.arange(len(used))
+        table = np.zeros(1 << len(used))
+        table[walsh.set_numbers(Sets(len(used), tuple(rank[block] for block in self.sets.blocks)))] = self.coefficients
+        return walsh.walsh_hadamard(table)
+
+
+def is_complete(masks: Masks) -> bool:
+    """Whether these are all 2^n masks, each once."""
+    m, n = masks.shape
+    return n <= walsh.MAX_DENSE and m == 1 << n and len(np.unique(walsh.numbers(masks))) == m
+
+
+def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDArray[np.bool_]:
+    """Which values differ from zero, bool `(len(sets),)`.
+
+    Benjamini-Hochberg within each order, where all C(n, order) sets of that order count as tried: the sets at hand were picked because they
+    looked strong, so those not picked belong to the comparison. The orders from 2 up share one allowance. Without error, all but rounding.
+    """
+    if not np.any(errors > 0):
+        return np.abs(values) > ROUNDING * scale
+    from scipy.special import erfc
+
+    found = np.zeros(len(values), dtype=np.bool_)
+    probability = erfc(np.abs(values) / np.where(errors > 0, errors, np.inf) / np.sqrt(2.0))
+    shared = max(len([k for k, _, _ in sets.spans() if k > 1]), 1)
+    for k, where, block in sets.spans():
+        level = FALSE_DISCOVERIES / (shared if k > 1 else 1)
+        ranked = np.sort(probability[where])
+        passed = np.flatnonzero(ranked <= level * np.arange(1, len(block) + 1) / max(comb(sets.n, k), 1))
+        if len(passed):
+            found[where] = probability[where] <= ranked[passed[-1]]
+    return found
+
+
+def _bounds(sets: Sets, order: int) -> tuple[int, int]:
+    """First and last-plus-one number of the sets of an order."""
+    start = sum(len(block) for block in sets.blocks[:order])
+    return start, start + len(sets.blocks[order])

@@ -1,0 +1,151 @@
+"""Interaction indices from sparse Fourier coefficients.
+
+Each index is a linear map I(T) = sum_{R ⊇ T} w(|R|, |T|) F(R), where the weight depends on the two orders alone (formulas: shared references,
+derived there from the Möbius form I(S) = (-2)^|S| sum_{R ⊇ S} F(R)). So one routine serves all of them, carries any number of columns of
+coefficients at once (values, and a factor of their covariance), and costs one pass over the subsets of the terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.errors import UserError
+from raysp.spectral.sets import Block, Floats, Sets, merge, subsets
+from raysp.spectral.walsh import MAX_DENSE, numbered_sets, set_numbers, superset_sums
+
+#: The indices by name, with what each says in a line.
+INDICES: dict[str, str] = {
+    "fourier": "coefficient of the parity of the set",
+    "mobius": "dividend: what the set adds beyond its subsets, starting from nothing",
+    "bii": "Banzhaf interaction: mean joint effect over all contexts",
+    "sii": "Shapley interaction",
+    "stii": "Shapley-Taylor interaction of order max_order",
+    "fbii": "faithful Banzhaf interaction of order max_order",
+    "fsii": "faithful Shapley interaction of order max_order",
+    "sv": "Shapley value of single components",
+    "bv": "Banzhaf value of single components",
+    "additivity": "deviation from additivity around the intact input: what removing the set does beyond its subsets",
+}
+
+#: Subsets enumerated at most by one conversion (each takes some 40 bytes).
+MAX_SUBSETS = 40_000_000
+
+Weight = Callable[[int, int], float]
+
+
+def check_index(index: str) -> str:
+    """The index, or UserError naming the known ones."""
+    if index not in INDICES:
+        raise UserError("index", index, "is no interaction index", f"use one of {', '.join(INDICES)}")
+    return index
+
+
+def convert(
+    index: str, sets: Sets, coefficients: Floats, max_order: int | None = None, min_order: int = 0, *, squared: bool = False
+) -> tuple[Sets, Floats]:
+    """The index of every set that can be non-zero, from Fourier coefficients (`(len,)`, or `(len, c)` for c functions at once).
+
+    With `squared` the weights are squared: variances of independent coefficients in, variances of the index out. `max_order` bounds the orders reported, and is the order k of `stii`, `fbii` and `fsii` (without one: the largest order of the terms).
+    Raises UserError for an unknown index, or when the terms have too many subsets to list.
+    """
+    check_index(index)
+    top = max(sets.max_order if max_order is None else max_order, 0)
+    lowest = 1 if index in {"sv", "bv", "additivity"} else 0
+    highest = 1 if index in {"sv", "bv"} else top
+    weight = _weights(index, top, 2 if squared else 1)
+    wanted = range(max(min_order, lowest), min(highest, sets.max_order) + 1)
+    if index in {"fourier", "bii", "bv"}:
+        return _diagonal(sets, coefficients, weight, wanted)
+    return sum_over_supersets(sets, coefficients, weight, wanted)
+
+
+def sum_over_supersets(sets: Sets, coefficients: Floats, weight: Weight, orders: range) -> tuple[Sets, Floats]:
+    """sum_{R ⊇ T} weight(|R|, |T|) coefficients(R) for every subset T of the given sets with an order in `orders`."""
+    pairs = sum(len(block) * comb(k, t) for k, block in enumerate(sets.blocks) for t in orders if t <= k)
+    used = np.unique(np.concatenate([block.ravel() for block in sets.blocks])) if sets.blocks else np.zeros(0, dtype=np.int32)
+    if len(used) <= MAX_DENSE and pairs > (len(used) + 1) ** 2 << len(used):
+        return _dense(sets, coefficients, weight, orders, used)
+    if pairs > MAX_SUBSETS:
+        raise UserError("max_order", max(orders, default=0), f"would list {pairs:,} subsets", "ask for a smaller max_order")
+    blocks: list[Block] = []
+    values: list[Floats] = []
+    for r, where, block in sets.spans():
+        for t in orders:
+            factor = weight(r, t) if t <= r else 0.0
+            if factor:
+                blocks.append(subsets(block, t))
+                values.append(np.repeat(factor * coefficients[where], comb(r, t), axis=0))
+    if not blocks:
+        return Sets(sets.n, ()), np.zeros((0, *coefficients.shape[1:]))
+    return merge(sets.n, blocks, values)
+
+
+def _diagonal(sets: Sets, coefficients: Floats, weight: Weight, orders: range) -> tuple[Sets, Floats]:
+    """The maps that give each set a multiple of its own coefficient."""
+    own = sets.orders
+    keep = (own >= orders.start) & (own < orders.stop)
+    factors = np.array([weight(k, k) for k in range(sets.max_order + 1)])[own[keep]]
+    return sets.take(keep), coefficients[keep] * factors.reshape(-1, *([1] * (coefficients.ndim - 1)))
+
+
+def _dense(sets: Sets, coefficients: Floats, weight: Weight, orders: range, used: NDArray[np.int32]) -> tuple[Sets, Floats]:
+    """The same over a table of all subsets of the components in use: one superset sum for every order of R."""
+    rank = np.zeros(sets.n, dtype=np.int32)
+    rank[used] = np.arange(len(used))
+    local = Sets(len(used), tuple(rank[block] for block in sets.blocks))
+    size = 1 << len(used)
+    popcount = np.bitwise_count(np.arange(size))
+    chosen = np.flatnonzero((popcount >= orders.start) & (popcount < orders.stop))
+    result = np.zeros((len(chosen), *coefficients.shape[1:]))
+    for r, where, block in local.spans():
+        table = np.zeros((size, *coefficients.shape[1:]))
+        table[set_numbers(Sets(local.n, (*(b[:0] for b in local.blocks[:r]), block)))] = coefficients[where]
+        factors = np.array([weight(r, t) if t <= r else 0.0 for t in range(len(used) + 1)])[popcount[chosen]]
+        result += superset_sums(table)[chosen] * factors.reshape(-1, *([1] * (coefficients.ndim - 1)))
+    family, places = numbered_sets(local.n, chosen)
+    return Sets(sets.n, tuple(used[block] for block in family.blocks)), result[places]
+
+
+def _weights(index: str, k: int, power: int) -> Weight:
+    """w(r, t) of an index whose order is k, raised to a power."""
+    return lambda r, t: _weight(index, k, r, t) ** power
+
+
+@lru_cache(maxsize=65536)
+def _weight(index: str, k: int, r: int, t: int) -> float:
+    if index == "fourier":
+        return float(r == t)
+    if index in {"bii", "bv"}:
+        return float((-2) ** t if r == t else 0)
+    if index == "additivity":
+        return float(-((-2) ** t) * (-1) ** r)
+    exact = sum((comb(r - t, s - t) * (-2) ** s * _of_mobius(index, k, s, t) for s in range(t, r + 1)), Fraction(0))
+    return float(exact)
+
+
+def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
+    """The weight of the Möbius coefficient of a set of order s in the index of a subset of order t."""
+    if index in {"sii", "sv"}:
+        return Fraction(1, s - t + 1)
+    if index == "mobius" or (index in {"fbii", "fsii"} and s <= k):
+        return Fraction(int(s == t))
+    if index == "stii":
+        return Fraction(1, comb(s, k)) if t == k else Fraction(int(s == t))
+    sign = (-1) ** (k - t)
+    if index == "fbii":
+        return Fraction(sign * comb(s - t - 1, k - t), 2 ** (s - t))
+    return Fraction(sign * t * comb(k, t) * comb(s - 1, k), (k + t) * comb(s + k - 1, k + t))
+
+
+def removed_weight(r: int, _t: int) -> float:
+    """The weight that turns deviations from additivity into Fourier coefficients: v(all \\ R) = v(all) - sum_{T ⊆ R} dev(T).
+
+    prod_{i in T} (1 - m_i) = 2^-|T| sum_{S ⊆ T} χ_S(m), as 1 - m_i = (1 + χ_i(m)) / 2; so F(S) = -sum_{T ⊇ S} 2^-|T| dev(T).
+    """
+    return -(0.5**r)

@@ -1,0 +1,102 @@
+"""Sparse regression on parities: LASSO paths on a shared grid, terms grown along the hierarchy, and stacking.
+
+On uniform masks the parities are uncorrelated with unit variance, so what a model leaves out acts as noise on what it holds, and the
+correlation of a residual with a parity is that parity's missing coefficient.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Masks, Values
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Block, Floats, Sets, characters, merge, positions
+
+#: Points of a LASSO path, and the ratio of its smallest penalty to the one that leaves nothing.
+PATH_POINTS = 30
+PATH_RATIO = 1e-3
+#: Coordinate-descent sweeps at most for a point of a path; the next point starts where it stopped.
+PATH_SWEEPS = 300
+PATH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """LASSO fits for falling penalties: `coefficients` float64 `(len(sets), points)`, order 0 being the unpenalised mean."""
+
+    sets: Sets
+    coefficients: Floats
+
+    def predict(self, masks: Masks) -> Floats:
+        """Values float64 `(m, points)`."""
+        return characters(self.sets, masks) @ self.coefficients
+
+    def at(self, point: int) -> FourierSurrogate:
+        """The fit at one penalty, terms that are zero left out (the mean stays)."""
+        chosen = self.coefficients[:, point]
+        return FourierSurrogate(self.sets, chosen).take((chosen != 0) | (self.sets.orders == 0))
+
+
+def penalties(masks: Masks, values: Values) -> Floats:
+    """A grid of penalties for these data, float64 `(points,)`, falling; it depends on the spread of the values alone, so folds can share it."""
+    return float(np.std(values)) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
+
+
+def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats) -> Path:
+    """LASSO on the parities of `sets` (which must hold the empty set) at every penalty of a falling grid."""
+    from sklearn.linear_model import lasso_path as sklearn_lasso_path
+
+    design = characters(sets, masks)[:, 1:]
+    centre, mean = design.mean(axis=0), float(values.mean())
+    design -= centre
+    found = np.zeros((len(sets), len(grid)))
+    if design.shape[1]:
+        gram = design.T @ design
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
+            _, path, _ = sklearn_lasso_path(
+                design, values - mean, alphas=grid, precompute=gram, Xy=design.T @ (values - mean), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE
+            )
+        found[1:] = path
+    found[0] = mean - centre @ found[1:]
+    return Path(sets, found)
+
+
+def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int) -> Sets:
+    """The `count` sets S + {i}, S a parent, not parents themselves, whose parity correlates most with the residual (`(m,)`)."""
+    signs = 1.0 - 2.0 * masks
+    blocks: list[Block] = []
+    scores: list[Floats] = []
+    for k, where, block in parents.spans():
+        if k >= max_order:
+            continue
+        weighted = characters(parents.take(np.arange(where.start, where.stop)), masks) * residual[:, None]
+        score = np.abs(weighted.T @ signs)
+        score[np.repeat(np.arange(len(block)), k), block.ravel()] = 0.0  # S + {i} with i in S would be a smaller set
+        best = np.argsort(-score, axis=None, kind="stable")[: count * (k + 1)]
+        row, added = np.divmod(best, parents.n)
+        blocks.append(np.sort(np.concatenate([block[row], added[:, None].astype(np.int32)], axis=1), axis=1))
+        scores.append(score.ravel()[best])
+    if not blocks:
+        return Sets(parents.n, ())
+    found, totals = merge(parents.n, blocks, [np.stack([score, np.ones(len(score))], axis=1) for score in scores])
+    score = totals[:, 0] / totals[:, 1]
+    score[positions(parents, found) >= 0] = 0.0
+    best = np.sort(np.argsort(-score, kind="stable")[:count])
+    return found.take(best[score[best] > 0])
+
+
+def stack_weights(predictions: Floats, values: Values) -> Floats:
+    """Non-negative weights `(c,)`, adding up to one, of the columns of out-of-fold predictions `(m, c)` that together come nearest to the values."""
+    from scipy.optimize import nnls
+
+    scale = float(np.std(values)) * np.sqrt(len(values)) or 1.0
+    strong = 1e3  # a row that holds the sum at one, as heavy as needed
+    system = np.vstack([(predictions - values[:, None]) / scale, np.full((1, predictions.shape[1]), strong)])
+    target = np.concatenate([np.zeros(len(values)), [strong]])
+    weights: NDArray[np.float64] = nnls(system, target)[0]
+    return weights / weights.sum()

@@ -1,0 +1,92 @@
+"""What a run found, as rows: tables in and out, with labels for people."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from raysp.game import Component, labels
+from raysp.store.packing import Table
+
+Cursor = duckdb.DuckDBPyConnection
+
+ANSWERS = ("singles", "interactions", "validations", "heldout")
+SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "assumption", "notes", "diagnostics", "error")
+JSON_COLUMNS = ("spec", "assumption", "diagnostics")
+#: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
+RUN_TABLES = {
+    "singles": "SELECT * EXCLUDE (run_id) FROM singles WHERE run_id = $run ORDER BY component",
+    "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",
+    "validations": "SELECT * EXCLUDE (run_id) FROM validations WHERE run_id = $run ORDER BY role, abs(exact) DESC, labels",
+    "heldout": "SELECT predicted, exact FROM heldout WHERE run_id = $run ORDER BY rowid",
+    "costs": "SELECT * EXCLUDE (run_id, name) FROM run_costs WHERE run_id = $run",
+    "events": "SELECT time, kind, message FROM events WHERE run_id = $run ORDER BY time, rowid",
+    "components": "SELECT c.* EXCLUDE (game_id) FROM components c JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY component",
+}
+
+
+def run_table(cur: Cursor, name: str, run_id: str) -> Table:
+    """One of `RUN_TABLES` for a run; ValueError for another name."""
+    if name not in RUN_TABLES:
+        raise ValueError(f"no table {name!r}; there are {', '.join(RUN_TABLES)}")
+    rows = cur.sql(RUN_TABLES[name], params={"run": run_id}).to_arrow_table()
+    return rows.rename_columns(["order" if column == "set_order" else column for column in rows.column_names])
+
+
+def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None], components: Sequence[Component]) -> None:
+    """Put what a run found in the place of what it had found before; within the caller's transaction. ValueError for unknown columns."""
+    for name in ANSWERS:
+        cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  names from ANSWERS
+        table = tables.get(name)
+        if table is not None and table.num_rows:
+            _insert(cur, name, run_id, _complete(name, table, components))
+
+
+def update_run(cur: Cursor, run_id: str, status: str, summary: Mapping[str, Any], finished: datetime | None) -> None:
+    """Write a run's status and the summary's columns; ValueError for a key that is no column."""
+    unknown = set(summary) - set(SUMMARY)
+    if unknown:
+        raise ValueError(f"no summary column {sorted(unknown)}; there are {', '.join(SUMMARY)}")
+    columns: dict[str, Any] = {"status": status, "finished": finished} | {key: _stored(key, value) for key, value in summary.items()}
+    assignments = ", ".join(f"{column} = ${column}" for column in columns)
+    cur.execute(f"UPDATE runs SET {assignments} WHERE run_id = $run_id", columns | {"run_id": run_id})  # noqa: S608  names from SUMMARY
+
+
+def _stored(key: str, value: Any) -> Any:
+    if key in JSON_COLUMNS and value is not None:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if key in ("reasons", "notes") and value is not None:
+        return [str(line) for line in value]
+    return value
+
+
+def _complete(name: str, table: Table, components: Sequence[Component]) -> Table:
+    table = table.rename_columns(["set_order" if column == "order" else column for column in table.column_names])
+    present = set(table.column_names)
+    if name == "singles" and "label" not in present:
+        table = table.append_column("label", pa.array([components[i].label for i in table["component"].to_pylist()], pa.string()))
+    if "components" in present:
+        members: list[list[int]] = table["components"].to_pylist()
+        if "labels" not in present:
+            table = table.append_column("labels", pa.array([labels(components, some) for some in members], pa.string()))
+        if "set_order" not in present:
+            table = table.append_column("set_order", pa.array([len(some) for some in members], pa.int32()))
+    if name == "interactions":
+        if "rank" not in present:
+            table = table.append_column("rank", pa.array(range(1, table.num_rows + 1), pa.int32()))
+        if "verified" not in present:
+            table = table.append_column("verified", pa.array([False] * table.num_rows))
+    return table
+
+
+def _insert(cur: Cursor, name: str, run_id: str, table: Table) -> None:
+    wanted = {row[0] for row in cur.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [name]).fetchall()}
+    unknown = set(table.column_names) - wanted
+    if unknown:
+        raise ValueError(f"the table {name} has no column {sorted(unknown)}; it has {sorted(wanted - {'run_id'})}")
+    cur.register("answers", table)
+    cur.execute(f"INSERT INTO {name} BY NAME SELECT ? AS run_id, * FROM answers", [run_id])  # noqa: S608  names from ANSWERS
+    cur.unregister("answers")

@@ -1,0 +1,71 @@
+"""Tables as CSV, JSON or Parquet bytes."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import pyarrow.parquet as parquet
+
+from raysp.errors import UserError
+from raysp.store.packing import Table
+
+
+def write_table(table: Table, form: str, stream: BinaryIO) -> None:
+    """Write an Arrow table to a binary stream as csv, json (a list of objects) or parquet; UserError for another format.
+
+    Masks appear as hexadecimal text, lists in CSV as JSON, numbers that are not finite as null (JSON) or empty (CSV).
+    """
+    if form not in WRITERS:
+        raise UserError("format", form, "is unknown", f"choose one of table, {', '.join(WRITERS)}")
+    WRITERS[form](table, stream)
+
+
+def _csv(table: Table, stream: BinaryIO) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in table.to_pylist():
+        writer.writerow([_cell(plain(value)) for value in row.values()])
+    stream.write(text.getvalue().encode())
+
+
+def _json(table: Table, stream: BinaryIO) -> None:
+    rows = [{key: plain(value) for key, value in row.items()} for row in table.to_pylist()]
+    stream.write((json.dumps(rows, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _parquet(table: Table, stream: BinaryIO) -> None:
+    parquet.write_table(table, stream)
+
+
+WRITERS: dict[str, Callable[[Table, BinaryIO], None]] = {"csv": _csv, "json": _json, "parquet": _parquet}
+
+
+def plain(value: Any) -> Any:
+    """A value of a table as JSON has it."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return value.hex()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime() | date():
+            return value.isoformat()
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

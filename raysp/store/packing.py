@@ -1,0 +1,33 @@
+"""Masks between numpy and Arrow: bool `(m, n)` on one side, packed binary columns on the other."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raysp.game import Masks, pack, unpack
+
+Table = Any
+"""A pyarrow.Table; pyarrow has no types of its own."""
+
+
+def to_binary(masks: Masks) -> Any:
+    """Masks (bool, `(m, n)`) as an Arrow fixed-size binary array of `m` packed masks, without a copy per mask."""
+    packed = np.ascontiguousarray(pack(masks))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(max(packed.shape[1], 1)), len(packed), [None, pa.py_buffer(packed)])
+
+
+def from_binary(column: Any, n: int) -> Masks:
+    """The inverse of `to_binary` for an Arrow (chunked) array of packed masks, fixed-size or not: bool `(m, n)`."""
+    width = (n + 7) // 8
+    array = column.cast(pa.binary(width))
+    chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+    packed = [np.frombuffer(chunk.buffers()[1], dtype=np.uint8, count=len(chunk) * width, offset=chunk.offset * width) for chunk in chunks if len(chunk)]
+    flat: NDArray[np.uint8] = np.concatenate(packed) if packed else np.zeros(0, dtype=np.uint8)
+    return unpack(flat.reshape(-1, width), n)
+
+
+def to_lists(masks: Masks) -> Any:
+    """Masks (bool, `(m, n)`) as an Arrow fixed-size list<bool> array."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(masks.reshape(-1)), masks.shape[1])

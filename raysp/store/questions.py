@@ -1,0 +1,54 @@
+"""A person's own SQL: one statement that only reads, and that ends."""
+
+import threading
+from typing import Any
+
+import duckdb
+
+from raysp.errors import UserError
+from raysp.store.failures import sql_failure
+from raysp.store.packing import Table
+
+READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+TIMEOUT_SECONDS = 60.0
+
+
+def ask(cur: duckdb.DuckDBPyConnection, query: str, timeout_s: float = TIMEOUT_SECONDS) -> Table:
+    """The answer to one SELECT-like statement. UserError in one line for anything else, for SQL errors, and after `timeout_s` seconds.
+
+    Runs in a read-only transaction on a connection whose configuration is locked and which reaches no file but the store:
+    the check of the statement's type is for the message, not for safety.
+    """
+    _check(cur, query)
+    timer = threading.Timer(timeout_s, cur.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        return _answer(cur, query)
+    except duckdb.InterruptException:
+        raise UserError("sql", None, f"took longer than {timeout_s:g} s and was stopped", "narrow it with WHERE or LIMIT") from None
+    except duckdb.Error as error:
+        raise sql_failure(error) from None
+    finally:
+        timer.cancel()
+
+
+def _answer(cur: duckdb.DuckDBPyConnection, query: str) -> Table:
+    cur.execute("BEGIN TRANSACTION READ ONLY")
+    try:
+        relation: Any = cur.sql(query)
+        return relation.to_arrow_table()
+    finally:
+        cur.execute("ROLLBACK")
+
+
+def _check(cur: duckdb.DuckDBPyConnection, query: str) -> None:
+    try:
+        statements = cur.extract_statements(query)
+    except duckdb.Error as error:
+        raise sql_failure(error) from None
+    if len(statements) != 1:
+        raise UserError("sql", None, f"holds {len(statements)} statements", "ask one question at a time")
+    if statements[0].type not in READING:
+        kind = str(statements[0].type).rsplit(".", 1)[-1]
+        raise UserError("sql", None, f"{kind} is not allowed: the store is only read here", "begin with SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN")

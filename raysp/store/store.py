@@ -1,0 +1,398 @@
+"""The store: one DuckDB file, one process that writes it, any number of threads that read it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
+
+import duckdb
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.game import Component, GameInfo, Masks, Values, check_masks
+from raysp.store import answers, evaluations, questions
+from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
+from raysp.store.failures import explained, explaining, lock_holder
+from raysp.store.snapshots import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from raysp.store.packing import Table
+
+_writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
+
+
+class Store:
+    """Runs, games, evaluations and answers.
+
+    Every writing method is one transaction: after a crash it happened or it did not. Methods may be called from any thread. Errors that a
+    person can mend are UserError("store", ...); a caller's mistakes (unknown run, wrong shapes) are ValueError.
+
+    The order of an interaction is the column `set_order` in SQL, as ORDER is a reserved word there; tables given to and got from
+    this class call it `order`.
+    """
+
+    def __init__(self, con: Connection, path: Path, *, read_only: bool, note: str | None = None) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.note = note
+        self._con = con
+        self._local = threading.local()
+        self._writing = threading.RLock()
+        self._games: dict[str, tuple[int, int]] = {}
+        self._publisher = Publisher(con, path)
+        self._next_id = self._largest_id() + 1
+
+    # ---- opening
+
+    @classmethod
+    def open(cls, path: str | Path, *, read_only: bool = False) -> Self:
+        """The store at `path`, made when there is none. This process owns the file until `close`; `read_only` is `Store.read`."""
+        if read_only:
+            return cls.read(path)
+        place = Path(path).expanduser().resolve()
+        if place in _writers:
+            raise UserError("store", str(path), "is open in this process already", "share that Store, or close it first")
+        store = cls(open_writer(place), place, read_only=False)
+        _writers[place] = store
+        store._interrupt_orphans()
+        return store
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The store at `path` for reading: the live file, or while another process writes it, its snapshot; `note` then says so."""
+        place = Path(path).expanduser().resolve()
+        live = _writers.get(place)
+        if live is not None:
+            return cls(live._con.cursor(), place, read_only=True)
+        try:
+            return cls(open_reader(place), place, read_only=True)
+        except OlderSchemaError:
+            open_writer(place).close()
+            return cls.read(path)
+        except (duckdb.Error, OSError) as error:
+            holder = lock_holder(error)
+            if holder is None:
+                raise explained(place, error) from None
+            return cls._read_snapshot(place, holder)
+
+    @classmethod
+    def _read_snapshot(cls, place: Path, holder: int) -> Self:
+        snapshot = snapshot_path(place)
+        writer = f"process {holder}" if holder else "another process"
+        later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "ask again in a few seconds")
+        if not snapshot.exists():
+            raise later
+        age = max(0.0, time.time() - snapshot.stat().st_mtime)
+        note = f"answering from the snapshot of {age:.0f} s ago: the store is being written by {writer}"
+        try:
+            return cls(open_reader(snapshot), snapshot, read_only=True, note=note)
+        except OlderSchemaError:
+            raise later from None
+        except (duckdb.Error, OSError) as error:
+            raise explained(snapshot, error) from None
+
+    def close(self) -> None:
+        """Let go of the file. What was committed is kept with or without it."""
+        self._publisher.join()
+        if not self.read_only:
+            _writers.pop(self.path, None)
+        self._con.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- games and runs
+
+    def register_game(self, info: GameInfo) -> int:
+        """The id of the game with this fingerprint, stored with its components when it is new."""
+        found = self._cursor().execute("SELECT game_id FROM games WHERE fingerprint = ?", [info.fingerprint]).fetchall()
+        if found:
+            return int(found[0][0])
+        with self._transaction() as cur:
+            return _insert_game(cur, info)
+
+    def start_run(
+        self, run_id: str, spec_json: str, info: GameInfo, *, lens: str, explorer: str, seed: int, name: str | None = None, set_name: str | None = None
+    ) -> int:
+        """Begin a run, or go on with one of that id that did not finish; the id of its game. ValueError when the id belongs to another question."""
+        game_id = self.register_game(info)
+        before = self._cursor().execute("SELECT game_id FROM runs WHERE run_id = ?", [run_id]).fetchall()
+        if before and before[0][0] != game_id:
+            raise ValueError(f"run {run_id} exists and is about another game")
+        with self._transaction() as cur:
+            if before:
+                cur.execute("UPDATE runs SET status = 'running', finished = NULL, error = NULL WHERE run_id = ?", [run_id])
+            else:
+                row = {
+                    "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
+                    "model": _text(info.description.get("model")), "dtype": _text(info.description.get("dtype")),
+                    "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
+                }  # fmt: skip
+                cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", row)  # noqa: S608  our own names
+        self._games[run_id] = (game_id, info.n)
+        return game_id
+
+    def finish_run(
+        self,
+        run_id: str,
+        status: str,
+        summary: Mapping[str, Any],
+        *,
+        singles: Table | None = None,
+        interactions: Table | None = None,
+        validations: Table | None = None,
+        heldout: Table | None = None,
+    ) -> None:
+        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`; labels, ranks and orders are added where absent.
+
+        Columns are those of the tables in SQL (`order` for set_order); unknown ones are a ValueError, and nothing is stored.
+        """
+        game_id, _ = self._game_of(run_id)
+        components = self.components(game_id)
+        tables = {"singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout}
+        with self._transaction() as cur:
+            answers.replace_answers(cur, run_id, tables, components)
+            answers.update_run(cur, run_id, status, summary, _now())
+
+    def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
+        """Note that a run is running, done, failed or interrupted."""
+        self._game_of(run_id)
+        with self._transaction() as cur:
+            answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
+
+    # ---- evaluations and costs
+
+    def known(self, game_id: int, masks: Masks) -> Values:
+        """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN where it was never evaluated."""
+        with explaining(self.path):
+            return evaluations.known(self._cursor(), game_id, masks)
+
+    def add_evaluations(
+        self,
+        run_id: str,
+        phase: str,
+        masks: Masks,
+        values: Values,
+        *,
+        in_round: int = 0,
+        positions: NDArray[np.int32] | None = None,
+        tokens: float = 0,
+        seconds: float = 0.0,
+    ) -> int:
+        """Store what a run bought: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, and the whole batch's cost.
+
+        Returns how many were new: the others had been stored by another run meanwhile, and are noted as reused, their cost as spent.
+        """
+        batch = self._batch(run_id, phase, masks, in_round, positions)
+        told = np.ascontiguousarray(values, dtype=np.float64)
+        if told.shape != (len(batch.masks),):
+            raise ValueError(f"values have shape {told.shape}; expected ({len(batch.masks)},)")
+        if not len(told):
+            return 0
+        cost = {"tokens": float(tokens), "seconds": float(seconds), "now": _now()}
+        with self._writing, explaining(self.path):
+            self._must_write()
+            first, self._next_id = self._next_id, self._next_id + len(told)
+            self._publisher.dirty = True
+            try:
+                evaluations.insert(self._cursor(), batch, told, first, **cost)
+            except duckdb.ConstraintException:
+                with self._transaction() as cur:
+                    return evaluations.insert_new(cur, batch, told, first, **cost)
+            return len(told)
+
+    def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
+        """Note that a run asked for masks (bool, `(m, n)`) that the store holds; those it has asked for before in this phase add nothing."""
+        batch = self._batch(run_id, phase, masks, in_round, positions)
+        if len(batch.masks):
+            with self._transaction() as cur:
+                evaluations.insert_reused(cur, batch)
+
+    def add_cost(
+        self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0
+    ) -> None:
+        """Add to a phase what no stored evaluation carries: wall time, evaluations that were thrown away, fixed costs."""
+        with self._transaction() as cur:
+            cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
+
+    def add_event(self, run_id: str | None, kind: str, message: str) -> None:
+        """Note that something happened, now."""
+        with self._transaction() as cur:
+            cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
+
+    # ---- reading
+
+    def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
+        """What a run asked for, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, evaluation_id."""
+        game_id, n = self._game_of(run_id)
+        return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
+
+    def run_table(self, name: str, run_id: str) -> Table:
+        """One of singles, interactions, validations, heldout, costs, events, components for a run; `order` stands for set_order."""
+        return answers.run_table(self._cursor(), name, run_id)
+
+    def run_row(self, run_id: str) -> dict[str, Any]:
+        """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
+        cur = self._cursor()
+        run = _one(cur, "SELECT * FROM runs WHERE run_id = ?", run_id)
+        if run is None:
+            raise ValueError(f"no run {run_id}")
+        game = _one(cur, "SELECT * FROM games WHERE game_id = ?", run["game_id"]) or {}
+        decoded = {key: json.loads(value) if key in answers.JSON_COLUMNS and value else value for key, value in run.items()}
+        return decoded | {"game": game | {"description": json.loads(game["description"])}}
+
+    def components(self, game_id: int) -> tuple[Component, ...]:
+        """A game's components in the order of the masks' columns."""
+        rows = self._cursor().execute(
+            'SELECT component, label, kind, start, stop, "size" FROM components WHERE game_id = ? ORDER BY component', [game_id]
+        )
+        return tuple(Component(*row) for row in rows.fetchall())
+
+    def runs(self) -> Table:
+        """The view run_summary: one row a run, newest first."""
+        return self._cursor().sql("SELECT * FROM run_summary").to_arrow_table()
+
+    def find_run(self, wanted: str) -> str:
+        """The run that `wanted` means: its id or the beginning of it, a name (the newest of that name), or 'last'. UserError otherwise."""
+        rows = self._cursor().execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
+        if not rows:
+            raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
+        if wanted == "last":
+            return str(rows[0][0])
+        return _match(wanted, rows)
+
+    def sql(self, query: str, timeout_s: float = questions.TIMEOUT_SECONDS) -> Table:
+        """The answer to a person's own SELECT-like statement; UserError("sql", ...) for anything else, SQL errors, and after `timeout_s` seconds."""
+        cur = self._con.cursor()
+        try:
+            return questions.ask(cur, query, timeout_s)
+        finally:
+            cur.close()
+
+    # ---- snapshots
+
+    def publish(self) -> Path:
+        """Put a snapshot of what is committed beside the file, for other processes to read; its path."""
+        self._must_write()
+        return self._publisher.publish()
+
+    def publish_if_due(self) -> bool:
+        """Begin a snapshot in the background unless nothing was written since the last or it would take over 5 % of the time; whether it began."""
+        self._must_write()
+        return self._publisher.publish_if_due()
+
+    # ---- inside
+
+    def _cursor(self) -> Connection:
+        if not hasattr(self._local, "cursor"):
+            self._local.cursor = self._con.cursor()
+        return self._local.cursor
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._writing, explaining(self.path):
+            self._must_write()
+            cur = self._cursor()
+            cur.execute("BEGIN")
+            try:
+                yield cur
+                cur.execute("COMMIT")
+            except BaseException:
+                _roll_back(cur)
+                raise
+            self._publisher.dirty = True
+
+    def _must_write(self) -> None:
+        if self.read_only:
+            raise ValueError(f"the store {self.path} is open for reading only")
+
+    def _game_of(self, run_id: str) -> tuple[int, int]:
+        if run_id not in self._games:
+            found = self._cursor().execute("SELECT game_id, n FROM runs WHERE run_id = ?", [run_id]).fetchall()
+            if not found:
+                raise ValueError(f"no run {run_id}: start_run comes first")
+            self._games[run_id] = (int(found[0][0]), int(found[0][1]))
+        return self._games[run_id]
+
+    def _batch(self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None) -> evaluations.Batch:
+        game_id, n = self._game_of(run_id)
+        checked = check_masks(masks, n)
+        placed = np.arange(len(checked), dtype=np.int32) if positions is None else np.asarray(positions, dtype=np.int32)
+        if placed.shape != (len(checked),):
+            raise ValueError(f"positions have shape {placed.shape}; expected ({len(checked)},)")
+        return evaluations.Batch(run_id, game_id, phase, in_round, checked, placed)
+
+    def _largest_id(self) -> int:
+        return int(self._cursor().execute("SELECT coalesce(max(evaluation_id), 0) FROM evaluations").fetchall()[0][0])
+
+    def _interrupt_orphans(self) -> None:
+        """No other process can be driving a run of a file that this one owns: those still `running` ended with their process."""
+        with self._transaction() as cur:
+            cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running'")
+
+
+def _insert_game(cur: Connection, info: GameInfo) -> int:
+    game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
+    described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
+    cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
+    cur.executemany("INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?)", [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size] for c in info.components])
+    return game_id
+
+
+def _match(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
+    exact = [run_id for run_id, name in rows if wanted in (run_id, name)]
+    if exact:
+        return exact[0]
+    begun = [run_id for run_id, _ in rows if wanted and run_id.startswith(wanted)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise UserError("run", wanted, f"is the beginning of {len(begun)} runs", f"say which: {', '.join(begun[:5])}")
+    all_names = [text for row in rows for text in row if text]
+    near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
+    raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")
+
+
+def _one(cur: Connection, query: str, key: Any) -> dict[str, Any] | None:
+    found = cur.execute(query, [key])
+    names = [column[0] for column in found.description or []]
+    rows = found.fetchall()
+    return dict(zip(names, rows[0], strict=True)) if rows else None
+
+
+def _roll_back(cur: Connection) -> None:
+    try:
+        cur.execute("ROLLBACK")
+    except duckdb.Error:
+        pass  # a failed commit has rolled back by itself; the first error is the one to tell
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _version() -> str:
+    try:
+        return installed("raysp")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,21 @@
+"""What every test shares: a home of its own, and quiet libraries."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """Stores go into a folder of the test; the dequantised model is kept for the whole machine."""
+    folder = tmp_path_factory.mktemp("home")
+    kept = Path(os.environ.get("RAYSP_HOME", "~/.raysp")).expanduser() / "models"
+    kept.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(kept)
+    monkeypatch.setenv("RAYSP_HOME", str(folder))
+    return folder

@@ -1,0 +1,126 @@
+"""The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import ray
+from games import N, additive, flawed, planted
+from ray.cluster_utils import Cluster
+
+import raysp
+from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.scheduler import NAME
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one core each, joined by this process as a driver."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+    nodes.wait_for_nodes()
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def fresh_scheduler(cluster):
+    yield
+    try:
+        scheduler = ray.get_actor(NAME, NAMESPACE)
+    except ValueError:
+        return
+    ray.get(scheduler.close.remote())
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith("raysp:"):
+            ray.kill(ray.get_actor(actor["name"], NAMESPACE), no_restart=True)
+    while any(actor["name"].startswith("raysp:") for actor in ray.util.list_named_actors(all_namespaces=True)):
+        time.sleep(0.05)
+
+
+def question(tmp_path, function, **options):
+    lens = raysp.FunctionLens(function, n=N, batch_masks=64)
+    explorer = raysp.ProxySPEX(budget=600, max_order=3)
+    return raysp.RunSpec(lens=lens, explorer=explorer, seed=5, store=str(tmp_path / "ray.duckdb"), **options)
+
+
+def same(one, other):
+    assert one.evaluations.select(["mask", "value"]).sort_by("value").equals(other.evaluations.select(["mask", "value"]).sort_by("value"))
+    drop = ["run_id"] if "run_id" in one.interactions.column_names else []
+    assert one.interactions.drop_columns(drop).equals(other.interactions.drop_columns(drop))
+
+
+def test_ray_equals_local(tmp_path):
+    on_ray = raysp.run(question(tmp_path, planted))
+    local = raysp.run(question(tmp_path, planted, local=True).model_copy(update={"store": str(tmp_path / "local.duckdb")}))
+    assert on_ray.interactions.num_rows > 0
+    same(on_ray, local)
+
+
+def test_actors_read_well_on_the_dashboard(tmp_path):
+    raysp.run(question(tmp_path, planted))
+    names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    assert {"raysp:scheduler", "raysp:evaluator:0", "raysp:evaluator:1"} <= names
+
+
+def slow(masks):
+    time.sleep(0.05)
+    return planted(masks)
+
+
+def test_a_killed_evaluator_costs_only_its_batches(tmp_path):
+    """A real SIGKILL in the middle of a run; the answer is that of an undisturbed one."""
+    marker = tmp_path / "killed"
+
+    def fatal(masks):
+        if len(masks) > 2 and not marker.exists():
+            marker.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return planted(masks)
+
+    disturbed = raysp.run(question(tmp_path, fatal))
+    assert marker.exists()
+    calm = raysp.run(question(tmp_path, planted, local=True).model_copy(update={"store": str(tmp_path / "calm.duckdb")}))
+    same(disturbed, calm)
+    assert "retried" in disturbed.events["kind"].to_pylist()
+
+
+def test_a_value_that_is_no_number_names_the_mask(tmp_path):
+    with pytest.raises(raysp.EvaluationError, match=r"x3 × x5|x3"):
+        raysp.run(question(tmp_path, flawed))
+
+
+def test_an_error_of_the_function_arrives_as_it_was_raised(tmp_path):
+    def wrong(masks):
+        return np.zeros((len(masks), 2))
+
+    with pytest.raises(ValueError, match=r"shape .* expected"):
+        raysp.run(question(tmp_path, wrong))
+
+
+def test_a_run_submitted_again_pays_for_nothing(tmp_path):
+    spec = question(tmp_path, additive)
+    first = raysp.run(spec)
+    again = raysp.run(spec)
+    assert sum(again.costs["evaluations"].to_pylist()) == 0
+    assert sum(again.costs["reused"].to_pylist()) == sum(first.costs["evaluations"].to_pylist())
+
+
+def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
+    """The scheduler is killed while it drives a run; the client starts another, which pays only for what is missing."""
+    spec = question(tmp_path, slow)
+    state = {"killed": False}
+
+    def watch(progress):
+        if progress.phase == "explore" and progress.done > 200 and not state["killed"]:
+            state["killed"] = True
+            ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
+
+    result = raysp.run(spec, watch=watch)
+    assert state["killed"]
+    stored = result.evaluations.num_rows
+    assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
