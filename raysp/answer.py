@@ -1,14 +1,20 @@
 """From findings and their validation to the tables a person reads: every interaction with its words, its kind and, once measured, its exact value."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from raysp.explorers.base import Findings
+from raysp.explorers.base import Findings, Surrogate
+from raysp.explorers.candidates import measure
+from raysp.explorers.sampling import ablations
 from raysp.game import GameInfo, labels
 from raysp.validation import ValidationResult, surrogate_kinds
 
+# A set of this many components has 2^order sub-ablations to predict; above it the deviation from additivity is not worth its price.
+MAX_ESTIMATED_ORDER = 6
 # An answer longer than this is not read; all else can be had from the evaluations again.
 REPORTED = 500
 
@@ -25,13 +31,21 @@ def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -
         "rank": pa.array(range(1, len(sets) + 1), pa.int32()),
         "labels": [labels(info.components, members) for members in sets],
         "kind": pa.array(kinds, pa.string()),
-        "estimate": estimated["deviation"],
+        "estimate": pa.array(_estimates(findings.surrogate, sets), pa.float64()),
         "exact": pa.array([row["exact"] if row else None for row in measured], pa.float64()),
         "verified": pa.array([row is not None for row in measured], pa.bool_()),
     }
     for name, column in columns.items():
         table = table.append_column(name, column if isinstance(column, pa.ChunkedArray) else pa.array(column))
     return table
+
+
+def _estimates(surrogate: Surrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
+    """The deviation from additivity around the intact input that the surrogate predicts for each set."""
+    wanted = {part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)}
+    masks = ablations(surrogate.n, [(), *sorted(wanted)])
+    found = measure(masks, surrogate.predict(masks), sorted(wanted, key=lambda part: (len(part), part)))
+    return [found.get(members) for members in sets]
 
 
 def summarise(findings: Findings, validation: ValidationResult, *, intact: float, empty: float) -> dict[str, Any]:

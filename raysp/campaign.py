@@ -119,7 +119,7 @@ class Campaign:
             singles=findings.singles,
             interactions=table,
             validations=verdict.table,
-            heldout=verdict.heldout,
+            heldout=verdict.heldout.select(["predicted", "exact"]),
         )
         for note in findings.notes:
             self.store.add_event(self.run_id, "finding", note)
@@ -137,18 +137,15 @@ class Campaign:
         self._report(phase="analyse", done=0, total=0, left=None)
         began = time.perf_counter()
         findings = explorer.result()
-        if self.spec.index is not None and self.spec.index != findings.index:
-            chosen = findings.surrogate.interactions(index=self.spec.index, min_order=2)
-            findings = replace(findings, interactions=chosen, index=self.spec.index)
         self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
         return findings
 
     def _validate(self, explorer: Explorer, findings: Findings) -> ValidationResult:
         # The validation's masks come from a stream of their own: an explorer's draws never move them.
         rng = np.random.default_rng([self.spec.seed, 1])
-        planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng)
+        planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
-        return judge(planned, values, explorer.masks, explorer.values)
+        return judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
 
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
         """Values of masks (bool, `(m, n)`): from the store where it has them, measured and stored otherwise."""

@@ -23,7 +23,7 @@ LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "function": Fun
 class RunSpec(BaseModel):
     """One question: what is asked (lens), how it is explored and validated, and where it runs.
 
-    The answer depends on `lens`, `explorer`, `validation`, `index` and `seed` only: where it runs changes nothing.
+    The answer depends on `lens`, `explorer`, `validation` and `seed` only: where it runs changes nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +31,6 @@ class RunSpec(BaseModel):
     lens: Annotated[AnyLens, Field(discriminator="kind")]
     explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = Field(default_factory=ProxySPEX)
     validation: Validation = Field(default_factory=Validation)
-    index: str | None = Field(None, description="Interaction index to report; without one, the explorer's own.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     name: str | None = Field(None, description="A name to find the run by.")
     examples: str | None = Field(None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")

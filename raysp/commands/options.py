@@ -33,7 +33,7 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
         own = {name: given.pop(name) for name in list(given) if name in inspect.signature(function).parameters}
         return function(spec=spec_from(given), **own)
 
-    kept = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
+    kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
     setattr(command, "__signature__", inspect.Signature([*_parameters(), *kept]))  # noqa: B010  typer reads it
     return command
 
@@ -85,21 +85,31 @@ def _option(name: str, field: FieldInfo, panel: str, prefix: str = "") -> inspec
     shown = "" if default in (None, "", (), False) or field.is_required() else f" Default {default}."
     choices = _choices(field.annotation)
     listed = f" One of {', '.join(choices)}." if choices else ""
-    return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel)
+    return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel, _metavar(field.annotation))
 
 
-def _parameter(name: str, kind: Any, text: str, panel: str) -> inspect.Parameter:
+def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT") -> inspect.Parameter:
     default: Any = False if kind is bool else None
-    option = typer.Option(_flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False)
+    shown = None if kind is bool else metavar
+    option = typer.Option(_flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
+    """The values of a field that takes nothing else."""
     if get_origin(annotation) is Literal:
         return tuple(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) in {Union, types.UnionType}:
-        return tuple(choice for member in get_args(annotation) for choice in _choices(member))
+        members = [_choices(member) for member in get_args(annotation) if member is not type(None)]
+        return tuple(choice for member in members for choice in member) if all(members) else ()
     return ()
+
+
+def _metavar(annotation: Any) -> str:
+    """What a field takes, in a word."""
+    members = [member for member in (get_args(annotation) or (annotation,)) if member is not type(None)]
+    names = {int: "INTEGER", float: "NUMBER", bool: ""}
+    return names.get(members[0], "TEXT") if len(members) == 1 and not _choices(annotation) else "NAME" if _choices(annotation) else "TEXT"
 
 
 def _flag(name: str) -> str:

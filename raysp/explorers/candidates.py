@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.explorers.sampling import ablations, lookup
+from raysp.explorers.sampling import ablations, distinct, lookup
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.indices import removed_weight, sum_over_supersets
@@ -56,9 +56,10 @@ def ranked_pairs(kept: np.ndarray, effects: Floats) -> list[tuple[int, ...]]:
     return [pairs[row] for row in np.argsort(-strength, kind="stable")]
 
 
-def all_triples(kept: np.ndarray) -> list[tuple[int, ...]]:
-    """All triples of the components kept."""
-    return list(itertools.combinations(sorted(kept.tolist()), 3))
+def removed_sets(masks: Masks, order: int) -> list[tuple[int, ...]]:
+    """The sets of this order whose ablation is among the masks."""
+    chosen = ~distinct(masks[(~masks).sum(axis=1) == order])
+    return [tuple(row) for row in np.nonzero(chosen)[1].reshape(len(chosen), order).tolist()]
 
 
 def ranked_triples(found: Deviations) -> list[tuple[int, ...]]:
@@ -88,14 +89,10 @@ def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> De
 
 
 def surrogate(n: int, masks: Masks, values: Values, found: Deviations) -> FourierSurrogate:
-    """v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum.
-
-    Single effects that were measured count even for components not kept.
-    """
-    everything = found | {k: v for k, v in measure(masks, values, [(i,) for i in range(n)]).items() if k not in found}
-    sets = from_tuples(n, [(), *everything])
+    """v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum."""
+    sets = from_tuples(n, [(), *found])
     intact = float(values[lookup(masks, ablations(n, [()]))[0]])
-    deviations = np.array([everything[members] if members else 0.0 for members in sets.tuples()])
+    deviations = np.array([found[members] if members else 0.0 for members in sets.tuples()])
     terms, coefficients = sum_over_supersets(sets, deviations, removed_weight, range(sets.max_order + 1))
     coefficients[0] += intact
     return FourierSurrogate(terms, coefficients)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.sampling import distinct
-from raysp.explorers.tables import removed_effects, singles_table
+from raysp.explorers.tables import removed_effects, removed_table
 from raysp.game import Masks
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.walsh import all_masks
@@ -53,5 +52,6 @@ class Exhaustive(Explorer):
         surrogate = FourierSurrogate.from_values(masks, values)
         effects = removed_effects(masks, values)
         assert effects is not None
-        singles = singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
-        return Findings(surrogate, singles, surrogate.interactions(self.index, min_order=2), self.index, ("Every mask was measured: all values are exact.",))
+        return Findings(
+            surrogate, removed_table(effects), surrogate.interactions(self.index, min_order=2), self.index, ("Every mask was measured: all values are exact.",)
+        )

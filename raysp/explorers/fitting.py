@@ -8,14 +8,15 @@ answer is the stack, unless one stage alone, singles first, does as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.explorers.base import r_squared
 from raysp.explorers.proxies import Proxy
 from raysp.game import Masks, Values
-from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.fourier import Z95, FourierSurrogate
 from raysp.spectral.regression import Path, extensions, lasso_path, penalties, stack_weights
 from raysp.spectral.sets import Floats, Sets, singletons, union
 
@@ -27,8 +28,16 @@ LEAST_FOR_INTERACTIONS = 30
 CANDIDATES, PARENTS, GROWN = 400, 250, 300
 #: Growth steps tried at most.
 STEPS = 3
+#: Rows, learning rate and rounds of the quick estimate of R².
+QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
 #: Share of the singles' error by which a richer stage must do better to be preferred over it.
 MARGIN = 0.005
+
+
+#: Stages that weigh less than this in the stack are left out of it.
+LEAST_WEIGHT = 0.02
+
+Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,36 @@ class Fit:
 
 @dataclass
 class _Stage:
-    """One stage over the folds: squared errors and predictions by penalty, filled in fold by fold."""
+    """One stage over the folds: out-of-fold predictions `(m, points)` by penalty, filled in fold by fold, and the penalty chosen."""
 
     predictions: Floats
     point: int = 0
 
-    def choose(self, values: Values) -> Floats:
-        """Settle on the penalty with the least out-of-fold error; its predictions."""
+    def choose(self, values: Values) -> Values:
+        """Settle on the penalty with the least out-of-fold error; its predictions `(m,)`."""
         self.point = int(np.argmin(np.mean((self.predictions - values[:, None]) ** 2, axis=0)))
         return self.predictions[:, self.point]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Evaluations to fit, with the penalties and the largest order that all fits of them share."""
+
+    masks: Masks
+    values: Values
+    grid: Floats
+    max_order: int = 1
+
+    @property
+    def n(self) -> int:
+        return self.masks.shape[1]
+
+    def without(self, held: Rows) -> _Sample:
+        """The evaluations of the other folds."""
+        return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held))
+
+    def stage(self, points: int | None = None) -> _Stage:
+        return _Stage(np.zeros((len(self.values), len(self.grid) if points is None else points)))
 
 
 def fit_singles(masks: Masks, values: Values, random_state: int = 0) -> FourierSurrogate:
@@ -61,85 +91,107 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0) -> FourierS
     """
     if len(values) < 2 or not np.ptp(values) > 0:
         return constant(masks.shape[1], values)
-    return _settle(_singles_stage(masks, values, folds(len(values), random_state)), masks, values)
+    sample = _Sample(masks, values, penalties(values))
+    return _settle(sample, _singles_stage(sample, folds(len(values), random_state)))
 
 
 def fit_proxy(masks: Masks, values: Values, proxy: Proxy, max_order: int, random_state: int = 0) -> Fit:
     """The surrogate that predicts best out of fold, of terms up to `max_order`. Deterministic in `random_state`."""
     if len(values) < 2 or not np.ptp(values) > 0:
         return Fit(constant(masks.shape[1], values), float("nan"), float("nan"))
+    sample = _Sample(masks, values, penalties(values), max_order)
     parts = folds(len(values), random_state)
-    singles = _singles_stage(masks, values, parts)
-    if max_order < 2 or len(values) < LEAST_FOR_INTERACTIONS or masks.shape[1] < 2:
-        surrogate = _settle(singles, masks, values)
-        r2 = _r2(values, singles.choose(values))
-        return Fit(surrogate, r2, r2, {"singles": 1.0})
-    return _fit_stages(masks, values, parts, singles, proxy, max_order, random_state)
+    singles = _singles_stage(sample, parts)
+    if max_order < 2 or len(values) < LEAST_FOR_INTERACTIONS or sample.n < 2:
+        r2 = r_squared(values, singles.choose(values))
+        return Fit(_settle(sample, singles), r2, r2, {"singles": 1.0})
+    return _fit_stages(sample, parts, singles, proxy, random_state)
 
 
-def _fit_stages(
-    masks: Masks, values: Values, parts: Sequence[NDArray[np.intp]], singles: _Stage, proxy: Proxy, max_order: int, seed: int
-) -> Fit:
-    grid = penalties(masks, values)
+def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:
+    """Held-out R² of a small booster on a ridge regression, on four fifths and one fifth; None for fewer than 40 rows or values that do not vary."""
+    from raysp.spectral.trees import train_booster
+
+    near = (~masks).sum(axis=1) <= 1
+    masks, values = masks[~near], values[~near]
+    if len(values) < QUICK_LEAST:
+        return None
+    held = folds(len(values), random_state, FOLDS_FEW)[0]
+    kept = np.delete(np.arange(len(values)), held)
+    if not (np.ptp(values[held]) > 0 and np.ptp(values[kept]) > 0):
+        return None
+    signs, mean = 1.0 - 2.0 * masks, values[kept].mean()
+    system = signs[kept].T @ signs[kept] + np.sqrt(len(kept)) * np.eye(masks.shape[1])
+    linear = signs @ np.linalg.solve(system, signs[kept].T @ (values[kept] - mean)) + mean
+    rest = values - linear
+    booster, rounds = train_booster(masks[kept], rest[kept], (masks[held], rest[held]), rate=QUICK_RATE, rounds=QUICK_ROUNDS, seed=random_state)
+    predicted = linear[held] + booster.predict(masks[held].astype(np.float32), num_iteration=rounds)
+    return r_squared(values[held], predicted)
+
+
+def _fit_stages(sample: _Sample, parts: Sequence[Rows], singles: _Stage, proxy: Proxy, seed: int) -> Fit:
+    """Every stage cross-validated, weighed, and those that count fitted on everything."""
+    values = sample.values
+    proposed, steps = sample.stage(1), [sample.stage() for _ in range(STEPS + 1)]
     proposals: list[FourierSurrogate] = []
-    steps = [_Stage(np.zeros((len(values), len(grid)))) for _ in range(STEPS + 1)]
-    trees = _Stage(np.zeros((len(values), 1)))
     for number, held in enumerate(parts):
-        kept = np.setdiff1d(np.arange(len(values)), held)
-        fold = (masks[kept], values[kept], masks[held], values[held])
-        proposal = proxy(fold[0], fold[1], fold[2:], max_order, seed + number)
-        proposals.append(proposal)
-        trees.predictions[held, 0] = proposal.predict(fold[2])
-        for step, path in enumerate(_grow(proposal, fold[0], fold[1], grid, max_order, fold[2:], None)):
-            steps[step].predictions[held] = path.predict(fold[2])
-    stages = {"singles": singles, **{f"grown {step}" if step else "candidates": stage for step, stage in enumerate(steps)}, "proxy": trees}
-    weights, r2 = _weigh(stages, values)
-    points = [steps[step].point for step in range(STEPS + 1)]
-    average = FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals))
-    wanted = [step for step in range(STEPS + 1) if weights.get(f"grown {step}" if step else "candidates")]
-    fitted: dict[str, FourierSurrogate] = {"proxy": average}
+        rest, exam = sample.without(held), (sample.masks[held], values[held])
+        proposals.append(proxy(rest.masks, rest.values, exam, sample.max_order, seed + number))
+        proposed.predictions[held, 0] = proposals[-1].predict(exam[0])
+        for step, predicted in enumerate(_grow_held_out(rest, proposals[-1], exam)):
+            steps[step].predictions[held] = predicted
+    names = ["candidates", *(f"grown {step}" for step in range(1, STEPS + 1))]
+    weights, r2 = _weigh({"singles": singles, **dict(zip(names, steps, strict=True)), "proxy": proposed}, values)
+    fitted = {"proxy": FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals))}
     if "singles" in weights:
-        fitted["singles"] = _settle(singles, masks, values)
-    if wanted:
-        paths = _grow(average, masks, values, grid, max_order, None, points[: max(wanted) + 1])
-        fitted |= {f"grown {step}" if step else "candidates": paths[step].at(points[step]) for step in wanted}
+        fitted["singles"] = _settle(sample, singles)
+    last = max((step for step, name in enumerate(names) if name in weights), default=-1)
+    points = [stage.point for stage in steps[: last + 1]]
+    fitted |= dict(zip(names, _grow(sample, fitted["proxy"], points), strict=False))
     surrogate = FourierSurrogate.combined([fitted[name] for name in weights], list(weights.values()))
-    penalty = sum(weights.get(f"grown {step}" if step else "candidates", 0.0) * float(grid[points[step]]) for step in wanted)
-    return Fit(_with_error(surrogate, values, r2, penalty), r2, _r2(values, singles.choose(values)), weights)
+    penalty = sum(weights.get(name, 0.0) * float(sample.grid[stage.point]) for name, stage in zip(names, steps, strict=True))
+    return Fit(_with_error(surrogate, values, r2, penalty), r2, r_squared(values, singles.choose(values)), weights)
 
 
-def _grow(
-    proposal: FourierSurrogate, masks: Masks, values: Values, grid: Floats, max_order: int, held_out: tuple[Masks, Values] | None, points: Sequence[int] | None
-) -> list[Path]:
-    """LASSO paths on the proposal's strongest terms, then on terms grown from each fit's residual, step by step.
+def _grow(sample: _Sample, proposal: FourierSurrogate, points: Sequence[int]) -> list[FourierSurrogate]:
+    """The fit of every growth step at the penalties chosen for each."""
+    fits: list[FourierSurrogate] = []
+    sets = _first_sets(proposal, sample.max_order)
+    for step, point in enumerate(points):
+        path = lasso_path(sets, sample.masks, sample.values, sample.grid)
+        fits.append(path.at(point))
+        if step + 1 < len(points):
+            sets = _grown_sets(sample, path, point)
+    return fits
 
-    The fit whose residual is grown from is the one at the given point of each step, or the best on the held-out part.
+
+def _grow_held_out(sample: _Sample, proposal: FourierSurrogate, exam: tuple[Masks, Values]) -> list[Floats]:
+    """Predictions `(m, points)` for the exam at every growth step; each grows from the fit that does best on the exam.
+
+    That choice, one number a step, is the only use made of the exam's values.
     """
-    sets = union(proposal.strongest(CANDIDATES).sets, singletons(masks.shape[1]))
-    sets = sets.take(sets.orders <= max_order)
-    paths: list[Path] = []
-    for step in range(STEPS + 1 if points is None else len(points)):
-        path = lasso_path(sets, masks, values, grid)
-        paths.append(path)
-        if step == STEPS:
-            break
-        if points is None:
-            assert held_out is not None
-            point = int(np.argmin(np.mean((path.predict(held_out[0]) - held_out[1][:, None]) ** 2, axis=0)))
-        else:
-            point = points[step]
-        sets = _grown(path, point, masks, values, max_order)
-    return paths
+    predictions: list[Floats] = []
+    sets = _first_sets(proposal, sample.max_order)
+    for step in range(STEPS + 1):
+        path = lasso_path(sets, sample.masks, sample.values, sample.grid)
+        predictions.append(path.predict(exam[0]))
+        if step < STEPS:
+            sets = _grown_sets(sample, path, int(np.argmin(np.mean((predictions[-1] - exam[1][:, None]) ** 2, axis=0))))
+    return predictions
 
 
-def _grown(path: Path, point: int, masks: Masks, values: Values, max_order: int) -> Sets:
-    """The terms that a fit uses, and those that extend them by one component and correlate most with its residual."""
-    chosen = path.coefficients[:, point]
-    residual = values - path.predict(masks)[:, point]
-    strength = np.where(path.sets.orders <= 1, np.inf, np.abs(chosen))
-    keep = np.sort(np.argsort(-strength, kind="stable")[: PARENTS + masks.shape[1] + 1])
-    parents = path.sets.take(keep[strength[keep] > 0])
-    return union(parents, extensions(parents, residual, masks, max_order, GROWN))
+def _first_sets(proposal: FourierSurrogate, max_order: int) -> Sets:
+    """The proposal's strongest terms and all singles."""
+    sets = union(proposal.strongest(CANDIDATES).sets, singletons(proposal.n))
+    return sets.take(sets.orders <= max_order)
+
+
+def _grown_sets(sample: _Sample, path: Path, point: int) -> Sets:
+    """The terms that a fit uses, all singles, and the extensions of these by one component that correlate most with the residual."""
+    fit = path.at(point)
+    parents = union(fit.strongest(PARENTS).sets, singletons(sample.n))
+    residual = sample.values - fit.predict(sample.masks)
+    return union(parents, extensions(parents, residual, sample.masks, sample.max_order, GROWN))
 
 
 def _weigh(stages: dict[str, _Stage], values: Values) -> tuple[dict[str, float], float]:
@@ -148,40 +200,36 @@ def _weigh(stages: dict[str, _Stage], values: Values) -> tuple[dict[str, float],
     Singles stay alone unless the stack does better by a margin, as the stack had more to choose from.
     """
     columns = np.stack([stage.choose(values) for stage in stages.values()], axis=1)
-    errors = np.mean((columns - values[:, None]) ** 2, axis=0)
     weights = stack_weights(columns, values)
-    weights = np.where(weights < 0.02, 0.0, weights)
+    weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     weights /= weights.sum()
-    stacked = float(np.mean((columns @ weights - values) ** 2))
-    if stacked > errors[0] * (1 - MARGIN):
+    errors = np.mean((columns - values[:, None]) ** 2, axis=0)
+    if float(np.mean((columns @ weights - values) ** 2)) > errors[0] * (1 - MARGIN):
         weights = np.eye(len(weights))[0]
     chosen = {name: float(weight) for name, weight in zip(stages, weights, strict=True) if weight > 0}
-    return chosen, _r2(values, columns @ weights)
+    return chosen, r_squared(values, columns @ weights)
 
 
-def _singles_stage(masks: Masks, values: Values, parts: Sequence[NDArray[np.intp]]) -> _Stage:
-    grid = penalties(masks, values)
-    stage = _Stage(np.zeros((len(values), len(grid))))
+def _singles_stage(sample: _Sample, parts: Sequence[Rows]) -> _Stage:
+    stage = sample.stage()
     for held in parts:
-        kept = np.setdiff1d(np.arange(len(values)), held)
-        stage.predictions[held] = lasso_path(singletons(masks.shape[1]), masks[kept], values[kept], grid).predict(masks[held])
+        rest = sample.without(held)
+        stage.predictions[held] = lasso_path(singletons(sample.n), rest.masks, rest.values, sample.grid).predict(sample.masks[held])
     return stage
 
 
-def _settle(stage: _Stage, masks: Masks, values: Values) -> FourierSurrogate:
-    """The singles fitted on everything at the penalty chosen, every one of them kept so that each has an interval."""
-    r2 = _r2(values, stage.choose(values))
-    grid = penalties(masks, values)
-    path = lasso_path(singletons(masks.shape[1]), masks, values, grid[: stage.point + 1])
-    surrogate = FourierSurrogate(path.sets, path.coefficients[:, stage.point])
-    return _with_error(surrogate, values, r2, float(grid[stage.point]))
+def _settle(sample: _Sample, singles: _Stage) -> FourierSurrogate:
+    """The singles fitted on everything at the penalty chosen; those that are zero stay, so that each has an interval."""
+    r2 = r_squared(sample.values, singles.choose(sample.values))
+    path = lasso_path(singletons(sample.n), sample.masks, sample.values, sample.grid[: singles.point + 1])
+    surrogate = FourierSurrogate(path.sets, path.coefficients[:, singles.point])
+    return _with_error(surrogate, sample.values, r2, float(sample.grid[singles.point]))
 
 
 def _with_error(surrogate: FourierSurrogate, values: Values, r2: float, penalty: float) -> FourierSurrogate:
     """With standard errors: on uniform masks a coefficient has variance (what is unexplained) / m, and the penalty may shrink it by its size."""
     unexplained = float(np.var(values)) * max(1.0 - r2, 0.0)
-    error = np.sqrt(unexplained / len(values) + penalty**2 / 4)
-    return surrogate.with_error(np.full(len(surrogate), error))
+    return surrogate.with_error(np.full(len(surrogate), np.sqrt(unexplained / len(values) + (penalty / Z95) ** 2)))
 
 
 def constant(n: int, values: Values) -> FourierSurrogate:
@@ -189,11 +237,8 @@ def constant(n: int, values: Values) -> FourierSurrogate:
     return FourierSurrogate(singletons(n).take(np.array([0])), np.array([values.mean() if len(values) else 0.0]))
 
 
-def folds(m: int, random_state: int) -> list[NDArray[np.intp]]:
+def folds(m: int, random_state: int, count: int | None = None) -> list[Rows]:
     """The held-out rows of each fold, at random."""
     order = np.random.default_rng(random_state).permutation(m)
-    return [np.sort(part) for part in np.array_split(order, min(m, FOLDS_MANY if m >= MANY else FOLDS_FEW))]
-
-
-def _r2(values: Values, predicted: Values) -> float:
-    return 1.0 - float(np.mean((values - predicted) ** 2)) / float(np.var(values))
+    wanted = count or (FOLDS_MANY if m >= MANY else FOLDS_FEW)
+    return [np.sort(part) for part in np.array_split(order, min(m, wanted))]

@@ -12,7 +12,7 @@ from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 
 #: Masks times components up to which a second, deeper ensemble is tried.
-DEEP_ENTRIES = 60_000
+DEEP_ENTRIES = 12_000
 #: Depths of the shallow and the deep ensemble.
 SHALLOW, DEEP = 3, 5
 

@@ -15,7 +15,7 @@ from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES
 from raysp.explorers.sampling import single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
-from raysp.explorers.tables import banzhaf_effects, removed_effects, singles_table
+from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 
@@ -68,10 +68,7 @@ class ProxySPEX(Explorer):
             notes.append("Every mask was measured: all values are exact.")
         else:
             surrogate, diagnostics = self._fit(masks, values, notes)
-        if effects is None:
-            singles = banzhaf_effects(surrogate, "surrogate")
-        else:
-            singles = singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
+        singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
         diagnostics["energy"] = surrogate.energy().tolist()
         table = surrogate.interactions(self.index, self.max_order, 2).slice(0, REPORTED)
         return Findings(surrogate, singles, table, self.index, tuple(notes), diagnostics)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, comb
-from typing import ClassVar, Literal, Self
+from math import comb
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
@@ -19,6 +19,9 @@ from raysp.explorers.tables import singles_table
 from raysp.game import Masks
 from raysp.spectral.sets import Floats
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 #: Share of what is left after the singles that triples may take.
 TRIPLE_SHARE = 1 / 3
 
@@ -32,9 +35,13 @@ class Screen(Explorer):
     keep_probability: ClassVar[float] = 0.9
 
     kind: Literal["screen"] = "screen"
-    top_k: float | Literal["auto"] = Field("auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects.")
+    top_k: float | Literal["auto"] = Field(
+        "auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
+    )
     always_include: tuple[int | str, ...] = Field((), description="Components kept whatever their single effect: indices or labels.")
-    scores: str | tuple[float, ...] | None = Field(None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring.")
+    scores: str | tuple[float, ...] | None = Field(
+        None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring."
+    )
     order: Literal[2, 3] = Field(2, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
 
     _given: Floats | None = PrivateAttr(default=None)
@@ -80,14 +87,22 @@ class Screen(Explorer):
     def _triples_wanted(self, kept: int) -> int:
         return min(comb(kept, 3), comb(kept, 2))
 
+    def preview(self, masks: object, values: object) -> float | None:  # noqa: ARG002  nothing is held out: all that is measured is used
+        """None: a screening measures what it reports."""
+        return None
+
     # ---- ask / tell
 
     def start(self, n: int, random_state: int = 0) -> Self:
         """As `Explorer.start`; UserError also for scores or components that do not fit n."""
         started = super().start(n, random_state)
-        started._given_scores()
-        started._included()
+        started.check()
         return started
+
+    def check(self) -> None:
+        """UserError for scores or components that do not fit the number of components."""
+        self._given_scores()
+        self._included()
 
     def _next(self) -> Masks | None:
         n = self._started_n
@@ -166,8 +181,8 @@ class Screen(Explorer):
         return np.array(sorted({*best, *self._included()}), dtype=np.intp)
 
     def _deviations(self, sets: Sequence[tuple[int, ...]]) -> Deviations:
-        """The deviations of these sets and of their singles, as far as they were measured."""
-        return candidates.measure(self.masks, self.values, [(int(i),) for i in self._kept()] + list(sets))
+        """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""
+        return candidates.measure(self.masks, self.values, [(i,) for i in range(self._started_n)] + list(sets))
 
     # ---- result
 
@@ -176,18 +191,18 @@ class Screen(Explorer):
         n = self._started_n
         self._rows(self._first_round())
         kept = self._kept()
-        pairs = candidates.ranked_pairs(kept, self._effects())
-        triples = candidates.all_triples(kept) if self.order == 3 else []
-        found = self._deviations([*pairs, *triples])
-        surrogate = candidates.surrogate(n, self.masks, self.values, found)
+        found = self._deviations([members for order in range(2, self.order + 1) for members in candidates.removed_sets(self.masks, order)])
         measured = [members for members in found if len(members) > 1]
         if len(kept) > 1 and not measured:
-            self._rows(ablations(n, pairs[:1]))
-        return Findings(
-            surrogate, self._singles(), candidates.table(n, found), "additivity", self._notes(kept, found), {"kept": kept.tolist(), "pairs": sum(len(s) == 2 for s in measured)}
-        )
+            self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects())[:1]))
+        surrogate = candidates.surrogate(n, self.masks, self.values, found)
+        diagnostics = {"kept": kept.tolist(), "measured": len(measured), "empty": self._empty_value()}
+        return Findings(surrogate, self._singles(), candidates.table(n, found), "additivity", self._notes(kept, found), diagnostics)
 
-    def _singles(self):  # noqa: ANN202
+    def _empty_value(self) -> float:
+        return float(self.values[self._rows(np.zeros((1, self._started_n), dtype=np.bool_))[0]])
+
+    def _singles(self) -> pa.Table:
         n = self._started_n
         single = single_ablations(n)
         rows = lookup(self.masks, single)
@@ -199,16 +214,16 @@ class Screen(Explorer):
 
     def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
         n, k = self._started_n, len(kept)
-        pairs = sum(len(members) == 2 for members in found)
+        among = {int(i) for i in kept}
+        pairs = sum(len(members) == 2 and among.issuperset(members) for members in found)
         notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with a weaker component were not."]
         if isinstance(self.top_k, str):
             notes.append(candidates.AUTOMATIC_RULE)
         if self._given_scores() is not None:
-            notes.append(f"Components were ranked by the scores given; the single effects of the {k} kept were measured, as deviations need them.")
+            notes.append(
+                f"Components were ranked by the scores given; the single effects of the {k} kept were measured, as deviations need them; the others are taken to have none."
+            )
         if self.order == 3:
             triples = sum(len(members) == 3 for members in found)
             notes.append(f"{triples} of the {comb(k, 3)} triples were measured, those whose pairs deviate most.")
         return tuple(notes)
-
-
-_ = ceil

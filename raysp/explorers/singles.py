@@ -20,7 +20,7 @@ LEAST_DEFAULT = 64
 
 
 def default_budget(n: int, factor: float = 4.0) -> int:
-    """factor · n · log2 n evaluations (ProxySPEX, step 1), at least 64 and at most 2^n."""
+    """The usual factor · n · log2 n evaluations (ProxySPEX, step 1), at least 64 and at most 2^n."""
     wanted = max(LEAST_DEFAULT, round(factor * n * log2(n)) if n > 1 else 0)
     return min(wanted, 1 << n) if n < 63 else wanted
 

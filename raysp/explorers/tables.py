@@ -36,6 +36,11 @@ def removed_effects(masks: Masks, values: Values) -> Floats | None:
     return None if np.any(rows < 0) else values[rows[0]] - values[rows[1:]]
 
 
+def removed_table(effects: Floats) -> pa.Table:
+    """Single effects measured exactly, as `singles_table`."""
+    return singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
+
+
 def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
     """The mean effect of keeping each component, over all contexts, as the surrogate has it (zero where it has no such term)."""
     sets, found, errors = surrogate.index("bv")

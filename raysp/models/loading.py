@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -183,11 +183,12 @@ def _installed(package: str) -> bool:
 
 
 def _tokenizer_hash(folder: Path, tokenizer: Any) -> str:
-    """Of the file that defines the tokenizer, or of its vocabulary where there is no such file."""
+    """Of the file that defines the tokenizer (or of its vocabulary), and of the settings beside it: special tokens and chat template."""
     path = folder / "tokenizer.json"
-    if path.is_file():
-        return file_hash(path)
-    return hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+    table = file_hash(path) if path.is_file() else tokenizer.get_vocab()
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    described = [table, special, tokenizer.chat_template, tokenizer("a")["input_ids"]]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
@@ -199,7 +200,7 @@ def _code_hint(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """No progress bars of other libraries: raysp shows its own."""
     from transformers.utils import logging
 

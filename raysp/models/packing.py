@@ -98,7 +98,7 @@ class PackedScorer:
 
         path = tree.path(start)
         known = tree.root + len(path)
-        cache = DynamicCache(past) if known else DynamicCache()
+        cache: Any = DynamicCache(past) if known else DynamicCache()
         symbols = torch.from_numpy(tree.symbols[start:stop]).to(self.device)[None]
         positions = torch.from_numpy(tree.positions[start:stop]).to(self.device)[None]
         keep = torch.from_numpy(rows if len(rows) else np.zeros(1, np.int64)).to(self.device)

@@ -32,6 +32,7 @@ class PaddedScorer:
     budget: int
     padding: Padding
     filler: int
+    vocabulary: int
     takes_positions: bool
     keeps_logits: bool
     classifies: bool
@@ -44,9 +45,11 @@ class PaddedScorer:
         result = np.full((2, len(inputs.read_token)), np.nan)
         spans = _spans(inputs)
         order = np.argsort(spans, kind="stable")[::-1]  # the longest first: if memory runs out, it does so at once
+        # Classifiers find the last token by its id; where they are given vectors they take the last column.
+        even = self.padding == "none" or (self.classifies and bool((inputs.symbols >= self.vocabulary).any()))
         at = tokens = 0
         while at < inputs.m:
-            rows = self._rows(spans[order[at:]])
+            rows = self._rows(spans[order[at:]], even)
             chosen = order[at : at + rows]
             try:
                 reads, values = self._run(inputs, chosen, logprobs)
@@ -61,9 +64,9 @@ class PaddedScorer:
             at += rows
         return Scores(result[0], result[1], tokens)
 
-    def _rows(self, spans: Integers) -> int:
+    def _rows(self, spans: Integers, even: bool) -> int:
         fits = max(self.budget // max(int(spans[0]), 1), 1)
-        return min(fits, int((spans == spans[0]).sum())) if self.padding == "none" else fits
+        return min(fits, int((spans == spans[0]).sum())) if even else fits
 
     def _run(self, inputs: Inputs, chosen: Integers, logprobs: bool) -> tuple[Integers, Any]:
         reads = np.concatenate([np.flatnonzero(inputs.read_sequence == sequence) for sequence in chosen])

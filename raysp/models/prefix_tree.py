@@ -4,6 +4,7 @@ Sequences that begin alike share nodes, so a computation over nodes does shared 
 then the subtree of a node is a range, and *ancestor of* is two comparisons.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ def _sorted_with_shared(flat: Integers, offsets: Integers) -> tuple[Integers, In
     """The lexicographic order of the sequences, and how many symbols each shares with the one before it in that order."""
     # Big-endian bytes of numbers that are not negative sort as the numbers do, a prefix before its continuations.
     ordered = flat.astype(">i8")
-    texts = [ordered[start:stop].tobytes() for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    texts = [ordered[start:stop].tobytes() for start, stop in itertools.pairwise(offsets)]
     order = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.int64)
     shared = np.zeros(len(order), np.int64)
     for i in range(1, len(order)):

@@ -36,6 +36,8 @@ class ResidentModel:
     padded: PaddedScorer = field(init=False)
     reference: PaddedScorer = field(init=False)
     lock: Any = field(init=False, repr=False, default_factory=threading.RLock)
+    _chosen: dict[tuple[bool, bool], tuple[Method, str | None]] = field(init=False, repr=False, default_factory=dict)
+    _checked: dict[tuple[bool, bool], int] = field(init=False, repr=False, default_factory=dict)
     _mean: Tensor | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -47,10 +49,12 @@ class ResidentModel:
         suits = takes_positions and getattr(model.config, "_attn_implementation", None) in ("sdpa", "eager")
         self.packed = PackedScorer(*common, self.pack, keeps) if suits else None
         classifies = self.loaded.task == "classifier"
-        pad = model.config.get_text_config().pad_token_id
-        padding: Padding = "right" if classifies and pad is not None else "left" if takes_positions else "none"
-        filler = 0 if pad is None else int(pad)
-        rest = (filler, takes_positions, keeps, classifies)
+        config = model.config.get_text_config()
+        pad = config.pad_token_id
+        padding: Padding = "right" if classifies and pad is not None and pad >= 0 else "left" if takes_positions else "none"
+        if classifies and pad is None:
+            config.pad_token_id = -1  # no token's id; without one, classifiers of the decoder type refuse rows of equal length too
+        rest = (max(pad or 0, 0), self.vocabulary, takes_positions, keeps, classifies)
         self.padded = PaddedScorer(*common, self.budget, padding, *rest)
         self.reference = PaddedScorer(*common, 0, "none", *rest)
 
@@ -80,22 +84,32 @@ class ResidentModel:
         config = self.loaded.model.config.get_text_config()
         names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
         limit = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
-        # RoBERTa-type models begin to count positions behind the padding token's id.
-        offset = (config.pad_token_id or 0) + 1 if limit and limit % 2 == 0 and config.model_type in _COUNTS_FROM_PADDING else 0
+        # Models of this type begin to count positions behind the padding token's id.
+        offset = (config.pad_token_id or 0) + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
         return None if limit is None else int(limit) - offset
 
     def choose(self, sample: Inputs) -> tuple[Method, str | None]:
-        """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one."""
+        """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one.
+
+        Inputs of a sort that has been checked at this length or a greater one are not checked again.
+        """
+        sort = (bool((sample.symbols >= self.vocabulary).any()), bool((np.diff(sample.positions) > 1).any()))
+        longest = int(sample.lengths.max())
         with self.lock:
-            expected = self.reference.score(sample)
-            ways: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
-            remarks: list[str] = []
-            for way in ways:
-                apart = self._apart(way, sample, expected)
-                if apart is None:
-                    return way, "; ".join(remarks) or None
-                remarks.append(f"{way} scoring is not used: {apart}")
-            return "alone", "; ".join(remarks)
+            if self._checked.get(sort, -1) < longest:
+                self._chosen[sort], self._checked[sort] = self._choose(sample), longest
+            return self._chosen[sort]
+
+    def _choose(self, sample: Inputs) -> tuple[Method, str | None]:
+        expected = self.reference.score(sample)
+        ways: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
+        remarks: list[str] = []
+        for way in ways:
+            apart = self._apart(way, sample, expected)
+            if apart is None:
+                return way, "; ".join(remarks) or None
+            remarks.append(f"{way} scoring is not used: {apart}")
+        return "alone", "; ".join(remarks)
 
     def _apart(self, way: Method, sample: Inputs, expected: Scores) -> str | None:
         try:
@@ -125,10 +139,11 @@ class ResidentModel:
         """The greedy continuation of a causal model, at most `limit` tokens, without the end-of-sequence token."""
         ends = _end_tokens(self.loaded)
         answer: list[int] = []
+        last = {"logits_to_keep": 1} if self.reference.keeps_logits else {}
         with self.lock, torch.inference_mode():
             while len(answer) < limit:
                 ids = torch.from_numpy(np.concatenate([symbols, np.array(answer, np.int64)])).to(self.loaded.device)
-                token = int(self.loaded.model(input_ids=ids[None], use_cache=False).logits[0, -1].argmax())
+                token = int(self.loaded.model(input_ids=ids[None], use_cache=False, **last).logits[0, -1].argmax())
                 if token in ends:
                     break
                 answer.append(token)

@@ -13,7 +13,7 @@ class RunMetrics:
         self._evaluations = Counter("raysp_evaluations", "Evaluations finished, from the store or measured.", tags)
         self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured a second in this phase.", tags)
         self._left = Gauge("raysp_seconds_left", "Estimated seconds to the end of this phase.", tags)
-        self._r2 = Gauge("raysp_r2", "Quick held-out R² of the surrogate so far.", tags)
+        self._r2 = Gauge("raysp_r2", "Quick held-out R2 of the surrogate so far.", tags)
 
     def observe(self, before: Progress, now: Progress) -> None:
         """Take one step of a run's progress."""

@@ -89,9 +89,7 @@ class FourierSurrogate:
         """The weighted sum of surrogates on the same components, without error."""
         blocks = [block for part in parts for block in part.sets.blocks]
         values = [
-            weight * part.coefficients[slice(*_bounds(part.sets, k))]
-            for part, weight in zip(parts, weights, strict=True)
-            for k in range(len(part.sets.blocks))
+            weight * part.coefficients[slice(*_bounds(part.sets, k))] for part, weight in zip(parts, weights, strict=True) for k in range(len(part.sets.blocks))
         ]
         return cls(*merge(parts[0].n, blocks, values))
 
@@ -167,7 +165,7 @@ class FourierSurrogate:
         return dict(zip(self.sets.tuples(), self.coefficients.tolist(), strict=True))
 
     def energy(self) -> Floats:
-        """sum of F(S)² by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over uniform masks (Parseval)."""
+        """Energy: F(S)² added up by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over uniform masks (Parseval)."""
         return group_sum(self.coefficients**2, self.sets.orders.astype(np.intp), self.sets.max_order + 1)
 
     def _scale(self) -> float:

@@ -46,9 +46,7 @@ def check_index(index: str) -> str:
     return index
 
 
-def convert(
-    index: str, sets: Sets, coefficients: Floats, max_order: int | None = None, min_order: int = 0, *, squared: bool = False
-) -> tuple[Sets, Floats]:
+def convert(index: str, sets: Sets, coefficients: Floats, max_order: int | None = None, min_order: int = 0, *, squared: bool = False) -> tuple[Sets, Floats]:
     """The index of every set that can be non-zero, from Fourier coefficients (`(len,)`, or `(len, c)` for c functions at once).
 
     With `squared` the weights are squared: variances of independent coefficients in, variances of the index out. `max_order` bounds the orders reported, and is the order k of `stii`, `fbii` and `fsii` (without one: the largest order of the terms).
@@ -144,7 +142,7 @@ def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
 
 
 def removed_weight(r: int, _t: int) -> float:
-    """The weight that turns deviations from additivity into Fourier coefficients: v(all \\ R) = v(all) - sum_{T ⊆ R} dev(T).
+    """The weight that turns deviations from additivity into Fourier coefficients, where v(all without R) = v(all) - sum_{T ⊆ R} dev(T).
 
     prod_{i in T} (1 - m_i) = 2^-|T| sum_{S ⊆ T} χ_S(m), as 1 - m_i = (1 + χ_i(m)) / 2; so F(S) = -sum_{T ⊇ S} 2^-|T| dev(T).
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,14 @@ class Path:
         return FourierSurrogate(self.sets, chosen).take((chosen != 0) | (self.sets.orders == 0))
 
 
-def penalties(masks: Masks, values: Values) -> Floats:
-    """A grid of penalties for these data, float64 `(points,)`, falling; it depends on the spread of the values alone, so folds can share it."""
+def penalties(values: Values) -> Floats:
+    """A grid of penalties for these values (`(m,)`), float64 `(points,)`, falling from where nothing is left; folds share it."""
     return float(np.std(values)) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
 def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats) -> Path:
     """LASSO on the parities of `sets` (which must hold the empty set) at every penalty of a falling grid."""
-    from sklearn.linear_model import lasso_path as sklearn_lasso_path
+    from sklearn import linear_model
 
     design = characters(sets, masks)[:, 1:]
     centre, mean = design.mean(axis=0), float(values.mean())
@@ -58,9 +59,8 @@ def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats) -> Path:
         gram = design.T @ design
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
-            _, path, _ = sklearn_lasso_path(
-                design, values - mean, alphas=grid, precompute=gram, Xy=design.T @ (values - mean), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE
-            )
+            fit: Any = linear_model.lasso_path
+            _, path, _ = fit(design, values - mean, alphas=grid, precompute=gram, Xy=design.T @ (values - mean), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
         found[1:] = path
     found[0] = mean - centre @ found[1:]
     return Path(sets, found)

@@ -86,7 +86,9 @@ def from_tuples(n: int, sets: Iterable[Sequence[int]]) -> Sets:
         if len(set(members)) != len(members) or (members and not 0 <= members[0] <= members[-1] < n):
             raise ValueError(f"{members} is no set of components 0..{n - 1}")
         by_order.setdefault(len(members), []).append(members)
-    return Sets(n, tuple(np.array(sorted(by_order.get(k, [])), dtype=np.int32).reshape(len(by_order.get(k, [])), k) for k in range(max(by_order, default=0) + 1)))
+    return Sets(
+        n, tuple(np.array(sorted(by_order.get(k, [])), dtype=np.int32).reshape(len(by_order.get(k, [])), k) for k in range(max(by_order, default=0) + 1))
+    )
 
 
 def singletons(n: int) -> Sets:
@@ -150,7 +152,7 @@ def unique_rows(rows: Block, n: int) -> tuple[Block, NDArray[np.intp]]:
 def group_sum(values: Floats, groups: NDArray[np.intp], count: int) -> Floats:
     """Sums of `values` (`(m,)` or `(m, c)`) by group number, `(count,)` or `(count, c)`."""
     if values.ndim == 1:
-        return np.bincount(groups, weights=values, minlength=count)
+        return np.bincount(groups, weights=values, minlength=count).astype(np.float64)
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(count))
     return np.add.reduceat(values[order], starts, axis=0)
@@ -179,4 +181,4 @@ def parities(sets: Sets, masks: Masks) -> NDArray[np.uint8]:
 
 def characters(sets: Sets, masks: Masks) -> Floats:
     """χ_S(m) = (-1)^{|m ∩ S|}, float64 `(m, len(sets))`: the columns of a regression on Fourier coefficients."""
-    return 1.0 - 2.0 * parities(sets, masks).T
+    return np.asarray(1.0 - 2.0 * parities(sets, masks).T, dtype=np.float64)

@@ -49,31 +49,84 @@ def leaves_transform(leaves: Leaves) -> FourierSurrogate:
 def booster_leaves(booster: Any, n: int, rounds: int | None = None) -> Leaves:
     """The leaves of the first `rounds` trees (all without) of a LightGBM booster trained on numeric 0/1 columns.
 
-    A threshold at or above 1 or below 0 sends every mask one way; such splits, and a component met twice on a path, are resolved here.
+    All trees are walked at once, level by level. A threshold at or above 1 or below 0 sends every mask one way; such splits, and a component
+    met again on a path, are resolved here.
     """
-    collected: dict[int, list[tuple[tuple[int, ...], tuple[bool, ...], float]]] = {}
-    dump = booster.dump_model(num_iteration=-1 if rounds is None else rounds)
-    for tree in dump["tree_info"]:
-        stack: list[tuple[dict[str, Any], dict[int, bool]]] = [(tree["tree_structure"], {})]
-        while stack:
-            node, decided = stack.pop()
-            if "leaf_value" in node:
-                path = tuple(sorted(decided))
-                collected.setdefault(len(path), []).append((path, tuple(decided[i] for i in path), float(node["leaf_value"])))
-                continue
-            feature, threshold = int(node["split_feature"]), float(node["threshold"])
-            for kept in (False, True):
-                if decided.get(feature, kept) == kept:
-                    child = node["left_child"] if float(kept) <= threshold else node["right_child"]
-                    stack.append((child, {**decided, feature: kept}))
-    depth = max(collected, default=0)
-    rows = [collected.get(d, []) for d in range(depth + 1)]
+    nodes = _read_nodes(booster.model_to_string(num_iteration=-1 if rounds is None else rounds))
+    place = nodes.roots
+    path, kept = np.zeros((len(place), 0), dtype=np.int32), np.zeros((len(place), 0), dtype=np.bool_)
+    groups: dict[int, list[tuple[Block, NDArray[np.bool_], Floats]]] = {}
+    while len(place):
+        ended = place < 0
+        if ended.any():
+            _collect(groups, path[ended], kept[ended], nodes.values[~place[ended]])
+        place, path, kept = place[~ended], path[~ended], kept[~ended]
+        feature = nodes.features[place]
+        met = path == feature[:, None]
+        open_to = [~met.any(axis=1) | (met & (kept == side)).any(axis=1) for side in (False, True)]
+        path = np.concatenate([np.concatenate([path, feature[:, None]], axis=1)[side] for side in open_to])
+        column = np.concatenate([np.full(int(side.sum()), value) for side, value in zip(open_to, (False, True), strict=True)])
+        kept = np.concatenate([np.concatenate([kept[side] for side in open_to]), column[:, None]], axis=1)
+        place = np.concatenate([nodes.children[place[side], int(value)] for side, value in zip(open_to, (False, True), strict=True)])
+    order = range(max(groups, default=0) + 1)
+    empty: tuple[Block, NDArray[np.bool_], Floats] = (np.zeros((0, 0), dtype=np.int32), np.zeros((0, 0), dtype=np.bool_), np.zeros(0))
+    rows = [groups.get(d) or [(empty[0].reshape(0, d), empty[1].reshape(0, d), empty[2])] for d in order]
     return Leaves(
         n,
-        tuple(np.array([path for path, _, _ in group], dtype=np.int32).reshape(len(group), d) for d, group in enumerate(rows)),
-        tuple(np.array([kept for _, kept, _ in group], dtype=np.bool_).reshape(len(group), d) for d, group in enumerate(rows)),
-        tuple(np.array([value for _, _, value in group], dtype=np.float64) for group in rows),
+        tuple(np.concatenate([group[0] for group in each]) for each in rows),
+        tuple(np.concatenate([group[1] for group in each]) for each in rows),
+        tuple(np.concatenate([group[2] for group in each]) for each in rows),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """All splits of an ensemble.
+
+    `features` `(s,)`; `children` `(s, 2)`: where a mask without and with the component goes, a split's number, or the complement ~leaf of a
+    leaf's number in `values`. `roots` `(t,)` are numbered likewise.
+    """
+
+    features: Block
+    children: NDArray[np.int64]
+    values: Floats
+    roots: NDArray[np.int64]
+
+
+def _read_nodes(text: str) -> _Nodes:
+    """The splits in LightGBM's own text form of a booster, where a negative child c is leaf ~c of the same tree."""
+    features: list[str] = []
+    thresholds: list[str] = []
+    leaves: list[str] = []
+    children: list[NDArray[np.int64]] = []
+    roots: list[int] = []
+    for tree in text.split("\nTree=")[1:]:
+        lines = dict(line.split("=", 1) for line in tree.split("\n\n")[0].split("\n") if "=" in line)
+        splits = lines.get("split_feature", "").split()
+        roots.append(len(features) if splits else ~len(leaves))
+        if splits:
+            both = np.array([lines["left_child"].split(), lines["right_child"].split()], dtype=np.int64).T
+            children.append(np.where(both >= 0, both + len(features), both - len(leaves)))
+        features += splits
+        thresholds += lines.get("threshold", "").split()
+        leaves += lines["leaf_value"].split()
+    cut = np.array(thresholds, dtype=np.float64)
+    sides = np.concatenate(children) if children else np.zeros((0, 2), dtype=np.int64)
+    removed, kept = np.where(cut >= 0, sides[:, 0], sides[:, 1]), np.where(cut >= 1, sides[:, 0], sides[:, 1])
+    return _Nodes(np.array(features, dtype=np.int32), np.stack([removed, kept], axis=1), np.array(leaves, dtype=np.float64), np.array(roots, dtype=np.int64))
+
+
+def _collect(groups: dict[int, list[tuple[Block, NDArray[np.bool_], Floats]]], path: Block, kept: NDArray[np.bool_], values: Floats) -> None:
+    """Sort leaves into groups by the number of distinct components on their path, each path ascending and without repetitions."""
+    order = np.argsort(path, axis=1, kind="stable")
+    path, kept = np.take_along_axis(path, order, axis=1), np.take_along_axis(kept, order, axis=1)
+    first = np.ones(path.shape, dtype=np.bool_)
+    first[:, 1:] = path[:, 1:] != path[:, :-1]
+    lengths = first.sum(axis=1)
+    for d in np.unique(lengths).tolist():
+        rows = lengths == d
+        chosen = (path[rows][first[rows]].reshape(-1, d) if d else path[rows][:, :0], kept[rows][first[rows]].reshape(-1, d) if d else kept[rows][:, :0])
+        groups.setdefault(d, []).append((*chosen, values[rows]))
 
 
 def booster_transform(booster: Any, n: int, rounds: int | None = None) -> FourierSurrogate:
@@ -82,11 +135,21 @@ def booster_transform(booster: Any, n: int, rounds: int | None = None) -> Fourie
 
 
 def train_booster(
-    masks: Masks, values: Values, held_out: tuple[Masks, Values] | None, *, depth: int = 3, rate: float = 0.1, rounds: int = 1000, patience: int = 20, seed: int = 0, threads: int = 2
+    masks: Masks,
+    values: Values,
+    held_out: tuple[Masks, Values] | None,
+    *,
+    depth: int = 3,
+    rate: float = 0.1,
+    rounds: int = 1000,
+    patience: int = 20,
+    seed: int = 0,
+    threads: int = 1,
 ) -> tuple[Any, int]:
     """A LightGBM booster on masks (bool `(m, n)`) and values (`(m,)`), and the number of its rounds that predict the held-out part best.
 
-    Without a held-out part all `rounds` are run. Deterministic in `seed`.
+    Without a held-out part all `rounds` are run. Deterministic in `seed`. One thread by default: on data of this size a second gains nothing, and
+    where another process holds its core LightGBM's threads wait for each other a hundred times longer than they work.
     """
     import lightgbm
 
@@ -99,5 +162,5 @@ def train_booster(
         return lightgbm.train(parameters, train, rounds), rounds
     valid = lightgbm.Dataset(held_out[0].astype(np.float32), held_out[1], reference=train)
     stop = lightgbm.early_stopping(patience, verbose=False)
-    booster = lightgbm.train(parameters, train, rounds, valid_sets=[valid], callbacks=[stop])
+    booster = lightgbm.train(parameters, train, rounds, valid_sets=[valid], callbacks=[stop], keep_training_booster=True)
     return booster, int(booster.best_iteration)

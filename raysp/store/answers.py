@@ -14,14 +14,14 @@ from raysp.store.packing import Table
 Cursor = duckdb.DuckDBPyConnection
 
 ANSWERS = ("singles", "interactions", "validations", "heldout")
-SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "assumption", "notes", "diagnostics", "error")
-JSON_COLUMNS = ("spec", "assumption", "diagnostics")
+SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "metrics", "notes", "diagnostics", "error")
+JSON_COLUMNS = ("spec", "metrics", "diagnostics")
 #: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
 RUN_TABLES = {
     "singles": "SELECT * EXCLUDE (run_id) FROM singles WHERE run_id = $run ORDER BY component",
     "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",
     "validations": "SELECT * EXCLUDE (run_id) FROM validations WHERE run_id = $run ORDER BY role, abs(exact) DESC, labels",
-    "heldout": "SELECT predicted, exact FROM heldout WHERE run_id = $run ORDER BY rowid",
+    "heldout": "SELECT * EXCLUDE (run_id) FROM heldout WHERE run_id = $run ORDER BY rowid",
     "costs": "SELECT * EXCLUDE (run_id, name) FROM run_costs WHERE run_id = $run",
     "events": "SELECT time, kind, message FROM events WHERE run_id = $run ORDER BY time, rowid",
     "components": "SELECT c.* EXCLUDE (game_id) FROM components c JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY component",

@@ -15,7 +15,8 @@ WAIT_SECONDS = 2.0
 """How long a writer waits for a reader to let go of the file: readers of the live file are short."""
 MEMORY_LIMIT = "25%"
 """Of the machine's memory: the models beside us need the rest."""
-THREADS = 2
+WRITER_THREADS, READER_THREADS = 1, 4
+"""A writer shares its cores with the models: a second thread halves its rate when the cores are busy (the work waits for its turn)."""
 SNAPSHOT_FILES = ("", ".wal", ".wal.checkpoint", ".wal.recovery", ".tmp")
 
 
@@ -52,13 +53,9 @@ def open_reader(path: Path) -> Connection:
     """The file open for reading only. Raises duckdb.Error as it comes, OlderSchemaError, UserError when it is missing or newer."""
     if not path.exists():
         raise missing(path)
-    con = duckdb.connect(str(path), read_only=True, config=_config())
+    con = duckdb.connect(str(path), read_only=True, config=_config(READER_THREADS))
     try:
-        at, known = schema.version(con, path), schema.migrations()[-1][0]
-        if at > known:
-            raise newer(path, at, known)
-        if at < known:
-            raise OlderSchemaError
+        _check_schema(con, path)
         _lock_down(con, [])
     except BaseException:
         con.close()
@@ -66,16 +63,24 @@ def open_reader(path: Path) -> Connection:
     return con
 
 
-def _config() -> dict[str, Any]:
+def _check_schema(con: Connection, path: Path) -> None:
+    at, known = schema.version(con, path), schema.migrations()[-1][0]
+    if at > known:
+        raise newer(path, at, known)
+    if at < known:
+        raise OlderSchemaError
+
+
+def _config(threads: int) -> dict[str, Any]:
     # Python variables must not be readable as tables: a user's query runs among ours.
-    return {"threads": THREADS, "memory_limit": MEMORY_LIMIT, "python_enable_replacements": "false"}
+    return {"threads": threads, "memory_limit": MEMORY_LIMIT, "python_enable_replacements": "false"}
 
 
 def _connect_patiently(path: Path) -> Connection:
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config=_config())
+            return duckdb.connect(str(path), config=_config(WRITER_THREADS))
         except duckdb.Error as error:
             if lock_holder(error) is None or time.monotonic() > until:
                 raise explained(path, error) from None

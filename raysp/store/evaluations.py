@@ -63,20 +63,29 @@ class Batch:
         return {"run": self.run_id, "phase": self.phase, "round": self.round, "game": self.game_id}
 
 
-def insert(cur: Cursor, batch: Batch, values: Values, first_id: int, *, tokens: float, seconds: float, now: datetime) -> None:
+@dataclass(frozen=True)
+class Cost:
+    """What a batch cost as a whole: model tokens, seconds of model time; and when (UTC)."""
+
+    tokens: float
+    seconds: float
+    at: datetime
+
+
+def insert(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: Cost) -> None:
     """Store new evaluations with ids from `first_id`, in one statement; duckdb.ConstraintException when one is stored already."""
     _register(cur, batch, values, first_id)
-    cur.execute(INSERT, _shares(batch, tokens, seconds, now))
+    cur.execute(INSERT, _shares(batch, cost))
 
 
-def insert_new(cur: Cursor, batch: Batch, values: Values, first_id: int, *, tokens: float, seconds: float, now: datetime) -> int:
+def insert_new(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: Cost) -> int:
     """Store those that are new, note the others as reused and what they cost as spent; within the caller's transaction. The number new."""
     _register(cur, batch, values, first_id)
-    new = int(cur.execute(INSERT_NEW, _shares(batch, tokens, seconds, now)).fetchall()[0][0])
+    new = int(cur.execute(INSERT_NEW, _shares(batch, cost)).fetchall()[0][0])
     cur.execute(INSERT_REUSES, batch.keys())
     wasted = len(batch.masks) - new
     share = wasted / len(batch.masks)
-    cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, 0)", [batch.run_id, batch.phase, wasted, tokens * share, seconds * share])
+    cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, 0)", [batch.run_id, batch.phase, wasted, cost.tokens * share, cost.seconds * share])
     return new
 
 
@@ -109,6 +118,6 @@ def _register(cur: Cursor, batch: Batch, values: Values, first_id: int) -> None:
     cur.register("batch", pa.table(columns))
 
 
-def _shares(batch: Batch, tokens: float, seconds: float, now: datetime) -> dict[str, Any]:
+def _shares(batch: Batch, cost: Cost) -> dict[str, Any]:
     m = len(batch.masks)
-    return batch.keys() | {"tokens": tokens / m, "seconds": seconds / m, "now": now}
+    return batch.keys() | {"tokens": cost.tokens / m, "seconds": cost.seconds / m, "now": cost.at}

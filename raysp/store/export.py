@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-import pyarrow.parquet as parquet
+from pyarrow import parquet
 
 from raysp.errors import UserError
 from raysp.store.packing import Table

@@ -1,7 +1,7 @@
 """What can go wrong with a store, said in one line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def foreign(path: Path) -> UserError:
 
 
 @contextmanager
-def explaining(path: Path) -> Iterator[None]:
+def explaining(path: Path) -> Generator[None]:
     """Turns DuckDB's and the system's errors on a store into UserError; ConstraintException, a matter between tables, passes."""
     try:
         yield

@@ -1,7 +1,6 @@
 """Copies of the live store for other processes to read: built aside, put in place in one step."""
 
 import logging
-import os
 import threading
 import time
 from pathlib import Path
@@ -62,7 +61,7 @@ class Publisher:
         _remove(draft)
         try:
             _copy(self._con, draft)
-            os.replace(draft, final)
+            draft.replace(final)
         except BaseException:
             self.dirty = True
             raise

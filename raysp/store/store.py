@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -19,13 +18,13 @@ import numpy as np
 
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo, Masks, Values, check_masks
-from raysp.store import answers, evaluations, questions
+from raysp.store import answers, evaluations, games, questions
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.snapshots import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
 
     from numpy.typing import NDArray
 
@@ -76,7 +75,7 @@ class Store:
         place = Path(path).expanduser().resolve()
         live = _writers.get(place)
         if live is not None:
-            return cls(live._con.cursor(), place, read_only=True)
+            return cls(live._con.cursor(), place, read_only=True)  # noqa: SLF001  our own class
         try:
             return cls(open_reader(place), place, read_only=True)
         except OlderSchemaError:
@@ -121,11 +120,12 @@ class Store:
 
     def register_game(self, info: GameInfo) -> int:
         """The id of the game with this fingerprint, stored with its components when it is new."""
-        found = self._cursor().execute("SELECT game_id FROM games WHERE fingerprint = ?", [info.fingerprint]).fetchall()
-        if found:
-            return int(found[0][0])
-        with self._transaction() as cur:
-            return _insert_game(cur, info)
+        with self._writing:
+            found = games.find(self._cursor(), info.fingerprint)
+            if found is not None:
+                return found
+            with self._transaction() as cur:
+                return games.insert(cur, info)
 
     def start_run(
         self, run_id: str, spec_json: str, info: GameInfo, *, lens: str, explorer: str, seed: int, name: str | None = None, set_name: str | None = None
@@ -141,7 +141,7 @@ class Store:
             else:
                 row = {
                     "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
-                    "model": _text(info.description.get("model")), "dtype": _text(info.description.get("dtype")),
+                    "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
                     "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
                 }  # fmt: skip
                 cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", row)  # noqa: S608  our own names
@@ -205,16 +205,16 @@ class Store:
             raise ValueError(f"values have shape {told.shape}; expected ({len(batch.masks)},)")
         if not len(told):
             return 0
-        cost = {"tokens": float(tokens), "seconds": float(seconds), "now": _now()}
+        cost = evaluations.Cost(float(tokens), float(seconds), _now())
         with self._writing, explaining(self.path):
             self._must_write()
             first, self._next_id = self._next_id, self._next_id + len(told)
             self._publisher.dirty = True
             try:
-                evaluations.insert(self._cursor(), batch, told, first, **cost)
+                evaluations.insert(self._cursor(), batch, told, first, cost)
             except duckdb.ConstraintException:
                 with self._transaction() as cur:
-                    return evaluations.insert_new(cur, batch, told, first, **cost)
+                    return evaluations.insert_new(cur, batch, told, first, cost)
             return len(told)
 
     def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
@@ -224,9 +224,7 @@ class Store:
             with self._transaction() as cur:
                 evaluations.insert_reused(cur, batch)
 
-    def add_cost(
-        self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0
-    ) -> None:
+    def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
         """Add to a phase what no stored evaluation carries: wall time, evaluations that were thrown away, fixed costs."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
@@ -249,20 +247,11 @@ class Store:
 
     def run_row(self, run_id: str) -> dict[str, Any]:
         """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
-        cur = self._cursor()
-        run = _one(cur, "SELECT * FROM runs WHERE run_id = ?", run_id)
-        if run is None:
-            raise ValueError(f"no run {run_id}")
-        game = _one(cur, "SELECT * FROM games WHERE game_id = ?", run["game_id"]) or {}
-        decoded = {key: json.loads(value) if key in answers.JSON_COLUMNS and value else value for key, value in run.items()}
-        return decoded | {"game": game | {"description": json.loads(game["description"])}}
+        return games.run_row(self._cursor(), run_id)
 
     def components(self, game_id: int) -> tuple[Component, ...]:
         """A game's components in the order of the masks' columns."""
-        rows = self._cursor().execute(
-            'SELECT component, label, kind, start, stop, "size" FROM components WHERE game_id = ? ORDER BY component', [game_id]
-        )
-        return tuple(Component(*row) for row in rows.fetchall())
+        return games.components(self._cursor(), game_id)
 
     def runs(self) -> Table:
         """The view run_summary: one row a run, newest first."""
@@ -270,12 +259,7 @@ class Store:
 
     def find_run(self, wanted: str) -> str:
         """The run that `wanted` means: its id or the beginning of it, a name (the newest of that name), or 'last'. UserError otherwise."""
-        rows = self._cursor().execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
-        if not rows:
-            raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
-        if wanted == "last":
-            return str(rows[0][0])
-        return _match(wanted, rows)
+        return games.find_run(self._cursor(), wanted)
 
     def sql(self, query: str, timeout_s: float = questions.TIMEOUT_SECONDS) -> Table:
         """The answer to a person's own SELECT-like statement; UserError("sql", ...) for anything else, SQL errors, and after `timeout_s` seconds."""
@@ -305,7 +289,7 @@ class Store:
         return self._local.cursor
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self) -> Generator[Connection]:
         with self._writing, explaining(self.path):
             self._must_write()
             cur = self._cursor()
@@ -347,44 +331,21 @@ class Store:
             cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running'")
 
 
-def _insert_game(cur: Connection, info: GameInfo) -> int:
-    game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
-    described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
-    cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
-    cur.executemany("INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?)", [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size] for c in info.components])
-    return game_id
-
-
-def _match(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
-    exact = [run_id for run_id, name in rows if wanted in (run_id, name)]
-    if exact:
-        return exact[0]
-    begun = [run_id for run_id, _ in rows if wanted and run_id.startswith(wanted)]
-    if len(begun) == 1:
-        return begun[0]
-    if begun:
-        raise UserError("run", wanted, f"is the beginning of {len(begun)} runs", f"say which: {', '.join(begun[:5])}")
-    all_names = [text for row in rows for text in row if text]
-    near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
-    raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")
-
-
-def _one(cur: Connection, query: str, key: Any) -> dict[str, Any] | None:
-    found = cur.execute(query, [key])
-    names = [column[0] for column in found.description or []]
-    rows = found.fetchall()
-    return dict(zip(names, rows[0], strict=True)) if rows else None
-
-
 def _roll_back(cur: Connection) -> None:
-    try:
+    # A failed commit has rolled back by itself; the first error is the one to tell.
+    with suppress(duckdb.Error):
         cur.execute("ROLLBACK")
-    except duckdb.Error:
-        pass  # a failed commit has rolled back by itself; the first error is the one to tell
 
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _model(spec_json: str, info: GameInfo) -> str | None:
+    """The model's name as it was asked for: a game knows its weights, not what they are called."""
+    lens = json.loads(spec_json).get("lens")
+    named = lens.get("model") if isinstance(lens, dict) else None
+    return _text(named or info.description.get("model"))
 
 
 def _text(value: Any) -> str | None:

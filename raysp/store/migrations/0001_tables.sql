@@ -45,7 +45,7 @@ CREATE TABLE runs (
     r2_singles DOUBLE,           -- of the best additive model on the same masks
     verdict TEXT,                -- reliable, use with care, do not trust
     reasons TEXT[],
-    assumption TEXT,             -- JSON: what the check of low-impact pairs found
+    metrics TEXT,                -- JSON: all that the validation measured, the assumption check included
     notes TEXT[],
     diagnostics TEXT,            -- JSON: the explorer's own
     error TEXT
@@ -104,7 +104,7 @@ CREATE TABLE interactions (
     lo DOUBLE,
     hi DOUBLE,
     significant BOOLEAN,
-    kind TEXT,                   -- synergy, redundancy
+    kind TEXT,                   -- synergy, redundancy, additive
     estimate DOUBLE,             -- the surrogate's deviation from additivity
     exact DOUBLE,                -- the deviation measured by exact ablations
     verified BOOLEAN NOT NULL
@@ -112,7 +112,7 @@ CREATE TABLE interactions (
 
 CREATE TABLE validations (
     run_id TEXT NOT NULL,
-    role TEXT NOT NULL,          -- why this set was measured: top, sample, assumption
+    role TEXT NOT NULL,          -- why this set was measured: top, random, low_impact
     components INTEGER[] NOT NULL,
     labels TEXT NOT NULL,
     set_order INTEGER NOT NULL,
@@ -124,9 +124,11 @@ CREATE TABLE validations (
     kind TEXT
 );
 
-CREATE TABLE heldout (
+CREATE TABLE heldout (           -- fresh masks on which the surrogate is scored
     run_id TEXT NOT NULL,
+    mask BLOB,
     predicted DOUBLE NOT NULL,
+    predicted_singles DOUBLE,    -- by the best additive model
     exact DOUBLE NOT NULL
 );
 

@@ -32,7 +32,7 @@ CREATE VIEW run_costs AS
 SELECT c.run_id, r.name, c.phase, c.evaluations, c.reused, c.tokens, c.seconds, c.wall_seconds,
        c.evaluations / nullif(c.wall_seconds, 0) AS evaluations_per_second
 FROM costs c JOIN runs r USING (run_id)
-ORDER BY r.started DESC, r.run_id, CASE c.phase WHEN 'calibrate' THEN 0 WHEN 'explore' THEN 1 WHEN 'validate' THEN 2 ELSE 3 END, c.phase;
+ORDER BY r.started DESC, r.run_id, CASE c.phase WHEN 'calibrate' THEN 0 WHEN 'explore' THEN 1 WHEN 'analyse' THEN 2 WHEN 'validate' THEN 3 ELSE 4 END, c.phase;
 
 -- Newest run first, strongest interaction first.
 CREATE VIEW top_interactions AS

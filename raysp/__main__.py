@@ -1,0 +1,5 @@
+"""`python -m raysp` is `raysp`."""
+
+from raysp.cli import main
+
+main()

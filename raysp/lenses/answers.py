@@ -1,0 +1,171 @@
+"""What a value is about: the tokens of target and foil (or the classes), and the scalar made of their scores."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.game import Values
+from raysp.lenses.contexts import Context, Reader
+from raysp.lenses.specs import FeatureLens, FeatureValue
+from raysp.models.inputs import Inputs, Integers, Scores, gather
+
+_SINGLE = ("logit", "logit_diff")
+_FOIL = ("logit_diff", "logprob_diff")
+_CLASS_VALUES = ("class_logit", "logit", "logit_diff", "logprob", "logprob_diff", "loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Target and foil as texts and as token ids (for a classifier: labels, and one class index each), and the value of them."""
+
+    task: Literal["causal", "classifier"]
+    value: FeatureValue
+    target: str
+    target_ids: tuple[int, ...]
+    foil: str | None
+    foil_ids: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the value is made of log-probabilities."""
+        return self.value not in ("logit", "logit_diff", "class_logit")
+
+    @property
+    def longest(self) -> int:
+        """Tokens that go behind a context so that all answers can be read."""
+        return 0 if self.task == "classifier" else max(len(self.target_ids), len(self.foil_ids)) - 1
+
+    def inputs(self, contexts: list[Context]) -> Inputs:
+        """Contexts with their answers behind them, to be read where each answer's tokens are predicted (teacher forcing).
+
+        The readouts of one context are those of the target's tokens, then those of the foil's.
+        """
+        answers = [np.array(ids, np.int64) for ids in (self.target_ids, self.foil_ids) if ids]
+        if self.task == "classifier" or all(len(ids) == 1 for ids in answers):
+            return self._at_once(contexts, np.concatenate(answers))
+        return self._teacher_forced(contexts, answers)
+
+    @staticmethod
+    def _at_once(contexts: list[Context], tokens: Integers) -> Inputs:
+        reads = [(np.full(len(tokens), len(ids) - 1), tokens) for ids, _, _ in contexts]
+        return gather([ids for ids, _, _ in contexts], [positions for _, positions, _ in contexts], reads)
+
+    @staticmethod
+    def _teacher_forced(contexts: list[Context], answers: list[Integers]) -> Inputs:
+        rows = [(context, answer) for context in contexts for answer in answers]
+        return gather(
+            [np.concatenate([ids, answer[:-1]]) for (ids, _, _), answer in rows],
+            [np.concatenate([positions, following + np.arange(len(answer) - 1)]) for (_, positions, following), answer in rows],
+            [(len(ids) - 1 + np.arange(len(answer)), answer) for (ids, _, _), answer in rows],
+        )
+
+    def values(self, scores: Scores) -> Values:
+        """The value of each context, float64 `(m,)`."""
+        width = len(self.target_ids) + len(self.foil_ids)
+        scored = (scores.logprobs if self.needs_logprobs else scores.logits).reshape(-1, width)
+        target, foil = np.split(scored, [len(self.target_ids)], axis=1)
+        if self.value == "loss":
+            return -target.mean(axis=1)
+        if self.value == "logprob_mean":
+            return target.mean(axis=1)
+        return target.sum(axis=1) - foil.sum(axis=1) if self.value in _FOIL else target.sum(axis=1)
+
+
+def answers(lens: FeatureLens, reader: Reader, intact: Context, ending: str) -> Answers:
+    """Target, foil and value of a lens; `intact` is the context with nothing removed and `ending` the end of its text.
+
+    UserError for answers that the model cannot give or the value cannot compare.
+    """
+    found = _class_answers(lens, reader, intact) if reader.model.loaded.task == "classifier" else _token_answers(lens, reader, intact, ending)
+    if found.foil_ids and found.foil_ids == found.target_ids:
+        raise UserError("foil", lens.foil, "is equal to the target", "give another foil, or none")
+    if found.value in _FOIL and not found.foil_ids:
+        raise UserError("foil", None, f"is missing, and value {found.value} compares the target with it", "give a foil, or use value logit or logprob")
+    if found.foil_ids and found.value not in _FOIL:
+        remark = f"the foil is not used by value {found.value}"
+        return Answers(found.task, found.value, found.target, found.target_ids, None, (), (*found.notes, remark))
+    return found
+
+
+def _token_answers(lens: FeatureLens, reader: Reader, intact: Context, ending: str) -> Answers:
+    notes: list[str] = []
+    if lens.value == "class_logit":
+        raise UserError("value", lens.value, "is for sequence classifiers, and this is a causal language model", "use logit, logit_diff or logprob")
+    if lens.target is None:
+        target, target_ids = _greedy(lens, reader, intact)
+        notes.append(f"the target is the model's own greedy answer: {target!r}")
+    else:
+        target, target_ids = lens.target, _tokens("target", lens.target, reader)
+    foil_ids = _tokens("foil", lens.foil, reader) if lens.foil is not None else ()
+    single = len(target_ids) == 1 and len(foil_ids) <= 1
+    value = lens.value or ("logprob" if not foil_ids else "logit_diff" if single else "logprob_diff")
+    if value in _SINGLE:
+        _check_single(lens, value, target_ids, foil_ids)
+    notes += [note for name, text in (("target", lens.target), ("foil", lens.foil)) for note in _space_note(name, text, ending, reader)]
+    return Answers("causal", value, target, target_ids, lens.foil, foil_ids, tuple(notes))
+
+
+def _check_single(lens: FeatureLens, value: str, target_ids: tuple[int, ...], foil_ids: tuple[int, ...]) -> None:
+    instead = "logprob_diff" if value == "logit_diff" else "logprob"
+    for name, text, ids in (("target", lens.target, target_ids), ("foil", lens.foil, foil_ids)):
+        if len(ids) > 1:
+            raise UserError(name, text, f"is no single token of the model but {len(ids)}, and value {value} is of one token", f"use value {instead}")
+
+
+def _tokens(name: str, text: str, reader: Reader) -> tuple[int, ...]:
+    ids = tuple(reader.plain(text))
+    if not ids:
+        raise UserError(name, text, "is no token of the model", "give a text that has tokens, or leave it out")
+    unknown = reader.model.loaded.tokenizer.unk_token_id
+    literal = reader.model.loaded.tokenizer.unk_token
+    if unknown is not None and unknown in ids and (literal is None or literal not in text):
+        raise UserError(name, text, "holds characters that are no token of the model", "give a text that the model can write")
+    return ids
+
+
+def _greedy(lens: FeatureLens, reader: Reader, intact: Context) -> tuple[str, tuple[int, ...]]:
+    room = reader.model.context
+    limit = lens.max_new_tokens if room is None else min(lens.max_new_tokens, room - len(intact[0]))
+    ids = reader.model.answer(intact[0], limit)
+    if not ids:
+        raise UserError("target", None, "is missing, and the model's own answer is empty", "give a target")
+    return str(reader.model.loaded.tokenizer.decode(ids)), tuple(ids)
+
+
+def _space_note(name: str, text: str | None, ending: str, reader: Reader) -> list[str]:
+    """A remark where a leading space was probably meant: models write words with the space before them."""
+    if text is None or not text[:1].isalnum() or not ending or ending[-1].isspace():
+        return []
+    if len(reader.plain(" " + text)) > len(reader.plain(text)) or reader.plain(" " + text) == reader.plain(text):
+        return []
+    return [f"{name} {text!r} is taken as written; behind {ending[-12:]!r} a model would rather write {' ' + text!r}"]
+
+
+def _class_answers(lens: FeatureLens, reader: Reader, intact: Context) -> Answers:
+    if lens.value is not None and lens.value not in _CLASS_VALUES:
+        raise UserError("value", lens.value, "is for causal language models, and this is a sequence classifier", "use class_logit or logprob")
+    notes: tuple[str, ...] = ()
+    config: Any = reader.model.loaded.model.config
+    labels = {int(index): str(label) for index, label in config.id2label.items()}
+    if lens.target is None:
+        index = int(reader.model.class_logits(intact[0]).argmax())
+        notes = (f"the target is the predicted class: {labels[index]}",)
+    else:
+        index = _class("target", lens.target, labels)
+    foil = None if lens.foil is None else _class("foil", lens.foil, labels)
+    value = lens.value or ("class_logit" if foil is None else "logit_diff")
+    foil_ids = () if foil is None else (foil,)
+    return Answers("classifier", value, labels[index], (index,), None if foil is None else labels[foil], foil_ids, notes)
+
+
+def _class(name: str, given: str, labels: dict[int, str]) -> int:
+    by_name = {label.lower(): index for index, label in labels.items()}
+    wanted = given.strip()
+    if wanted.lower() in by_name:
+        return by_name[wanted.lower()]
+    if wanted.isdecimal() and int(wanted) in labels:
+        return int(wanted)
+    raise UserError(name, given, "is no class of the model", f"use one of {', '.join(labels.values())}, or a class index")

@@ -1,0 +1,165 @@
+"""What the model reads under each mask: the prompt in its frame, ablated, as symbols at positions.
+
+Words and longer units are left out or replaced in the text, which is tokenised again as a whole: tokenising pieces and joining their
+ids gives other tokens than a person's typing would. Everything else changes tokens of the one full tokenisation, where a token
+belongs to the component that covers its first character that is no blank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.errors import UserError
+from raysp.game import Masks
+from raysp.lenses.framing import Frame
+from raysp.lenses.segmentation import Segmentation, Span
+from raysp.lenses.specs import FeatureLens
+from raysp.models.inputs import Integers
+from raysp.models.resident import ResidentModel
+
+Context = tuple[Integers, Integers, int]
+"""Symbols, their positions, and the position of what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A tokenizer as raysp uses it: its own special tokens around whole inputs, none around targets, and never an empty input."""
+
+    model: ResidentModel
+    special: bool
+
+    def ids(self, texts: Sequence[str]) -> list[Integers]:
+        """Token ids of whole inputs. An input of no token becomes the token that begins (else ends) a text."""
+        return [self.begun(ids) for ids in self._encode(texts)["input_ids"]]
+
+    def begun(self, ids: Sequence[int] | Integers) -> Integers:
+        """Ids without an end-of-text token that a causal model's tokenizer may add, as the answer follows; never empty."""
+        tokenizer = self.model.loaded.tokenizer
+        array = np.asarray(ids, np.int64)
+        appended = self.special and self.model.loaded.task == "causal" and len(array) > 1 and array[-1] == tokenizer.eos_token_id
+        array = array[:-1] if appended else array
+        if len(array):
+            return array
+        begins = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+        return np.array([next(token for token in begins if token is not None)], np.int64)
+
+    def with_offsets(self, text: str) -> tuple[Integers, NDArray[np.int64]]:
+        """Token ids of one input, and the characters each covers, `(k, 2)`. UserError for a tokenizer that cannot say."""
+        if not self.model.loaded.tokenizer.is_fast:
+            raise UserError("ablation", None, "needs to know which characters a token covers, which this tokenizer cannot say", "use ablation remove")
+        encoded = self._encode([text], return_offsets_mapping=True)
+        ids = self.begun(encoded["input_ids"][0])
+        offsets = np.array(encoded["offset_mapping"][0], np.int64).reshape(-1, 2)[: len(ids)]
+        return ids, offsets
+
+    def plain(self, text: str) -> list[int]:
+        """Token ids of a text that follows another: no special tokens added."""
+        return list(self.model.loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _encode(self, texts: Sequence[str], **options: Any) -> Any:
+        return self.model.loaded.tokenizer(list(texts), add_special_tokens=self.special, return_attention_mask=False, verbose=False, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class TextContexts:
+    """Components left out of the text, or replaced in it."""
+
+    reader: Reader
+    frame: Frame
+    segmentation: Segmentation
+    replacement: str | None
+
+    def contexts(self, masks: Masks) -> list[Context]:
+        """The context of each mask (bool, `(m, n)`); equal texts are tokenised once."""
+        texts = [self.frame.text(body) for body in self.segmentation.without(masks, self.replacement)]
+        distinct = list(dict.fromkeys(texts))
+        read = dict(zip(distinct, self.reader.ids(distinct), strict=True)) if distinct else {}
+        return [(ids, np.arange(len(ids)), len(ids)) for ids in (read[text] for text in texts)]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenContexts:
+    """Components changed token by token in the full tokenisation `ids`, `owner` naming the component of each token (-1: fixed).
+
+    `ablation` is that of the lens; `substitute` are the ids that stand for a removed token, one for `mask`, `zero` and `mean`.
+    """
+
+    reader: Reader
+    ids: Integers
+    owner: Integers
+    ablation: str
+    substitute: Integers
+
+    def contexts(self, masks: Masks) -> list[Context]:
+        """The context of each mask (bool, `(m, n)`)."""
+        # An extra column, always kept, is what fixed tokens look at.
+        kept = np.concatenate([masks, np.ones((len(masks), 1), np.bool_)], axis=1)[:, self.owner]
+        return [self._context(row) for row in kept]
+
+    def _context(self, kept: NDArray[np.bool_]) -> Context:
+        length = len(self.ids)
+        if self.ablation == "attention":
+            positions = np.flatnonzero(kept)
+            if not len(positions):
+                return self._sequence(self.reader.begun([]))
+            return self.ids[positions], positions, length
+        if self.ablation == "remove":
+            return self._sequence(self.reader.begun(self.ids[kept]))
+        if len(self.substitute) == 1:
+            return self._sequence(np.where(kept, self.ids, self.substitute[0]))
+        parts = [[token] if keep else self.substitute for token, keep in zip(self.ids, kept, strict=True)]
+        return self._sequence(self.reader.begun(np.concatenate(parts)))
+
+    @staticmethod
+    def _sequence(ids: Integers) -> Context:
+        return ids, np.arange(len(ids)), len(ids)
+
+
+def token_owners(text: str, offsets: NDArray[np.int64], spans: Sequence[Span]) -> Integers:
+    """Which span covers each token's first character that is no blank, -1 for none; int64 `(k,)`."""
+    owners = np.full(len(offsets), -1, np.int64)
+    starts = np.array([start for start, _ in spans])
+    for i, (start, stop) in enumerate(offsets.tolist()):
+        piece = text[start:stop]
+        if not piece.strip():
+            continue
+        first = start + len(piece) - len(piece.lstrip())
+        candidate = int(np.searchsorted(starts, first, side="right")) - 1
+        if candidate >= 0 and first < spans[candidate][1]:
+            owners[i] = candidate
+    return owners
+
+
+def token_components(text: str, offsets: NDArray[np.int64], body: Span) -> tuple[Integers, list[Span]]:
+    """The tokens of the prompt, which are the components of unit `token`: the owner of every token, and each component's characters.
+
+    A token belongs to the prompt when its first character that is no blank (any, if all are) does; the blank before it may be the template's.
+    """
+    owners = np.full(len(offsets), -1, np.int64)
+    spans: list[Span] = []
+    for i, (start, stop) in enumerate(offsets.tolist()):
+        piece = text[start:stop]
+        first = start + (len(piece) - len(piece.lstrip()) if piece.strip() else 0)
+        if start < stop and body[0] <= first < body[1]:
+            owners[i] = len(spans)
+            spans.append((max(start, body[0]), min(stop, body[1])))
+    return owners, spans
+
+
+def substitute(lens: FeatureLens, reader: Reader) -> Integers:
+    """The symbols that stand for a removed token. UserError for an ablation that the model or the options do not allow."""
+    model = reader.model
+    if lens.ablation == "mask":
+        token = model.loaded.tokenizer.mask_token_id
+        if token is None:
+            raise UserError("ablation", lens.ablation, "needs a mask token, which this model's tokenizer lacks", "use ablation replace with a text, or remove")
+        return np.array([token], np.int64)
+    if lens.ablation == "replace":
+        return np.array(reader.plain(lens.replacement or ""), np.int64)
+    if lens.ablation == "attention" and model.loaded.task == "causal" and not model.takes_positions:
+        raise UserError("ablation", lens.ablation, "needs a model that is told positions, which this one is not", "use ablation remove")
+    symbols = {"zero": [model.zero_symbol], "mean": [model.mean_symbol]}
+    return np.array(symbols.get(lens.ablation, []), np.int64)

@@ -1,0 +1,223 @@
+"""The feature lens: parts of a prompt as components, and the model's preference for an answer as the value."""
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysp.errors import EvaluationError, UserError
+from raysp.game import Component, Game, GameInfo, Masks, Measurement, fingerprint
+from raysp.lenses.answers import Answers, answers
+from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, substitute, token_components, token_owners
+from raysp.lenses.framing import Frame, frame
+from raysp.lenses.segmentation import Segmentation, segment
+from raysp.lenses.specs import FeatureLens
+from raysp.models.inputs import Inputs, Integers
+from raysp.models.packing import Root
+from raysp.models.prefix_tree import build_tree, common_prefix
+from raysp.models.resident import Method, ResidentModel, resident
+
+_REMEMBERED = 500_000
+# What a request is sized by; no timing, so that the same game is cut into the same batches everywhere.
+_REQUEST_SECONDS = 2.0
+_OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
+
+
+@dataclass
+class FeatureGame(Game):
+    """Masks over a prompt's parts, scored by a resident model. Inputs that are equal have one value, computed once."""
+
+    info: GameInfo
+    model: ResidentModel = field(repr=False)
+    parts: "Parts" = field(repr=False)
+    answers: Answers
+    method: Method
+    root: Root = field(repr=False)
+    _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
+
+    def measure(self, masks: Masks) -> Measurement:
+        """Values (float64 `(m,)`), tokens that the model computed, and seconds. EvaluationError for an input that does not fit the model."""
+        began = time.perf_counter()
+        contexts = self.parts.source.contexts(masks)
+        names = [_name(context) for context in contexts]
+        missing = {name: context for name, context in zip(names, contexts, strict=True) if name not in self._known}
+        tokens = self._score(missing) if missing else 0
+        values = np.array([self._known[name] for name in names], np.float64)
+        self._forget()
+        return Measurement(values, tokens, time.perf_counter() - began)
+
+    def _score(self, missing: dict[bytes, Context]) -> int:
+        self._check_length(list(missing.values()))
+        inputs = self.answers.inputs(list(missing.values()))
+        scores = self.model.score(inputs, self.method, self.root, logprobs=self.answers.needs_logprobs)
+        self._known.update(zip(missing, self.answers.values(scores).tolist(), strict=True))
+        return scores.tokens
+
+    def _check_length(self, contexts: list[Context]) -> None:
+        limit, longest = self.model.context, max(following for _, _, following in contexts) + self.answers.longest
+        if limit is not None and longest > limit:
+            raise EvaluationError(f"an ablated prompt has {longest} tokens with its answer; the model reads {limit}")
+
+    def _forget(self) -> None:
+        for name in list(self._known)[: max(len(self._known) - _REMEMBERED, 0)]:
+            del self._known[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The components of a prompt, where their contexts come from, and the text of the whole input with nothing removed."""
+
+    source: TextContexts | TokenContexts
+    components: tuple[Component, ...]
+    joiner: str | None
+    text: str
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        return len(self.components)
+
+
+def build_feature_game(lens: FeatureLens) -> FeatureGame:
+    """Load the model and prepare the game. UserError for anything that the prompt, the options or the model cannot do."""
+    segmentation = None if lens.unit == "token" else segment(lens)
+    _check_options(lens)
+    model = resident(lens)
+    framed = frame(lens, model.loaded.tokenizer)
+    reader = Reader(model, framed.special)
+    parts = _parts(lens, reader, framed, segmentation)
+    ends = parts.source.contexts(np.array([[True] * parts.n, [False] * parts.n]))
+    _check_context(lens, model, ends, 0)
+    wanted = answers(lens, reader, ends[0], parts.text)
+    _check_context(lens, model, ends, wanted.longest)
+    sample, spread = _samples(parts, wanted)
+    method, remark = model.choose(sample)
+    root = Root(common_prefix(sample))
+    described = _described(lens, model, parts, wanted, ends[0])
+    notes = (_where(lens, model, method), *([remark] if remark else []), *wanted.notes)
+    batch = _batch_masks(model, spread, root.keys if method == "packed" else None)
+    return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
+
+
+def _check_options(lens: FeatureLens) -> None:
+    if not lens.prompt.strip():
+        raise UserError("prompt", lens.prompt, "is empty", "give the text whose parts are to be ablated")
+    for name in ("delimiter", "spans"):
+        if lens.unit != name and getattr(lens, name) is not None:
+            raise UserError(name, getattr(lens, name), f"is given, but the unit is {lens.unit}", f"set unit to {name}, or leave {name} out")
+    if lens.ablation == "replace" and lens.replacement is None:
+        raise UserError("replacement", None, "is needed by ablation replace", "give a replacement text, for example '...'")
+    if lens.ablation != "replace" and lens.replacement is not None:
+        raise UserError("replacement", lens.replacement, f"is given, but the ablation is {lens.ablation}", "set ablation to replace, or leave it out")
+
+
+def _parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segmentation | None) -> Parts:
+    """Only `remove` and `replace` of words and longer units can do without character offsets."""
+    in_text = lens.ablation in ("remove", "replace") and segmentation is not None
+    text, begins = framed.text(lens.prompt), framed.start(lens.prompt)
+    if segmentation is not None and in_text and not reader.model.loaded.tokenizer.is_fast:
+        source = TextContexts(reader, framed, segmentation, lens.replacement)
+        return Parts(source, _described_components(segmentation, [len(reader.plain(piece)) for piece in segmentation.pieces]), segmentation.joiner, text)
+    ids, offsets = reader.with_offsets(text)
+    if segmentation is None:
+        owner, spans = token_components(text, offsets, (begins, begins + len(lens.prompt)))
+        segmentation = Segmentation(lens.prompt, tuple((start - begins, stop - begins) for start, stop in spans), "token", None)
+    else:
+        owner = token_owners(text, offsets, [(start + begins, stop + begins) for start, stop in segmentation.spans])
+    sizes = np.bincount(owner[owner >= 0], minlength=len(segmentation.spans)).tolist()
+    if not in_text:
+        _check_sizes(lens, segmentation, sizes)
+    components = _described_components(segmentation, sizes)
+    if in_text:
+        return Parts(TextContexts(reader, framed, segmentation, lens.replacement), components, segmentation.joiner, text)
+    return Parts(TokenContexts(reader, ids, owner, lens.ablation, substitute(lens, reader)), components, None, text)
+
+
+def _check_sizes(lens: FeatureLens, segmentation: Segmentation, sizes: list[int]) -> None:
+    if len(sizes) < 2:
+        raise UserError("prompt", lens.prompt, f"has one component with unit {lens.unit}", "give a longer prompt")
+    if 0 in sizes:
+        piece = segmentation.pieces[sizes.index(0)]
+        raise UserError(
+            "ablation", lens.ablation, f"cannot tell {piece!r} from its neighbour: one token covers both", "use ablation remove, or larger components"
+        )
+
+
+def _described_components(segmentation: Segmentation, sizes: list[int]) -> tuple[Component, ...]:
+    pieces = zip(segmentation.pieces, segmentation.spans, sizes, strict=True)
+    return tuple(Component(i, _label(piece), segmentation.kind, start, stop, max(size, 1)) for i, (piece, (start, stop), size) in enumerate(pieces))
+
+
+def _label(piece: str) -> str:
+    """A component's text on one line; blanks that are all there is are shown as Python writes them."""
+    return " ".join(piece.split()) or repr(piece)
+
+
+def _check_context(lens: FeatureLens, model: ResidentModel, contexts: list[Context], answer: int) -> None:
+    length = max(following for _, _, following in contexts) + max(answer, 0)
+    if model.context is not None and length > model.context:
+        problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"
+        raise UserError("prompt", lens.prompt, problem, "shorten the prompt, or use a model with a longer context")
+
+
+def _samples(parts: Parts, wanted: Answers) -> tuple[Inputs, Inputs]:
+    """Inputs to check the scoring with (nothing, everything and every second component removed), and random ones to size requests by."""
+    check = np.ones((3, parts.n), np.bool_)
+    check[1], check[2, ::2] = False, False
+    spread = np.random.default_rng(0).random((64, parts.n)) < 0.5
+    return wanted.inputs(parts.source.contexts(check)), wanted.inputs(parts.source.contexts(spread))
+
+
+def _batch_masks(model: ResidentModel, spread: Inputs, known: Integers | None) -> int:
+    """Masks of a request of about two seconds, from the operations they take on this kind of device."""
+    tokens = len(build_tree(spread, known)) if known is not None else int(spread.lengths.sum())
+    parameters = sum(p.numel() for p in model.loaded.model.parameters())
+    kind = model.loaded.device.type
+    rate = _OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
+    masks = _REQUEST_SECONDS * rate / (2 * parameters * tokens / 64)
+    return 2 ** round(math.log2(min(max(masks, 16), 4096)))
+
+
+def _described(lens: FeatureLens, model: ResidentModel, parts: Parts, wanted: Answers, intact: Context) -> dict[str, Any]:
+    """All that values depend on, and nothing that they do not: equal descriptions are one game, whoever asks."""
+    return {
+        "lens": "feature",
+        "version": 1,
+        "weights": model.loaded.weights,
+        "tokenizer": model.loaded.tokens,
+        "task": model.loaded.task,
+        "dtype": str(model.loaded.dtype).removeprefix("torch."),
+        "prompt": lens.prompt,
+        "template": lens.template,
+        "question": lens.question,
+        "chat": lens.chat,
+        "input": parts.text,
+        "input_ids": hashlib.sha256(intact[0].tobytes()).hexdigest(),
+        "unit": lens.unit,
+        "spans": [[component.start, component.stop] for component in parts.components],
+        "joiner": parts.joiner,
+        "ablation": lens.ablation,
+        "replacement": lens.replacement,
+        "target": wanted.target,
+        "target_ids": list(wanted.target_ids),
+        "foil": wanted.foil,
+        "foil_ids": list(wanted.foil_ids),
+        "value": wanted.value,
+    }
+
+
+def _where(lens: FeatureLens, model: ResidentModel, method: Method) -> str:
+    device = model.loaded.device
+    where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    dtype = str(model.loaded.dtype).removeprefix("torch.")
+    return f"model {lens.model} in {dtype} on {where}, {method} scoring"
+
+
+def _name(context: Context) -> bytes:
+    symbols, positions, following = context
+    numbers = np.concatenate([positions << 32 | symbols, [following]])
+    return hashlib.blake2b(numbers.tobytes(), digest_size=16).digest()

@@ -1,0 +1,114 @@
+"""Plotly figures as plain data. Colours are names of the page's CSS variables: the page's script puts in what its light or dark mode says."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from raysp.report.layout import shortened
+from raysp.report.words import number
+
+Figure = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+BARS = 25
+
+
+def single_effects(singles: Rows) -> Figure | None:
+    """A bar for each of the strongest single effects, with its interval."""
+    rows = sorted(singles, key=lambda row: -abs(row["value"]))[:BARS][::-1]
+    if not rows:
+        return None
+    intervals = [(row["lo"], row["hi"]) for row in rows]
+    spread = all(lo is not None and hi is not None for lo, hi in intervals) and any(hi > lo for lo, hi in intervals)
+    errors = {
+        "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": "--faint",
+        "array": [hi - row["value"] for row, (_, hi) in zip(rows, intervals, strict=True)],
+        "arrayminus": [row["value"] - lo for row, (lo, _) in zip(rows, intervals, strict=True)],
+    } if spread else None  # fmt: skip
+    trace = {
+        "type": "bar", "orientation": "h", "y": list(range(len(rows))), "x": [row["value"] for row in rows],
+        "marker": {"color": ["--pos" if row["value"] >= 0 else "--neg" for row in rows]},
+        "hovertext": [f"{_text(row['label'], 200)}: {number(row['value'])}" for row in rows], "hoverinfo": "text",
+        **({"error_x": errors} if errors else {}),
+    }  # fmt: skip
+    ticks = {"tickvals": trace["y"], "ticktext": [_text(row["label"], 28) for row in rows], "automargin": True, "fixedrange": True, "ticks": ""}
+    layout = _layout(height=70 + 22 * len(rows)) | {"yaxis": _axis() | ticks | {"showgrid": False, "range": [-0.7, len(rows) - 0.3]}, "bargap": 0.35}
+    layout["xaxis"] = _axis("effect of removing it alone") | {"zeroline": True}
+    return {"data": [trace], "layout": layout}
+
+
+def heldout_scatter(heldout: Rows) -> Figure | None:
+    """Predicted against exact values of the held-out ablations, with and without interactions."""
+    if not heldout:
+        return None
+    exact = [row["exact"] for row in heldout]
+    traces: list[Figure] = []
+    if all(row["predicted_singles"] is not None for row in heldout):
+        traces.append(_points("single effects alone", exact, [row["predicted_singles"] for row in heldout], "--faint", "circle-open", 6))
+    traces.append(_points("with interactions", exact, [row["predicted"] for row in heldout], "--ink", "circle", 5))
+    return _scatter(traces, "exact value", "predicted value")
+
+
+def verified_scatter(validations: Rows) -> Figure | None:
+    """Predicted against exact deviations from additivity of the sets that were measured."""
+    traces: list[Figure] = []
+    for kind, colour, symbol in (("synergy", "--syn", "circle"), ("redundancy", "--red", "diamond"), ("additive", "--faint", "x")):
+        rows = [row for row in validations if (row["kind"] or "additive") == kind and row["estimate"] is not None]
+        if rows:
+            texts = [_text(row["labels"], 120) for row in rows]
+            traces.append(_points(kind, [row["exact"] for row in rows], [row["estimate"] for row in rows], colour, symbol, 8, texts))
+    return _scatter(traces, "exact deviation", "predicted deviation") if traces else None
+
+
+def fits_of_runs(rows: Rows) -> Figure | None:
+    """Held-out R² of each run of a set next to that of single effects alone."""
+    scored = [row for row in rows if row["r2"] is not None][::-1]
+    if not scored:
+        return None
+    at = list(range(len(scored)))
+    lines: Figure = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, "line": {"color": "--line", "width": 2}, "x": [], "y": []}
+    for place, row in zip(at, scored, strict=True):
+        lines["x"] += [row["r2_singles"], row["r2"], None]
+        lines["y"] += [place, place, None]
+    alone = _points("single effects alone", [row["r2_singles"] for row in scored], at, "--faint", "circle-open", 8)
+    full = _points("with interactions", [row["r2"] for row in scored], at, "--ink", "circle", 8)
+    layout = _layout(height=110 + 24 * len(scored)) | {"xaxis": _axis("held-out R²")}
+    names = [_text(row["title"], 30) for row in scored]
+    layout["yaxis"] = _axis() | {"tickvals": at, "ticktext": names, "automargin": True, "range": [-0.7, len(at) - 0.3], "showgrid": False}
+    return {"data": [lines, alone, full], "layout": layout}
+
+
+def _points(name: str, x: list[Any], y: list[Any], colour: str, symbol: str, size: int, texts: list[str] | None = None) -> Figure:
+    marker = {"color": colour, "symbol": symbol, "size": size, "opacity": 0.8}
+    trace: Figure = {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker}
+    return trace | ({"text": texts, "hovertemplate": "%{text}<br>exact %{x:.3g}, predicted %{y:.3g}<extra></extra>"} if texts else {})
+
+
+def _scatter(traces: list[Figure], x: str, y: str) -> Figure:
+    values = [value for trace in traces for axis in ("x", "y") for value in trace[axis]]
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 1.0
+    ends = [low - margin, high + margin]
+    diagonal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False, "line": {"color": "--line", "width": 1}}
+    return {"data": [diagonal, *traces], "layout": _layout(height=360) | {"xaxis": _axis(x) | {"range": ends}, "yaxis": _axis(y) | {"range": ends}}}
+
+
+def _layout(height: int) -> Figure:
+    return {
+        "height": height, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "inherit", "size": 13, "color": "--muted"}, "showlegend": True, "hovermode": "closest", "dragmode": False,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"color": "--muted"}},
+        "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--line", "font": {"color": "--ink"}},
+    }  # fmt: skip
+
+
+def _axis(title: str = "") -> Figure:
+    return {
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}}, "automargin": True, "gridcolor": "--line", "zerolinecolor": "--faint",
+        "linecolor": "--line", "zeroline": False, "fixedrange": True,
+    }  # fmt: skip
+
+
+def _text(text: str, limit: int) -> str:
+    # Plotly reads some HTML in its texts.
+    return escape(shortened(text, limit), quote=False)

@@ -1,0 +1,123 @@
+"""Figures and answers in words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+KINDS = {
+    "synergy": "they work only together",
+    "redundancy": "each covers for the others",
+    "additive": "they act apart",
+}
+VALUES = {
+    "logit": "logit of the target",
+    "logit_diff": "logit of the target − logit of the foil",
+    "logprob": "log-probability of the target",
+    "logprob_mean": "mean log-probability of the target's tokens",
+    "logprob_diff": "log-probability of the target − that of the foil",
+    "loss": "loss on the target",
+    "class_logit": "logit of the class",
+}
+ABLATIONS = {
+    "remove": "left out of the prompt",
+    "mask": "replaced by the mask token",
+    "replace": "replaced by a fixed text",
+    "attention": "hidden from attention",
+    "zero": "embedded as zeros",
+    "mean": "embedded as the mean",
+}
+UNFINISHED = {
+    "running": "This run is not finished: what follows is what the store holds so far.",
+    "interrupted": "This run was interrupted before its end. What it had evaluated is stored; it resumes from there.",
+    "failed": "This run failed.",
+}
+#: Gain in held-out R² below which interactions are said not to help.
+WORTHWHILE = 0.01
+
+
+def number(value: float | None, *, signed: bool = True) -> str:
+    """A value with three significant digits and a true minus sign; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    digits = 0 if value == 0 else max(0, min(4, 2 - math.floor(math.log10(abs(value)))))
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else "0"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands set apart."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, or minutes when there are many."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def ratio(value: float | None) -> str:
+    """An R² with two digits."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}".replace("-", "−")
+
+
+def question(run: Mapping[str, Any]) -> str:
+    """What the run asked, as a person would say it."""
+    described: Mapping[str, Any] = run["game"]["description"]
+    model, target, foil = run.get("model") or described.get("model"), described.get("target"), described.get("foil")
+    if model and target and foil:
+        return f"Why does {model} say {quoted(target)} rather than {quoted(foil)}?"
+    if model and target:
+        return f"Why does {model} say {quoted(target)}?"
+    if model:
+        return f"What makes {model} answer as it does?"
+    named = described.get("name")
+    known = f" of {named}" if named and not str(named).startswith("anonymous-") else ""
+    return f"Which of the {run['n']} components{known} matter, alone and together?"
+
+
+def value_in_words(run: Mapping[str, Any]) -> str:
+    """What the value is."""
+    kind = run["game"]["description"].get("value")
+    return VALUES.get(str(kind), str(kind) if kind else "value of the game")
+
+
+def ablation_in_words(run: Mapping[str, Any]) -> str:
+    """How a component is left out."""
+    kind = run["game"]["description"].get("ablation")
+    return ABLATIONS.get(str(kind), str(kind) if kind else "left out of the mask")
+
+
+def quoted(text: object) -> str:
+    """Text in quotation marks; blanks at its ends are not part of what a person reads."""
+    return f"“{str(text).strip() or text}”"
+
+
+def help_of_interactions(run: Mapping[str, Any]) -> str | None:
+    """A sentence when single effects predict as well as interactions do."""
+    r2, singles = run.get("r2"), run.get("r2_singles")
+    if r2 is None or singles is None or r2 - singles >= WORTHWHILE:
+        return None
+    return f"Interactions do not help here: single effects alone predict held-out ablations as well (R² {ratio(singles)} alone, {ratio(r2)} with interactions)."
+
+
+def assumption(metrics: Mapping[str, Any]) -> str | None:
+    """What the check of low-impact pairs found, in a paragraph."""
+    pairs = metrics.get("low_pairs")
+    if not pairs:
+        return None
+    of = f" of {metrics['low_pairs_total']:,.0f}" if metrics.get("low_pairs_total") else ""
+    share = metrics.get("low_share")
+    bound = "" if share is None else " That is all of them." if share == 0 else f" With 95 % confidence, at most {share:.0%} of such pairs deviate by more."
+    found = (
+        f"Strong interactions are assumed to involve at least one component with a strong single effect. To test this, {pairs:.0f}{of} pairs of low-impact "
+        f"components were measured exactly. The strongest deviates from additivity by {number(metrics.get('low_largest'), signed=False)}.{bound}"
+    )
+    missed, bar = metrics.get("low_missed"), metrics.get("bar")
+    if missed is None or bar is None:
+        return found
+    holds = "The assumption holds" if missed <= bar else "The assumption fails"
+    return (
+        f"{found} {holds}: the answer misses at most {number(missed, signed=False)} there, "
+        f"and the weakest interaction worth naming is {number(bar, signed=False)}."
+    )

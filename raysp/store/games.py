@@ -1,0 +1,77 @@
+"""Games and runs as rows: what was asked, and how a person finds it again."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from raysp.errors import UserError
+from raysp.game import Component, GameInfo
+from raysp.store.answers import JSON_COLUMNS
+
+Cursor = duckdb.DuckDBPyConnection
+
+
+def find(cur: Cursor, fingerprint: str) -> int | None:
+    """The id of the game with this fingerprint."""
+    found = cur.execute("SELECT game_id FROM games WHERE fingerprint = ?", [fingerprint]).fetchall()
+    return int(found[0][0]) if found else None
+
+
+def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
+    """A game's components in the order of the masks' columns."""
+    rows = cur.execute("SELECT component, label, kind, start, stop, size FROM components WHERE game_id = ? ORDER BY component", [game_id])
+    return tuple(Component(*row) for row in rows.fetchall())
+
+
+def run_row(cur: Cursor, run_id: str) -> dict[str, Any]:
+    """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
+    run = _one(cur, "SELECT * FROM runs WHERE run_id = ?", run_id)
+    if run is None:
+        raise ValueError(f"no run {run_id}")
+    game = _one(cur, "SELECT * FROM games WHERE game_id = ?", run["game_id"])
+    assert game is not None
+    decoded = {key: json.loads(value) if key in JSON_COLUMNS and value else value for key, value in run.items()}
+    return decoded | {"game": game | {"description": json.loads(game["description"])}}
+
+
+def find_run(cur: Cursor, wanted: str) -> str:
+    """The run that `wanted` means; UserError when none or several do."""
+    rows = cur.execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
+    if not rows:
+        raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
+    return str(rows[0][0]) if wanted == "last" else _match(wanted, rows)
+
+
+def insert(cur: Cursor, info: GameInfo) -> int:
+    """Store a game and its components; within the caller's transaction. The id of the game."""
+    game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
+    described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
+    cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
+    cur.executemany(
+        "INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?)", [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size] for c in info.components]
+    )
+    return game_id
+
+
+def _match(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
+    exact = [run_id for run_id, name in rows if wanted in (run_id, name)]
+    if exact:
+        return exact[0]
+    begun = [run_id for run_id, _ in rows if wanted and run_id.startswith(wanted)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise UserError("run", wanted, f"is the beginning of {len(begun)} runs", f"say which: {', '.join(begun[:5])}")
+    all_names = [text for row in rows for text in row if text]
+    near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
+    raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")
+
+
+def _one(cur: Cursor, query: str, key: Any) -> dict[str, Any] | None:
+    found = cur.execute(query, [key])
+    names = [column[0] for column in found.description or []]
+    rows = found.fetchall()
+    return dict(zip(names, rows[0], strict=True)) if rows else None

@@ -1,0 +1,211 @@
+"""What the exact ablations say about an explorer's findings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysp.explorers import candidates
+from raysp.explorers.base import Findings, Surrogate, r_squared
+from raysp.explorers.fitting import fit_singles
+from raysp.explorers.proxyspex import uniform_rows
+from raysp.explorers.sampling import ablations, lookup
+from raysp.game import Masks, Values, pack
+from raysp.spectral.fourier import ROUNDING, is_complete
+from raysp.spectral.sets import Floats
+from raysp.validation.kinds import kind_of
+from raysp.validation.planning import UNIFORM, Members, ValidationPlan
+from raysp.validation.verdicts import Metrics, Verdict, verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Resamples of a bootstrap interval, and held-out masks needed for a score.
+RESAMPLES, LEAST_HELDOUT = 1000, 8
+#: Share of the strongest interaction (or single effect) below which one is not worth naming.
+NEGLIGIBLE = 0.1
+#: Chance that the bound on low-impact pairs is wrong.
+RISK = 0.05
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """What validation found.
+
+    `table`: one row an interaction measured: components list<int32>, order int32, role 'top', 'random' or 'low_impact', estimate (the surrogate's
+    deviation from additivity), exact, error = estimate - exact, joint = Δ(T), parts = sum of Δ(i), kind. `heldout`: mask (packed bits), predicted,
+    predicted_singles, exact. `metrics`: the figures by name, those that could not be had left out. `verdict` with its `reasons` in sentences.
+    """
+
+    table: pa.Table
+    heldout: pa.Table
+    metrics: Metrics
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0) -> ValidationResult:
+    """Compare the plan's findings with the values (`(m,)`) of its masks; `masks` and `told` are what the explorer had, for the singles-only baseline.
+
+    Raises ValueError when the values do not fit the plan.
+    """
+    if values.shape != (len(plan.masks),):
+        raise ValueError(f"values have shape {values.shape}; expected ({len(plan.masks)},) for masks of shape {plan.masks.shape}")
+    rng, findings = np.random.default_rng(random_state), plan.findings
+    complete = is_complete(masks) and bool(np.allclose(findings.surrogate.predict(masks), told, rtol=ROUNDING, atol=ROUNDING * float(np.ptp(told))))
+    table = _table(plan, values, findings.surrogate)
+    exam = (masks, told) if complete else _unseen(plan, values, masks)
+    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told), rng)
+    metrics["heldout"] = 0.0 if complete else metrics["heldout"]
+    metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings)
+    constant = not np.ptp(np.concatenate([values, told])) > 0
+    words, reasons = verdict(metrics, constant=constant, complete=complete, screened="kept" in findings.diagnostics)
+    return ValidationResult(table, heldout, metrics, words, reasons)
+
+
+# ---- exact ablations
+
+
+def _table(plan: ValidationPlan, values: Values, surrogate: Surrogate) -> pa.Table:
+    import pyarrow as pa
+
+    roles = {"top": plan.top, "random": plan.random, "low_impact": plan.low_pairs}
+    sets = [members for group in roles.values() for members in group]
+    exact, joint, parts = _deviations(plan, values, sets)
+    estimate, _, _ = _deviations(plan, surrogate.predict(plan.masks), sets)
+    return pa.table(
+        {
+            "components": pa.array([list(members) for members in sets], pa.list_(pa.int32())),
+            "order": pa.array([len(members) for members in sets], pa.int32()),
+            "role": pa.array([role for role, group in roles.items() for _ in group], pa.string()),
+            "estimate": pa.array(estimate, pa.float64()),
+            "exact": pa.array(exact, pa.float64()),
+            "error": pa.array(estimate - exact, pa.float64()),
+            "joint": pa.array(joint, pa.float64()),
+            "parts": pa.array(parts, pa.float64()),
+            "kind": pa.array([kind_of(j, p) for j, p in zip(joint.tolist(), parts.tolist(), strict=True)], pa.string()),
+        }
+    )
+
+
+def _deviations(plan: ValidationPlan, values: Values, sets: list[Members]) -> tuple[Floats, Floats, Floats]:
+    """Deviation from additivity, joint effect and sum of single effects of each set, float64 `(len(sets),)`."""
+    wanted = {part for members in sets for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)}
+    ordered = sorted(wanted, key=lambda part: (len(part), part))
+    found = candidates.measure(plan.masks, values, ordered)
+    rows = lookup(plan.masks, ablations(plan.n, [(), *sets]))
+    joint = values[rows[0]] - values[rows[1:]]
+    parts = np.array([sum(found[i,] for i in members) for members in sets], dtype=np.float64)
+    return np.array([found[members] for members in sets], dtype=np.float64), joint, parts
+
+
+def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Metrics:
+    """Mean absolute error of the reported interactions' estimates with its interval, their correlation and share of right signs."""
+    reported = np.array([role != "low_impact" for role in table.column("role").to_pylist()], dtype=np.bool_)
+    estimate, exact = (table.column(name).to_numpy()[reported] for name in ("estimate", "exact"))
+    if not len(exact):
+        return {"checked": 0.0}
+    errors = np.abs(estimate - exact)
+    means = errors[rng.integers(0, len(errors), (RESAMPLES, len(errors)))].mean(axis=1)
+    worth = np.abs(exact) > NEGLIGIBLE * float(np.abs(exact).max())
+    metrics = {
+        "checked": float(len(exact)),
+        "error": float(errors.mean()),
+        "error_lo": float(np.quantile(means, RISK / 2)),
+        "error_hi": float(np.quantile(means, 1 - RISK / 2)),
+        "exact_size": float(np.abs(exact).mean()),
+        "single_size": float(np.abs(findings.singles.column("value").to_numpy()).max(initial=0.0)),
+        "sign_agreement": float(np.mean(np.sign(estimate[worth]) == np.sign(exact[worth]))) if worth.any() else 1.0,
+    }
+    if len(exact) > 2 and np.ptp(exact) > 0 and np.ptp(estimate) > 0:
+        metrics["correlation"] = float(np.corrcoef(estimate, exact)[0, 1])
+    return metrics
+
+
+def _assumption(plan: ValidationPlan, table: pa.Table, findings: Findings) -> Metrics:
+    """What random pairs of low-impact components hold, against the weakest of the top interactions worth naming."""
+    if not plan.low_pairs:
+        return {}
+    roles = np.array(table.column("role").to_pylist())
+    exact, error = table.column("exact").to_numpy(), table.column("error").to_numpy()
+    top, low = np.abs(exact[roles == "top"]), roles == "low_impact"
+    singles = np.abs(findings.singles.column("value").to_numpy())
+    strongest = float(top.max()) if len(top) and top.max() > 0 else float(singles.max(initial=0.0))
+    worth = top[top >= NEGLIGIBLE * strongest]
+    count = len(plan.low_pairs)
+    return {
+        "low_pairs": float(count),
+        "low_pairs_total": float(plan.low_total),
+        "low_largest": float(np.abs(exact[low]).max()),
+        "low_missed": float(np.abs(error[low]).max()),
+        "low_share": 0.0 if count == plan.low_total else float(1 - RISK ** (1 / count)),
+        "weakest_top": float(top.min()) if len(top) else 0.0,
+        "bar": float(worth.min()) if len(worth) else NEGLIGIBLE * strongest,
+    }
+
+
+# ---- held-out masks
+
+
+def _unseen(plan: ValidationPlan, values: Values, masks: Masks) -> tuple[Masks, Values]:
+    """The held-out masks that the explorer did not have, and their values."""
+    fresh = plan.heldout[lookup(masks, plan.heldout) < 0]
+    return fresh, values[lookup(plan.masks, fresh)]
+
+
+def _score(exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[Masks], Values], rng: np.random.Generator) -> tuple[pa.Table, Metrics]:
+    """Predicted against exact on the masks of the exam, and R² with intervals next to that of the baseline."""
+    import pyarrow as pa
+
+    heldout, exact = exam
+    predicted, singles = findings.surrogate.predict(heldout), baseline(heldout)
+    table = pa.table(
+        {
+            "mask": pa.array([row.tobytes() for row in pack(heldout)], pa.binary()),
+            "predicted": pa.array(predicted, pa.float64()),
+            "predicted_singles": pa.array(singles, pa.float64()),
+            "exact": pa.array(exact, pa.float64()),
+        }
+    )
+    metrics: Metrics = {"heldout": float(len(heldout))}
+    if len(heldout) < LEAST_HELDOUT or not np.ptp(exact) > 0:
+        return table, metrics
+    full, alone = _bootstrap_r2(exact, predicted, singles, rng)
+    r2, r2_singles = r_squared(exact, predicted), r_squared(exact, singles)
+    metrics |= {
+        "r2": r2,
+        "r2_lo": float(np.quantile(full, RISK / 2)),
+        "r2_hi": float(np.quantile(full, 1 - RISK / 2)),
+        "r2_singles": r2_singles,
+        "gain": r2 - r2_singles,
+        "gain_lo": float(np.quantile(full - alone, RISK / 2)),
+        "gain_hi": float(np.quantile(full - alone, 1 - RISK / 2)),
+    }
+    return table, metrics
+
+
+def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """R² of both predictions on the same resamples of the held-out masks, float64 `(resamples,)`."""
+    rows = rng.integers(0, len(exact), (RESAMPLES, len(exact)))
+    spread = np.var(exact[rows], axis=1)
+    usable = spread > 0
+    full, alone = (1 - np.mean((exact - guess)[rows] ** 2, axis=1)[usable] / spread[usable] for guess in (predicted, singles))
+    return full, alone
+
+
+def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values) -> Callable[[Masks], Values]:
+    """Prediction from single effects alone: a LASSO on the explorer's own uniform masks, or, for one that stayed near the intact input, their sum."""
+    if plan.keep_probability == UNIFORM and len(told):
+        rows = uniform_rows(masks)
+        return fit_singles(masks[rows], told[rows]).predict
+    intact = float(values[lookup(plan.masks, np.ones((1, plan.n), dtype=np.bool_))[0]])
+    effects = np.asarray(plan.findings.singles.column("value").to_numpy(), dtype=np.float64)
+
+    def added_up(wanted: Masks) -> Values:
+        return intact - (~wanted).astype(np.float64) @ effects
+
+    return added_up

@@ -1,0 +1,74 @@
+"""What a person can get wrong with a prompt, a target or a model is one line that names the field and the mend."""
+
+import pytest
+from tiny_models import save
+
+from raysp.errors import UserError
+from raysp.lenses.specs import FeatureLens
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: save(kind, folder / kind) for kind in ("llama", "bert-classifier", "bloom")}
+
+
+MISTAKES = {
+    "an empty prompt": ({"prompt": " "}, "prompt", "is empty"),
+    "an empty prompt by token": ({"prompt": "", "unit": "token"}, "prompt", "is empty"),
+    "one word": ({"prompt": "fails"}, "prompt", "one component"),
+    "one token": ({"prompt": "x", "unit": "token"}, "prompt", "one component"),
+    "an unused delimiter": ({"delimiter": ","}, "delimiter", "the unit is word"),
+    "unused spans": ({"spans": "[[0, 1]]", "unit": "token"}, "spans", "the unit is token"),
+    "a template without the prompt": ({"template": "Review:"}, "template", "{prompt}"),
+    "a template with the prompt twice": ({"template": "{prompt} {prompt}"}, "template", "once"),
+    "a template that asks without a question": ({"template": "{prompt} {question}"}, "question", "is missing"),
+    "an empty question": ({"question": " "}, "question", "is empty"),
+    "a chat with a model that has no template": ({"chat": True}, "chat", "no chat template"),
+    "an empty target": ({"target": ""}, "target", "no token of the model"),
+    "an empty foil": ({"foil": ""}, "foil", "no token of the model"),
+    "a foil that is the target": ({"target": " not", "foil": " not"}, "foil", "equal to the target"),
+    "several tokens for a logit": ({"target": " positive no", "value": "logit"}, "target", "use value logprob"),
+    "several tokens for a difference": ({"target": " not", "foil": " positive no", "value": "logit_diff"}, "foil", "use value logprob_diff"),
+    "a difference without a foil": ({"foil": None, "value": "logit_diff"}, "foil", "is missing"),
+    "a class of a language model": ({"value": "class_logit"}, "value", "sequence classifiers"),
+    "no mask token": ({"ablation": "mask"}, "ablation", "use ablation replace"),
+    "no replacement": ({"ablation": "replace"}, "replacement", "is needed"),
+    "an unused replacement": ({"replacement": "x"}, "replacement", "the ablation is remove"),
+    "a prompt longer than the context": ({"prompt": "word " * 300}, "prompt", "the model reads 256"),
+    "a target longer than the context": ({"target": " no" * 250, "foil": None}, "prompt", "the model reads 256"),
+    "a class that is not there": ({"model": "bert-classifier", "target": "great", "foil": None}, "target", "use one of bad, fine, good"),
+    "equal classes": ({"model": "bert-classifier", "target": "good", "foil": "2"}, "foil", "equal to the target"),
+    "a text value of a classifier": ({"model": "bert-classifier", "target": "good", "value": "logprob_mean"}, "value", "causal language models"),
+    "hidden tokens without positions": ({"model": "bloom", "ablation": "attention"}, "ablation", "use ablation remove"),
+    "an unknown device": ({"device": "abacus"}, "device", "is not available"),
+    "an unknown model": ({"model": "nobody/no-such-model"}, "model", "no local folder"),
+    "a name that is none": ({"model": "no such model!"}, "model", "no folder and no model's id"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
+    options, field, words = MISTAKES[mistake]
+    given = {"prompt": "Her acting never fails", "target": " not", "foil": "!", "model": "llama", **options}
+    given["model"] = models.get(given["model"], given["model"])
+    if given["model"] == models["bert-classifier"]:
+        given.setdefault("foil", None)
+    with pytest.raises(UserError) as caught:
+        FeatureLens(**given).build()
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"model: .* holds no config\.json"):
+        FeatureLens(model=str(tmp_path), prompt="a b").build()
+
+
+def test_pickled_weights_are_not_loaded_without_being_allowed(tmp_path):
+    folder = tmp_path / "pickled"
+    save("llama", folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model: .* pickled weights.*allow_pickle"):
+        FeatureLens(model=str(folder), prompt="a b").build()

@@ -1,0 +1,80 @@
+"""Models are found by name, known by content, and held once."""
+
+import json
+
+import pytest
+import torch
+from tiny_models import make, save
+
+from raysp.home import home
+from raysp.lenses.specs import ModelOptions
+from raysp.models.identity import file_hash, files_hash
+from raysp.models.loading import choose_dtype, load
+from raysp.models.resident import resident
+
+
+def options(folder, **rest):
+    return ModelOptions(model=str(folder), device="cpu", **{"dtype": "float32", **rest})
+
+
+def test_the_task_follows_from_the_architecture(tmp_path):
+    assert load(options(save("llama", tmp_path / "a"))).task == "causal"
+    assert load(options(save("llama-classifier", tmp_path / "b"))).task == "classifier"
+    assert load(options(save("bert-classifier", tmp_path / "c"))).task == "classifier"
+
+
+def test_equal_weights_are_one_model_wherever_they_lie(tmp_path):
+    one, two = (resident(options(save("llama", tmp_path / name))) for name in "ab")
+    assert one is two
+    assert resident(options(tmp_path / "a", dtype="float16")) is not one
+
+
+def test_weights_are_read_as_they_were_saved(tmp_path):
+    loaded = load(options(save("gpt2", tmp_path / "a")))
+    for ours, theirs in zip(loaded.model.state_dict().values(), make("gpt2").state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_pickled_weights_load_when_they_are_allowed(tmp_path):
+    folder = tmp_path / "a"
+    save("llama", folder)
+    torch.save(make("llama").state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert load(options(folder, allow_pickle=True)).task == "causal"
+
+
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    first = file_hash(path)
+    assert json.loads((home() / "hashes.json").read_text())[str(path.resolve())][2] == first
+    assert file_hash(path) == first
+    path.write_bytes(b"other")
+    assert file_hash(path) != first
+
+
+def test_a_damaged_memory_of_hashes_is_made_anew(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    first = file_hash(path)
+    (home() / "hashes.json").write_text("{")
+    assert file_hash(path) == first
+
+
+def test_a_hash_of_several_files_depends_on_names_and_contents_only(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x").write_bytes(b"1")
+        (tmp_path / folder / "y").write_bytes(b"2")
+    a, b = ([tmp_path / folder / name for name in "xy"] for folder in "ab")
+    assert files_hash(a) == files_hash(b[::-1])
+    (tmp_path / "b" / "y").write_bytes(b"3")
+    assert files_hash(a) != files_hash(b)
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [("fpu avx2", torch.float32), ("fpu avx512_bf16", torch.bfloat16), ("fp asimd bf16", torch.bfloat16)])
+def test_bfloat16_is_chosen_only_where_the_processor_computes_in_it(flags, dtype, monkeypatch):
+    monkeypatch.setattr("raysp.models.loading.Path.read_text", lambda _: f"flags : {flags}\n")
+    assert choose_dtype("auto", torch.device("cpu")) == dtype

@@ -1,0 +1,99 @@
+"""Migrations are append-only, applied once, and what they make is pinned here: a change of these lists needs a migration."""
+
+import duckdb
+import pytest
+from stores import begin
+
+from raysp.errors import UserError
+from raysp.store import Store, schema
+
+COLUMNS = {
+    "components": "game_id component label kind start stop size",
+    "evaluations": "evaluation_id game_id mask value run_id phase round position tokens seconds created",
+    "events": "time run_id kind message",
+    "games": "game_id fingerprint n description source notes",
+    "heldout": "run_id mask predicted predicted_singles exact",
+    "interactions": "run_id rank components labels set_order index value lo hi significant kind estimate exact verified",
+    "migrations": "number name applied",
+    "reuses": "run_id phase round position evaluation_id",
+    "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
+    " r2 r2_lo r2_hi r2_singles verdict reasons metrics notes diagnostics error",
+    "singles": "run_id component label value lo hi method",
+    "spent": "run_id phase evaluations tokens seconds wall_seconds",
+    "validations": "run_id role components labels set_order estimate exact error joint parts kind",
+    "costs": "run_id phase evaluations reused tokens seconds wall_seconds",
+    "requests": "run_id phase round position evaluation_id reused",
+    "run_costs": "run_id name phase evaluations reused tokens seconds wall_seconds evaluations_per_second",
+    "run_summary": "run_id name set_name status lens explorer model dtype n seed value_intact value_empty r2 r2_singles verdict"
+    " evaluations reused tokens seconds interactions verified strongest started finished error",
+    "top_interactions": "run_id name rank labels set_order kind index value lo hi significant estimate exact verified components",
+}
+
+
+def columns(path):
+    with duckdb.connect(str(path), read_only=True) as con:
+        rows = con.execute(
+            "SELECT table_name, string_agg(column_name, ' ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal GROUP BY ALL"
+        ).fetchall()
+    return dict(rows)
+
+
+def test_a_new_store_has_the_pinned_columns(tmp_path):
+    Store.open(tmp_path / "s.duckdb").close()
+    assert columns(tmp_path / "s.duckdb") == COLUMNS
+
+
+def test_no_column_needs_quotes(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as store:
+        for table, names in COLUMNS.items():
+            store.sql(f"SELECT {', '.join(names.split())} FROM {table} ORDER BY {', '.join(names.split())}")
+
+
+def test_an_old_store_is_upgraded_and_keeps_its_rows(tmp_path):
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(str(path)) as con:
+        assert schema.migrate(con, path, upto=1) == ["tables"]
+        con.execute("INSERT INTO events VALUES (TIMESTAMP '2026-01-01', 'r', 'note', 'kept')")
+    with Store.open(path) as store:
+        assert store.sql("SELECT message FROM events").to_pylist() == [{"message": "kept"}]
+        assert store.sql("SELECT number FROM migrations ORDER BY number")["number"].to_pylist() == [number for number, _, _ in schema.migrations()]
+    assert columns(path) == COLUMNS
+
+
+def test_an_old_store_is_upgraded_when_it_is_only_read(tmp_path):
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(str(path)) as con:
+        schema.migrate(con, path, upto=1)
+    with Store.read(path) as store:
+        assert store.runs().num_rows == 0
+
+
+def test_migrations_are_applied_once(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+    with Store.open(path) as store:
+        assert store.find_run("last") == "run-1"
+    with duckdb.connect(str(path)) as con:
+        assert schema.migrate(con, path) == []
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "s.duckdb"
+    good = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: [*good, (len(good) + 1, "broken", "CREATE TABLE half (a INT); CREATE TABLE half (b INT)")])
+    with pytest.raises(UserError, match="half"):
+        Store.open(path)
+    monkeypatch.undo()
+    with Store.open(path) as store:
+        assert store.sql("FROM duckdb_tables() WHERE table_name = 'half'").num_rows == 0
+
+
+@pytest.mark.parametrize("way", [Store.open, Store.read])
+def test_a_newer_schema_is_refused(tmp_path, way):
+    path = tmp_path / "s.duckdb"
+    Store.open(path).close()
+    with duckdb.connect(str(path)) as con:
+        con.execute("INSERT INTO migrations VALUES (99, 'future', TIMESTAMP '2030-01-01')")
+    with pytest.raises(UserError, match=r"has schema 99, this raysp knows \d+; upgrade raysp"):
+        way(path)

@@ -1,0 +1,94 @@
+"""Real models of a few thousand random weights, saved as model folders, with a small real tokenizer. Float32 or float64, never trained."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+CORPUS = [
+    "Her acting never fails to impress. The film was long, but the ending was good!",
+    "Review: The movie was not bad at all\nSentiment: positive negative",
+    "A quiet letter arrived on Monday; nobody in the city read it. Answer: yes no",
+]
+VOCABULARY = 360
+CAUSAL = ("llama", "gpt2", "neox")
+
+
+def byte_tokenizer(*, begins: bool = False, masks: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer as GPT-2's, trained on three lines; `begins` adds a begin-of-text token as Llama's does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<mask>"]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    if begins:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    extra = {"mask_token": "<mask>"} if masks else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", **extra)
+
+
+def word_piece_tokenizer() -> PreTrainedTokenizerFast:
+    """A lower-casing word-piece tokenizer as BERT's, with [CLS] and [SEP]."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False)
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+
+
+def make(kind: str) -> torch.nn.Module:
+    """A model by the name of its architecture. Weights are large enough that every token matters."""
+    torch.manual_seed(0)
+    wide = {"vocab_size": VOCABULARY, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+    llama = {**wide, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
+    small = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+    labels = {"id2label": {0: "bad", 1: "fine", 2: "good"}, "label2id": {"bad": 0, "fine": 1, "good": 2}}
+    made = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama)),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**small, n_positions=256)),
+        "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**wide, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)),
+        "bloom": lambda: BloomForCausalLM(
+            BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3, bos_token_id=0, eos_token_id=1)
+        ),
+        "window": lambda: MistralForCausalLM(MistralConfig(**llama, sliding_window=8)),
+        "llama-classifier": lambda: LlamaForSequenceClassification(LlamaConfig(**llama, **labels)),
+        "bert-classifier": lambda: BertForSequenceClassification(
+            BertConfig(
+                vocab_size=200,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=64,
+                initializer_range=0.3,
+                max_position_embeddings=256,
+                **labels,
+            )
+        ),
+    }
+    return made[kind]().eval()
+
+
+def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False) -> str:
+    """A folder of that model with its tokenizer, as a string to give to a lens."""
+    make(kind).save_pretrained(folder)
+    tokenizer = word_piece_tokenizer() if kind == "bert-classifier" else byte_tokenizer(begins=begins, masks=masks)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
