@@ -42,7 +42,9 @@ def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -
 
 def _estimates(surrogate: Surrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
     """The deviation from additivity around the intact input that the surrogate predicts for each set."""
-    wanted = {part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)}
+    wanted = {
+        part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)
+    }
     masks = ablations(surrogate.n, [(), *sorted(wanted)])
     found = measure(masks, surrogate.predict(masks), sorted(wanted, key=lambda part: (len(part), part)))
     return [found.get(members) for members in sets]

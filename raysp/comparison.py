@@ -65,4 +65,5 @@ def _rank_correlation(one: Result, other: Result) -> float | None:
     columns = [[effect[component] for component in shared] for effect in effects]
     if len(shared) < 2 or any(len(set(column)) < 2 for column in columns):
         return None
-    return float(spearmanr(*columns).statistic)
+    agreement: Any = spearmanr(columns[0], columns[1])
+    return float(agreement.statistic)

@@ -29,17 +29,17 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lens: Annotated[AnyLens, Field(discriminator="kind")]
-    explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = Field(default_factory=ProxySPEX)
-    validation: Validation = Field(default_factory=Validation)
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
-    name: str | None = Field(None, description="A name to find the run by.")
-    examples: str | None = Field(None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")
-    limit: int | None = Field(None, ge=1, description="At most this many of the examples.")
-    repeat_on: tuple[str, ...] = Field((), description="Ask again on model:NAME or prompt:TEXT, and compare. May be repeated.")
-    store: str | None = Field(None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
-    local: bool = Field(False, description="Run in this process, without Ray.")
-    evaluators: int | None = Field(None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
-    threads: int | None = Field(None, ge=1, description="Threads of each evaluator on a CPU; without a number, the node's cores.")
+    explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = ProxySPEX()
+    validation: Validation = Validation()
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    name: str | None = Field(default=None, description="A name to find the run by.")
+    examples: str | None = Field(default=None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many of the examples.")
+    repeat_on: tuple[str, ...] = Field(default=(), description="Ask again on model:NAME or prompt:TEXT, and compare. May be repeated.")
+    store: str | None = Field(default=None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
+    local: bool = Field(default=False, description="Run in this process, without Ray.")
+    evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
+    threads: int | None = Field(default=None, ge=1, description="Threads of each evaluator on a CPU; without a number, the node's cores.")
 
 
 def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def live_bar(quiet: bool) -> Iterator[Callable[[str, RunProgress], None]]:
+def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
     """A bar on stderr that follows a run; says nothing when quiet."""
     if quiet:
         yield lambda _label, _progress: None
@@ -75,8 +75,7 @@ def print_result(result: Result) -> None:
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
     for reason in row["reasons"] or ():
         out.print(f"  · {escape(reason)}")
-    labels = [str(label) for label in result.components["label"].to_pylist()]
-    _print_singles(result.singles, labels)
+    _print_singles(result.singles, [str(label) for label in result.components["label"].to_pylist()])
     _print_interactions(result.interactions)
     _print_costs(result.costs)
 
@@ -86,8 +85,8 @@ def _question(row: dict[str, Any]) -> str:
     return f"{described} · n = {row['n']}"
 
 
-def _print_singles(singles: pa.Table, labels: Sequence[str]) -> None:
-    rows = sorted(singles.to_pylist(), key=lambda row: -abs(row["value"]))[:SHOWN]
+def _print_singles(singles: pa.Table, labels: list[str]) -> None:
+    rows: list[dict[str, Any]] = sorted(singles.to_pylist(), key=_strength)[:SHOWN]
     table = Table("component", "effect", "measured by", title="Alone (strongest first)", title_justify="left", box=None)
     for row in rows:
         table.add_row(escape(labels[row["component"]]), _number(row["value"]), row["method"])
@@ -123,6 +122,10 @@ def _print_costs(costs: pa.Table) -> None:
     out.print("[dim]" + " · ".join(told) + "[/]")
 
 
+def _strength(row: dict[str, Any]) -> float:
+    return -abs(row["value"])
+
+
 def _field(row: dict[str, Any], name: str) -> str:
     return str(row.get(name, row.get(f"{name}_name", "value")))
 
@@ -145,9 +148,15 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def print_set(summary: dict[str, Any]) -> None:
-    """A set of examples in a few lines."""
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
-    kinds = ", ".join(f"{count} {kind}" for kind, count in summary["kinds_among_top"].items()) or "none"
-    out.print(f"\n[bold]{summary['runs']} examples[/]: {verdicts}")
-    out.print(f"median R² {_number(summary['median_r2'])}, singles only {_number(summary['median_r2_singles'])}; strongest interactions: {kinds}")
+def print_together(told: dict[str, Any]) -> None:
+    """What several runs say together: comparisons with repeats, or the summary of a set of examples."""
+    from raysp.comparison import comparison_text
+
+    for comparison in told.get("comparisons", ()):
+        out.print(comparison_text(comparison))
+    if "set" in told:
+        summary = told["set"]
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary["kinds_among_top"].items()) or "none"
+        out.print(f"\n[bold]{summary['runs']} examples[/]: {verdicts}")
+        out.print(f"median R² {_number(summary['median_r2'])}, singles only {_number(summary['median_r2_singles'])}; strongest interactions: {kinds}")

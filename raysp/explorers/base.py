@@ -59,9 +59,9 @@ class Explorer(BaseModel, ABC):
     #: P(keep) of the masks on which this explorer's surrogate ought to be right, and is scored.
     keep_probability: ClassVar[float] = 0.5
 
-    budget: int | None = Field(None, ge=1, description="Evaluations this run may buy (validation is extra and stated).")
-    n: int | None = Field(None, ge=1, exclude=True, description="Number of components, when used without a game.")
-    random_state: int = Field(0, ge=0, exclude=True, description="Seed of everything random.")
+    budget: int | None = Field(default=None, ge=1, description="Evaluations this run may buy (validation is extra and stated).")
+    n: int | None = Field(default=None, ge=1, exclude=True, description="Number of components, when used without a game.")
+    random_state: int = Field(default=0, ge=0, exclude=True, description="Seed of everything random.")
 
     _masks: list[Masks] = PrivateAttr(default_factory=list)
     _values: list[Values] = PrivateAttr(default_factory=list)

@@ -26,7 +26,7 @@ class Exhaustive(Explorer):
     """Measures all 2^n masks, for at most 16 components; every index is then exact."""
 
     kind: Literal["exhaustive"] = "exhaustive"
-    index: IndexName = Field("bii", description="The index in which interactions are reported.")
+    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
     def least_budget(self, n: int) -> int:
         """All 2^n masks; UserError when n is too large."""

@@ -17,7 +17,7 @@ from raysp.explorers.base import r_squared
 from raysp.explorers.proxies import Proxy
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import Z95, FourierSurrogate
-from raysp.spectral.regression import Path, extensions, lasso_path, penalties, stack_weights
+from raysp.spectral.regression import Path, correlations, extensions, lasso_path, penalties, stack_weights
 from raysp.spectral.sets import Floats, Sets, singletons, union
 
 #: Folds of the cross-validation; fewer where evaluations are many, as each fold then leaves enough.
@@ -149,8 +149,7 @@ def _fit_stages(sample: _Sample, parts: Sequence[Rows], singles: _Stage, proxy: 
     points = [stage.point for stage in steps[: last + 1]]
     fitted |= dict(zip(names, _grow(sample, fitted["proxy"], points), strict=False))
     surrogate = FourierSurrogate.combined([fitted[name] for name in weights], list(weights.values()))
-    penalty = sum(weights.get(name, 0.0) * float(sample.grid[stage.point]) for name, stage in zip(names, steps, strict=True))
-    return Fit(_with_error(surrogate, values, r2, penalty), r2, r_squared(values, singles.choose(values)), weights)
+    return Fit(_with_error(surrogate, sample, r2), r2, r_squared(values, singles.choose(values)), weights)
 
 
 def _grow(sample: _Sample, proposal: FourierSurrogate, points: Sequence[int]) -> list[FourierSurrogate]:
@@ -158,7 +157,7 @@ def _grow(sample: _Sample, proposal: FourierSurrogate, points: Sequence[int]) ->
     fits: list[FourierSurrogate] = []
     sets = _first_sets(proposal, sample.max_order)
     for step, point in enumerate(points):
-        path = lasso_path(sets, sample.masks, sample.values, sample.grid)
+        path = lasso_path(sets, sample.masks, sample.values, sample.grid[: point + 1])
         fits.append(path.at(point))
         if step + 1 < len(points):
             sets = _grown_sets(sample, path, point)
@@ -173,7 +172,7 @@ def _grow_held_out(sample: _Sample, proposal: FourierSurrogate, exam: tuple[Mask
     predictions: list[Floats] = []
     sets = _first_sets(proposal, sample.max_order)
     for step in range(STEPS + 1):
-        path = lasso_path(sets, sample.masks, sample.values, sample.grid)
+        path = lasso_path(sets, sample.masks, sample.values, sample.grid, exam)
         predictions.append(path.predict(exam[0]))
         if step < STEPS:
             sets = _grown_sets(sample, path, int(np.argmin(np.mean((predictions[-1] - exam[1][:, None]) ** 2, axis=0))))
@@ -223,13 +222,19 @@ def _settle(sample: _Sample, singles: _Stage) -> FourierSurrogate:
     r2 = r_squared(sample.values, singles.choose(sample.values))
     path = lasso_path(singletons(sample.n), sample.masks, sample.values, sample.grid[: singles.point + 1])
     surrogate = FourierSurrogate(path.sets, path.coefficients[:, singles.point])
-    return _with_error(surrogate, sample.values, r2, float(sample.grid[singles.point]))
+    return _with_error(surrogate, sample, r2)
 
 
-def _with_error(surrogate: FourierSurrogate, values: Values, r2: float, penalty: float) -> FourierSurrogate:
-    """With standard errors: on uniform masks a coefficient has variance (what is unexplained) / m, and the penalty may shrink it by its size."""
-    unexplained = float(np.var(values)) * max(1.0 - r2, 0.0)
-    return surrogate.with_error(np.full(len(surrogate), np.sqrt(unexplained / len(values) + (penalty / Z95) ** 2)))
+def _with_error(surrogate: FourierSurrogate, sample: _Sample, r2: float) -> FourierSurrogate:
+    """With standard errors.
+
+    On uniform masks a coefficient has variance (what is unexplained out of fold) / m. To this is added the shrinkage that is still in it, as
+    the correlation of the residual with its parity shows (the one-step correction of a debiased LASSO).
+    """
+    values, count = sample.values, len(sample.values)
+    noise = np.sqrt(float(np.var(values)) * max(1.0 - r2, 0.0) / count)
+    shrunk = np.abs(correlations(surrogate.sets, sample.masks, values - surrogate.predict(sample.masks)))
+    return surrogate.with_error(noise + shrunk / Z95)
 
 
 def constant(n: int, values: Values) -> FourierSurrogate:

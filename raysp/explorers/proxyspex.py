@@ -34,9 +34,9 @@ class ProxySPEX(Explorer):
     """
 
     kind: Literal["proxyspex"] = "proxyspex"
-    max_order: int = Field(4, ge=1, le=10, description="Largest order of the terms of the surrogate.")
-    proxy: Literal["trees"] = Field("trees", description="The proxy model: boosted trees.")
-    index: IndexName = Field("bii", description="The index in which interactions are reported.")
+    max_order: int = Field(default=4, ge=1, le=10, description="Largest order of the terms of the surrogate.")
+    proxy: Literal["trees"] = Field(default="trees", description="The proxy model: boosted trees.")
+    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
     def least_budget(self, n: int) -> int:
         """As many as singles would need, at least 16; all masks when that is less."""

@@ -25,30 +25,30 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
-    dtype: Dtype = Field("auto", description="auto: bfloat16 where the device computes in it, float32 otherwise.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    allow_pickle: bool = Field(False, description="Load pickled weights (they can run code).")
-    allow_remote_code: bool = Field(False, description="Run the model repository's own code.")
+    model: str = Field(default="smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
+    dtype: Dtype = Field(default="auto", description="auto: bfloat16 where the device computes in it, float32 otherwise.")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
+    allow_pickle: bool = Field(default=False, description="Load pickled weights (they can run code).")
+    allow_remote_code: bool = Field(default=False, description="Run the model repository's own code.")
 
 
 class FeatureLens(ModelOptions):
     """Parts of a prompt: which of them, alone and together, made the model prefer its answer."""
 
     kind: Literal["feature"] = "feature"
-    prompt: str = Field("", description="The text whose parts are ablated.")
-    template: str = Field("{prompt}", description="Fixed text around it; {prompt} and {question} are filled in. Never ablated.")
-    question: str | None = Field(None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own.")
-    chat: bool = Field(False, description="Put the whole into the model's chat template as a user's message.")
-    target: str | None = Field(None, description="The answer the value is about; without one, the model's own greedy answer.")
-    foil: str | None = Field(None, description="The answer it is compared with.")
-    max_new_tokens: int = Field(8, ge=1, le=256, description="Length of the greedy answer when no target is given.")
-    unit: Unit = Field("word", description="What a component is.")
-    delimiter: str | None = Field(None, description="Separator of the components (unit delimiter).")
-    spans: str | None = Field(None, description="JSON list of [start, stop] character spans, or a file of one (unit spans).")
-    ablation: FeatureAblation = Field("remove", description="How a component is left out.")
-    replacement: str | None = Field(None, description="Text put in place of a component (ablation replace).")
-    value: FeatureValue | None = Field(None, description="The scalar; without one, what fits the target and the foil.")
+    prompt: str = Field(default="", description="The text whose parts are ablated.")
+    template: str = Field(default="{prompt}", description="Fixed text around it; {prompt} and {question} are filled in. Never ablated.")
+    question: str | None = Field(default=None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own.")
+    chat: bool = Field(default=False, description="Put the whole into the model's chat template as a user's message.")
+    target: str | None = Field(default=None, description="The answer the value is about; without one, the model's own greedy answer.")
+    foil: str | None = Field(default=None, description="The answer it is compared with.")
+    max_new_tokens: int = Field(default=8, ge=1, le=256, description="Length of the greedy answer when no target is given.")
+    unit: Unit = Field(default="word", description="What a component is.")
+    delimiter: str | None = Field(default=None, description="Separator of the components (unit delimiter).")
+    spans: str | None = Field(default=None, description="JSON list of [start, stop] character spans, or a file of one (unit spans).")
+    ablation: FeatureAblation = Field(default="remove", description="How a component is left out.")
+    replacement: str | None = Field(default=None, description="Text put in place of a component (ablation replace).")
+    value: FeatureValue | None = Field(default=None, description="The scalar; without one, what fits the target and the foil.")
 
     def build(self) -> Game:
         """The game, its model loaded in this process. UserError for anything the prompt, the model or the target cannot do."""
@@ -68,9 +68,9 @@ class FunctionLens(BaseModel):
     kind: Literal["function"] = "function"
     function: Annotated[Callable[..., Any], Field(exclude=True)]
     n: int = Field(ge=1, description="Number of components.")
-    labels: tuple[str, ...] | None = Field(None, description="A label for each component.")
-    name: str | None = Field(None, description="Name under which evaluations are shared between runs.")
-    batch_masks: int = Field(4096, ge=1, description="Masks in one call of the function.")
+    labels: tuple[str, ...] | None = Field(default=None, description="A label for each component.")
+    name: str | None = Field(default=None, description="Name under which evaluations are shared between runs.")
+    batch_masks: int = Field(default=4096, ge=1, description="Masks in one call of the function.")
     anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False, exclude=True)
 
     def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:

@@ -137,16 +137,23 @@ class ResidentModel:
 
     def answer(self, symbols: Integers, limit: int) -> list[int]:
         """The greedy continuation of a causal model, at most `limit` tokens, without the end-of-sequence token."""
-        ends = _end_tokens(self.loaded)
+        ends, model = _end_tokens(self.loaded), self.loaded.model
+        options: dict[str, Any] = {"use_cache": self.packed is not None}
+        if self.reference.keeps_logits:
+            options["logits_to_keep"] = 1
         answer: list[int] = []
-        last = {"logits_to_keep": 1} if self.reference.keeps_logits else {}
+        ids = torch.from_numpy(symbols).to(self.loaded.device)[None]
         with self.lock, torch.inference_mode():
             while len(answer) < limit:
-                ids = torch.from_numpy(np.concatenate([symbols, np.array(answer, np.int64)])).to(self.loaded.device)
-                token = int(self.loaded.model(input_ids=ids[None], use_cache=False, **last).logits[0, -1].argmax())
-                if token in ends:
+                output = model(input_ids=ids, **options)
+                token = output.logits[:, -1:].argmax(-1)
+                if int(token) in ends:
                     break
-                answer.append(token)
+                answer.append(int(token))
+                # Where the model keeps keys and values, only what is new is read.
+                past = getattr(output, "past_key_values", None) if options["use_cache"] else None
+                options["past_key_values"] = past
+                ids = torch.cat([ids, token], dim=1) if past is None else token
         return answer
 
     def class_logits(self, symbols: Integers) -> Floats:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from raysp.report.layout import shortened
-from raysp.report.words import number
+from raysp.report.words import number, shortened
 
 Figure = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -96,7 +95,7 @@ def _scatter(traces: list[Figure], x: str, y: str) -> Figure:
 def _layout(height: int) -> Figure:
     return {
         "height": height, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "inherit", "size": 13, "color": "--muted"}, "showlegend": True, "hovermode": "closest", "dragmode": False,
+        "font": {"size": 13, "color": "--muted"}, "showlegend": True, "hovermode": "closest", "dragmode": False,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"color": "--muted"}},
         "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--line", "font": {"color": "--ink"}},
     }  # fmt: skip

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from raysp.game import Component
-from raysp.report.words import number
+from raysp.report.words import number, shortened
 
 LONG = 28
 """Characters of a typical label from which components are listed one a line."""
@@ -91,8 +91,3 @@ def _in_order(components: Sequence[Component], length: int) -> bool:
             return False
         at = component.stop
     return True
-
-
-def shortened(text: str, limit: int) -> str:
-    """Text cut to a length, with an ellipsis where it was."""
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from raysp.store import Store
 
-TABLE_ROWS = 30
+TABLE_ROWS = 12
+"""Interactions in the table at first; the others that can be drawn unfold."""
 VERDICTS = ("reliable", "use with care", "do not trust")
 
 
@@ -31,6 +32,8 @@ def write_report(store: Store, run_id: str, out_path: str | Path) -> Path:
     run = store.run_row(run_id)
     tables = {name: store.run_table(name, run_id).to_pylist() for name in ("singles", "interactions", "validations", "heldout", "costs")}
     components = store.components(run["game_id"])
+    for row in tables["interactions"]:
+        row["members"] = [components[i].label for i in row["components"]]
     return _write("run.html.j2", out_path, _run_page(run, tables, layout.lay_out(components, tables["singles"], run["game"]["source"])))
 
 
@@ -98,7 +101,7 @@ def _environment() -> Environment:
         loader=PackageLoader("raysp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["words"] = words
-    environment.filters["shortened"] = layout.shortened
+    environment.filters["shortened"] = words.shortened
     return environment
 
 

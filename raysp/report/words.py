@@ -93,6 +93,18 @@ def quoted(text: object) -> str:
     return f"“{str(text).strip() or text}”"
 
 
+def strongest_set(row: Mapping[str, Any]) -> str:
+    """A sentence about the strongest interaction."""
+    kind = f" is a {row['kind']}: {KINDS[row['kind']]}" if row["kind"] in KINDS and row["kind"] != "additive" else " matters most"
+    size = f"{number(row['exact'])}, measured exactly" if row["verified"] else f"{number(row['value'])}, not measured exactly"
+    return f"Together, {quoted(shortened(row['labels'], 160))}{kind} ({size})."
+
+
+def shortened(text: str, limit: int) -> str:
+    """Text cut to a length, with an ellipsis where it was."""
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+
+
 def help_of_interactions(run: Mapping[str, Any]) -> str | None:
     """A sentence when single effects predict as well as interactions do."""
     r2, singles = run.get("r2"), run.get("r2_singles")

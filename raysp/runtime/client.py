@@ -1,20 +1,25 @@
 """The side of a run that a person's process holds: submit to the scheduler, watch, fetch the answer."""
 
 import contextlib
+import inspect
+import sysconfig
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
 from raysp.campaign import Progress
 from raysp.engine import Watch
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.lenses.specs import FunctionLens
 from raysp.result import Result
 from raysp.runtime.cluster import connected
 from raysp.runtime.scheduler import scheduler
-from raysp.spec import RunSpec
+from raysp.spec import AnyLens, RunSpec
 
 WATCH_SECONDS = 0.25
 # A scheduler that died is started again and the run goes on from the store; one that keeps dying has another reason.
@@ -46,6 +51,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
         raise AssertionError("unreachable")
 
     def _attend(self, spec: RunSpec, run_id: str, set_name: str | None, watch: Watch | None) -> Result:
+        _ship_whole(spec.lens)
         ray.get(self._scheduler.submit.remote(spec, run_id, set_name))
         try:
             while not ray.get(self._scheduler.finished.remote(run_id, WATCH_SECONDS)):
@@ -63,6 +69,17 @@ class RayEngine(AbstractContextManager["RayEngine"]):
             with contextlib.suppress(RayActorError):
                 ray.get(self._scheduler.close.remote())
         self._stack.close()
+
+
+def _ship_whole(lens: AnyLens) -> None:
+    """Send a function with its code when workers could not import it: one from a script or module of the person's own."""
+    module = inspect.getmodule(lens.function) if isinstance(lens, FunctionLens) else None
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ == "__main__":
+        return
+    installed = {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    if not any(Path(file).is_relative_to(folder) for folder in installed):
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _unwrapped(call: Any) -> Any:

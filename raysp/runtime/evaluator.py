@@ -5,6 +5,7 @@ needs it, so a failed load is an ordinary failed call, and a restarted actor loa
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import ray
@@ -58,4 +59,5 @@ class Evaluator:
         return self._games[key]
 
 
-evaluator_actor = ray.remote(max_restarts=-1, max_task_retries=0, max_pending_calls=MAX_PENDING_CALLS)(Evaluator)
+evaluator_actor: Any = ray.remote(Evaluator)
+OPTIONS = {"max_restarts": -1, "max_task_retries": 0, "max_pending_calls": MAX_PENDING_CALLS}

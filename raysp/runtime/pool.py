@@ -17,7 +17,7 @@ from raysp.errors import EvaluationError, UserError
 from raysp.game import GameInfo, Masks, Measurement, pack
 from raysp.lenses.specs import FunctionLens
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.evaluator import evaluator_actor
+from raysp.runtime.evaluator import OPTIONS, evaluator_actor
 from raysp.spec import AnyLens, RunSpec
 
 DEPTH = 2
@@ -68,7 +68,7 @@ class Pool:
 
     def _start(self, name: str) -> Member:
         options = evaluator_actor.options(
-            name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", scheduling_strategy="SPREAD", **dict(self.shape.resources)
+            name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", scheduling_strategy="SPREAD", **OPTIONS, **dict(self.shape.resources)
         )
         actor = options.remote(name, self.shape.threads)
         return Member(name, actor, actor.ping.remote())

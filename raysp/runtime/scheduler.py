@@ -5,13 +5,13 @@ losing the scheduler loses no evaluation, and a run submitted again under its ow
 """
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raysp
 from raysp.campaign import Campaign, Progress
@@ -147,7 +147,7 @@ class Scheduler:
             return self._pool
 
 
-scheduler_actor = ray.remote(num_cpus=0, max_concurrency=MAX_CONCURRENCY, max_restarts=0)(Scheduler)
+scheduler_actor: Any = ray.remote(Scheduler)
 
 
 def scheduler() -> Any:
@@ -155,10 +155,12 @@ def scheduler() -> Any:
 
     UserError when it runs another version of raysp.
     """
-    options: Mapping[str, Any] = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
-    node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = scheduler_actor.options(**options, scheduling_strategy=node).remote()
-    running = ray.get(actor.version.remote())
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = scheduler_actor.options(
+        name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=here
+    )
+    actor = options.remote()
+    running: str = ray.get(actor.version.remote())
     if running != raysp.__version__:
         raise UserError("raysp", running, f"runs on this cluster, and {raysp.__version__} here", "install the same version, or end the actor raysp:scheduler")
     return actor

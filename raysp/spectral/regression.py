@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.game import Masks, Values
-from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.sets import Block, Floats, Sets, characters, merge, positions
+from raysp.spectral.fourier import CHUNK, FourierSurrogate
+from raysp.spectral.sets import Block, Floats, Sets, characters, merge, parities, positions
 
 #: Points of a LASSO path, and the ratio of its smallest penalty to the one that leaves nothing.
 PATH_POINTS = 30
 PATH_RATIO = 1e-3
 #: Coordinate-descent sweeps at most for a point of a path; the next point starts where it stopped.
-PATH_SWEEPS = 300
+PATH_SWEEPS = 100
 PATH_TOLERANCE = 1e-3
+#: Points fitted between two looks at the exam, and the rise of the error there that ends a path.
+PATH_STRIDE, PATH_TURN = 5, 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +49,55 @@ def penalties(values: Values) -> Floats:
     return float(np.std(values)) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
-def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats) -> Path:
-    """LASSO on the parities of `sets` (which must hold the empty set) at every penalty of a falling grid."""
-    from sklearn import linear_model
+def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tuple[Masks, Values] | None = None) -> Path:
+    """LASSO on the parities of `sets` (which must hold the empty set) at every penalty of a falling grid.
 
+    With an exam (held-out masks and values) the path ends where its error there has clearly turned up; the points beyond repeat the last:
+    they would be the slowest to fit, and nobody would choose them.
+    """
     design = characters(sets, masks)[:, 1:]
     centre, mean = design.mean(axis=0), float(values.mean())
     design -= centre
     found = np.zeros((len(sets), len(grid)))
-    if design.shape[1]:
-        gram = design.T @ design
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
-            fit: Any = linear_model.lasso_path
-            _, path, _ = fit(design, values - mean, alphas=grid, precompute=gram, Xy=design.T @ (values - mean), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
-        found[1:] = path
-    found[0] = mean - centre @ found[1:]
+    found[0] = mean
+    if not design.shape[1]:
+        return Path(sets, found)
+    gram, target = design.T @ design, design.T @ (values - mean)
+    held = None if exam is None else (characters(sets, exam[0])[:, 1:] - centre, exam[1] - mean)
+    best, start = np.inf, np.zeros(design.shape[1])
+    for first in range(0, len(grid), PATH_STRIDE):
+        part = slice(first, first + PATH_STRIDE)
+        fitted = _descend(design, values - mean, gram, target, grid[part], start)
+        found[1:, part], start = fitted, fitted[:, -1]
+        if held is not None:
+            error = float(np.min(np.mean((held[0] @ fitted - held[1][:, None]) ** 2, axis=0)))
+            if error > best * PATH_TURN:
+                found[1:, part.stop :] = start[:, None]
+                break
+            best = min(best, error)
+    found[0] -= centre @ found[1:]
     return Path(sets, found)
+
+
+def _descend(design: Floats, values: Values, gram: Floats, target: Floats, grid: Floats, start: Floats) -> Floats:
+    """Coordinate descent from `start` down a piece of the grid: coefficients float64 `(terms, points)`."""
+    from sklearn import linear_model
+
+    fit: Any = linear_model.lasso_path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
+        _, path, _ = fit(design, values, alphas=grid, precompute=gram, Xy=target, coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
+    return np.asarray(path, dtype=np.float64)
+
+
+def correlations(sets: Sets, masks: Masks, residual: Values) -> Floats:
+    """The mean of residual · χ_S over the masks for every set, float64 `(len(sets),)`."""
+    result = np.zeros(len(sets))
+    step = max(CHUNK // max(len(masks), 1), 1)
+    for start in range(0, len(sets), step):
+        rows = np.arange(start, min(start + step, len(sets)))
+        result[rows] = residual.mean() - 2.0 * (parities(sets.take(rows), masks) @ residual) / len(masks)
+    return result
 
 
 def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int) -> Sets:

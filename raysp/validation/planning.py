@@ -27,10 +27,10 @@ class Validation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    heldout: int = Field(200, ge=0, description="Fresh random masks on which the surrogate is scored.")
-    top: int = Field(10, ge=0, description="Strongest interactions measured by exact ablation.")
-    random: int = Field(10, ge=0, description="Other reported interactions, drawn at random, measured by exact ablation.")
-    low_pairs: int = Field(20, ge=0, description="Random pairs of low-impact components measured exactly: what a screening would have missed.")
+    heldout: int = Field(default=200, ge=0, description="Fresh random masks on which the surrogate is scored.")
+    top: int = Field(default=10, ge=0, description="Strongest interactions measured by exact ablation.")
+    random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, measured by exact ablation.")
+    low_pairs: int = Field(default=20, ge=0, description="Random pairs of low-impact components measured exactly: what a screening would have missed.")
 
     def planned(self, n: int, max_order: int = 2) -> int:
         """The most evaluations that a plan for n components asks for (most sub-ablations are shared, or known to the store)."""

@@ -36,7 +36,7 @@ MISTAKES = {
     "no replacement": ({"ablation": "replace"}, "replacement", "is needed"),
     "an unused replacement": ({"replacement": "x"}, "replacement", "the ablation is remove"),
     "a prompt longer than the context": ({"prompt": "word " * 300}, "prompt", "the model reads 256"),
-    "a target longer than the context": ({"target": " no" * 250, "foil": None}, "prompt", "the model reads 256"),
+    "a target longer than the context": ({"target": " no" * 260, "foil": None}, "prompt", "the model reads 256"),
     "a class that is not there": ({"model": "bert-classifier", "target": "great", "foil": None}, "target", "use one of bad, fine, good"),
     "equal classes": ({"model": "bert-classifier", "target": "good", "foil": "2"}, "foil", "equal to the target"),
     "a text value of a classifier": ({"model": "bert-classifier", "target": "good", "value": "logprob_mean"}, "value", "causal language models"),

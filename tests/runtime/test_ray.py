@@ -21,7 +21,7 @@ def cluster():
     """Two nodes of one core each, joined by this process as a driver."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     nodes.add_node(num_cpus=1)
-    ray.cloudpickle.register_pickle_by_value(answered_games)
+    ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
     ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
     nodes.wait_for_nodes()
     yield nodes
@@ -69,7 +69,7 @@ def test_actors_read_well_on_the_dashboard(tmp_path):
 
 
 def slow(masks):
-    time.sleep(0.05)
+    time.sleep(0.3)
     return planted(masks)
 
 

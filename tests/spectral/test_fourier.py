@@ -10,7 +10,7 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import INDICES, convert, removed_weight, sum_over_supersets
 from raysp.spectral.sets import Sets, from_tuples, positions
 from raysp.spectral.walsh import all_masks, walsh_hadamard
-from known_games import planted
+from spectral.known_games import planted
 
 
 @st.composite

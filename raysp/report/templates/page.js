@@ -109,11 +109,11 @@ function listen() {
   if (slider) slider.addEventListener("input", drawArcs);
 }
 
-// Figures name their colours as CSS variables.
-function coloured(value, style) {
-  if (typeof value === "string") return value.startsWith("--") ? style.getPropertyValue(value).trim() : value === "inherit" ? style.fontFamily : value;
-  if (Array.isArray(value)) return value.map((item) => coloured(item, style));
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+// Figures name their colours as CSS variables; any other text is a person's and stays as it is.
+function coloured(value, style, key = "") {
+  if (typeof value === "string") return /color$/.test(key) && value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
+  if (Array.isArray(value)) return value.map((item) => coloured(item, style, key));
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, style, name)]));
   return value;
 }
 

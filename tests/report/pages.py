@@ -1,0 +1,168 @@
+"""Stores with plausible runs in them: six words, forty words, twenty sentences, a function."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.game import Component, GameInfo, fingerprint
+
+SHORT = "Her acting never fails to impress"
+REVIEW = (
+    "I went in expecting very little, and although the first half hour drags and the jokes are not exactly new, "
+    "her acting never fails to impress and the ending is far from the dull, predictable mess that I had feared it would be."
+)
+LETTER = [
+    "Dear Ms Okafor, thank you for your patience while we looked into the delayed delivery of your order.",
+    "Your parcel left our warehouse in Rotterdam on Monday evening.",
+    "The carrier first took it to a sorting centre near Antwerp.",
+    "From there it should have gone straight to Lille.",
+    "Owing to a strike at the border, all lorries were turned back that night.",
+    "The parcel was then held for two days without being scanned.",
+    "On Thursday our own courier collected it.",
+    "He drove it south through the Ardennes rather than along the coast.",
+    "The weather was poor, and snow closed two of the mountain roads.",
+    "He reached Reims after midnight.",
+    "At that point the tracking number was changed by mistake.",
+    "For this reason the website showed your parcel as lost.",
+    "It never was.",
+    "A colleague in our Reims office recognised the label.",
+    "She put the parcel on the first train of the morning.",
+    "It arrived in Lyon shortly before noon and is waiting for you at the counter of our shop there.",
+    "Please bring a document with your photograph.",
+    "We have refunded the cost of the delivery.",
+    "We have also added a small voucher to your account, which is valid for a year.",
+    "With kind regards, and our apologies once more for all the trouble.",
+]
+HOSTILE = ["<b>bold</b>", "</script><script>alert(1)</script>", "{{", "7*7", "}}", "'\"&amp;", "--ink", "×", "\u2028", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢"]
+PHASES = {"explore": 800, "validate": 160}
+
+
+def words_of(text):
+    parts, at = [], 0
+    for word in text.split():
+        start = text.index(word, at)
+        at = start + len(word)
+        parts.append((word, start, at))
+    return parts
+
+
+def info(parts, source, *, unit="word", lens="feature", target=" positive", foil=" negative", **more):
+    description = {"lens": lens, "unit": unit, "dtype": "float32", "ablation": "remove", "value": "logit_diff", "target": target, "foil": foil, **more}
+    if source is not None:
+        description["input"] = f"Review: {source}\nSentiment:"
+    components = tuple(Component(i, label, unit, start, stop, 1 + len(label) // 5) for i, (label, start, stop) in enumerate(parts))
+    description["components"] = [component.label for component in components]
+    notes = ("model smollm2-135m-instruct in float32 on cpu with 2 threads, packed scoring",)
+    return GameInfo(fingerprint(description), components, description, notes, source=source)
+
+
+def spec(source):
+    lens = {"kind": "feature", "model": "smollm2-135m-instruct", "prompt": source, "template": "Review: {prompt}\nSentiment:"}
+    return json.dumps({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 800, "max_order": 4}, "seed": 0})
+
+
+def answer(n, sets, rng, *, r2, r2_singles):
+    singles = rng.normal(0, 0.35, n) * (rng.random(n) < 0.6)
+    strong = rng.permutation(n)[: max(2, n // 8)]
+    singles[strong] += rng.choice([-1.4, 1.9], len(strong))
+    values = np.sort(np.abs(rng.normal(0.2, 0.7, len(sets))))[::-1] * rng.choice([-1, 1], len(sets))
+    verified = [i < 5 or i % 3 == 0 for i in range(len(sets))]
+    exact = values * rng.normal(1, 0.12, len(sets))
+    kinds = ["synergy" if value > 0 else "redundancy" for value in values]
+    interactions = pa.table({
+        "components": pa.array(sets, pa.list_(pa.int32())), "order": pa.array([len(s) for s in sets], pa.int32()), "index": ["fbii"] * len(sets),
+        "value": values, "lo": values - 0.11, "hi": values + 0.11, "significant": np.abs(values) > 0.11, "kind": kinds, "estimate": values * 0.97,
+        "exact": pa.array([x if v else None for x, v in zip(exact, verified, strict=True)], pa.float64()), "verified": verified,
+    })  # fmt: skip
+    checked = [i for i, v in enumerate(verified) if v]
+    pairs = [sorted(rng.choice(n, 2, replace=False).tolist()) for _ in range(8)]
+    low = rng.normal(0, 0.04, 8)
+    measured = np.concatenate([exact[checked], low])
+    validations = pa.table({
+        "components": pa.array([sets[i] for i in checked] + pairs, pa.list_(pa.int32())), "role": ["top"] * len(checked) + ["low_impact"] * 8,
+        "estimate": np.concatenate([values[checked] * 0.97, low * 0]), "exact": measured,
+        "kind": [kinds[i] for i in checked] + ["additive"] * 8,
+    })  # fmt: skip
+    truth = rng.normal(1.2, 1.1, 200)
+    heldout = pa.table({
+        "exact": truth, "predicted": truth + rng.normal(0, 1.1 * np.sqrt(max(1 - r2, 0)), 200),
+        "predicted_singles": truth + rng.normal(0, 1.1 * np.sqrt(max(1 - r2_singles, 0)), 200),
+    })  # fmt: skip
+    table = pa.table({"component": pa.array(range(n), pa.int32()), "value": singles, "lo": singles, "hi": singles, "method": ["removed"] * n})
+    return {"singles": table, "interactions": interactions, "validations": validations, "heldout": heldout}
+
+
+def some_sets(n, rng, count):
+    found = {tuple(sorted(rng.choice(n, size, replace=False).tolist())) for size in (2, 2, 2, 3, 2, 4 if n > 6 else 2) * count}
+    return [list(each) for each in list(found)[:count]]
+
+
+METRICS = {
+    "low_pairs": 20.0, "low_pairs_total": 253.0, "low_largest": 0.0712, "low_missed": 0.0712, "low_share": 0.139, "weakest_top": 0.21, "bar": 0.24,
+    "checked": 18.0, "error": 0.06, "gain": 0.21, "gain_lo": 0.17,
+}  # fmt: skip
+
+
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, source=None):
+    rng = np.random.default_rng(seed)
+    store.start_run(run_id, spec(source or game.source), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
+    for phase, count in PHASES.items():
+        masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
+        store.add_evaluations(run_id, phase, masks, rng.normal(size=len(masks)), tokens=61 * len(masks), seconds=len(masks) / 90)
+        store.add_cost(run_id, phase, wall_seconds=len(masks) / 70)
+    gain = r2 - r2_singles
+    reasons = [
+        f"The surrogate predicts well: held-out R² {r2:.2f} (95 % interval {r2 - 0.03:.2f} to {r2 + 0.02:.2f}) on 200 fresh masks; single effects alone {r2_singles:.2f}.",
+        *([] if gain >= 0.01 else [f"Interactions do not help: single effects alone predict as well (gain in R² {gain:+.3f})."]),
+        "The estimates hold: 18 interactions measured exactly: mean error 0.06 (95 % interval 0.04 to 0.08) where the exact values average 0.71; 100% have the right sign.",
+        "Low-impact components hold no strong pair that the answer misses: of 20 random pairs of low-impact components the strongest deviates by 0.0712; with 95 % confidence at most 14% of such pairs deviate by more.",
+    ]
+    summary = {
+        "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": r2, "r2_lo": r2 - 0.03, "r2_hi": r2 + 0.02, "r2_singles": r2_singles,
+        "verdict": verdict, "reasons": reasons, "metrics": METRICS,
+    }  # fmt: skip
+    store.finish_run(run_id, "done", summary, **answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles))
+    return run_id
+
+
+def six_words(store):
+    sets = [[2, 3], [2, 3, 5], [1, 5], [0, 1], [4, 5], [2, 5]]
+    return add_run(store, "six-words", info(words_of(SHORT), SHORT), sets, name="demo", seed=4)
+
+
+def forty_words(store):
+    game = info(words_of(REVIEW), REVIEW)
+    return add_run(store, "forty-words", game, some_sets(game.n, np.random.default_rng(3), 45), seed=1, verdict="use with care")
+
+
+def sentences(store, repeat=1):
+    source = " ".join(LETTER * repeat)
+    parts, at = [], 0
+    for sentence in LETTER * repeat:
+        parts.append((sentence, at, at + len(sentence)))
+        at += len(sentence) + 1
+    game = info(parts, source, unit="sentence", target=" Lyon", foil=" Lille", question="In which city can I collect my parcel?")
+    return add_run(store, "sentences", game, some_sets(game.n, np.random.default_rng(5), 14), seed=2, r2=0.88, r2_singles=0.884)
+
+
+def function(store, n=30):
+    game = info([(f"x{i}", None, None) for i in range(n)], None, unit="argument", lens="function", target=None, foil=None, name="peaks", value=None)
+    return add_run(store, "function", game, some_sets(n, np.random.default_rng(6), 12), seed=3, r2=0.41, r2_singles=0.22, verdict="do not trust", source="")
+
+
+def hostile(store):
+    text = " ".join(HOSTILE)
+    game = info(words_of(text), text, target="</script><img src=x onerror=alert(2)>", foil="<i>{{ 7*7 }}</i>")
+    return add_run(store, "hostile", game, [[0, 1], [1, 2, 5], [6, 7]], name="<u>name</u>")
+
+
+def example_set(store, count=7):
+    ids = []
+    for i in range(count):
+        text = f"{SHORT} in scene number {i}" if i % 2 else f"The plot of part {i} is not bad at all"
+        game = info(words_of(text), text)
+        sets = some_sets(game.n, np.random.default_rng(i), 4)
+        verdict = ("reliable", "reliable", "use with care")[i % 3]
+        ids.append(add_run(store, f"set-{i}", game, sets, seed=i, r2=0.95 - 0.04 * i, r2_singles=0.7 - 0.03 * i, verdict=verdict, set_name="reviews"))
+    return ids
