@@ -13,14 +13,20 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
+from raysp.engine import engine
+from raysp.explorers import Singles
 from raysp.game import Masks, Values
 from raysp.lenses.feature import FeatureGame
 from raysp.lenses.specs import FeatureLens
+from raysp.spec import RunSpec
+from raysp.validation import Validation
 
 PROMPT = (
     "The movie started slowly and the plot was hard to follow at times, but her acting never fails to impress "
@@ -36,6 +42,7 @@ TEMPLATE = "Review: {prompt}\nSentiment:"
 ONE = {"target": " positive", "foil": " negative", "value": "logit_diff"}
 THREE = {"target": " positive, because", "value": "logprob"}
 TOLERANCE = 1e-4
+NO_VALIDATION = Validation(heldout=0, top=0, random=0, low_pairs=0)
 
 
 def build(template: str, answer: dict[str, str]) -> FeatureGame:
@@ -87,9 +94,8 @@ def timed(function: Callable[..., Values], *arguments: Any) -> tuple[Values, flo
     return function(*arguments), time.perf_counter() - began
 
 
-def compare(name: str, peer: Callable[..., Values], template: str, answer: dict[str, str], count: int, peer_count: int) -> dict[str, Any]:
+def compare(name: str, peer: Callable[..., Values], game: FeatureGame, count: int, peer_count: int) -> dict[str, Any]:
     """Seconds a mask of a peer over seconds a mask of ours, on random masks. The peer, whose cost a mask is constant, gets the first few."""
-    game = build(template, answer)
     masks = np.random.default_rng(0).random((count, game.n)) < 0.5
     game.evaluate(np.ones((1, game.n), np.bool_))  # the first request computes what all inputs begin with, once a game
     peer(game, masks[:1])
@@ -109,14 +115,32 @@ def rows(quick: bool) -> Iterator[dict[str, Any]]:
     alone, together = (12, 32) if quick else (48, 192)
     for place, template in (("header", HEADER + TEMPLATE), ("bare", TEMPLATE)):
         suffix = "" if place == "header" else "_bare"
-        yield compare(f"vs_one_by_one{suffix}", one_by_one, template, ONE, count, alone)
-        yield compare(f"vs_one_by_one_3{suffix}", one_by_one, template, THREE, count, alone // 2)
-        yield compare(f"vs_batched{suffix}", batched, template, ONE, count, together)
+        one, three = build(template, ONE), build(template, THREE)
+        yield compare(f"vs_one_by_one{suffix}", one_by_one, one, count, alone)
+        yield compare(f"vs_one_by_one_3{suffix}", one_by_one, three, count, alone // 2)
+        yield compare(f"vs_batched{suffix}", batched, build(template, ONE), count, together)
 
 
-def overhead(_quick: bool) -> Iterator[dict[str, Any]]:
-    """Masks a second through `raysp.run` on Ray with the store, over those of a bare loop: to be filled in with the runtime."""
-    yield from ()
+def overhead(quick: bool) -> Iterator[dict[str, Any]]:
+    """Masks a second of a run's exploration on Ray with the store, over those of a bare loop in this process over the same batches."""
+    lens = FeatureLens(prompt=PROMPT, template=HEADER + TEMPLATE, dtype="float32", **ONE)
+    with TemporaryDirectory() as folder:
+        spec = RunSpec(lens=lens, explorer=Singles(budget=96 if quick else 384), validation=NO_VALIDATION, evaluators=1, store=f"{folder}/bench.duckdb")
+        with engine(spec) as place:
+            place.run(spec.model_copy(update={"seed": 1, "explorer": Singles(budget=40)}), "warm")
+            result = place.run(spec.model_copy(update={"seed": 2}), "timed")
+    bought = result.evaluations.filter(pc.invert(result.evaluations["reused"]))
+    wall = sum(row["wall_seconds"] for row in result.costs.to_pylist() if row["phase"] == "explore")
+    game = build(HEADER + TEMPLATE, ONE)
+    game.evaluate(np.ones((1, game.n), np.bool_))
+    masks = np.array(bought["mask"].to_pylist(), dtype=np.bool_)
+    size = game.info.batch_masks
+    batches = [masks[start : start + size] for start in range(0, len(masks), size)]
+    values, bare = timed(lambda: np.concatenate([game.evaluate(batch) for batch in batches]))
+    difference = float(np.abs(values - bought["value"].to_numpy()).max())
+    if difference > TOLERANCE:
+        raise SystemExit(f"overhead: values differ by {difference:.2g}")
+    yield {"row": "overhead", "ratio": round(bare / wall, 3), "n": game.n, "masks": len(masks), "masks_per_second": round(len(masks) / wall, 1)}
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ class Campaign:
         for note in findings.notes:
             self.store.add_event(self.run_id, "finding", note)
         self.store.add_event(self.run_id, "done", f"{verdict.verdict}, {time.perf_counter() - began:.1f} s")
-        self._report(phase="done")
+        self._report(phase="done", done=0, total=0, left=None)
 
     def _explore(self, explorer: Explorer) -> None:
         round_number = 1

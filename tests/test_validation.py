@@ -53,7 +53,7 @@ def test_and_or_is_found_and_reliable(explorer):
     assert (rows[2, 3]["joint"], rows[2, 3]["parts"]) == pytest.approx((3, 0))
     assert rows[0, 1]["estimate"] == pytest.approx(-2, abs=0.3)
     assert all(row["error"] == pytest.approx(row["estimate"] - row["exact"]) for row in rows.values())
-    assert result.heldout.num_rows == 200
+    assert 150 < result.heldout.num_rows <= 200  # those that the explorer had measured itself are not scored
     assert len(planned.masks) <= Validation().planned(30, 4)
 
 

@@ -21,6 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+# Two threads that wait for one another take minutes on a busy machine for what one does in seconds.
+torch.set_num_threads(1)
+
 CORPUS = [
     "Her acting never fails to impress. The film was long, but the ending was good!",
     "Review: The movie was not bad at all\nSentiment: positive negative",

@@ -1,7 +1,9 @@
 """What the terminal shows: answers in words, tables, a live bar. Everything a program reads goes to stdout as JSON instead."""
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +17,12 @@ from rich.table import Table
 from raysp.campaign import Progress as RunProgress
 from raysp.result import Result
 
-out = Console(highlight=False)
+# A job's log is no terminal and has no width of its own: give it room for the tables.
+LOG_WIDTH = 140
+# And it gets a line now and then instead of a bar.
+LOG_SECONDS = 10.0
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 VERDICT_STYLES = {"reliable": "bold green", "use with care": "bold yellow", "do not trust": "bold red"}
@@ -30,9 +37,12 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
-    """A bar on stderr that follows a run; says nothing when quiet."""
+    """A bar on stderr that follows a run, or lines where stderr is no terminal; says nothing when quiet."""
     if quiet:
         yield lambda _label, _progress: None
+        return
+    if not err.is_terminal:
+        yield _LogLines()
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=err, transient=True) as bar:
@@ -42,6 +52,19 @@ def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
             bar.update(task, description=f"{label}{progress.phase}", completed=progress.done, total=progress.total or None, text=bar_text(progress))
 
         yield watch
+
+
+class _LogLines:
+    """Progress as a line every few seconds and at each new phase."""
+
+    def __init__(self) -> None:
+        self._at, self._phase = 0.0, ""
+
+    def __call__(self, label: str, progress: RunProgress) -> None:
+        phase, now = f"{label}{progress.phase}", time.monotonic()
+        if phase != self._phase or now - self._at > LOG_SECONDS:
+            self._at, self._phase = now, phase
+            sys.stderr.write(f"{phase} {bar_text(progress)}\n".replace(" \n", "\n"))
 
 
 def bar_text(progress: RunProgress) -> str:

@@ -26,12 +26,12 @@ FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
 LEAST_FOR_INTERACTIONS = 30
 #: Terms of the proxy that become candidates, terms kept from a fit as parents, and terms added, in one growth step.
 CANDIDATES, PARENTS, GROWN = 400, 250, 300
-#: Growth steps tried at most.
-STEPS = 3
+#: Growth steps tried at most, and the share by which one must lower the out-of-fold error for another to be tried.
+STEPS, PROGRESS = 8, 0.03
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
-#: Share of the singles' error by which a richer stage must do better to be preferred over it.
-MARGIN = 0.005
+#: Standard errors by which the stack must predict better than singles alone to be preferred to them.
+MARGIN = 2.0
 
 
 #: Stages that weigh less than this in the stack are left out of it.
@@ -132,15 +132,14 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
 def _fit_stages(sample: _Sample, parts: Sequence[Rows], singles: _Stage, proxy: Proxy, seed: int) -> Fit:
     """Every stage cross-validated, weighed, and those that count fitted on everything."""
     values = sample.values
-    proposed, steps = sample.stage(1), [sample.stage() for _ in range(STEPS + 1)]
+    proposed = sample.stage(1)
     proposals: list[FourierSurrogate] = []
     for number, held in enumerate(parts):
         rest, exam = sample.without(held), (sample.masks[held], values[held])
         proposals.append(proxy(rest.masks, rest.values, exam, sample.max_order, seed + number))
         proposed.predictions[held, 0] = proposals[-1].predict(exam[0])
-        for step, predicted in enumerate(_grow_held_out(rest, proposals[-1], exam)):
-            steps[step].predictions[held] = predicted
-    names = ["candidates", *(f"grown {step}" for step in range(1, STEPS + 1))]
+    steps = _growth_stages(sample, parts, proposals)
+    names = ["candidates", *(f"grown {step}" for step in range(1, len(steps)))]
     weights, r2 = _weigh({"singles": singles, **dict(zip(names, steps, strict=True)), "proxy": proposed}, values)
     fitted = {"proxy": FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals))}
     if "singles" in weights:
@@ -164,19 +163,29 @@ def _grow(sample: _Sample, proposal: FourierSurrogate, points: Sequence[int]) ->
     return fits
 
 
-def _grow_held_out(sample: _Sample, proposal: FourierSurrogate, exam: tuple[Masks, Values]) -> list[Floats]:
-    """Predictions `(m, points)` for the exam at every growth step; each grows from the fit that does best on the exam.
+def _growth_stages(sample: _Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurrogate]) -> list[_Stage]:
+    """The candidates, and every growth step until one gains too little, over the folds.
 
-    That choice, one number a step, is the only use made of the exam's values.
+    In each fold a step grows from the fit that does best on the fold's own held-out part. That choice, one number a step, is the only use made of
+    its values, apart from where the proxy stopped.
     """
-    predictions: list[Floats] = []
-    sets = _first_sets(proposal, sample.max_order)
+    stages: list[_Stage] = []
+    sets = [_first_sets(proposal, sample.max_order) for proposal in proposals]
+    best = np.inf
     for step in range(STEPS + 1):
-        path = lasso_path(sets, sample.masks, sample.values, sample.grid, exam)
-        predictions.append(path.predict(exam[0]))
-        if step < STEPS:
-            sets = _grown_sets(sample, path, int(np.argmin(np.mean((predictions[-1] - exam[1][:, None]) ** 2, axis=0))))
-    return predictions
+        stages.append(sample.stage())
+        for number, held in enumerate(parts):
+            rest, exam = sample.without(held), (sample.masks[held], sample.values[held])
+            path = lasso_path(sets[number], rest.masks, rest.values, sample.grid, exam)
+            predicted = path.predict(exam[0])
+            stages[-1].predictions[held] = predicted
+            if step < STEPS:
+                sets[number] = _grown_sets(rest, path, int(np.argmin(np.mean((predicted - exam[1][:, None]) ** 2, axis=0))))
+        error = float(np.mean((stages[-1].choose(sample.values) - sample.values) ** 2))
+        if step and error > best * (1 - PROGRESS):
+            break
+        best = min(best, error)
+    return stages
 
 
 def _first_sets(proposal: FourierSurrogate, max_order: int) -> Sets:
@@ -196,14 +205,14 @@ def _grown_sets(sample: _Sample, path: Path, point: int) -> Sets:
 def _weigh(stages: dict[str, _Stage], values: Values) -> tuple[dict[str, float], float]:
     """Weights of the stages that the answer is made of, and its out-of-fold R².
 
-    Singles stay alone unless the stack does better by a margin, as the stack had more to choose from.
+    Singles stay alone unless the stack does better by more than chance would have it: it had more to choose from.
     """
     columns = np.stack([stage.choose(values) for stage in stages.values()], axis=1)
     weights = stack_weights(columns, values)
     weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     weights /= weights.sum()
-    errors = np.mean((columns - values[:, None]) ** 2, axis=0)
-    if float(np.mean((columns @ weights - values) ** 2)) > errors[0] * (1 - MARGIN):
+    gains = (columns[:, 0] - values) ** 2 - (columns @ weights - values) ** 2
+    if gains.mean() <= MARGIN * gains.std() / np.sqrt(len(gains)):
         weights = np.eye(len(weights))[0]
     chosen = {name: float(weight) for name, weight in zip(stages, weights, strict=True) if weight > 0}
     return chosen, r_squared(values, columns @ weights)

@@ -35,12 +35,12 @@ class Screen(Explorer):
     keep_probability: ClassVar[float] = 0.9
 
     kind: Literal["screen"] = "screen"
-    top_k: float | Literal["auto"] = Field(default=
-        "auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
+    top_k: float | Literal["auto"] = Field(
+        default="auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
     )
     always_include: tuple[int | str, ...] = Field(default=(), description="Components kept whatever their single effect: indices or labels.")
-    scores: str | tuple[float, ...] | None = Field(default=
-        None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring."
+    scores: str | tuple[float, ...] | None = Field(
+        default=None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring."
     )
     order: Literal[2, 3] = Field(default=2, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
 

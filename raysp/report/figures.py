@@ -43,8 +43,8 @@ def heldout_scatter(heldout: Rows) -> Figure | None:
     exact = [row["exact"] for row in heldout]
     traces: list[Figure] = []
     if all(row["predicted_singles"] is not None for row in heldout):
-        traces.append(_points("single effects alone", exact, [row["predicted_singles"] for row in heldout], "--faint", "circle-open", 6))
-    traces.append(_points("with interactions", exact, [row["predicted"] for row in heldout], "--ink", "circle", 5))
+        traces.append(_points("single effects alone", exact, [row["predicted_singles"] for row in heldout], marker=_marker("--faint", "circle-open", 6)))
+    traces.append(_points("with interactions", exact, [row["predicted"] for row in heldout], marker=_marker("--ink", "circle", 5)))
     return _scatter(traces, "exact value", "predicted value")
 
 
@@ -55,7 +55,7 @@ def verified_scatter(validations: Rows) -> Figure | None:
         rows = [row for row in validations if (row["kind"] or "additive") == kind and row["estimate"] is not None]
         if rows:
             texts = [_text(row["labels"], 120) for row in rows]
-            traces.append(_points(kind, [row["exact"] for row in rows], [row["estimate"] for row in rows], colour, symbol, 8, texts))
+            traces.append(_points(kind, [row["exact"] for row in rows], [row["estimate"] for row in rows], marker=_marker(colour, symbol, 8), texts=texts))
     return _scatter(traces, "exact deviation", "predicted deviation") if traces else None
 
 
@@ -69,18 +69,21 @@ def fits_of_runs(rows: Rows) -> Figure | None:
     for place, row in zip(at, scored, strict=True):
         lines["x"] += [row["r2_singles"], row["r2"], None]
         lines["y"] += [place, place, None]
-    alone = _points("single effects alone", [row["r2_singles"] for row in scored], at, "--faint", "circle-open", 8)
-    full = _points("with interactions", [row["r2"] for row in scored], at, "--ink", "circle", 8)
+    alone = _points("single effects alone", [row["r2_singles"] for row in scored], at, marker=_marker("--faint", "circle-open", 8))
+    full = _points("with interactions", [row["r2"] for row in scored], at, marker=_marker("--ink", "circle", 8))
     layout = _layout(height=110 + 24 * len(scored)) | {"xaxis": _axis("held-out R²")}
     names = [_text(row["title"], 30) for row in scored]
     layout["yaxis"] = _axis() | {"tickvals": at, "ticktext": names, "automargin": True, "range": [-0.7, len(at) - 0.3], "showgrid": False}
     return {"data": [lines, alone, full], "layout": layout}
 
 
-def _points(name: str, x: list[Any], y: list[Any], colour: str, symbol: str, size: int, texts: list[str] | None = None) -> Figure:
-    marker = {"color": colour, "symbol": symbol, "size": size, "opacity": 0.8}
+def _points(name: str, x: list[Any], y: list[Any], *, marker: Figure, texts: list[str] | None = None) -> Figure:
     trace: Figure = {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker}
     return trace | ({"text": texts, "hovertemplate": "%{text}<br>exact %{x:.3g}, predicted %{y:.3g}<extra></extra>"} if texts else {})
+
+
+def _marker(colour: str, symbol: str, size: int) -> Figure:
+    return {"color": colour, "symbol": symbol, "size": size, "opacity": 0.8}
 
 
 def _scatter(traces: list[Figure], x: str, y: str) -> Figure:

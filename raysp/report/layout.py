@@ -10,6 +10,8 @@ from raysp.report.words import number, shortened
 
 LONG = 28
 """Characters of a typical label from which components are listed one a line."""
+LINE = 44
+"""Characters that fit on a line in large type."""
 ARCS = 60
 """Interactions that can be drawn."""
 SHOWN = 8
@@ -24,6 +26,7 @@ class Piece:
     index: int | None = None
     effect: float | None = None
     strength: float = 0.0
+    shown: str = "–"
 
     @property
     def tone(self) -> str:
@@ -33,7 +36,7 @@ class Piece:
     @property
     def tip(self) -> str:
         """The tooltip."""
-        return f"{self.text.strip()}: {'not measured alone' if self.effect is None else number(self.effect)}"
+        return f"{self.text.strip()}: {'not measured alone' if self.effect is None else self.shown}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Layout:
     listed: bool
     largest: float
 
+    @property
+    def form(self) -> str:
+        """How it is laid out: listed, large where the text is about a line, flow otherwise."""
+        return "listed" if self.listed else "flow large" if sum(len(piece.text) for piece in self.pieces) <= LINE else "flow"
+
 
 def lay_out(components: Sequence[Component], singles: Sequence[Mapping[str, Any]], source: str | None) -> Layout:
     """Components with their single effects, inside their source text where their offsets say where."""
@@ -53,7 +61,7 @@ def lay_out(components: Sequence[Component], singles: Sequence[Mapping[str, Any]
 
     def piece(component: Component, text: str) -> Piece:
         effect = effects.get(component.index)
-        return Piece(text, component.index, effect, abs(effect or 0.0) / largest if largest else 0.0)
+        return Piece(text, component.index, effect, abs(effect or 0.0) / largest if largest else 0.0, number(effect, like=largest))
 
     if listed or source is None or not _in_order(components, len(source)):
         return Layout(tuple(piece(component, component.label) for component in components), listed, largest)

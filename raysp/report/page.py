@@ -97,11 +97,8 @@ def _set_page(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("raysp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment: Any = Environment(loader=PackageLoader("raysp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals["words"] = words
-    environment.filters["shortened"] = words.shortened
     return environment
 
 

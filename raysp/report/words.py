@@ -35,11 +35,12 @@ UNFINISHED = {
 WORTHWHILE = 0.01
 
 
-def number(value: float | None, *, signed: bool = True) -> str:
-    """A value with three significant digits and a true minus sign; a dash where there is none."""
+def number(value: float | None, *, like: float | None = None, signed: bool = True) -> str:
+    """A value with three significant digits, or with as many decimals as `like` has then, and a true minus sign; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    digits = 0 if value == 0 else max(0, min(4, 2 - math.floor(math.log10(abs(value)))))
+    size = abs(like or value)
+    digits = 0 if size == 0 else max(0, min(4, 2 - math.floor(math.log10(size))))
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     return text.replace("-", "−") if float(text.replace(",", "")) else "0"
 
@@ -50,9 +51,11 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, or minutes when there are many."""
-    if seconds is None:
+    """Seconds, milliseconds when they are few, minutes when they are many."""
+    if not seconds:
         return "–"
+    if seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
     return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
@@ -95,9 +98,9 @@ def quoted(text: object) -> str:
 
 def strongest_set(row: Mapping[str, Any]) -> str:
     """A sentence about the strongest interaction."""
-    kind = f" is a {row['kind']}: {KINDS[row['kind']]}" if row["kind"] in KINDS and row["kind"] != "additive" else " matters most"
-    size = f"{number(row['exact'])}, measured exactly" if row["verified"] else f"{number(row['value'])}, not measured exactly"
-    return f"Together, {quoted(shortened(row['labels'], 160))}{kind} ({size})."
+    sure = ("exact", "measured exactly") if row["verified"] else ("estimate", "not measured exactly")
+    kind = f" is a {row['kind']}: {KINDS[row['kind']]}" if row["kind"] in KINDS and row["kind"] != "additive" else " departs most from the sum of its parts"
+    return f"Together, {quoted(shortened(row['labels'], 160))}{kind} (deviation from the sum of the parts {number(row[sure[0]])}, {sure[1]})."
 
 
 def shortened(text: str, limit: int) -> str:

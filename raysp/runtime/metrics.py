@@ -17,6 +17,8 @@ class RunMetrics:
 
     def observe(self, before: Progress, now: Progress) -> None:
         """Take one step of a run's progress."""
+        if not now.total:
+            return
         tags = {"run": now.run_id, "phase": now.phase}
         fresh = now.done - (before.done if before.phase == now.phase and before.total == now.total else 0)
         if fresh > 0:

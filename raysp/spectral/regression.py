@@ -22,7 +22,7 @@ PATH_POINTS = 30
 PATH_RATIO = 1e-3
 #: Coordinate-descent sweeps at most for a point of a path; the next point starts where it stopped.
 PATH_SWEEPS = 100
-PATH_TOLERANCE = 1e-3
+PATH_TOLERANCE = 1e-4
 #: Points fitted between two looks at the exam, and the rise of the error there that ends a path.
 PATH_STRIDE, PATH_TURN = 5, 1.02
 
@@ -67,7 +67,7 @@ def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tup
     best, start = np.inf, np.zeros(design.shape[1])
     for first in range(0, len(grid), PATH_STRIDE):
         part = slice(first, first + PATH_STRIDE)
-        fitted = _descend(design, values - mean, gram, target, grid[part], start)
+        fitted = _descend(design, values - mean, (gram, target), grid[part], start)
         found[1:, part], start = fitted, fitted[:, -1]
         if held is not None:
             error = float(np.min(np.mean((held[0] @ fitted - held[1][:, None]) ** 2, axis=0)))
@@ -79,14 +79,14 @@ def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tup
     return Path(sets, found)
 
 
-def _descend(design: Floats, values: Values, gram: Floats, target: Floats, grid: Floats, start: Floats) -> Floats:
+def _descend(design: Floats, values: Values, products: tuple[Floats, Floats], grid: Floats, start: Floats) -> Floats:
     """Coordinate descent from `start` down a piece of the grid: coefficients float64 `(terms, points)`."""
     from sklearn import linear_model
 
     fit: Any = linear_model.lasso_path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
-        _, path, _ = fit(design, values, alphas=grid, precompute=gram, Xy=target, coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
+        _, path, _ = fit(design, values, alphas=grid, precompute=products[0], Xy=products[1], coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
     return np.asarray(path, dtype=np.float64)
 
 

@@ -17,6 +17,9 @@ from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Block, Floats, merge, subset_columns, subsets
 
+#: Share of the variance by which patience wants the held-out error to fall: below it, more trees only take time.
+LEAST_PROGRESS = 1e-5
+
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
@@ -161,6 +164,6 @@ def train_booster(
     if held_out is None:
         return lightgbm.train(parameters, train, rounds), rounds
     valid = lightgbm.Dataset(held_out[0].astype(np.float32), held_out[1], reference=train)
-    stop = lightgbm.early_stopping(patience, verbose=False)
+    stop = lightgbm.early_stopping(patience, verbose=False, min_delta=LEAST_PROGRESS * float(np.var(values)))
     booster = lightgbm.train(parameters, train, rounds, valid_sets=[valid], callbacks=[stop], keep_training_booster=True)
     return booster, int(booster.best_iteration)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Resamples of a bootstrap interval, and held-out masks needed for a score.
 RESAMPLES, LEAST_HELDOUT = 1000, 8
+#: Masks at most that are scored when every mask is known, and to which the singles-only baseline is fitted.
+MOST_SCORED, MOST_FITTED = 2000, 10_000
 #: Share of the strongest interaction (or single effect) below which one is not worth naming.
 NEGLIGIBLE = 0.1
 #: Chance that the bound on low-impact pairs is wrong.
@@ -58,7 +60,8 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
     rng, findings = np.random.default_rng(random_state), plan.findings
     complete = is_complete(masks) and bool(np.allclose(findings.surrogate.predict(masks), told, rtol=ROUNDING, atol=ROUNDING * float(np.ptp(told))))
     table = _table(plan, values, findings.surrogate)
-    exam = (masks, told) if complete else _unseen(plan, values, masks)
+    drawn = rng.permutation(len(told))[:MOST_SCORED]
+    exam = (masks[drawn], told[drawn]) if complete else _unseen(plan, values, masks)
     heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told), rng)
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
     metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings)
@@ -200,7 +203,8 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
 def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values) -> Callable[[Masks], Values]:
     """Prediction from single effects alone: a LASSO on the explorer's own uniform masks, or, for one that stayed near the intact input, their sum."""
     if plan.keep_probability == UNIFORM and len(told):
-        rows = uniform_rows(masks)
+        rows = np.flatnonzero(uniform_rows(masks))
+        rows = np.random.default_rng(0).permutation(rows)[:MOST_FITTED] if len(rows) > MOST_FITTED else rows
         return fit_singles(masks[rows], told[rows]).predict
     intact = float(values[lookup(plan.masks, np.ones((1, plan.n), dtype=np.bool_))[0]])
     effects = np.asarray(plan.findings.singles.column("value").to_numpy(), dtype=np.float64)

@@ -107,7 +107,7 @@ def test_components_are_included_whatever_their_effect():
 
 
 def test_unknown_components_are_refused():
-    with pytest.raises(UserError, match="always_include: 'zebra' is no component.*never"):
+    with pytest.raises(UserError, match=r"always_include: 'zebra' is no component.*never"):
         Screen(always_include=("zebra",)).resolved(["never", "fails"])
     with pytest.raises(UserError, match="always_include: 12"):
         Screen(always_include=(12,)).start(10)

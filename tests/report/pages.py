@@ -57,8 +57,10 @@ def info(parts, source, *, unit="word", lens="feature", target=" positive", foil
     return GameInfo(fingerprint(description), components, description, notes, source=source)
 
 
-def spec(source):
-    lens = {"kind": "feature", "model": "smollm2-135m-instruct", "prompt": source, "template": "Review: {prompt}\nSentiment:"}
+def spec(game):
+    if game.source is None:
+        return json.dumps({"lens": {"kind": "function", "n": game.n, "name": "peaks"}, "explorer": {"kind": "proxyspex"}, "seed": 0})
+    lens = {"kind": "feature", "model": "smollm2-135m-instruct", "prompt": game.source, "template": "Review: {prompt}\nSentiment:"}
     return json.dumps({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 800, "max_order": 4}, "seed": 0})
 
 
@@ -104,9 +106,9 @@ METRICS = {
 }  # fmt: skip
 
 
-def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, source=None):
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None):
     rng = np.random.default_rng(seed)
-    store.start_run(run_id, spec(source or game.source), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
+    store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
     for phase, count in PHASES.items():
         masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
         store.add_evaluations(run_id, phase, masks, rng.normal(size=len(masks)), tokens=61 * len(masks), seconds=len(masks) / 90)
@@ -148,7 +150,7 @@ def sentences(store, repeat=1):
 
 def function(store, n=30):
     game = info([(f"x{i}", None, None) for i in range(n)], None, unit="argument", lens="function", target=None, foil=None, name="peaks", value=None)
-    return add_run(store, "function", game, some_sets(n, np.random.default_rng(6), 12), seed=3, r2=0.41, r2_singles=0.22, verdict="do not trust", source="")
+    return add_run(store, "function", game, some_sets(n, np.random.default_rng(6), 12), seed=3, r2=0.41, r2_singles=0.22, verdict="do not trust")
 
 
 def hostile(store):

@@ -6,50 +6,74 @@ const svg = document.getElementById("arcs");
 const slider = document.getElementById("shown");
 const PRINT_WIDTH = 680;
 
-function anchor(index, origin) {
-  const element = document.getElementById(`c${index}`);
-  const boxes = element.getClientRects();
-  const box = boxes[0] || element.getBoundingClientRect();
+// Where each component lies; `slots` are the arcs that touch it, each of which gets a place of its own.
+function anchors(arcs, origin) {
+  const found = new Map();
+  for (const arc of arcs) {
+    for (const index of arc.components) {
+      if (!found.has(index)) {
+        const element = document.getElementById(`c${index}`);
+        const box = element.getClientRects()[0] || element.getBoundingClientRect();
+        found.set(index, {
+          left: box.left - origin.left, width: box.width, top: box.top - origin.top, bottom: box.bottom - origin.top, slots: [],
+        });
+      }
+      found.get(index).slots.push(arc);
+    }
+  }
+  for (const [index, place] of found) place.slots.sort((a, b) => heading(a, index) - heading(b, index));
+  return found;
+}
+
+// Arcs that go left leave on the left; of those that go the same way, the longer one leaves on the inside.
+function heading(arc, index) {
+  const others = arc.components.filter((other) => other !== index);
+  const distance = others.reduce((sum, other) => sum + other - index, 0) / others.length;
+  return distance === 0 ? 0 : 1 / distance;
+}
+
+function point(place, arc) {
+  const { slots, width, left, top, bottom } = place;
+  const shift = (slots.indexOf(arc) + 1) / (slots.length + 1) - 0.5;
   return {
-    x: box.left + box.width / 2 - origin.left, left: box.left - origin.left,
-    top: box.top - origin.top, bottom: box.bottom - origin.top, middle: (box.top + box.bottom) / 2 - origin.top,
+    x: left + width / 2 + shift * Math.min(width * 0.9, 9 * slots.length), y: (top + bottom) / 2 + shift * Math.min(bottom - top, 6 * slots.length), top, bottom,
   };
 }
 
 // Between words of one line: an arch above it. Between lines: from the foot of the upper word to the head of the lower one.
 function between(a, b, room) {
   if (Math.abs(a.top - b.top) < 4) {
-    const lift = Math.min(room, 8 + 0.16 * Math.abs(b.x - a.x));
-    return `M${a.x} ${a.top}C${a.x} ${a.top - 1.3 * lift} ${b.x} ${b.top - 1.3 * lift} ${b.x} ${b.top}`;
+    const lift = 6 + (room - 6) * (1 - Math.exp(-Math.abs(b.x - a.x) / 220));
+    return { ends: [[a.x, a.top], [b.x, b.top]], controls: [[a.x, a.top - 1.3 * lift], [b.x, b.top - 1.3 * lift]] };
   }
   const [upper, lower] = a.top < b.top ? [a, b] : [b, a];
-  const bend = Math.min(40, 0.55 * (lower.top - upper.bottom));
-  return `M${upper.x} ${upper.bottom}C${upper.x} ${upper.bottom + bend} ${lower.x} ${lower.top - bend} ${lower.x} ${lower.top}`;
+  const bend = Math.min(44, 0.6 * (lower.top - upper.bottom));
+  return { ends: [[upper.x, upper.bottom], [lower.x, lower.top]], controls: [[upper.x, upper.bottom + bend], [lower.x, lower.top - bend]] };
 }
 
 // Between lines of a list: a bow in the margin, the wider the further apart.
 function beside(a, b, margin, height) {
-  const depth = 14 + (margin - 22) * Math.sqrt(Math.abs(b.middle - a.middle) / height);
   const edge = margin - 4;
-  return `M${edge} ${a.middle}C${edge - 1.3 * depth} ${a.middle} ${edge - 1.3 * depth} ${b.middle} ${edge} ${b.middle}`;
+  const depth = 10 + (margin - 20) * Math.sqrt(Math.abs(b.y - a.y) / height);
+  return { ends: [[edge, a.y], [edge, b.y]], controls: [[edge - 1.3 * depth, a.y], [edge - 1.3 * depth, b.y]] };
 }
 
-function dot(x, y, radius) {
-  return `M${x - radius} ${y}a${radius} ${radius} 0 1 0 ${2 * radius} 0a${radius} ${radius} 0 1 0 ${-2 * radius} 0`;
+function dot([x, y]) {
+  return `M${x - 1.6} ${y}a1.6 1.6 0 1 0 3.2 0a1.6 1.6 0 1 0 -3.2 0`;
 }
 
-function pathOf(arc, origin, style) {
+// A set of three and more is a chain with a dot at every member, so that its arcs read as one.
+function pathOf(arc, places, origin, style) {
   const listed = text.classList.contains("listed");
-  const margin = parseFloat(style.paddingLeft);
-  const room = 0.5 * (parseFloat(style.lineHeight) || 50);
-  const points = arc.components.map((index) => anchor(index, origin));
-  const lines = [];
+  const room = 0.52 * (parseFloat(style.lineHeight) || 50);
+  const points = arc.components.map((index) => point(places.get(index), arc));
+  let path = "";
   for (let i = 1; i < points.length; i += 1) {
-    lines.push(listed ? beside(points[i - 1], points[i], margin, origin.height) : between(points[i - 1], points[i], room));
+    const curve = listed ? beside(points[i - 1], points[i], parseFloat(style.paddingLeft), origin.height) : between(points[i - 1], points[i], room);
+    path += `M${curve.ends[0]}C${curve.controls[0]} ${curve.controls[1]} ${curve.ends[1]}`;
+    if (points.length > 2) path += curve.ends.map(dot).join("");
   }
-  // Sets of three and more carry a dot at every member, so that their arcs read as one.
-  if (points.length > 2) for (const p of points) lines.push(listed ? dot(margin - 4, p.middle, 1.5) : dot(p.x, p.top, 1.5));
-  return lines.join("");
+  return path;
 }
 
 function drawArcs() {
@@ -58,11 +82,13 @@ function drawArcs() {
   const style = getComputedStyle(text);
   const shown = slider ? Number(slider.value) : data.arcs.length;
   svg.replaceChildren();
+  const drawn = data.arcs.slice(0, shown);
+  const places = anchors(drawn, origin);
   // The weakest first, so that the strongest lie on top.
-  for (const arc of data.arcs.slice(0, shown).reverse()) {
+  for (const arc of drawn.reverse()) {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     path.setAttribute("class", `arc ${arc.kind}`);
-    path.setAttribute("d", pathOf(arc, origin, style));
+    path.setAttribute("d", pathOf(arc, places, origin, style));
     path.setAttribute("stroke-width", (1.2 + 2.8 * arc.strength).toFixed(2));
     path.dataset.rank = arc.rank;
     const title = document.createElementNS("http://www.w3.org/2000/svg", "title");

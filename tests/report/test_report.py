@@ -1,0 +1,240 @@
+"""The page of a run, in a real browser without a network."""
+
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pages
+import pytest
+
+from raysp.errors import UserError
+from raysp.report import write_report, write_set_report
+from raysp.store import Store
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+RUNS = {"six-words": pages.six_words, "forty-words": pages.forty_words, "sentences": pages.sentences, "function": pages.function, "hostile": pages.hostile}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every page, written once."""
+    place = tmp_path_factory.mktemp("pages")
+    with Store.open(place / "s.duckdb") as store:
+        for name, add in RUNS.items():
+            write_report(store, add(store), place / f"{name}.html")
+        write_set_report(store, pages.example_set(store), place / "set.html")
+        unfinished = pages.info(pages.words_of("never finished"), "never finished")
+        store.start_run("unfinished", pages.spec(unfinished), unfinished, lens="feature", explorer="screen", seed=0)
+        write_report(store, "unfinished", place / "unfinished.html")
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser, folder):
+    """Open a page with the network cut; whatever it complains about or asks for fails the test."""
+    opened = []
+
+    def go(name, width=1280, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        page = context.new_page()
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
+        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
+        page.goto(f"file://{folder}/{name}.html")
+        page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))")
+        opened.append((context, complaints))
+        return page
+
+    yield go
+    for context, complaints in opened:
+        context.close()
+        assert not complaints
+
+
+ALL = [*RUNS, "set", "unfinished"]
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("name", ALL)
+def test_opens_offline_without_complaint_and_fits_the_window(visit, name, width, scheme):
+    page = visit(name, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.querySelectorAll('h1, h2, p, .c')].every(e => e.getBoundingClientRect().right <= innerWidth + 1)")
+
+
+@needs_browser
+@pytest.mark.parametrize(("name", "drawn"), [("six-words", 6), ("forty-words", 8), ("sentences", 8), ("function", 8), ("hostile", 3), ("unfinished", 0)])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_one_arc_an_interaction_drawn_from_its_words(visit, name, drawn, width):
+    page = visit(name, width)
+    assert page.locator("#arcs .arc").count() == drawn
+    outside = """() => {
+        const words = [...document.querySelectorAll('.c')].map(e => e.getBoundingClientRect());
+        const field = document.getElementById('text').getBoundingClientRect();
+        return [...document.querySelectorAll('#arcs .arc')].filter(path => {
+            const box = path.getBoundingClientRect();
+            return box.left < field.left - 4 || box.right > field.right + 4 || box.top < field.top - 40 || box.bottom > field.bottom + 4;
+        }).length;
+    }"""
+    assert page.evaluate(outside) == 0
+
+
+@needs_browser
+def test_arcs_begin_and_end_at_their_words(visit):
+    page = visit("six-words")
+    ends = """() => {
+        const path = document.querySelector("#arcs .arc[data-rank='1']");
+        const origin = document.getElementById('arcs').getBoundingClientRect();
+        return [0, path.getTotalLength()].map(at => path.getPointAtLength(at)).map(point => [point.x + origin.left, point.y + origin.top]);
+    }"""
+    for (x, y), word in zip(page.evaluate(ends), ("#c2", "#c3"), strict=True):
+        box = page.locator(word).evaluate("e => e.getBoundingClientRect().toJSON()")
+        assert box["left"] < x < box["right"]
+        assert y == pytest.approx(box["top"], abs=1)
+
+
+@needs_browser
+def test_the_slider_and_the_window_redraw_the_arcs(visit):
+    page = visit("forty-words")
+    page.locator("#shown").fill("20")
+    assert page.locator("#arcs .arc").count() == 20
+    before = page.locator("#arcs .arc[data-rank='1']").get_attribute("d")
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.wait_for_function("before => document.querySelector(\"#arcs .arc[data-rank='1']\").getAttribute('d') !== before", arg=before)
+    assert page.locator("#arcs .arc").count() == 20
+
+
+@needs_browser
+def test_a_row_of_the_table_lights_its_words(visit):
+    page = visit("six-words")
+    page.locator("tr[data-rank='2']").first.hover()
+    assert page.locator("#arcs .arc.on").count() == 1
+    assert page.locator(".c.on").all_text_contents() == ["never", "fails", "impress"]
+
+
+@needs_browser
+def test_dark_mode_changes_the_colours_of_page_and_charts(visit):
+    seen = set()
+    for scheme in ("light", "dark"):
+        page = visit("six-words", scheme=scheme)
+        seen.add(
+            (
+                page.evaluate("getComputedStyle(document.documentElement).backgroundColor"),
+                page.locator("[data-chart=singles] .xtick text").first.evaluate("e => getComputedStyle(e).fill"),
+            )
+        )
+    assert len({background for background, _ in seen}) == len({fill for _, fill in seen}) == 2
+
+
+@needs_browser
+def test_printing_is_light_and_as_wide_as_paper(visit):
+    page = visit("forty-words", scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.getElementById('text').clientWidth") <= 680
+    assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--paper')") == "#fdfcfa"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--paper')") == "#15171b"
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@needs_browser
+def test_hostile_text_is_text(visit):
+    page = visit("hostile")
+    assert page.locator(".c").all_text_contents() == [word for word, _, _ in pages.words_of(" ".join(pages.HOSTILE))]
+    assert page.locator("main img, main u, main b, main script").count() == 0
+    assert "</script><img src=x onerror=alert(2)>" in page.locator("h1").text_content()
+    assert any("<b>bold</b>" in label for label in page.locator("[data-chart=singles] .ytick text").all_text_contents())
+
+
+class Text(HTMLParser):
+    """What a reader sees of a page, scripts and styles left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.hidden = [], 0
+
+    def handle_starttag(self, tag, attributes):
+        self.hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.words.append(data)
+
+
+def read(path):
+    parser = Text()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return " ".join(" ".join(parser.words).split())
+
+
+def test_the_verdict_comes_first_with_its_reasons(folder):
+    text = read(folder / "forty-words.html")
+    assert "Why does smollm2-135m-instruct say “positive” rather than “negative”?" in text
+    order = [
+        text.index(part) for part in ("everything removed", "Use with care", "The surrogate predicts well", "Where it comes from", "Together Strongest first")
+    ]
+    assert order == sorted(order)
+
+
+def test_the_page_says_at_the_top_when_interactions_do_not_help(folder):
+    text = read(folder / "sentences.html")
+    assert text.count("Interactions do not help") == 1
+    assert text.index("Interactions do not help") < text.index("Where it comes from")
+    assert "Interactions do not help" not in read(folder / "six-words.html")
+
+
+def test_everything_that_is_owed_is_on_the_page(folder):
+    text = read(folder / "six-words.html")
+    for part in (
+        "−0.42", "logit of the target", "never × fails", "What may have been missed", "20 of 253 pairs", "The assumption holds", "0.93", "0.90 to 0.95",
+        "R² of single effects alone", "explore", "validate", "Review: Her acting never fails to impress Sentiment:", "max_order: 4", "fingerprint",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_an_unfinished_run_says_so(folder):
+    assert "This run is not finished" in read(folder / "unfinished.html")
+
+
+def test_a_page_is_one_file_with_plotly_once_and_asks_for_nothing(folder):
+    page = (folder / "six-words.html").read_text(encoding="utf-8")
+    assert page.count("plotly.js v") == 1
+    assert not re.search(r"<(link|img|iframe)\b|<script[^>]+src=", page.split("<script>")[0])
+    assert "plotly.js v" not in (folder / "unfinished.html").read_text(encoding="utf-8")
+
+
+def test_the_set_page_counts_verdicts_and_kinds(folder):
+    text = read(folder / "set.html")
+    assert re.search(r"5 reliable ?, 2 use with care", text)
+    assert "Interactions improve the prediction in 7 of 7 examples." in text
+    assert text.count("raysp report set-") == 7
+
+
+def test_errors_are_one_line_and_leave_no_half_file(folder, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with Store.read(folder / "s.duckdb") as store:
+        with pytest.raises(UserError, match=r"report: .* cannot be written"):
+            write_report(store, "six-words", tmp_path / "file" / "out.html")
+        with pytest.raises(UserError, match=r"report: .* cannot be written"):
+            write_report(store, "six-words", tmp_path)
+        with pytest.raises(ValueError, match="no run"):
+            write_report(store, "none", tmp_path / "out.html")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
