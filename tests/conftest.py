@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# One thread: where another process holds a core, two threads wait for each other far longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
