@@ -22,9 +22,10 @@ from raysp.spec import RunSpec
 from raysp.store import Store
 from raysp.validation import ValidationResult, judge, plan
 
-# A preview of R² costs time that could be spent on evaluations: look seldom, and never for more than this share of a run.
+# A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
 PREVIEW_SECONDS = 3.0
-PREVIEW_SHARE = 0.03
+PREVIEW_VALUES = 100
+PREVIEW_GROWTH = 1.5
 # Below this many masks a batch no longer fills a model's batch, so small rounds are not split further among evaluators.
 LEAST_BATCH = 16
 
@@ -73,7 +74,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.run_id)
-        self._preview_at = self._preview_spent = 0.0
+        self._preview_at = PREVIEW_VALUES
 
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay."""
@@ -119,7 +120,7 @@ class Campaign:
             singles=findings.singles,
             interactions=table,
             validations=verdict.table,
-            heldout=verdict.heldout.select(["predicted", "exact"]),
+            heldout=verdict.heldout,
         )
         for note in findings.notes:
             self.store.add_event(self.run_id, "finding", note)
@@ -204,13 +205,11 @@ class Campaign:
             raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
 
     def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
-        now = time.perf_counter()
-        if now - self._preview_at < PREVIEW_SECONDS or self._preview_spent > PREVIEW_SHARE * elapsed:
-            return
         have = ~np.isnan(asked.values)
+        if elapsed < PREVIEW_SECONDS or have.sum() < self._preview_at:
+            return
+        self._preview_at = int(PREVIEW_GROWTH * have.sum())
         r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks[have]]), np.concatenate([explorer.values, asked.values[have]]))
-        self._preview_at = time.perf_counter()
-        self._preview_spent += self._preview_at - now
         self._report(r2=r2)
 
     def _report(self, **changes: object) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 
-import click
 import typer
 
 from raysp import __version__
@@ -44,16 +43,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(app(arguments, standalone_mode=False) or 0)
     except UserError as error:
         _fail(str(error), 2)
-    except click.exceptions.NoArgsIsHelpError as error:
-        _fail(error.format_message(), 2)
-    except click.UsageError as error:
-        _fail(error.format_message(), 2)
+    except typer.TyperException as error:  # what the command line's own words are wrong in
+        _fail(" ".join(error.format_message().split()), 2)
     except EvaluationError as error:
         _fail(str(error), 1)
-    except (InterruptedRunError, KeyboardInterrupt, click.Abort) as error:
+    except (InterruptedRunError, KeyboardInterrupt, typer.Abort) as error:
         _fail(str(error) or "interrupted", 130)
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"raysp: {message}\n")
+    if message:  # a command without its words has shown its help instead
+        sys.stderr.write(f"raysp: {message}\n")
     sys.exit(code)

@@ -38,7 +38,9 @@ class FeatureLens(ModelOptions):
     kind: Literal["feature"] = "feature"
     prompt: str = Field(default="", description="The text whose parts are ablated.")
     template: str = Field(default="{prompt}", description="Fixed text around it; {prompt} and {question} are filled in. Never ablated.")
-    question: str | None = Field(default=None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own.")
+    question: str | None = Field(
+        default=None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own."
+    )
     chat: bool = Field(default=False, description="Put the whole into the model's chat template as a user's message.")
     target: str | None = Field(default=None, description="The answer the value is about; without one, the model's own greedy answer.")
     foil: str | None = Field(default=None, description="The answer it is compared with.")

@@ -4,16 +4,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from raysp.errors import UserError
+from raysp.runtime import TOKEN
 
 NAMESPACE = "raysp"
-TOKEN = Path("~/.ray/auth_token")
 
 
 @contextlib.contextmanager
@@ -25,33 +24,24 @@ def connected() -> Generator[bool]:
     if ray.is_initialized():
         yield False
         return
-    # Clients of a cluster with tokens get 401 unless they say so themselves; a cluster without tokens ignores the mode.
-    if TOKEN.expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    started = not _join()
-    if started:
-        _init(address="local")
-        # A local Ray writes its token readable to all: make it the owner's alone.
-        with contextlib.suppress(OSError):
-            TOKEN.expanduser().chmod(0o600)
     try:
-        yield started
+        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, AuthenticationError) as error:
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        named = os.environ.get("RAY_ADDRESS")
+        raise UserError("RAY_ADDRESS", named, f"answers no connection ({problem})", "start the cluster, unset it, or pass --local") from None
+    # A local Ray writes its token readable to all: make it the owner's alone.
+    with contextlib.suppress(OSError):
+        TOKEN.chmod(0o600)
+    try:
+        yield _started_here()
     finally:
         ray.shutdown()
 
 
-def _join() -> bool:
-    """Join a running cluster, if there is one. UserError when one was named that does not answer."""
-    try:
-        _init(address="auto")
-    except (ConnectionError, AuthenticationError) as error:
-        named = os.environ.get("RAY_ADDRESS")
-        if named in (None, "", "auto", "local"):
-            return False
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError("RAY_ADDRESS", named, f"answers no connection ({problem})", "start the cluster, unset it, or pass --local") from None
-    return True
+def _started_here() -> bool:
+    """Whether `ray.init` made a cluster of its own rather than join one. Ray has no public way to tell."""
+    from ray._private import worker
 
-
-def _init(**where: Any) -> None:
-    ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **where)
+    node: Any = worker._global_node  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return bool(node.is_head())
