@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from raysp.store import Store
+
 ROOT = Path(__file__).parent.parent
 REVIEW = ["--prompt", "Her acting never fails to impress", "--template", r"Review: {prompt}\nSentiment:", "--target", " positive", "--foil", " negative"]
 FEATURE = ["feature", *REVIEW, "--dtype", "float32", "--local"]
@@ -154,6 +156,38 @@ def test_malformed_yaml_names_its_line(tmp_path, asked):
     assert re.search(r"line \d", done.stderr)
 
 
+def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
+    folder, local = asked
+    arguments = [argument for argument in FEATURE if argument != "--local"]
+    done = raysp(*arguments, "--store", "ray.duckdb", "--json", home=folder)
+    assert done.returncode == 0, done.stderr
+    on_ray = json.loads(done.stdout)
+    there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (on_ray, local))
+    assert there == pytest.approx(here, abs=1e-5)  # an evaluator may use more threads than this test's process, and sums in another order
+    with Store.open(folder / "ray.duckdb") as store:  # nobody holds it any more
+        assert store.runs().num_rows == 1
+
+
+def test_a_letter_is_screened_by_sentence(asked, tmp_path):
+    folder, _ = asked
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Ann. I moved in May. My new home is in Lyon. The weather is mild. I hope you are well. Come soon.")
+    options = ["--question", "In which city does the writer live?", "--unit", "sentence", "--explorer", "screen", "--top-k", "0.5", "--order", "3"]
+    done = raysp("feature", "--prompt-file", str(letter), *options, "--target", " Lyon", "--budget", "40", "--local", "--json", home=folder)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    strongest = max(told["singles"], key=lambda row: abs(row["value"]))
+    assert strongest["label"] == "My new home is in Lyon."
+
+
+def test_a_store_that_another_process_writes_is_one_line(tmp_path):
+    with Store.open(tmp_path / "raysp.duckdb"):
+        done = raysp(*FEATURE, home=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(os.getpid()) in done.stderr
+
+
 def test_a_corrupt_store_is_one_line(tmp_path):
     (tmp_path / "raysp.duckdb").write_bytes(b"this is no database" * 1000)
     done = raysp("runs", home=tmp_path)
@@ -184,7 +218,8 @@ def test_every_command_and_explorer_is_in_the_readme():
 def test_the_readmes_sql_examples_answer(asked):
     folder, _ = asked
     examples = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    queries = [query.strip() for block in examples for query in block.split(";") if query.strip()]
+    statements = re.sub(r"^--.*$", "", "\n".join(examples), flags=re.MULTILINE).split(";")
+    queries = [query.strip() for query in statements if query.strip()]
     assert len(queries) >= 10
     for query in queries:
         done = raysp("sql", query, "--json", home=folder)

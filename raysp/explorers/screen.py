@@ -42,7 +42,7 @@ class Screen(Explorer):
     scores: str | tuple[float, ...] | None = Field(
         default=None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring."
     )
-    order: Literal[2, 3] = Field(default=2, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
+    order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
 
     _given: Floats | None = PrivateAttr(default=None)
 

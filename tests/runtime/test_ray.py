@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import answered_games
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import ray
 from answered_games import N, additive, flawed, planted
 from ray.cluster_utils import Cluster
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
@@ -22,9 +25,9 @@ def cluster():
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     nodes.add_node(num_cpus=1)
     ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
-    ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+    context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
     nodes.wait_for_nodes()
-    yield nodes
+    yield context
     ray.shutdown()
     nodes.shutdown()
 
@@ -125,3 +128,27 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert state["killed"]
     stored = result.evaluations.num_rows
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
+
+
+def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):
+    """`ray job submit --working-dir . -- python jobs/run.py SPEC` on the embedded model."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        'lens: {kind: feature, prompt: The movie was not bad at all, template: "Review: {prompt}\\nSentiment:", target: " positive", foil: " negative",'
+        f" dtype: float32}}\nexplorer: {{kind: exhaustive}}\nname: submitted\nstore: {tmp_path / 'job.duckdb'}\n"
+    )
+    home = {"RAYSP_HOME": os.environ["RAYSP_HOME"], "HF_HUB_OFFLINE": "1"}
+    client = JobSubmissionClient(f"http://{cluster.dashboard_url}")
+    root = Path(__file__).parents[2]
+    job = client.submit_job(
+        entrypoint=f"{sys.executable} jobs/run.py {spec}",
+        runtime_env={"working_dir": str(root), "excludes": [".venv", ".git", "out"], "env_vars": home},
+    )
+    while not (status := client.get_job_status(job)).is_terminal():
+        time.sleep(0.5)
+    assert status == JobStatus.SUCCEEDED, client.get_job_logs(job)
+    assert "not × bad" in client.get_job_logs(job)
+    with raysp.Store.read(tmp_path / "job.duckdb") as store:
+        strongest = store.run_table("interactions", store.find_run("submitted")).to_pylist()[0]
+    assert strongest["labels"] == "not × bad"
+    assert strongest["value"] == pytest.approx(2.63, abs=0.01)
