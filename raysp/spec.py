@@ -71,11 +71,6 @@ def load_spec(path: str | Path) -> RunSpec:
     return run_spec(fields, where=f"{path}", lines=_line_numbers(tree))
 
 
-def dump_spec(spec: RunSpec) -> str:
-    """The spec as YAML that `load_spec` reads back to an equal spec (a function lens keeps its name, not its code)."""
-    return yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True, exclude_defaults=False), sort_keys=False, allow_unicode=True, width=120)
-
-
 def resolve_paths(spec: RunSpec) -> RunSpec:
     """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
     lens, explorer = spec.lens, spec.explorer

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -92,10 +91,6 @@ class Scheduler:
     def cancel(self, run_id: str) -> None:
         """Stop a run after the batches under way; it can be run again."""
         self._tickets[run_id].cancelled.set()
-
-    def sql(self, path: str | None, query: str) -> pa.Table:
-        """A reader's question to a store that this scheduler holds."""
-        return self._stores[store_path(path)].sql(query)
 
     def close(self) -> None:
         """Cancel what runs and close the stores cleanly."""

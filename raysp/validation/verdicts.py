@@ -106,10 +106,12 @@ def _say_assumption(opinion: Opinion, metrics: Metrics, *, screened: bool) -> No
     count = metrics.get("low_pairs", 0)
     if not count:
         return
-    bound = (
-        f"of {count:.0f} random pairs of low-impact components the strongest deviates by {metrics['low_largest']:.3g}; "
-        f"with 95 % confidence at most {metrics['low_share']:.0%} of such pairs deviate by more"
-    )
+    strongest = f"the strongest deviates by {metrics['low_largest']:.3g}"
+    if metrics["low_share"] > 0:
+        share = f"with 95 % confidence at most {metrics['low_share']:.0%} of such pairs deviate by more"
+        bound = f"of {count:.0f} random pairs of low-impact components {strongest}; {share}"
+    else:
+        bound = f"of all {count:.0f} pairs of low-impact components {strongest}"
     if metrics["low_missed"] <= metrics["bar"]:
         opinion.say(f"Low-impact components hold no strong pair that the answer misses: {bound}.")
         return
