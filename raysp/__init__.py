@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from raysp.engine import run
+    from raysp.engine import run, run_all
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
@@ -28,7 +28,7 @@ _HOMES = {
     "raysp.lenses.specs": ("FeatureLens", "FunctionLens"),
     "raysp.report": ("write_report",),
     "raysp.result": ("Result",),
-    "raysp.engine": ("run",),
+    "raysp.engine": ("run", "run_all"),
     "raysp.spec": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
     "raysp.store": ("Store",),
@@ -55,6 +55,7 @@ __all__ = [
     "Validation",
     "load_spec",
     "run",
+    "run_all",
     "write_report",
 ]
 

@@ -69,9 +69,21 @@ def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None)
     With the `run_id` of a run that was interrupted or failed, it goes on from what is stored. UserError for what the spec cannot do,
     EvaluationError for values that are not finite; either way what was evaluated stays.
     """
+    if spec.examples is not None or spec.repeat_on:
+        raise UserError("examples" if spec.examples else "repeat_on", spec.examples or list(spec.repeat_on), "asks for several runs", "use raysp.run_all(spec)")
     resolved = resolve_paths(spec)
     with engine(resolved) as place:
         return place.run(resolved, run_id or new_run_id(), None, watch)
+
+
+def run_all(spec: RunSpec) -> list[Result]:
+    """All runs that a spec asks for, one after the other on the same resident models: its examples, or the question followed by its repeats."""
+    return [result for _, result in run_parts(parts(spec), set_name=set_name(spec))]
+
+
+def set_name(spec: RunSpec) -> str | None:
+    """What the runs of a set of examples are found by."""
+    return (spec.name or spec.examples) if spec.examples else None
 
 
 @dataclass(frozen=True)

@@ -138,3 +138,8 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, 
     if (home / "raysp.duckdb").exists():
         with raysp.Store.read(home / "raysp.duckdb") as store:
             assert store.runs().num_rows == 0
+
+
+def test_a_spec_that_asks_for_several_runs_says_how_to_have_them(tmp_path):
+    with pytest.raises(raysp.UserError, match="run_all"):
+        raysp.run(spec(repeat_on=("prompt:another",)))

@@ -5,7 +5,7 @@ from typing import Any
 from raysp.campaign import Progress
 from raysp.commands import display
 from raysp.comparison import compare, set_summary
-from raysp.engine import parts, run_parts
+from raysp.engine import parts, run_parts, set_name
 from raysp.home import store_path
 from raysp.planning import plan_run, plan_text
 from raysp.report import write_report, write_set_report
@@ -23,7 +23,7 @@ def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str 
         def tell(number: int, progress: Progress) -> None:
             bar(f"{wanted[number].label}: " if len(wanted) > 1 else "", progress)
 
-        for _, result in run_parts(wanted, watch=tell, set_name=(spec.name or spec.examples) if spec.examples else None, run_id=run_id):
+        for _, result in run_parts(wanted, watch=tell, set_name=set_name(spec), run_id=run_id):
             results.append(result)
             if not json:
                 display.print_result(result)
