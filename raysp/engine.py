@@ -109,12 +109,17 @@ def run_parts(
 ) -> Iterator[tuple[Part, Result]]:
     """Run several specs one after the other on the same resident models, handing over each answer as it comes.
 
-    `run_id` is that of the first, where it is an earlier run to go on with.
+    `run_id` is that of the first, where it is an earlier run to go on with. A UserError says which of them it is about; those before it are stored.
     """
     with engine(wanted[0].spec) as place:
         for i, part in enumerate(wanted):
             named = run_id if i == 0 and run_id else new_run_id()
-            yield part, place.run(part.spec, named, set_name, functools.partial(watch, i) if watch else None)
+            try:
+                result = place.run(part.spec, named, set_name, functools.partial(watch, i) if watch else None)
+            except UserError as error:
+                which = f"{part.label}, {error.field}" if len(wanted) > 1 else error.field
+                raise UserError(which, error.value, error.problem, error.mend) from None
+            yield part, result
 
 
 def new_run_id() -> str:

@@ -102,6 +102,18 @@ def test_a_set_of_prompts_is_one_run_each_with_a_summary(asked, tmp_path):
     assert (folder / "set.html").exists()
 
 
+def test_an_example_that_cannot_be_asked_is_named_and_those_before_it_are_kept(tmp_path, asked):
+    folder, _ = asked
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt\nTwo words\nOne\n")
+    options = ["--local", "--explorer", "exhaustive", "--store", str(tmp_path / "set.duckdb")]
+    done = raysp("feature", *REVIEW[2:], *options, "--prompts", str(prompts), home=folder)
+    assert done.returncode == 2
+    assert "example 2, " in done.stderr.splitlines()[-1]
+    with Store.read(tmp_path / "set.duckdb") as store:
+        assert store.runs().num_rows == 1
+
+
 def test_a_question_repeated_on_another_prompt_is_compared(asked):
     folder, _ = asked
     done = raysp(*FEATURE, "--repeat-on", "prompt:His acting never fails to impress", "--json", home=folder)
