@@ -67,8 +67,11 @@ def test_ray_equals_local(tmp_path):
 
 def test_actors_read_well_on_the_dashboard(tmp_path):
     raysp.run(question(tmp_path, planted))
-    names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
-    assert {"raysp:scheduler", "raysp:evaluator:0", "raysp:evaluator:1"} <= names
+    wanted = {"raysp:scheduler", "raysp:evaluator:0", "raysp:evaluator:1"}
+    deadline = time.monotonic() + 60  # a short run can end before the second evaluator has started
+    while not wanted <= {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def slow(masks):
