@@ -11,19 +11,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from raysp.engine import run, run_all
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
-    from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
+    from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
     from raysp.lenses.specs import FeatureLens, FunctionLens
     from raysp.report import write_report
     from raysp.result import Result
     from raysp.spec import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
+    from raysp.spectral.selection import best_subset, removal_curve
     from raysp.store import Store
     from raysp.validation import Validation
 
 _HOMES = {
     "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
-    "raysp.explorers": ("Exhaustive", "ProxySPEX", "Screen", "Singles"),
+    "raysp.explorers": ("SPEX", "Exhaustive", "ProxySPEX", "Screen", "Singles"),
     "raysp.game": ("Component", "Game"),
     "raysp.lenses.specs": ("FeatureLens", "FunctionLens"),
     "raysp.report": ("write_report",),
@@ -31,12 +32,14 @@ _HOMES = {
     "raysp.engine": ("run", "run_all"),
     "raysp.spec": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
+    "raysp.spectral.selection": ("best_subset", "removal_curve"),
     "raysp.store": ("Store",),
     "raysp.validation": ("Validation",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "SPEX",
     "Component",
     "EvaluationError",
     "Exhaustive",
@@ -53,7 +56,9 @@ __all__ = [
     "Store",
     "UserError",
     "Validation",
+    "best_subset",
     "load_spec",
+    "removal_curve",
     "run",
     "run_all",
     "write_report",

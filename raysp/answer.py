@@ -21,7 +21,7 @@ REPORTED = 500
 
 def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -> pa.Table:
     """The interactions with rank, words, kind (synergy or redundancy), the surrogate's deviation from additivity and the exact one where measured."""
-    table = findings.interactions.slice(0, REPORTED)
+    table = findings.table.slice(0, REPORTED)
     sets: list[tuple[int, ...]] = [tuple(members) for members in table["components"].to_pylist()]
     estimated = surrogate_kinds(findings.surrogate, sets)
     exact = {tuple(row["components"]): row for row in validation.table.to_pylist()}

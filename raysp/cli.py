@@ -5,7 +5,7 @@ import sys
 import typer
 
 from raysp import __version__
-from raysp.commands import ask, look
+from raysp.commands import ask, explain, look
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command()(ask.feature)
 app.command()(ask.run)
 app.command()(ask.resume)
 app.add_typer(ask.plan_app, name="plan")
+app.command()(explain.explain_game)
 app.command()(look.runs)
 app.command()(look.show)
 app.command()(look.report)

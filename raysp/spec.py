@@ -11,12 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raysp.errors import UserError
-from raysp.explorers import EXPLORERS, Exhaustive, ProxySPEX, Screen, Singles
+from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
 from raysp.lenses.specs import FeatureLens, FunctionLens
 from raysp.validation import Validation
 
 AnyLens = FeatureLens | FunctionLens
-AnyExplorer = Screen | ProxySPEX | Singles | Exhaustive
+AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
 LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "function": FunctionLens}
 
 

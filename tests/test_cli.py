@@ -220,7 +220,7 @@ def test_every_command_and_explorer_is_in_the_readme():
     import raysp.cli
     from raysp.explorers import EXPLORERS
 
-    names = [command.callback.__name__ for command in raysp.cli.app.registered_commands]
+    names = [command.callback.__name__.replace("_", "-") for command in raysp.cli.app.registered_commands]
     for name in [*names, "plan"]:
         assert f"raysp {name}" in readme, name
     for explorer in EXPLORERS:

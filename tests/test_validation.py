@@ -123,7 +123,7 @@ def test_masks_that_were_fitted_on_are_not_scored_on():
 def test_all_of_the_top_and_a_random_part_of_the_rest_are_measured_once():
     findings = explore(Screen(), and_or, 30).result()
     planned = plan(findings, 30, Validation(top=4, random=6, low_pairs=5, heldout=50), 0.9, np.random.default_rng(0))
-    reported = [tuple(members) for members in findings.interactions["components"].to_pylist()]
+    reported = [tuple(members) for members in findings.table["components"].to_pylist()]
     assert list(planned.top) == reported[:4]
     assert len(set(planned.random) & set(reported[4:])) == 6
     kept = set(findings.diagnostics["kept"])

@@ -5,8 +5,9 @@ from raysp.explorers.exhaustive import Exhaustive
 from raysp.explorers.proxyspex import ProxySPEX
 from raysp.explorers.screen import Screen
 from raysp.explorers.singles import Singles, fit_singles
+from raysp.explorers.spex import SPEX
 
 #: The explorers by the name they have in specs.
-EXPLORERS: dict[str, type[Explorer]] = {"screen": Screen, "proxyspex": ProxySPEX, "singles": Singles, "exhaustive": Exhaustive}
+EXPLORERS: dict[str, type[Explorer]] = {"screen": Screen, "proxyspex": ProxySPEX, "spex": SPEX, "singles": Singles, "exhaustive": Exhaustive}
 
-__all__ = ["EXPLORERS", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "Surrogate", "fit_singles", "r_squared"]
+__all__ = ["EXPLORERS", "SPEX", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "Surrogate", "fit_singles", "r_squared"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Surrogate(Protocol):
-    """A cheap stand-in for the game."""
+    """A cheap stand-in for the game; `keep_probability` is that of the masks it was fitted to."""
 
     n: int
+    keep_probability: float
 
     def predict(self, masks: Masks) -> Values:
         """Values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
@@ -39,25 +40,26 @@ class Findings:
     """What an explorer found.
 
     `singles` has columns component int32, value double (the single effect), lo, hi double, method string ('removed' for exact single
-    ablations, 'lasso' for estimates). `interactions` is a `Surrogate.interactions` table of order 2 and more in the explorer's own index,
+    ablations, 'lasso' for estimates). `table` is a `Surrogate.interactions` table of order 2 and more in the explorer's own index,
     strongest first. `index` names that index. `notes` are plain sentences for people.
     """
 
     surrogate: Surrogate
     singles: pa.Table
-    interactions: pa.Table
+    table: pa.Table
     index: str
     notes: tuple[str, ...] = ()
     diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
+        """The surrogate's sets in any index, as `Surrogate.interactions`."""
+        return self.surrogate.interactions(index, max_order, min_order)
 
 
 class Explorer(BaseModel, ABC):
     """Options of an explorer, and once started its ask/tell state."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    #: P(keep) of the masks on which this explorer's surrogate ought to be right, and is scored.
-    keep_probability: ClassVar[float] = 0.5
 
     budget: int | None = Field(default=None, ge=1, description="Evaluations this run may buy (validation is extra and stated).")
     n: int | None = Field(default=None, ge=1, exclude=True, description="Number of components, when used without a game.")
@@ -72,6 +74,11 @@ class Explorer(BaseModel, ABC):
     def name(self) -> str:
         """The explorer's name in specs and SQL."""
         return str(getattr(self, "kind"))  # noqa: B009  every subclass declares `kind` as its own Literal
+
+    @property
+    def keep_probability(self) -> float:
+        """P(keep) of the masks on which this explorer's surrogate ought to be right, and is scored."""
+        return 0.5
 
     # ---- what a subclass provides
 

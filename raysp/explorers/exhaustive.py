@@ -19,7 +19,7 @@ MAX_COMPONENTS = 16
 #: Masks of a round.
 ROUND = 4096
 
-IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "additivity"]
+IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "wbii", "additivity"]
 
 
 class Exhaustive(Explorer):

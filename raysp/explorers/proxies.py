@@ -1,47 +1,185 @@
 """Proxies: cheap models of a game, trained on its evaluations and handed over as Fourier sums.
 
-A proxy proposes; the fit that follows (see `fitting`) keeps of it what predicts held-out masks. To add one, write a function with the
-signature of `Proxy` and enter it in `PROXIES`.
+A proxy offers models with their out-of-fold predictions; the fit (see `fitting`) keeps of them what predicts held-out masks. To add one, write a
+function with the signature of `Proxy` and enter it in `PROXIES`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from raysp.explorers.growth import grown
+from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
+from raysp.explorers.sampling import random_masks
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
+
+if TYPE_CHECKING:
+    from raysp.spectral.kernel import Prior
+    from raysp.spectral.posterior import Posterior
 
 #: Masks times components up to which a second, deeper ensemble is tried.
 DEEP_ENTRIES = 12_000
 #: Depths of the shallow and the deep ensemble.
 SHALLOW, DEEP = 3, 5
+#: Rows of the kernel's matrices at most, also for wide samples; beyond, a random part is learnt from.
+KERNEL_ROWS, WIDE_ROWS = 6000, 3000
+#: Learning rates of the trees, the second for wide samples.
+RATE, WIDE_RATE = 0.1, 0.2
+#: Rows, in all and a component, below which each fold learns a prior of its own.
+FEW_ROWS, FEW_PER_COMPONENT = 400, 8
+#: Units of the network's layer, and its strength of weight decay.
+UNITS, DECAY = 64, 1e-2
+#: Masks on which a network is turned into a Fourier sum.
+DISTILLED = 3000
+
+Propose = Callable[[Sample, tuple[Masks, Values], int], FourierSurrogate]
 
 
-class Proxy(Protocol):
-    """What every proxy does."""
-
-    def __call__(self, masks: Masks, values: Values, held_out: tuple[Masks, Values], max_order: int, seed: int) -> FourierSurrogate:
-        """A model trained on masks (bool `(m, n)`) and values, tuned on the held-out part, as a Fourier sum of orders up to `max_order`."""
-        ...
+def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+    """Boosted trees and the sparse refit of their strongest terms, grown along the hierarchy."""
+    proposals, whole, held_out = _by_fold(sample, parts, boosted)
+    return {"trees": Proposal(held_out, lambda: whole), **grown(sample, parts, proposals, whole)}
 
 
-def trees(masks: Masks, values: Values, held_out: tuple[Masks, Values], max_order: int, seed: int) -> FourierSurrogate:
-    """Boosted trees (LightGBM, early stopping); deeper ones too where they cost little, whichever predicts the held-out part better."""
-    import numpy as np
+def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+    """A sparse linear model on products of components, grown from the single ones."""
+    nothing = constant(sample.n, sample.values, sample.keep_probability)
+    return grown(sample, parts, [nothing] * len(parts), nothing)
 
+
+def mlp(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+    """A shallow network, written as a Fourier sum, and the sparse refit of its strongest terms."""
+    proposals, whole, held_out = _by_fold(sample, parts, network)
+    return {"mlp": Proposal(held_out, lambda: whole), **grown(sample, parts, proposals, whole)}
+
+
+def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+    """A Gaussian process on masks (see `spectral.kernel`).
+
+    Where evaluations are many, its out-of-fold predictions come from one inverse, the prior being that of all rows; where they are few for the
+    number of components, a prior learnt from all would know too much of what is held out, and each fold learns its own.
+    """
+    from raysp.spectral.posterior import learn
+
+    rows = _kernel_rows(sample)
+    posterior = learn(sample.masks[rows], sample.values[rows], sample.max_order, sample.keep_probability, sample.seed)
+    surrogate = posterior.surrogate()
+    held_out = np.full(len(sample.values), np.nan)
+    if len(sample.values) < max(FEW_ROWS, FEW_PER_COMPONENT * sample.n):
+        for held in parts if len(sample.values) < MANY else parts[:2]:
+            held_out[held] = _fold_of(sample.without(held), posterior.prior).predict(sample.masks[held])
+    else:
+        place = np.full(len(sample.values), -1, dtype=np.intp)
+        place[rows] = np.arange(len(rows))
+        held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
+        unseen = np.flatnonzero(sample.scored & np.isnan(held_out))
+        held_out[unseen] = surrogate.predict(sample.masks[unseen])
+    return {"kernel": Proposal(held_out, lambda: surrogate)}
+
+
+def _fold_of(rest: Sample, whole: Prior) -> Posterior:
+    """What a process learns from one fold's rows; the sets that stand out are those of all rows."""
+    from raysp.spectral.posterior import Posterior, first_look
+
+    prior = first_look(rest.masks, rest.values, rest.max_order, rest.keep_probability, rest.seed)
+    if whole.spikes:
+        prior = replace(whole, relevances=prior.relevances)
+    rows = _kernel_rows(rest)
+    return Posterior(prior, rest.masks[rows], rest.values[rows])
+
+
+def _kernel_rows(sample: Sample) -> Rows:
+    """The rows that the kernel's matrices have room for: all, or a random part."""
+    room = WIDE_ROWS if sample.wide else KERNEL_ROWS
+    return np.sort(np.random.default_rng(sample.seed).permutation(len(sample.values))[:room])
+
+
+def given(surrogate: FourierSurrogate) -> Proxy:
+    """The proxy that starts from an estimate had elsewhere, such as a model's gradients: scaled to the values, its strongest terms refitted."""
+
+    def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+        estimate = surrogate.rebased(sample.keep_probability)
+        guess = estimate.predict(sample.masks)
+        held_out = np.full(len(sample.values), np.nan)
+        for held in parts:
+            slope, level = _line(np.delete(guess, held), np.delete(sample.values, held))
+            held_out[held] = level + slope * guess[held]
+        slope, level = _line(guess, sample.values)
+        shift = FourierSurrogate.from_dict(sample.n, {(): level}).rebased(sample.keep_probability)
+        whole = FourierSurrogate.combined([estimate, shift], [slope, 1.0])
+        return {"gradient": Proposal(held_out, lambda: whole), **grown(sample, parts, [estimate] * len(parts), estimate)}
+
+    return proxy
+
+
+def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+    """Boosted trees and the kernel: the fit takes whichever combination predicts best. Very wide samples, where the kernel is slow, get `trees`."""
+    if sample.wide:
+        return trees(sample, parts)
+    _, whole, held_out = _by_fold(sample, parts, boosted)
+    return {**kernel(sample, parts), "trees": Proposal(held_out, lambda: whole)}
+
+
+#: The proxies by name; `gradient` is made by `given` from what a game knows of itself.
+PROXIES: dict[str, Proxy] = {"auto": auto, "trees": trees, "kernel": kernel, "linear": linear, "mlp": mlp}
+
+
+def boosted(sample: Sample, exam: tuple[Masks, Values], seed: int) -> FourierSurrogate:
+    """Boosted trees (LightGBM, early stopping on the exam); deeper ones too where they cost little, whichever predicts the exam better."""
     from raysp.spectral.trees import booster_transform, train_booster
 
-    depths = {min(SHALLOW, max_order)} | ({min(DEEP, max_order)} if masks.size <= DEEP_ENTRIES else set[int]())
+    depths = {min(SHALLOW, sample.max_order)} | ({min(DEEP, sample.max_order)} if sample.masks.size <= DEEP_ENTRIES else set[int]())
     best: tuple[float, FourierSurrogate] | None = None
     for depth in sorted(depths):
-        booster, rounds = train_booster(masks, values, held_out, depth=depth, seed=seed)
-        found = booster_transform(booster, masks.shape[1], rounds)
-        error = float(np.mean((held_out[1] - found.predict(held_out[0])) ** 2))
+        booster, rounds = train_booster(sample.masks, sample.values, exam, depth=depth, rate=WIDE_RATE if sample.wide else RATE, seed=seed)
+        found = booster_transform(booster, sample.n, rounds)
+        error = float(np.mean((exam[1] - found.predict(exam[0])) ** 2))
         if best is None or error < best[0]:
             best = (error, found)
     assert best is not None
-    return best[1]
+    return best[1].rebased(sample.keep_probability)
 
 
-#: The proxies by name.
-PROXIES: dict[str, Proxy] = {"trees": trees}
+def network(sample: Sample, exam: tuple[Masks, Values], seed: int) -> FourierSurrogate:
+    """One hidden layer (scikit-learn), as the sparse sum that reproduces it on masks of the same kind."""
+    from sklearn.neural_network import MLPRegressor
+
+    level, spread = float(sample.values.mean()), float(sample.values.std()) or 1.0
+    model: Any = MLPRegressor(
+        hidden_layer_sizes=(UNITS,), alpha=DECAY, early_stopping=len(sample.values) > 200, n_iter_no_change=15, max_iter=400, random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a network that has not converged is judged by cross-validation like any other
+        model.fit(1.0 - 2.0 * sample.masks, (sample.values - level) / spread)
+    fresh = np.concatenate([random_masks(sample.n, DISTILLED, sample.keep_probability, np.random.default_rng(seed)), exam[0]])
+    said = level + spread * model.predict(1.0 - 2.0 * fresh)
+    pupil = Sample(fresh, said, sample.max_order, sample.keep_probability, seed=seed)
+    if not pupil.varies:
+        return constant(sample.n, said, sample.keep_probability)
+    exam_rows = pupil.folds()[0]
+    pupil = replace(pupil, drawn=np.isin(np.arange(len(said)), exam_rows))
+    start = constant(sample.n, said, sample.keep_probability)
+    return list(grown(pupil, [exam_rows], [start], start).values())[-1].build()
+
+
+def _by_fold(sample: Sample, parts: Sequence[Rows], propose: Propose) -> tuple[list[FourierSurrogate], FourierSurrogate, Values]:
+    """A proposal from each fold's other rows, their average, and the out-of-fold predictions."""
+    held_out = np.full(len(sample.values), np.nan)
+    proposals: list[FourierSurrogate] = []
+    for number, held in enumerate(parts):
+        proposals.append(propose(sample.without(held), sample.exam(held), sample.seed + number))
+        held_out[held] = proposals[-1].predict(sample.masks[held])
+    return proposals, FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals)), held_out
+
+
+def _line(guess: Values, values: Values) -> tuple[float, float]:
+    """Slope and level of the least-squares line through these points."""
+    spread = float(np.var(guess))
+    slope = float(np.mean((guess - guess.mean()) * (values - values.mean()))) / spread if spread > 0 else 0.0
+    return slope, float(values.mean() - slope * guess.mean())

@@ -3,88 +3,236 @@
 from __future__ import annotations
 
 from math import ceil, log2
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy
-from raysp.explorers.proxies import PROXIES
-from raysp.explorers.sampling import single_ablations, uniform_masks
+from raysp.explorers.proxies import PROXIES, given
+from raysp.explorers.samples import Proxy, Sample
+from raysp.explorers.sampling import distinct, random_masks, single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
 from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.game import Masks, Values
+from raysp.game import Masks
+from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.indices import UNIFORM
+
+if TYPE_CHECKING:
+    from raysp.spectral.sets import Floats
 
 #: The n + 1 single ablations are bought when they take at most this share of the budget.
 SWEEP_SHARE = 0.25
 #: Rows of the interactions table handed over; the surrogate holds the rest.
 REPORTED = 2000
+#: In rounds: share of the random budget in the first, in each that follows, and of these the part that is chosen rather than drawn.
+FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
+#: Masks of a round at least.
+LEAST_ROUND = 32
+#: Rows at most that the kernel behind a choice of masks learns from.
+LEARNT = 2500
+#: Interactions whose intervals `until_width` is about.
+WATCHED = 10
+
+Keep = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 
 
 class ProxySPEX(Explorer):
-    """A boosted-tree proxy trained on random masks and turned into interactions.
+    """A proxy model trained on random masks and turned into interactions.
 
-    Round one holds the intact mask and, if they take at most a quarter of the budget, all n single ablations (the guide's step 3); round two
-    distinct uniform masks. The surrogate is fitted on the uniform ones alone: masks with one component removed are so unlikely under P(keep) = 1/2
-    that as extra rows they would only pull it off the distribution it is scored on. They are reported as measured.
+    Asked for first are, with `keep="auto"`, a pilot of some fifty masks that settles P(keep); then the intact mask and, if they take at most a quarter of
+    the budget, all n single ablations (the guide's step 3). The rest are distinct random masks: at once, or in rounds where `adaptive`, `until_r2` or
+    `until_width` want a look at what is known. Fits learn from random and chosen masks and are scored on random ones alone; single ablations are so
+    unlikely among random masks that as extra rows they would only pull a fit off the distribution it is scored on, so they are reported as measured.
     """
 
     kind: Literal["proxyspex"] = "proxyspex"
     max_order: int = Field(default=4, ge=1, le=10, description="Largest order of the terms of the surrogate.")
-    proxy: Literal["trees"] = Field(default="trees", description="The proxy model: boosted trees.")
+    proxy: Literal["auto", "trees", "kernel", "linear", "mlp", "gradient"] = Field(
+        default="auto", description="The proxy model; auto takes whichever of trees, kernel and singles, or combination of them, predicts best."
+    )
+    keep: Keep = Field(default=0.5, description="P(keep) of the random masks; auto: the smallest at which values still resemble the intact one.")
+    adaptive: bool = Field(default=False, description="Ask in rounds, half of each chosen for what the kernel knows least about.")
+    until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
+    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the ten strongest interactions are narrower than this.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
+    _rounds: list[tuple[str, int]] = PrivateAttr(default_factory=list)
+    _estimate: FourierSurrogate | None = PrivateAttr(default=None)
+    _found: tuple[int, Findings] | None = PrivateAttr(default=None)
+
+    @property
+    def keep_probability(self) -> float:
+        """P(keep) of the random masks, one half until a pilot has settled it."""
+        if self.keep != "auto":
+            return self.keep
+        if not self._rounds or not self._values:
+            return UNIFORM
+        from raysp.explorers.choosing import resembling
+
+        return resembling(self._pilot_of(self._started_n)[1][: len(self._values[0])], self._values[0])
+
+    def with_estimate(self, estimate: FourierSurrogate) -> Self:
+        """Itself, once started, with an estimate had elsewhere, such as a model's gradients, for the proxy `gradient` to begin from."""
+        self._estimate = estimate
+        return self
+
     def least_budget(self, n: int) -> int:
-        """As many as singles would need, at least 16; all masks when that is less."""
-        return min(1 << min(n, 62), max(16, ceil(2 * log2(n + 1))))
+        """As many as singles would need, at least 16; with a pilot, these on top; all masks when that is less."""
+        pilot = len(self._pilot_of(n)[0]) if self.keep == "auto" else 0
+        return min(1 << min(n, 62), max(16, ceil(2 * log2(n + 1))) + pilot)
 
     def planned(self, n: int) -> int:
         """The budget, or 4 n log2 n; never more than there are masks."""
-        return min(self.budget or default_budget(n), 1 << min(n, 62))
+        return min(self.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
+
+    def start(self, n: int, random_state: int = 0) -> Self:
+        """As `Explorer.start`; UserError too for options that contradict each other."""
+        if self.until_width is not None and self.max_order < 2:
+            raise UserError("until_width", self.until_width, "is about interactions, and max_order is 1", "raise max_order")
+        return super().start(n, random_state)
+
+    # ---- what to ask
 
     def _next(self) -> Masks | None:
         n = self._started_n
-        budget = self.planned(n)
-        first = single_ablations(n) if n + 1 <= budget * SWEEP_SHARE else single_ablations(n)[:1]
-        if not len(self.masks):
-            return first[:budget]
-        if len(self._masks) > 1:
+        left = self.planned(n) - len(self.masks)
+        if not self._rounds and self.keep == "auto":
+            return self._noted("pilot", self._pilot_of(n)[0][:left])
+        if not any(role == "first" for role, _ in self._rounds):
+            sweep = single_ablations(n) if n + 1 <= self.planned(n) * SWEEP_SHARE else single_ablations(n)[:1]
+            sweep = distinct(sweep, self.masks)[:left] if len(self.masks) else sweep[:left]
+            if len(sweep):
+                return self._noted("first", sweep)
+        if left <= 0 or self._satisfied():
             return None
-        rest = uniform_masks(n, budget - len(first), np.random.default_rng(self.random_state), first)
-        return rest if len(rest) else None
+        masks, chosen = self._round(left)
+        return self._noted("random", masks, chosen) if len(masks) else None
+
+    def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
+        """The masks of a round, with what they are for, and how many of them (the first) were chosen rather than drawn."""
+        self._rounds.append((role, chosen))
+        return masks
+
+    def _round(self, left: int) -> tuple[Masks, int]:
+        """Random masks: all that are left, or a round of them, the first so many of it chosen."""
+        sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
+        rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
+        if not (self.adaptive or self.until_r2 is not None or self.until_width is not None):
+            return self._random(left, rng, self.masks), 0
+        count = min(left, max(LEAST_ROUND, round((left + sum(sizes)) * (ROUND_SHARE if sizes else FIRST_SHARE))))
+        count = left if left - count < LEAST_ROUND else count
+        if not self.adaptive or not sizes:
+            return self._random(count, rng, self.masks), 0
+        chosen = self._chosen(int(count * CHOSEN_SHARE), rng)
+        known = np.concatenate([self.masks, chosen])
+        return np.concatenate([chosen, self._random(count - len(chosen), rng, known)]), len(chosen)
+
+    def _random(self, count: int, rng: np.random.Generator, known: Masks) -> Masks:
+        """Random masks; where the budget is for all there are, the rest of them."""
+        n, p = self._started_n, self.keep_probability
+        if p == UNIFORM or self.planned(n) >= 1 << min(n, 62):
+            return uniform_masks(n, count, rng, known)
+        return random_masks(n, count, p, rng, known)
+
+    def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
+        """Masks about whose values a kernel trained on what is known knows least; none while there is nothing to learn from."""
+        sample = self._sample()
+        if not sample.varies:
+            return np.zeros((0, self._started_n), dtype=np.bool_)
+        from raysp.explorers.choosing import most_telling
+        from raysp.spectral.posterior import learn
+
+        rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
+        posterior = learn(sample.masks[rows], sample.values[rows], self.max_order, sample.keep_probability, self.random_state)
+        return most_telling(posterior, count, rng, self.masks)
+
+    def _satisfied(self) -> bool:
+        """Whether the answer so far is as good as was asked for."""
+        if not any(role == "random" for role, _ in self._rounds) or (self.until_r2 is None and self.until_width is None):
+            return False
+        findings = self.result()
+        if self.until_r2 is not None and not findings.diagnostics.get("r2_cv", 1.0) >= self.until_r2:
+            return False
+        if self.until_width is None:
+            return True
+        top = findings.table.slice(0, WATCHED)
+        return top.num_rows > 0 and float(np.max(top["hi"].to_numpy() - top["lo"].to_numpy())) <= self.until_width
+
+    def _pilot_of(self, n: int) -> tuple[Masks, Floats]:
+        from raysp.explorers.choosing import pilot_masks
+
+        return pilot_masks(n, np.random.default_rng([self.random_state, 3]))
+
+    # ---- what it says
 
     def result(self) -> Findings:
         """The surrogate fitted on all values told; exact when they are all there are."""
         masks, values = self.masks, self.values
+        if self._found is not None and self._found[0] == len(values):
+            return self._found[1]
         effects = removed_effects(masks, values)
         notes: list[str] = []
-        diagnostics: dict[str, Any] = {}
+        diagnostics: dict[str, Any] = {"keep_probability": self.keep_probability}
         if is_complete(masks):
             surrogate = FourierSurrogate.from_values(masks, values)
             notes.append("Every mask was measured: all values are exact.")
         else:
-            surrogate, diagnostics = self._fit(masks, values, notes)
+            found = fit_proxy(self._sample(), self._proxy())
+            surrogate = found.surrogate
+            notes += _remarks(found)
+            diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self._sample().values)}
+        seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
+        notes += [seen.warning] if seen.warning else []
+        notes += [f"Masks keep each component with probability {self.keep_probability:g}."] if self.keep == "auto" else []
+        diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
-        diagnostics["energy"] = surrogate.energy().tolist()
-        table = surrogate.interactions(self.index, self.max_order, 2).slice(0, REPORTED)
-        return Findings(surrogate, singles, table, self.index, tuple(notes), diagnostics)
+        table = surrogate.interactions(self._index(), self.max_order, 2).slice(0, REPORTED)
+        self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
+        return self._found[1]
 
-    def _fit(self, masks: Masks, values: Values, notes: list[str]) -> tuple[FourierSurrogate, dict[str, Any]]:
-        rows = uniform_rows(masks)
-        found = fit_proxy(masks[rows], values[rows], PROXIES[self.proxy], self.max_order, self.random_state)
-        notes.extend(_remarks(found))
-        diagnostics = {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "stages": found.weights, "terms": len(found.surrogate), "rows": int(rows.sum())}
-        return found.surrogate, diagnostics
+    def _index(self) -> str:
+        """The index asked for; where masks keep other than half, Banzhaf interactions over such masks stand for those over all."""
+        return "wbii" if self.index == "bii" and self.keep_probability != UNIFORM else self.index
+
+    def _proxy(self) -> Proxy:
+        if self.proxy != "gradient":
+            return PROXIES[self.proxy]
+        if self._estimate is None:
+            raise UserError("proxy", self.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
+        return given(self._estimate)
+
+    def _sample(self) -> Sample:
+        """The rows to learn from, with what is known of how they came about."""
+        masks, values, p = self.masks, self.values, self.keep_probability
+        if len(self._rounds) < len(self._masks):  # told without being asked: by `fit`
+            rows = random_rows(masks, p)
+            return Sample(masks[rows], values[rows], self.max_order, p, seed=self.random_state)
+        used, drawn = np.zeros(len(masks), dtype=np.bool_), np.zeros(len(masks), dtype=np.bool_)
+        start = 0
+        for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
+            rows = slice(start, start + len(told))
+            start += len(told)
+            if role == "pilot":
+                used[rows] = drawn[rows] = self._pilot_of(masks.shape[1])[1][: len(told)] == p
+            elif role == "random":
+                used[rows], drawn[rows] = True, np.arange(len(told)) >= chosen
+            else:  # one intact mask is as good as drawn, a sweep is not
+                used[rows] = drawn[rows] = len(told) == 1
+        return Sample(masks[used], values[used], self.max_order, p, drawn[used], self.random_state)
 
 
-def uniform_rows(masks: Masks) -> NDArray[np.bool_]:
-    """The rows fit for a fit under P(keep) = 1/2: all, or if every single ablation is among them, those with more than one component removed."""
+def random_rows(masks: Masks, keep_probability: float = UNIFORM) -> NDArray[np.bool_]:
+    """The rows that look randomly drawn: all, or if every single ablation is among them and chance would not have it, those with more than one component removed."""
     near = (~masks).sum(axis=1) <= 1
-    sweep = near.sum() > masks.shape[1] and near.sum() < len(masks)
+    n = masks.shape[1]
+    expected = len(masks) * keep_probability**n * (1 + n * (1 - keep_probability) / keep_probability)
+    sweep = near.sum() > max(n, 2 * expected) and near.sum() < len(masks)
     return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
 
 

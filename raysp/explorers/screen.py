@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
@@ -32,8 +32,6 @@ class Screen(Explorer):
     Everything reported is measured exactly; what is not measured is taken to be additive. Right near the intact input, so scored at P(keep) = 0.9.
     """
 
-    keep_probability: ClassVar[float] = 0.9
-
     kind: Literal["screen"] = "screen"
     top_k: float | Literal["auto"] = Field(
         default="auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
@@ -52,6 +50,11 @@ class Screen(Explorer):
         if isinstance(value, str) or 0 < value < 1 or (value >= 1 and value == int(value)):
             return value
         raise UserError("top_k", value, "is neither a fraction nor a count", "give a fraction below 1, a whole number from 1, or auto")
+
+    @property
+    def keep_probability(self) -> float:
+        """Near the intact input, where the ablations were made."""
+        return 0.9
 
     def resolved(self, labels: Sequence[str]) -> Screen:
         """The same options with labels in `always_include` replaced by indices; UserError for one that is no component's."""

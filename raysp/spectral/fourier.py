@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from raysp.game import Masks, Values, check_finite, check_masks
 from raysp.spectral import walsh
-from raysp.spectral.indices import check_index, convert
+from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, sum_over_supersets
 from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from shapiq import InteractionValues
 
 #: Entries of the largest array of parities held at once while predicting.
 CHUNK = 1 << 24
@@ -37,9 +38,12 @@ class FourierSurrogate:
 
     `sets` are the terms and `coefficients` (float64 `(len(sets),)`) their F(S). `error` describes the covariance of the coefficients: None for
     exact ones, standard errors `(len(sets),)` of independent ones, or a factor L `(len(sets), r)` of the covariance L Lᵀ.
+
+    With another `keep_probability` p the terms are products of φ_i(m) = (p - m_i) / sqrt(p (1 - p)), which are uncorrelated with variance one
+    when components are kept with probability p; every index is still exact.
     """
 
-    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None) -> None:
+    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None, keep_probability: float = UNIFORM) -> None:
         if coefficients.shape != (len(sets),):
             raise ValueError(f"coefficients have shape {coefficients.shape}; expected ({len(sets)},) for {len(sets)} sets")
         if error is not None and (error.ndim > 2 or len(error) != len(sets)):
@@ -48,9 +52,11 @@ class FourierSurrogate:
         self.sets = sets
         self.coefficients = coefficients
         self.error = error
+        self.keep_probability = keep_probability
 
     def __repr__(self) -> str:
-        return f"FourierSurrogate(n={self.n}, terms={len(self.sets)}, max_order={self.sets.max_order})"
+        basis = "" if self.keep_probability == UNIFORM else f", keep_probability={self.keep_probability:g}"
+        return f"FourierSurrogate(n={self.n}, terms={len(self.sets)}, max_order={self.sets.max_order}{basis})"
 
     def __len__(self) -> int:
         return len(self.sets)
@@ -86,22 +92,33 @@ class FourierSurrogate:
 
     @classmethod
     def combined(cls, parts: Sequence[FourierSurrogate], weights: Sequence[float]) -> FourierSurrogate:
-        """The weighted sum of surrogates on the same components, without error."""
+        """The weighted sum of surrogates on the same components and in the same basis, without error."""
         blocks = [block for part in parts for block in part.sets.blocks]
         values = [
             weight * part.coefficients[slice(*_bounds(part.sets, k))] for part, weight in zip(parts, weights, strict=True) for k in range(len(part.sets.blocks))
         ]
-        return cls(*merge(parts[0].n, blocks, values))
+        return cls(*merge(parts[0].n, blocks, values), keep_probability=parts[0].keep_probability)
 
     # ---- changed into
 
+    def rebased(self, keep_probability: float = UNIFORM) -> FourierSurrogate:
+        """The same function of masks in the basis of another P(keep), without error."""
+        if keep_probability == self.keep_probability:
+            return self
+
+        def weight(r: int, t: int) -> float:
+            return basis_weight(r, t, self.keep_probability, keep_probability)
+
+        sets, coefficients = sum_over_supersets(self.sets, self.coefficients, weight, range(self.sets.max_order + 1))
+        return FourierSurrogate(sets, coefficients, keep_probability=keep_probability)
+
     def with_error(self, error: Floats | None) -> FourierSurrogate:
         """The same coefficients with another error."""
-        return FourierSurrogate(self.sets, self.coefficients, error)
+        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
         """Only the terms with these ascending numbers, or where True."""
-        return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows])
+        return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows], self.keep_probability)
 
     def strongest(self, count: int, always: int = 1) -> FourierSurrogate:
         """The `count` strongest terms among those of order above `always`, and all up to it (order 0 is never dropped)."""
@@ -114,6 +131,8 @@ class FourierSurrogate:
     def predict(self, masks: Masks) -> Values:
         """Values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
         checked = check_masks(masks, self.n)
+        if self.keep_probability != UNIFORM:
+            return self.rebased().predict(checked)
         used = self._used()
         if len(used) <= walsh.MAX_DENSE and len(self.sets) * len(checked) > 4 << len(used):
             return self._table(used)[walsh.numbers(checked[:, used])]
@@ -149,23 +168,30 @@ class FourierSurrogate:
     def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
         """Sets, their values in `index` and the standard errors of these, float64 `(len(sets),)` each, in the order of the sets."""
         check_index(index)
-        sets, values = convert(index, self.sets, self.coefficients, max_order, min_order)
+        p = self.keep_probability
+        sets, values = convert(index, self.sets, self.coefficients, max_order, min_order, keep_probability=p)
         if self.error is None:
             return sets, values, np.zeros(len(values))
         if self.error.ndim == 1:
-            return sets, values, np.sqrt(convert(index, self.sets, self.error**2, max_order, min_order, squared=True)[1])
+            return sets, values, np.sqrt(convert(index, self.sets, self.error**2, max_order, min_order, squared=True, keep_probability=p)[1])
         variance = np.zeros(len(values))
         for start in range(0, self.error.shape[1], FACTOR_COLUMNS):
-            part = convert(index, self.sets, self.error[:, start : start + FACTOR_COLUMNS], max_order, min_order)[1]
+            part = convert(index, self.sets, self.error[:, start : start + FACTOR_COLUMNS], max_order, min_order, keep_probability=p)[1]
             variance += np.einsum("ij,ij->i", part, part)
         return sets, values, np.sqrt(variance)
 
+    def to_shapiq(self, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
+        """The interactions as shapiq's `InteractionValues`, for its plots and tools; as `shapiq_values.to_shapiq`."""
+        from raysp.spectral.shapiq_values import to_shapiq
+
+        return to_shapiq(self, index, max_order, min_order)
+
     def terms(self) -> dict[tuple[int, ...], float]:
-        """The coefficients by set."""
+        """The coefficients by set, in the surrogate's own basis."""
         return dict(zip(self.sets.tuples(), self.coefficients.tolist(), strict=True))
 
     def energy(self) -> Floats:
-        """Energy: F(S)² added up by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over uniform masks (Parseval)."""
+        """Energy: F(S)² added up by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over masks of its own P(keep) (Parseval)."""
         return group_sum(self.coefficients**2, self.sets.orders.astype(np.intp), self.sets.max_order + 1)
 
     def _scale(self) -> float:

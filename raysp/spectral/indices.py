@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from math import comb
+from math import comb, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,15 @@ INDICES: dict[str, str] = {
     "fsii": "faithful Shapley interaction of order max_order",
     "sv": "Shapley value of single components",
     "bv": "Banzhaf value of single components",
+    "wbii": "weighted Banzhaf interaction: mean joint effect over contexts that keep components as often as the masks measured did",
     "additivity": "deviation from additivity around the intact input: what removing the set does beyond its subsets",
 }
 
 #: Subsets enumerated at most by one conversion (each takes some 40 bytes).
 MAX_SUBSETS = 40_000_000
+
+#: P(keep) of the plain Fourier basis.
+UNIFORM = 0.5
 
 Weight = Callable[[int, int], float]
 
@@ -46,19 +50,29 @@ def check_index(index: str) -> str:
     return index
 
 
-def convert(index: str, sets: Sets, coefficients: Floats, max_order: int | None = None, min_order: int = 0, *, squared: bool = False) -> tuple[Sets, Floats]:
+def convert(
+    index: str,
+    sets: Sets,
+    coefficients: Floats,
+    max_order: int | None = None,
+    min_order: int = 0,
+    *,
+    squared: bool = False,
+    keep_probability: float = 0.5,
+) -> tuple[Sets, Floats]:
     """The index of every set that can be non-zero, from Fourier coefficients (`(len,)`, or `(len, c)` for c functions at once).
 
-    With `squared` the weights are squared: variances of independent coefficients in, variances of the index out. `max_order` bounds the orders reported, and is the order k of `stii`, `fbii` and `fsii` (without one: the largest order of the terms).
-    Raises UserError for an unknown index, or when the terms have too many subsets to list.
+    `keep_probability` is that of the basis the coefficients are in (see `basis_weight`). With `squared` the weights are squared: variances of
+    independent coefficients in, variances of the index out. `max_order` bounds the orders reported, and is the order k of `stii`, `fbii` and `fsii`
+    (without one: the largest order of the terms). Raises UserError for an unknown index, or when the terms have too many subsets to list.
     """
     check_index(index)
     top = max(sets.max_order if max_order is None else max_order, 0)
     lowest = 1 if index in {"sv", "bv", "additivity"} else 0
     highest = 1 if index in {"sv", "bv"} else top
-    weight = _weights(index, top, 2 if squared else 1)
+    weight = _weights(index, top, 2 if squared else 1, keep_probability)
     wanted = range(max(min_order, lowest), min(highest, sets.max_order) + 1)
-    if index in {"fourier", "bii", "bv"}:
+    if index == "wbii" or (keep_probability == UNIFORM and index in {"fourier", "bii", "bv"}):
         return _diagonal(sets, coefficients, weight, wanted)
     return sum_over_supersets(sets, coefficients, weight, wanted)
 
@@ -110,9 +124,28 @@ def _dense(sets: Sets, coefficients: Floats, weight: Weight, orders: range, used
     return Sets(sets.n, tuple(used[block] for block in family.blocks)), result[places]
 
 
-def _weights(index: str, k: int, power: int) -> Weight:
-    """w(r, t) of an index whose order is k, raised to a power."""
-    return lambda r, t: _weight(index, k, r, t) ** power
+def basis_weight(r: int, t: int, source: float, target: float = UNIFORM) -> float:
+    """How much of a coefficient of order r in the basis of P(keep) = `source` goes to each subset of order t in that of `target`.
+
+    With σ² = p (1 - p) and φ_i = (p - m_i) / σ, a factor of one basis is (p - q) / σ_p + (σ_q / σ_p) times that of the other.
+    """
+    spread, wanted = sqrt(source * (1 - source)), sqrt(target * (1 - target))
+    return float(((source - target) / spread) ** (r - t) * (wanted / spread) ** t)
+
+
+def _weights(index: str, k: int, power: int, keep_probability: float) -> Weight:
+    """w(r, t) of an index whose order is k, from coefficients in the basis of `keep_probability`, raised to a power."""
+    if index == "wbii":
+        return lambda r, t: (-1.0 / sqrt(keep_probability * (1 - keep_probability))) ** (t * power) if r == t else 0.0
+    if keep_probability == UNIFORM:
+        return lambda r, t: _weight(index, k, r, t) ** power
+    return lambda r, t: _biased_weight(index, k, r, t, keep_probability) ** power
+
+
+@lru_cache(maxsize=65536)
+def _biased_weight(index: str, k: int, r: int, t: int, keep_probability: float) -> float:
+    """By way of the uniform basis: sum over the sets of order s between T and R."""
+    return sum(comb(r - t, s - t) * basis_weight(r, s, keep_probability) * _weight(index, k, s, t) for s in range(t, r + 1))
 
 
 @lru_cache(maxsize=65536)

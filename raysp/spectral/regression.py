@@ -1,7 +1,7 @@
 """Sparse regression on parities: LASSO paths on a shared grid, terms grown along the hierarchy, and stacking.
 
-On uniform masks the parities are uncorrelated with unit variance, so what a model leaves out acts as noise on what it holds, and the
-correlation of a residual with a parity is that parity's missing coefficient.
+Under the masks' own P(keep) the characters φ_S (parities, at one half) are uncorrelated with unit variance, so what a model leaves out acts as
+noise on what it holds, and the correlation of a residual with a character is that term's missing coefficient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import CHUNK, FourierSurrogate
-from raysp.spectral.sets import Block, Floats, Sets, characters, merge, parities, positions
+from raysp.spectral.sets import Block, Floats, Sets, characters, features, merge, parities, positions, products
 
 #: Points of a LASSO path, and the ratio of its smallest penalty to the one that leaves nothing.
 PATH_POINTS = 30
@@ -33,15 +33,16 @@ class Path:
 
     sets: Sets
     coefficients: Floats
+    keep_probability: float = 0.5
 
     def predict(self, masks: Masks) -> Floats:
         """Values float64 `(m, points)`."""
-        return characters(self.sets, masks) @ self.coefficients
+        return characters(self.sets, masks, self.keep_probability) @ self.coefficients
 
     def at(self, point: int) -> FourierSurrogate:
         """The fit at one penalty, terms that are zero left out (the mean stays)."""
         chosen = self.coefficients[:, point]
-        return FourierSurrogate(self.sets, chosen).take((chosen != 0) | (self.sets.orders == 0))
+        return FourierSurrogate(self.sets, chosen, keep_probability=self.keep_probability).take((chosen != 0) | (self.sets.orders == 0))
 
 
 def penalties(values: Values) -> Floats:
@@ -49,21 +50,21 @@ def penalties(values: Values) -> Floats:
     return float(np.std(values)) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
-def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tuple[Masks, Values] | None = None) -> Path:
-    """LASSO on the parities of `sets` (which must hold the empty set) at every penalty of a falling grid.
+def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tuple[Masks, Values] | None = None, *, keep_probability: float = 0.5) -> Path:
+    """LASSO on the characters of `sets` (which must hold the empty set) at every penalty of a falling grid.
 
     With an exam (held-out masks and values) the path ends where its error there has clearly turned up; the points beyond repeat the last:
     they would be the slowest to fit, and nobody would choose them.
     """
-    design = characters(sets, masks)[:, 1:]
+    design = characters(sets, masks, keep_probability)[:, 1:]
     centre, mean = design.mean(axis=0), float(values.mean())
     design -= centre
     found = np.zeros((len(sets), len(grid)))
     found[0] = mean
     if not design.shape[1]:
-        return Path(sets, found)
+        return Path(sets, found, keep_probability)
     gram, target = design.T @ design, design.T @ (values - mean)
-    held = None if exam is None else (characters(sets, exam[0])[:, 1:] - centre, exam[1] - mean)
+    held = None if exam is None else (characters(sets, exam[0], keep_probability)[:, 1:] - centre, exam[1] - mean)
     best, start = np.inf, np.zeros(design.shape[1])
     for first in range(0, len(grid), PATH_STRIDE):
         part = slice(first, first + PATH_STRIDE)
@@ -76,7 +77,7 @@ def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tup
                 break
             best = min(best, error)
     found[0] -= centre @ found[1:]
-    return Path(sets, found)
+    return Path(sets, found, keep_probability)
 
 
 def _descend(design: Floats, values: Values, products: tuple[Floats, Floats], grid: Floats, start: Floats) -> Floats:
@@ -90,28 +91,31 @@ def _descend(design: Floats, values: Values, products: tuple[Floats, Floats], gr
     return np.asarray(path, dtype=np.float64)
 
 
-def correlations(sets: Sets, masks: Masks, residual: Values) -> Floats:
-    """The mean of residual · χ_S over the masks for every set, float64 `(len(sets),)`."""
+def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5) -> Floats:
+    """The mean of residual · φ_S over the masks for every set, float64 `(len(sets),)`."""
     result = np.zeros(len(sets))
     step = max(CHUNK // max(len(masks), 1), 1)
     for start in range(0, len(sets), step):
         rows = np.arange(start, min(start + step, len(sets)))
-        result[rows] = residual.mean() - 2.0 * (parities(sets.take(rows), masks) @ residual) / len(masks)
+        some = sets.take(rows)
+        if keep_probability == 0.5:
+            result[rows] = residual.mean() - 2.0 * (parities(some, masks) @ residual) / len(masks)
+        else:
+            result[rows] = residual @ characters(some, masks, keep_probability) / len(masks)
     return result
 
 
-def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int) -> Sets:
-    """The `count` sets S + {i}, S a parent, not parents themselves, whose parity correlates most with the residual (`(m,)`)."""
-    signs = 1.0 - 2.0 * masks
+def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int, *, keep_probability: float = 0.5) -> Sets:
+    """The `count` sets S + {i}, S a parent, not parents themselves, whose character correlates most with the residual (`(m,)`)."""
+    signals = features(masks, keep_probability)
     blocks: list[Block] = []
     scores: list[Floats] = []
-    for k, where, block in parents.spans():
+    for k, _, block in parents.spans():
         if k >= max_order:
             continue
-        weighted = characters(parents.take(np.arange(where.start, where.stop)), masks) * residual[:, None]
-        score = np.abs(weighted.T @ signs)
+        score = np.abs((products(signals, block) * residual[:, None]).T @ signals)
         score[np.repeat(np.arange(len(block)), k), block.ravel()] = 0.0  # S + {i} with i in S would be a smaller set
-        best = np.argsort(-score, axis=None, kind="stable")[: count * (k + 1)]
+        best = np.argpartition(-score, min(count * (k + 1), score.size) - 1, axis=None)[: count * (k + 1)]
         row, added = np.divmod(best, parents.n)
         blocks.append(np.sort(np.concatenate([block[row], added[:, None].astype(np.int32)], axis=1), axis=1))
         scores.append(score.ravel()[best])

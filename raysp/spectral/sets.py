@@ -179,6 +179,31 @@ def parities(sets: Sets, masks: Masks) -> NDArray[np.uint8]:
     return result
 
 
-def characters(sets: Sets, masks: Masks) -> Floats:
-    """χ_S(m) = (-1)^{|m ∩ S|}, float64 `(m, len(sets))`: the columns of a regression on Fourier coefficients."""
-    return np.asarray(1.0 - 2.0 * parities(sets, masks).T, dtype=np.float64)
+def characters(sets: Sets, masks: Masks, keep_probability: float = 0.5) -> Floats:
+    """φ_S(m) for every mask and set, float64 `(m, len(sets))`: the columns of a regression on Fourier coefficients under that P(keep).
+
+    φ_S is the product of (p - m_i) / sqrt(p (1 - p)) over the set; at p = 1/2 that is (-1)^{|m ∩ S|}.
+    """
+    if keep_probability == 0.5:
+        return np.asarray(1.0 - 2.0 * parities(sets, masks).T, dtype=np.float64)
+    signals = features(masks, keep_probability)
+    result = np.ones((len(masks), len(sets)))
+    for _, where, block in sets.spans():
+        result[:, where] = products(signals, block)
+    return result
+
+
+def features(masks: Masks, keep_probability: float = 0.5) -> Floats:
+    """φ_i of every mask and component, float64 `(m, n)`, columns contiguous: mean zero and variance one under P(keep)."""
+    return np.asfortranarray((keep_probability - masks) / np.sqrt(keep_probability * (1 - keep_probability)))
+
+
+def products(signals: Floats, block: Block) -> Floats:
+    """φ_S of every row of `features` and every set of a block, float64 `(m, len(block))`."""
+    if not block.shape[1]:
+        return np.ones((len(signals), len(block)))
+    rows = np.ascontiguousarray(signals.T)  # whole rows are gathered several times faster than columns; no copy, as `features` makes them
+    result = rows[block[:, 0]]
+    for column in range(1, block.shape[1]):
+        result *= rows[block[:, column]]
+    return result.T

@@ -12,13 +12,13 @@ import numpy as np
 from raysp.explorers import candidates
 from raysp.explorers.base import Findings, Surrogate, r_squared
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.proxyspex import uniform_rows
+from raysp.explorers.proxyspex import random_rows
 from raysp.explorers.sampling import ablations, lookup
 from raysp.game import Masks, Values, pack
 from raysp.spectral.fourier import ROUNDING, is_complete
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of
-from raysp.validation.planning import UNIFORM, Members, ValidationPlan
+from raysp.validation.planning import Members, ValidationPlan
 from raysp.validation.verdicts import Metrics, Verdict, verdict
 
 if TYPE_CHECKING:
@@ -201,11 +201,11 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
 
 
 def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values) -> Callable[[Masks], Values]:
-    """Prediction from single effects alone: a LASSO on the explorer's own uniform masks, or, for one that stayed near the intact input, their sum."""
-    if plan.keep_probability == UNIFORM and len(told):
-        rows = np.flatnonzero(uniform_rows(masks))
+    """Prediction from single effects alone: a LASSO on the explorer's own random masks, or, for one that stayed near the intact input, their sum."""
+    if plan.keep_probability == plan.findings.surrogate.keep_probability and len(told):
+        rows = np.flatnonzero(random_rows(masks, plan.keep_probability))
         rows = np.random.default_rng(0).permutation(rows)[:MOST_FITTED] if len(rows) > MOST_FITTED else rows
-        return fit_singles(masks[rows], told[rows]).predict
+        return fit_singles(masks[rows], told[rows], keep_probability=plan.keep_probability).predict
     intact = float(values[lookup(plan.masks, np.ones((1, plan.n), dtype=np.bool_))[0]])
     effects = np.asarray(plan.findings.singles.column("value").to_numpy(), dtype=np.float64)
 

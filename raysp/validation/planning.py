@@ -63,7 +63,7 @@ def plan(  # noqa: PLR0917  the order in which a run loop has them
 
     `known` are the masks that the surrogate was fitted on; none of them is held out (`judge` leaves them out of the score in any case). Interactions above order 4 are not measured.
     """
-    reported = [tuple(cast("list[int]", members)) for members in findings.interactions.column("components").to_pylist()]
+    reported = [tuple(cast("list[int]", members)) for members in findings.table.column("components").to_pylist()]
     measurable = [members for members in reported if 2 <= len(members) <= MAX_EXACT_ORDER]
     top, rest = measurable[: options.top], measurable[options.top :]
     drawn = sorted(rng.choice(len(rest), min(options.random, len(rest)), replace=False).tolist()) if rest else []

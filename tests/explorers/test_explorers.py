@@ -5,11 +5,11 @@ import pytest
 from spectral.known_games import additive, and_or, constant, explore, found, hidden_pairs, parity, planted
 
 from raysp.errors import EvaluationError, UserError
-from raysp.explorers import EXPLORERS, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
+from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
 from raysp.explorers.sampling import distinct, lookup, random_masks, uniform_masks
 from raysp.spectral.walsh import all_masks
 
-EVERY = [Screen(), ProxySPEX(), Singles(), Exhaustive()]
+EVERY = [Screen(), ProxySPEX(), SPEX(), Singles(), Exhaustive()]
 named = pytest.mark.parametrize("explorer", EVERY, ids=lambda explorer: explorer.name)
 
 
@@ -64,7 +64,7 @@ def test_asking_twice_gives_the_same_and_a_seed_decides_everything(explorer):
             each.tell(masks, and_or(masks))
     assert again.done()
     first, second = started.result(), again.result()
-    assert first.interactions.equals(second.interactions)
+    assert first.table.equals(second.table)
     assert first.singles.equals(second.singles)
 
 
@@ -73,18 +73,18 @@ def test_a_value_that_never_changes_has_no_interactions(explorer):
     findings = explore(explorer, constant, 10).result()
     assert np.allclose(findings.surrogate.predict(uniform(10, 20)), 3.0)
     assert not found(findings, 1e-9)
-    assert not any(findings.interactions["significant"].to_pylist())
+    assert not any(findings.table["significant"].to_pylist())
     assert np.allclose(findings.singles["value"].to_numpy(), 0)
 
 
 @named
 def test_tables_have_the_documented_columns(explorer):
     findings = explore(explorer, and_or, 8).result()
-    assert findings.interactions.column_names == ["components", "order", "index", "value", "lo", "hi", "significant"]
+    assert findings.table.column_names == ["components", "order", "index", "value", "lo", "hi", "significant"]
     assert findings.singles.column_names == ["component", "value", "lo", "hi", "method"]
-    assert set(findings.interactions["index"].to_pylist()) <= {findings.index}
-    assert all(order >= 2 for order in findings.interactions["order"].to_pylist())
-    sizes = np.abs(findings.interactions["value"].to_numpy())
+    assert set(findings.table["index"].to_pylist()) <= {findings.index}
+    assert all(order >= 2 for order in findings.table["order"].to_pylist())
+    sizes = np.abs(findings.table["value"].to_numpy())
     assert np.all(np.diff(sizes) <= 0)
 
 
@@ -128,7 +128,7 @@ def test_exhaustive_is_exact_and_comes_in_rounds(monkeypatch):
     assert rounds == 3
     findings = started.result()
     assert found(findings) == pytest.approx({(0, 1): 2.0, (2, 3): -3.0})
-    assert findings.interactions["lo"] == findings.interactions["hi"]
+    assert findings.table["lo"] == findings.table["hi"]
     assert set(findings.singles["method"].to_pylist()) == {"removed"}
 
 

@@ -27,8 +27,8 @@ def test_pairs_are_measured_exactly_and_ranked_by_deviation():
     findings = explore(Screen(top_k=6), and_or, 20).result()
     assert findings.index == "additivity"
     assert found(findings) == pytest.approx({(2, 3): 3.0, (0, 1): -2.0})  # or: removing both does more; and: less than the parts
-    assert findings.interactions["components"].to_pylist()[0] == [2, 3] or found(findings)[2, 3] == 3
-    assert findings.interactions["lo"] == findings.interactions["value"] == findings.interactions["hi"]
+    assert findings.table["components"].to_pylist()[0] == [2, 3] or found(findings)[2, 3] == 3
+    assert findings.table["lo"] == findings.table["value"] == findings.table["hi"]
 
 
 def test_the_surrogate_reproduces_all_that_was_measured_and_additive_games_entirely():
@@ -75,8 +75,8 @@ def test_the_budget_caps_the_pairs_strongest_products_first_and_says_so():
     started = explore(Screen(top_k=6, budget=27), triple, 20)
     assert len(started.masks) == 27
     findings = started.result()
-    assert len(findings.interactions) == 5
-    assert set(map(tuple, findings.interactions["components"].to_pylist())) >= {(0, 1), (0, 2), (0, 3)}
+    assert len(findings.table) == 5
+    assert set(map(tuple, findings.table["components"].to_pylist())) >= {(0, 1), (0, 2), (0, 3)}
     assert findings.notes[0].startswith("5 of the 15 pairs among the 6 strongest of 20")
 
 
@@ -92,7 +92,7 @@ def test_triples_on_request():
 
 def test_triples_share_the_budget_with_pairs():
     started = explore(Screen(top_k=8, order=3, budget=40), triple, 15)
-    orders = started.result().interactions["order"].to_pylist()
+    orders = started.result().table["order"].to_pylist()
     assert len(started.masks) <= 40
     assert orders.count(3) > 0
     assert orders.count(2) == 16

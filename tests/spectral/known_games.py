@@ -48,6 +48,16 @@ def planted(n: int, terms: int, seed: int, max_order: int = 4) -> FourierSurroga
     return FourierSurrogate.from_dict(n, found)
 
 
+def sparse(n: int, terms: int, seed: int, max_order: int = 5, min_order: int = 1) -> FourierSurrogate:
+    """A sparse Fourier sum of sets without any hierarchy, coefficients of size 1/2 to 3/2."""
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[int, ...], float] = {}
+    while len(found) < min(terms, n):
+        members = rng.choice(n, rng.integers(min_order, min(max_order, n) + 1), replace=False)
+        found[tuple(sorted(members.tolist()))] = float(rng.uniform(0.5, 1.5) * rng.choice([-1, 1]))
+    return FourierSurrogate.from_dict(n, found)
+
+
 def explore(explorer: Explorer, function: Function, n: int, seed: int = 0) -> Explorer:
     """Ask and tell to the end."""
     started = explorer.start(n, seed)
@@ -59,5 +69,5 @@ def explore(explorer: Explorer, function: Function, n: int, seed: int = 0) -> Ex
 
 def found(findings: Findings, least: float = 0.1) -> Mapping[tuple[int, ...], float]:
     """The interactions stronger than `least`."""
-    rows = findings.interactions.to_pylist()
+    rows = findings.table.to_pylist()
     return {tuple(row["components"]): row["value"] for row in rows if abs(row["value"]) > least}

@@ -1,0 +1,181 @@
+"""The command that explains measurements somebody already has: `explain-game`. No model, no Ray, no store."""
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import ValidationError
+
+from raysp.commands.ask import Json
+from raysp.errors import UserError
+from raysp.explorers import ProxySPEX
+from raysp.measurements import Explanation, Measurements, explain, read_measurements
+from raysp.spectral.indices import INDICES, check_index
+
+FIELDS = ProxySPEX.model_fields
+FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+
+
+def _help(name: str) -> str:
+    """A field of the explorer as an option's help, with its choices and its default."""
+    choices = ", ".join(map(str, get_args(FIELDS[name].annotation)))
+    return f"{FIELDS[name].description}" + (f" One of {choices}." if choices else "") + f" Default {FIELDS[name].default}."
+
+
+def explain_game(
+    file: Annotated[str, typer.Argument(help="An npz file: masks (m, n) of 0 and 1, values (m,), and labels (n,) if you like.")],
+    *,
+    proxy: Annotated[str | None, typer.Option(help=_help("proxy"), show_default=False)] = None,
+    max_order: Annotated[int | None, typer.Option(help=_help("max_order"), show_default=False)] = None,
+    index: Annotated[str, typer.Option(help=f"The index in which interactions are shown: {', '.join(INDICES)}.")] = "bii",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    heldout: Annotated[float, typer.Option(help="Share of the rows kept from the fit, to score the answer on.")] = 0.2,
+    top: Annotated[int, typer.Option(help="Rows shown of each table.")] = 10,
+    subset: Annotated[int | None, typer.Option(help="Also find the set of this many components whose removal changes the value most.")] = None,
+    json: Json = False,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write all effects and interactions here: .csv, .json or .parquet.", rich_help_panel="Output")
+    ] = None,
+) -> None:
+    """Explain evaluations you have: which components, alone and together, make the value what it is."""
+    from raysp.commands import display
+
+    check_index(index)
+    if top < 1:
+        raise UserError("top", top, "is no number of rows", "give 1 or more")
+    form = None if output is None else _form(output)
+    explorer = _explorer({"proxy": proxy, "max_order": max_order, "random_state": seed, "index": index})
+    measured = read_measurements(file)
+    if subset is not None and not 0 < subset <= measured.n:
+        raise UserError("subset", subset, "is no number of components that can be removed", f"give 1 to {measured.n}")
+    explained = explain(measured, explorer, heldout)
+    table = _labelled(explained.model.interactions(index, explorer.max_order, 1), measured.labels)
+    if output is not None and form is not None:
+        _write(table, form, output)
+    told = _told(measured, explained, table, top, subset)
+    if json:
+        display.print_json(told)
+        return
+    _print(measured, told)
+    if output is not None:
+        display.out.print(f"all {table.num_rows:,} rows: {output}", markup=False)
+
+
+def _explorer(options: dict[str, Any]) -> ProxySPEX:
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return ProxySPEX(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        choices = ", ".join(map(str, get_args(FIELDS[name].annotation)))
+        mend = f"choose one of {choices}" if first["type"] == "literal_error" else first["msg"][0].lower() + first["msg"][1:]
+        raise UserError({"random_state": "seed"}.get(name, name), first["input"], "is not valid", mend) from None
+
+
+def _form(output: str) -> str:
+    suffix = Path(output).suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError("output", output, "has no known ending", f"end it in {', '.join(FORMATS)}")
+    if not Path(output).parent.is_dir():
+        raise UserError("output", output, "is in a folder that is not there", "make the folder first")
+    return FORMATS[suffix]
+
+
+def _write(table: Any, form: str, output: str) -> None:
+    from raysp.store.export import write_table
+
+    try:
+        with Path(output).open("wb") as stream:
+            write_table(table, form, stream)
+    except OSError as error:
+        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose another place") from None
+
+
+def _labelled(table: Any, labels: tuple[str, ...]) -> Any:
+    """The table with the words of each set."""
+    import pyarrow as pa
+
+    words = [" × ".join(labels[i] for i in members) for members in table["components"].to_pylist()]
+    return table.add_column(0, "labels", pa.array(words, pa.string()))
+
+
+def _told(measured: Measurements, explained: Explanation, table: Any, top: int, subset: int | None) -> dict[str, Any]:
+    """The answer as one JSON object."""
+    from raysp.store.export import plain
+
+    single: list[dict[str, Any]] = sorted(explained.model.findings.singles.to_pylist(), key=_strength)[:top]
+    several = [row for row in table.to_pylist() if row["order"] > 1 or row["index"] in {"sv", "bv"}]
+    told = {
+        "rows": len(measured.values),
+        "components": measured.n,
+        "fitted": explained.fitted,
+        "held_out": explained.held_out,
+        "r2": explained.r2,
+        "r2_singles": explained.r2_singles,
+        "sentences": list(explained.sentences),
+        "diagnostics": explained.diagnostics,
+        "singles": [{"label": measured.labels[row["component"]], **row} for row in single],
+        "interactions": several[:top],
+    }
+    if subset is not None:
+        told["subset"] = _subset(measured, explained, subset)
+    return {key: plain(value) for key, value in told.items()}
+
+
+def _strength(row: dict[str, Any]) -> float:
+    return -abs(row["value"])
+
+
+def _subset(measured: Measurements, explained: Explanation, r: int) -> dict[str, Any]:
+    """The best set to remove under the surrogate."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from raysp.spectral.fourier import FourierSurrogate
+    from raysp.spectral.selection import best_subset
+
+    surrogate = explained.model.findings.surrogate
+    assert isinstance(surrogate, FourierSurrogate)
+    found = best_subset(surrogate, r)
+    intact = float(surrogate.predict(np.ones((1, measured.n), dtype=np.bool_))[0])
+    return {**asdict(found), "components": list(found.components), "labels": [measured.labels[i] for i in found.components], "intact": intact}
+
+
+def _print(measured: Measurements, told: dict[str, Any]) -> None:
+    """The answer for people."""
+    from raysp.commands import display
+
+    values = measured.values
+    shape = f"{told['rows']:,} evaluations of {told['components']} components; values {values.min():.4g} to {values.max():.4g}"
+    display.out.print(f"{shape}; {told['fitted']:,} rows fitted, {told['held_out']:,} held out", markup=False)
+    for sentence in told["sentences"]:
+        display.out.print(f"  · {sentence}", markup=False)
+    _print_table(
+        "Alone (strongest first)", ("component", "effect", "95 % interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
+    )
+    if told["interactions"]:
+        significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
+        head = ("together", told["interactions"][0]["index"], "95 % interval", "significant")
+        _print_table("Together (strongest first)", head, told["interactions"], significant)
+    else:
+        display.out.print("No interactions found.")
+    if "subset" in told:
+        found = told["subset"]
+        sure = "no other set of this size changes it more" if found["exact"] else f"another set may change it by {found['gap']:.3g} more"
+        names = ", ".join(found["labels"])
+        display.out.print(f"By the surrogate, removing {names} changes the value most: {found['intact']:.4g} to {found['value']:.4g} ({sure}).", markup=False)
+
+
+def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], last: list[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from raysp.commands import display
+
+    table = Table(*head, title=title, title_justify="left", box=None)
+    for row, final in zip(rows, last, strict=True):
+        interval = escape(f"[{row['lo']:+.3f}, {row['hi']:+.3f}]")
+        table.add_row(escape(row.get("label") or row["labels"]), f"{row['value']:+.3f}", interval, final)
+    display.out.print(table)

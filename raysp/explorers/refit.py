@@ -1,0 +1,118 @@
+"""Peeled terms fitted again to all evaluations of a SPEX design: least squares, or a LASSO that may add single components, as cross-validation has it.
+
+Folds are whole blocks of the design, so that what is left out is transformed like the rest and everything stays sparse.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.explorers.samples import folds
+from raysp.game import Values
+from raysp.spectral.fourier import Z95, FourierSurrogate
+from raysp.spectral.peeling import Spectrum, least_squares
+from raysp.spectral.regression import PATH_SWEEPS, PATH_TOLERANCE, penalties
+from raysp.spectral.sets import Floats, Sets, positions, singletons, union
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
+
+#: Blocks told below which nothing can be cross-validated.
+LEAST_BLOCKS = 8
+#: Factor on the column of the mean that makes its penalty nothing.
+FREE = 1e4
+#: Share of the variance that is rounding.
+ROUNDING = 1e-20
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The surrogate of the terms that are not zero, the same with all single components for their intervals, and how it was come by.
+
+    `r2` is out of fold, `method` 'least squares' (on the peeled terms) or 'lasso' (on these and all singles), `residual` the share of the
+    variance left on all samples.
+    """
+
+    surrogate: FourierSurrogate
+    singles: FourierSurrogate
+    r2: float
+    method: str
+    residual: float
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A regression in the transform domain: sparse columns of `sets` (all singles and the empty set among them), `peeled` those found by decoding."""
+
+    sets: Sets
+    columns: csc_matrix
+    targets: Values
+    peeled: NDArray[np.intp]
+    grid: Floats
+
+    def least_squares(self, rows: NDArray[np.intp]) -> Floats:
+        """Coefficients `(len(sets),)` of the peeled terms alone."""
+        found = np.zeros(len(self.sets))
+        found[self.peeled] = least_squares(self.columns[rows][:, self.peeled], self.targets[rows])
+        return found
+
+    def lasso(self, rows: NDArray[np.intp], points: int) -> Floats:
+        """Coefficients `(len(sets), points)` down the grid of penalties; the mean is free."""
+        from scipy.sparse import diags
+        from sklearn import linear_model
+
+        fit: Any = linear_model.lasso_path
+        scale = np.ones(len(self.sets))
+        scale[0] = FREE
+        columns = (self.columns[rows] @ diags(scale)).tocsc()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
+            _, path, _ = fit(columns, self.targets[rows], alphas=self.grid[:points], precompute=False, max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
+        return np.asarray(path, dtype=np.float64) * scale[:, None]
+
+
+def refit(spectrum: Spectrum, peeled: Sets, values: Values, random_state: int = 0) -> Refit:
+    """The peeled terms, or these and single components, fitted to all blocks told; at least `LEAST_BLOCKS` of them, with `values` `(m,)` that vary.
+
+    The empty set is always among the terms and never penalised. Deterministic in `random_state`.
+    """
+    problem = _problem(spectrum, peeled, values)
+    blocks = len(problem.targets) // spectrum.values.shape[2]
+    width, errors = spectrum.values.shape[2], np.zeros(len(problem.grid) + 1)
+    for held in folds(blocks, random_state):
+        exam = (held[:, None] * width + np.arange(width)).ravel()
+        rest = np.delete(np.arange(len(problem.targets)), exam)
+        fitted = np.column_stack([problem.least_squares(rest), problem.lasso(rest, len(problem.grid))])
+        errors += np.sum((problem.columns[exam] @ fitted - problem.targets[exam][:, None]) ** 2, axis=0)
+    errors /= len(problem.targets)
+    best, every = int(np.argmin(errors)), np.arange(len(problem.targets))
+    coefficients = problem.lasso(every, best)[:, -1] if best else problem.least_squares(every)
+    variance = float(np.var(values))
+    return _described(problem, coefficients, (float(errors[best]), variance), len(values), "lasso" if best else "least squares")
+
+
+def _problem(spectrum: Spectrum, peeled: Sets, values: Values) -> _Problem:
+    terms = union(peeled, singletons(peeled.n).take(np.array([0])))
+    sets = union(terms, singletons(peeled.n))
+    return _Problem(sets, spectrum.columns(sets), spectrum.targets(), positions(sets, terms), penalties(values))
+
+
+def _described(problem: _Problem, coefficients: Floats, errors: tuple[float, float], count: int, method: str) -> Refit:
+    """With standard errors: what is unexplained out of fold, and the shrinkage still in a coefficient (as `fitting` has them)."""
+    out_of_fold, variance = errors
+    residual = problem.targets - problem.columns @ coefficients
+    left = float(residual @ residual) / len(residual)
+    shrunk = np.abs(problem.columns.T @ residual) / len(residual)
+    error = np.sqrt(out_of_fold / count) + shrunk / Z95
+    exact = left <= ROUNDING * max(variance, float(np.max(np.abs(coefficients))) ** 2)
+    every = FourierSurrogate(problem.sets, coefficients, None if exact else error)
+    terms = np.zeros(len(problem.sets), dtype=np.bool_)
+    terms[problem.peeled] = True
+    kept = (terms if method == "least squares" else coefficients != 0) | (problem.sets.orders == 0)
+    singles = every.take(kept | (problem.sets.orders <= 1))
+    return Refit(every.take(kept), singles, 1.0 - out_of_fold / variance, method, left / variance)

@@ -1,0 +1,102 @@
+"""Evaluations to learn from, how they are split for cross-validation, and what a proxy makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Masks, Values
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.regression import penalties
+from raysp.spectral.sets import Floats
+
+#: Folds of the cross-validation; fewer where evaluations are many, as each fold then leaves enough.
+FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
+#: Masks times components above which a sample is wide: every step that can be is then made cheaper, and there are but three folds.
+WIDE, FOLDS_WIDE = 2_000_000, 3
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Masks (bool, `(m, n)`) with values (`(m,)`), drawn with `keep_probability`; terms up to `max_order` are wanted.
+
+    `drawn` says which rows were drawn at random: all without it. The others were chosen for what they would teach; they are learnt from and never
+    scored on, so that every score is one on random masks.
+    """
+
+    masks: Masks
+    values: Values
+    max_order: int = 1
+    keep_probability: float = 0.5
+    drawn: NDArray[np.bool_] | None = None
+    seed: int = 0
+
+    @property
+    def n(self) -> int:
+        """Number of components."""
+        return self.masks.shape[1]
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are so many masks and components that speed comes before the last thousandth."""
+        return self.masks.size > WIDE
+
+    @property
+    def penalties(self) -> Floats:
+        """The grid of penalties that all LASSO fits share."""
+        return penalties(self.values)
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """The rows on which fits are scored, bool `(m,)`."""
+        return np.ones(len(self.values), dtype=np.bool_) if self.drawn is None else self.drawn
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to explain, and something to score it on."""
+        return int(self.scored.sum()) > 1 and bool(np.ptp(self.values[self.scored]) > 0)
+
+    def folds(self) -> list[Rows]:
+        """The held-out rows of each fold."""
+        rows = np.flatnonzero(self.scored)
+        return [np.sort(rows[part]) for part in folds(len(rows), self.seed, FOLDS_WIDE if self.wide else None)]
+
+    def without(self, held: Rows) -> Sample:
+        """All other rows."""
+        return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held), drawn=None)
+
+    def exam(self, held: Rows) -> tuple[Masks, Values]:
+        """The masks and values of these rows."""
+        return self.masks[held], self.values[held]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A model on offer: what it predicts out of fold (float64, `(m,)`, NaN for rows never held out), and the model fitted on everything, once asked for."""
+
+    held_out: Values
+    build: Callable[[], FourierSurrogate]
+
+
+#: What a proxy does: models by name, from a sample and its folds.
+Proxy = Callable[[Sample, Sequence[Rows]], dict[str, Proposal]]
+
+
+def folds(m: int, random_state: int, count: int | None = None) -> list[Rows]:
+    """The held-out rows of each fold, at random."""
+    order = np.random.default_rng(random_state).permutation(m)
+    wanted = count or (FOLDS_MANY if m >= MANY else FOLDS_FEW)
+    return [np.sort(part) for part in np.array_split(order, min(m, wanted))]
+
+
+def constant(n: int, values: Values, keep_probability: float = 0.5) -> FourierSurrogate:
+    """The mean of the values, for games that do not change and samples too small to say how."""
+    from raysp.spectral.sets import singletons
+
+    mean = np.array([values.mean() if len(values) else 0.0])
+    return FourierSurrogate(singletons(n).take(np.array([0])), mean, keep_probability=keep_probability)

@@ -1,0 +1,219 @@
+"""SPEX: coded masks, a sparse Walsh-Hadamard transform, peeling and a refit (Kang et al., ICML 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from raysp.errors import UserError
+from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.exhaustive import ROUND as TABLE_ROUND
+from raysp.explorers.exhaustive import IndexName
+from raysp.explorers.fitting import fit_singles
+from raysp.explorers.proxyspex import REPORTED
+from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
+from raysp.explorers.samples import constant
+from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
+from raysp.game import Masks, Values
+from raysp.spectral.codes import bch, parity_length
+from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.peeling import Decoder, Peeled, Spectrum, peel, transform
+from raysp.spectral.queries import MATRICES, Design, design
+from raysp.spectral.walsh import MAX_DENSE, all_masks
+
+#: Largest order looked for, and bins (2^b) made, where neither the user nor the budget says otherwise; the least b tried.
+DEFAULT_ORDER, DEFAULT_B, LEAST_B = 5, 8, 3
+#: The largest b.
+MOST_B = 20
+#: All masks are taken instead of a design when the budget pays for them, or without one when they are no more than this many times as many.
+TABLE_FACTOR = 4 / 3
+#: Masks of a round: whole blocks up to about as many, so that several evaluators have something to do.
+ROUND = 2048
+#: Evaluations at most that a preview looks at.
+PREVIEWED = 2000
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a run will ask for: blocks of 2^b masks for a code that corrects t errors; `b` is None when all masks are taken."""
+
+    evaluations: int
+    b: int | None = None
+    t: int = 0
+
+
+class SPEX(Explorer):
+    """Finds sparse interactions of any shape, without a hierarchy to lead there, from masks laid out by an error-correcting code.
+
+    3 · 2^b · (P + 1) evaluations, P the parity bits of a code that corrects `max_order` errors on n components. Blocks come matrix by matrix: any
+    number of them gives an answer, a third of them the first decoded terms. Where all 2^n masks are hardly more, these are asked for.
+    """
+
+    kind: Literal["spex"] = "spex"
+    max_order: int | None = Field(
+        default=None, ge=1, le=10, description="Largest order of the terms of the surrogate. Default 4 (proxyspex), 5 or what the budget allows (spex)."
+    )
+    b: int | None = Field(default=None, ge=1, le=MOST_B, description="Masks come in blocks of 2^b, whose transforms sort terms into 2^b bins.")
+    decoder: Decoder = Field(default="soft", description="How parities measured with noise are decoded: soft tries flipping the least sure.")
+    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
+
+    _made: Design | None = PrivateAttr(default=None)
+
+    # ---- what it costs
+
+    def least_budget(self, n: int) -> int:
+        """The smallest design with the b and the order asked for, where they are; all masks when that is less."""
+        least = _evaluations(n, self.b or LEAST_B, min(self.max_order or 1, n))
+        return min(least, 1 << n) if n <= MAX_DENSE else least
+
+    def planned(self, n: int) -> int:
+        """The design's masks (those that come twice are asked for once)."""
+        return self.size(n).evaluations
+
+    def size(self, n: int) -> Size:
+        """The design for n components: the largest b that fits, of the largest order for which any does; UserError when the budget is too small."""
+        table = 1 << n if n <= MAX_DENSE else None
+        limit = self.budget if table is None else min(table, self.budget or table)
+        orders = [self.max_order] if self.max_order else [DEFAULT_ORDER] if self.budget is None else range(DEFAULT_ORDER, 0, -1)
+        widths = [self.b] if self.b else range(min(MOST_B, n) if self.budget else DEFAULT_B, LEAST_B - 1, -1)
+        sizes = (Size(_evaluations(n, b, min(order, n)), b, min(order, n)) for order in orders for b in widths)
+        fitting = next((size for size in sizes if limit is None or size.evaluations <= limit), None)
+        if table is not None and table <= (self.budget or table):
+            hardly_more = self.b is None and (self.budget is not None or fitting is None or table <= fitting.evaluations * TABLE_FACTOR)
+            if fitting is None or hardly_more:
+                return Size(table)
+        if fitting is not None:
+            return fitting
+        least = self.least_budget(n)
+        raise UserError("budget", self.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
+
+    # ---- ask / tell
+
+    def _next(self) -> Masks | None:
+        n, told = self._started_n, sum(len(values) for values in self._values)
+        if self.size(n).b is None:
+            total = 1 << n
+            return all_masks(n, told, min(told + TABLE_ROUND, total)) if told < total else None
+        made = self._design()
+        first = int(np.searchsorted(made.ends, told, side="right"))
+        if first >= made.blocks:
+            return None
+        last = int(np.searchsorted(made.ends, told + max(ROUND, 1 << made.b), side="right"))
+        return made.fresh(first, max(last, first + 1))
+
+    def preview(self, masks: object, values: object) -> float | None:
+        """As every explorer's, on a sample of the evaluations."""
+        array, told = np.asarray(masks), np.asarray(values)
+        chosen = np.sort(np.random.default_rng(self.random_state).permutation(len(told))[:PREVIEWED])
+        return super().preview(array[chosen], told[chosen])
+
+    def result(self) -> Findings:
+        """What the blocks told so far say; ValueError when the masks told are not the first ones that were asked for."""
+        masks, values = self.masks, self.values
+        notes: list[str] = []
+        if is_complete(masks):
+            surrogate, diagnostics = FourierSurrogate.from_values(masks, values), dict[str, Any](rows=len(values))
+            notes.append("Every mask was measured: all values are exact.")
+            return self._findings_of(surrogate, surrogate, removed_effects(masks, values), notes, diagnostics)
+        size = self.size(masks.shape[1])
+        diagnostics: dict[str, Any] = {"b": size.b, "t": size.t, "rows": len(values)}
+        if size.b is None:
+            _check_queries(masks, [all_masks(masks.shape[1])], size)
+            notes.append(f"{len(values):,} of {size.evaluations:,} masks were told: too few for a transform; single effects were fitted.")
+            surrogate = singles = fit_singles(masks, values, self.random_state)
+        else:
+            surrogate, singles = self._solve(masks, values, notes, diagnostics)
+        return self._findings_of(surrogate, singles, removed_effects(masks, values), notes, diagnostics)
+
+    # ---- from values to terms
+
+    def _design(self) -> Design:
+        """The design, made once."""
+        if self._made is None:
+            size = self.size(self._started_n)
+            assert size.b is not None
+            self._made = design(bch(self._started_n, size.t), size.b, self.random_state)
+        return self._made
+
+    def _solve(self, masks: Masks, values: Values, notes: list[str], diagnostics: dict[str, Any]) -> tuple[FourierSurrogate, FourierSurrogate]:
+        """The surrogate of an incomplete table, and one that has every single component."""
+        made = self._design()
+        _check_queries(masks, (made.fresh(block, block + 1) for block in range(made.blocks)), self.size(made.n))
+        spectrum = transform(made, values)
+        blocks = int(spectrum.told.sum())
+        diagnostics |= {"delays": made.delays, "blocks": blocks, "blocks_planned": made.blocks, "matrices": int(spectrum.complete.sum())}
+        if blocks < made.blocks:
+            notes.append(_part_told(spectrum))
+        if len(values) < 2 or not np.ptp(values) > 0:
+            notes.append("The value does not change whatever is removed: there is nothing to explain.")
+            flat = constant(made.n, values)
+            return flat, flat
+        if blocks < LEAST_BLOCKS:
+            notes.append("So few blocks say nothing of interactions: single effects were fitted.")
+            fitted = fit_singles(masks, values, self.random_state)
+            return fitted, fitted
+        peeled = peel(spectrum, self.decoder)
+        found = refit(spectrum, peeled.sets, values, self.random_state)
+        notes.extend(_remarks(spectrum, peeled, found))
+        diagnostics |= {
+            "terms_decoded": len(peeled.sets),
+            "terms": len(found.surrogate),
+            "noise": peeled.noise,
+            "rounds": peeled.rounds,
+            "bins_unresolved": peeled.unresolved,
+            "refit": found.method,
+            "r2_cv": found.r2,
+            "residual_share": found.residual,
+        }
+        return found.surrogate, found.singles
+
+    def _findings_of(
+        self, surrogate: FourierSurrogate, singles: FourierSurrogate, removed: Values | None, notes: list[str], diagnostics: dict[str, Any]
+    ) -> Findings:
+        table = banzhaf_effects(singles, "surrogate") if removed is None else removed_table(removed)
+        diagnostics["energy"] = surrogate.energy().tolist()
+        interactions = surrogate.interactions(self.index, self.max_order or diagnostics.get("t"), 2).slice(0, REPORTED)
+        return Findings(surrogate, table, interactions, self.index, tuple(notes), diagnostics)
+
+
+def _evaluations(n: int, b: int, t: int) -> int:
+    return MATRICES * (parity_length(n, t) + 1) << b
+
+
+def _check_queries(masks: Masks, queries: Iterable[Masks], size: Size) -> None:
+    """ValueError unless the masks are the queries, which come in pieces, row for row, or a beginning of them."""
+    row = 0
+    for piece in queries:
+        part = masks[row : row + len(piece)]
+        wrong = np.flatnonzero((part != piece[: len(part)]).any(axis=1))
+        row += int(wrong[0]) if len(wrong) else len(part)
+        if len(wrong):
+            break
+        if row == len(masks):
+            return
+    design_of = "all 2^n masks" if size.b is None else f"its coded masks (b = {size.b}, t = {size.t})"
+    raise ValueError(
+        f"masks have shape {masks.shape}, and row {row} is not what spex asks for there; expected {design_of} for n = {masks.shape[1]} and this "
+        f"random_state, {size.evaluations:,} at most, in the order in which ask() gives them, or a beginning of them. Use proxyspex for other masks"
+    )
+
+
+def _part_told(spectrum: Spectrum) -> str:
+    matrices = int(spectrum.complete.sum())
+    decoded = f"the bins of {matrices} of {MATRICES} matrices could be decoded" if matrices else "none can be decoded yet, single effects were fitted"
+    return f"{int(spectrum.told.sum())} of {spectrum.told.size} blocks were told: {decoded}."
+
+
+def _remarks(spectrum: Spectrum, peeled: Peeled, found: Refit) -> list[str]:
+    notes: list[str] = []
+    if spectrum.complete.any():
+        noise = f"the noise of an evaluation is about {peeled.noise:.3g}" if peeled.noise else "without noise"
+        left = f"{peeled.unresolved} of {spectrum.values.shape[2] * int(spectrum.complete.sum())} bins still hold more than noise"
+        notes.append(f"{len(peeled.sets)} terms decoded from {int(spectrum.told.sum())} blocks; {noise}; {left if peeled.unresolved else 'all bins resolved'}.")
+    refitted = "by least squares" if found.method == "least squares" else "with all single effects by LASSO"
+    notes.append(f"Refitted {refitted}: {len(found.surrogate)} terms, cross-validated R² {found.r2:.3f}.")
+    return notes

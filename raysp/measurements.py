@@ -1,0 +1,186 @@
+"""Evaluations that somebody else made: read from a file of arrays, split, explained. Knows nothing of models, of Ray or of the store."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.errors import UserError
+from raysp.game import Masks, Values
+
+if TYPE_CHECKING:
+    from raysp.explorers import ProxySPEX
+
+#: Fewer rows than this are no data to learn from; fewer held out than that say nothing, so none are.
+LEAST_ROWS, LEAST_HELD_OUT = 8, 20
+#: Distance of the mean share of components kept from the P(keep) of a fit within which the fit is one for such masks.
+NEAR = 0.1
+#: Standard errors by which interactions must predict better than singles to be called a help.
+CLEAR = 1.96
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Masks bool `(m, n)`, their values float64 `(m,)`, and a label for each component."""
+
+    masks: Masks
+    values: Values
+    labels: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        return self.masks.shape[1]
+
+    def take(self, rows: NDArray[np.bool_]) -> Measurements:
+        """The rows where True."""
+        return Measurements(self.masks[rows], self.values[rows], self.labels)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A fitted explorer and how it did: rows fitted and held out, R² on the latter with that of single effects alone (None if none), and sentences."""
+
+    model: ProxySPEX
+    fitted: int
+    held_out: int
+    r2: float | None
+    r2_singles: float | None
+    sentences: tuple[str, ...]
+    diagnostics: dict[str, Any]
+
+
+def read_measurements(path: str) -> Measurements:
+    """The arrays `masks`, `values` and, if there, `labels` of an npz file; UserError for anything that is not as it should be."""
+    arrays = _arrays(path)
+    for name in ("masks", "values"):
+        if name not in arrays:
+            raise UserError(
+                path, None, f"has no array {name!r}, only {', '.join(sorted(arrays)) or 'nothing'}", "save it with numpy.savez(masks=..., values=...)"
+            )
+    masks, values = _masks(arrays["masks"]), _values(arrays["values"])
+    if len(values) != len(masks):
+        raise UserError("values", None, f"have shape {values.shape}, masks {masks.shape}", "give one value a mask")
+    if len(values) < LEAST_ROWS:
+        raise UserError("masks", None, f"have shape {masks.shape}, {len(masks)} rows", f"give at least {LEAST_ROWS} evaluations")
+    labels = arrays.get("labels", np.array([f"x{i}" for i in range(masks.shape[1])]))
+    if labels.shape != (masks.shape[1],):
+        raise UserError("labels", None, f"have shape {labels.shape}, masks {masks.shape}", "give one label a component (a column of masks)")
+    return Measurements(masks, values, tuple(map(str, labels.tolist())))
+
+
+def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np.bool_]:
+    """Rows to be kept from the fit, bool `(m,)`: all evaluations of that share of the distinct masks, none where they would be too few."""
+    if not 0 <= share < 1:
+        raise UserError("heldout", share, "is no share of the rows", "give a number from 0 to below 1, such as 0.2")
+    distinct, number = np.unique(np.packbits(measured.masks, axis=1), axis=0, return_inverse=True)
+    count = round(share * len(distinct))
+    everything = measured.n < 63 and len(distinct) == 1 << measured.n
+    if count < LEAST_HELD_OUT or everything:
+        return np.zeros(len(measured.values), dtype=np.bool_)
+    chosen = np.random.default_rng(seed).permutation(len(distinct)) < count
+    return chosen[number.reshape(-1)]
+
+
+def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> Explanation:
+    """Fit, score on a share of the rows beside the best model of single effects, and say what came of it."""
+    from raysp.explorers import fit_singles, r_squared
+    from raysp.spectral.diagnostics import diagnose
+    from raysp.spectral.fourier import FourierSurrogate
+
+    held = held_out_rows(measured, share, explorer.random_state)
+    rest, exam = measured.take(~held), measured.take(held)
+    model = explorer.fit(rest.masks, rest.values)
+    r2 = r2_singles = None
+    told: list[str] = []
+    if held.any():
+        predicted = model.predict(exam.masks)
+        singles = fit_singles(rest.masks, rest.values, explorer.random_state).predict(exam.masks)
+        r2, r2_singles = r_squared(exam.values, predicted), r_squared(exam.values, singles)
+        told += _scored(r2, r2_singles, (exam.values - singles) ** 2 - (exam.values - predicted) ** 2)
+    else:
+        told.append("No rows were held out: the figures are cross-validated, or exact where every mask was measured.")
+    found = model.findings
+    told += found.notes
+    diagnostics = dict(found.diagnostics)
+    if isinstance(found.surrogate, FourierSurrogate):
+        told.append(_kept(measured, found.surrogate.keep_probability))
+        seen = diagnose(found.surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
+        diagnostics["function"] = seen.as_dict()
+        told += [sentence for sentence in seen.sentences() if sentence not in told]
+    return Explanation(model, len(rest.values), len(exam.values), r2, r2_singles, tuple(sentence for sentence in told if sentence), diagnostics)
+
+
+def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
+    """What the held-out rows say. `gains` are what interactions take off the squared error of each."""
+    if np.isnan(r2):
+        return ["The held-out values do not vary: there is nothing to explain."]
+    told = [f"Held-out R² {r2:.3f} on {len(gains):,} rows; single effects alone {r2_singles:.3f}."]
+    if gains.mean() <= CLEAR * gains.std() / np.sqrt(len(gains)):
+        told.append("Interactions do not help: single effects alone predict these rows as well.")
+    return told
+
+
+def _kept(measured: Measurements, keep_probability: float) -> str:
+    share = float(measured.masks.mean())
+    if abs(share - keep_probability) <= NEAR:
+        return ""
+    return (
+        f"The masks keep {share:.0%} of the components on average, but the fit is one for masks that keep {keep_probability:.0%}: "
+        "take its intervals and what it calls significant with care."
+    )
+
+
+def _arrays(path: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file by name."""
+    mend = "write it with numpy.savez(masks=..., values=...)"
+    if not Path(path).is_file():
+        raise UserError("file", path, "is not there", "give the path of an npz file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError("file", path, "is no npz file", mend) from None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError("file", path, f"holds one array of shape {archive.shape}, and no names", mend)
+    found: dict[str, NDArray[Any]] = {}
+    with archive:
+        for name in archive.files:
+            try:
+                array = archive[name]
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                pickled = "Object arrays" in str(error)
+                problem = "is an array of Python objects, which can run code when read" if pickled else f"cannot be read ({error})"
+                raise UserError(name, None, problem, "save plain numbers, and labels as text (dtype str)" if pickled else mend) from None
+            if hasattr(array, "dtype"):  # a member that is no array comes as bytes
+                found[name] = array
+    return found
+
+
+def _masks(array: NDArray[Any]) -> Masks:
+    if array.ndim != 2:
+        raise UserError("masks", None, f"have shape {array.shape}", "give (m, n): a row an evaluation, a column a component")
+    if array.shape[1] < 2:
+        raise UserError("masks", None, f"have shape {array.shape}, {array.shape[1]} components", "give at least 2 components (columns)")
+    if array.dtype.kind not in "buif":
+        raise UserError("masks", None, f"have type {array.dtype}", "give bool, or numbers 0 and 1")
+    other = (array != 0) & (array != 1)
+    if other.any():
+        raise UserError("masks", None, f"hold {int(other.sum()):,} entries that are neither 0 nor 1, the first {array[other][0]}", "1 is kept, 0 removed")
+    return array.astype(np.bool_)
+
+
+def _values(array: NDArray[Any]) -> Values:
+    if array.ndim != 1:
+        raise UserError("values", None, f"have shape {array.shape}", "give (m,): one number an evaluation")
+    if array.dtype.kind not in "buif":
+        raise UserError("values", None, f"have type {array.dtype}", "give numbers")
+    values = array.astype(np.float64)
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise UserError("values", None, f"hold {bad:,} of {len(values):,} that are NaN or infinite", "leave those rows out")
+    return values

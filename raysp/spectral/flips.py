@@ -1,0 +1,76 @@
+"""A Fourier sum seen from one of its ends: what flipping components away from it does to the value.
+
+From the intact input components are removed, from nothing they are kept; either way a choice x in {0, 1}^n of components changes the value by
+g(x) = sum_S w(S) [|x ∩ S| is odd], w(S) = -2 F(S) χ_S(end), as each coefficient changes its sign or does not. Knows nothing of solvers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raysp.game import Masks
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Floats, Sets
+
+
+@dataclass(frozen=True)
+class Flips:
+    """`sets` (none of them empty) with their weights w, float64 `(len(sets),)`; `keep` says that the end is nothing kept, not all of it."""
+
+    sets: Sets
+    weights: Floats
+    keep: bool
+
+    @classmethod
+    def of(cls, surrogate: FourierSurrogate, *, keep: bool, sign: float = 1.0) -> Flips:
+        """The change of sign times the surrogate's value, whatever the basis the surrogate is in."""
+        surrogate = surrogate.rebased()
+        used = (surrogate.coefficients != 0) & (surrogate.sets.orders > 0)
+        sets = surrogate.sets.take(used)
+        at_end = 1.0 if keep else (-1.0) ** sets.orders
+        return cls(sets, -2.0 * sign * surrogate.coefficients[used] * at_end, keep)
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        return self.sets.n
+
+    def masks(self, chosen: Masks) -> Masks:
+        """The masks that these choices (bool `(m, n)`) make."""
+        return chosen if self.keep else ~chosen
+
+    @cached_property
+    def incidence(self) -> Any:
+        """Which set holds which component: a scipy CSR array of 0.0 and 1.0, `(len(sets), n)`."""
+        from scipy.sparse import csr_array
+
+        members = np.concatenate([block.ravel() for block in self.sets.blocks]) if len(self.sets) else np.zeros(0, dtype=np.int32)
+        ends = np.concatenate([[0], np.cumsum(self.sets.orders)])
+        return csr_array((np.ones(len(members)), members, ends), shape=(len(self.sets), self.n))
+
+    def moves(self, chosen: Masks) -> Floats:
+        """What g gains when components a and b of the choice (bool `(n,)`) are both flipped, float64 `(n + 1, n + 1)`.
+
+        Row or column n stands for nothing, so the last of them holds what one flip gains. A set that holds both does not notice.
+        """
+        turned = self.weights * (1.0 - 2.0 * ((self.incidence @ chosen.astype(np.float64)) % 2))
+        one = self.incidence.T @ turned
+        result = np.zeros((self.n + 1, self.n + 1))
+        result[:-1, :-1] = one[:, None] + one[None, :] - 2.0 * (self.incidence.T @ self.incidence.multiply(turned[:, None])).toarray()
+        result[-1, :-1] = result[:-1, -1] = one
+        return result
+
+    def linear_bounds(self) -> list[tuple[Floats, float]]:
+        """Pairs (u `(n,)`, c) with g(x) <= u · x + c for every choice x.
+
+        Single terms are linear. A larger one of weight above 0 counts for each chosen member, as it is even while none is chosen; or it counts
+        whatever is chosen.
+        """
+        single = self.sets.orders == 1
+        positive = np.where(single, 0.0, np.maximum(self.weights, 0.0))
+        linear = self.incidence.T @ np.where(single, self.weights, 0.0)
+        return [(linear + self.incidence.T @ positive, 0.0), (linear, float(positive.sum()))]

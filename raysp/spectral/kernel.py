@@ -1,0 +1,288 @@
+"""A Gaussian process on masks whose prior is written in Fourier coefficients, and their closed-form posterior.
+
+Every coefficient F(S) has an independent normal prior with mean zero and variance
+
+    v(S) = (a_|S| + b_shape(S)) · prod_{i in S} ρ_i + t_S
+
+with a relevance ρ_i for every component (so hierarchy is built in: a set is likely when its members matter), a scale a_k for every order, a scale b
+for every shape of *local* sets (neighbouring components: adjacent words interact more), and a variance of its own t_S for the few sets that stand out.
+The kernel is then sum_S v(S) φ_S(m) φ_S(m'). Its sum over all sets of an order is an elementary symmetric polynomial of ρ_i φ_i φ'_i, had from power
+sums by Newton's identities: a few matrix products, whatever the number of sets. Relevances, scales and noise maximise the marginal likelihood.
+
+φ_i(m) = (p - m_i) / sqrt(p (1 - p)) is the Fourier basis under P(keep) = p; at p = 1/2 it is (-1)^{m_i}.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from raysp.game import Values
+from raysp.spectral.sets import Block, Floats, products
+
+#: Shapes of local sets, (order, last - first component), in the order in which they are given up when there would be too many.
+SHAPES = ((2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (4, 3), (3, 4), (5, 4), (4, 4))
+#: Local sets at most.
+MOST_LOCAL = 1500
+#: Orders beyond this are left to local sets and to those that stand out: their sums add cost, and little else.
+DENSE_ORDER = 3
+#: Variance of the mean, in units of the variance of the values; the mean of the sample is taken out before.
+MEAN_VARIANCE = 1.0
+#: Standard deviations, in natural logarithms, of the priors of relevances around their common value and of scales around their start.
+RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
+#: Where the search starts: scales by order, share of the variance of each shape of local sets, noise.
+FIRST_SCALES, FIRST_LOCAL, FIRST_NOISE = (0.6, 0.8, 1.2, 2.0, 3.0), 0.003, 0.2
+#: Share of the variance below which a shape of local sets is dropped once the scales were learnt.
+LEAST_LOCAL = 0.003
+#: Least noise variance, relative to the values': keeps the factorisation safe where a game is noiseless.
+LEAST_NOISE = 1e-6
+#: Entries of a strip of the kernel matrix that is worked on at once, so that it stays in the cache.
+STRIP = 1 << 16
+#: Rows mirrored at once.
+MIRRORED = 256
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is assumed of the coefficients of values with mean zero and variance one.
+
+    `relevances` `(n,)`; `scales` `(orders,)` for the orders from 1; `local` blocks of sets with `local_scales` beside them; `spikes` blocks with the
+    variances of their sets in `spike_variances`; `noise` the variance of what no set explains.
+    """
+
+    relevances: Floats
+    scales: Floats
+    local: tuple[Block, ...]
+    local_scales: Floats
+    noise: float
+    spikes: tuple[Block, ...] = ()
+    spike_variances: tuple[Floats, ...] = ()
+    keep_probability: float = 0.5
+
+    @property
+    def n(self) -> int:
+        """Number of components."""
+        return len(self.relevances)
+
+    def variances(self, block: Block) -> Floats:
+        """v(S) of the sets of a block (all of one order), float64 `(len(block),)`; a set that is local or stands out is counted with that."""
+        order = block.shape[1]
+        weight = self.relevances[block].prod(axis=1)
+        scale = np.full(len(block), self.scales[order - 1] if 1 <= order <= len(self.scales) else 0.0)
+        own = np.zeros(len(block))
+        spans = block[:, -1] - block[:, 0] if order else np.zeros(len(block))
+        for sets, local in zip(self.local, self.local_scales, strict=True):
+            if sets.shape[1] == order:
+                scale += local * (spans == sets[0, -1] - sets[0, 0])
+        for sets, variances in zip(self.spikes, self.spike_variances, strict=True):
+            if sets.shape[1] == order:
+                place = {tuple(row): value for row, value in zip(sets.tolist(), variances.tolist(), strict=True)}
+                own += np.array([place.get(tuple(row), 0.0) for row in block.tolist()])
+        return weight * scale + own
+
+    def matrix(self, left: Floats, right: Floats) -> Floats:
+        """Prior covariance of the values of two lists of masks, given by their `features`, float64 `(m, m')`."""
+        blocks = self._explicit()
+        first = [products(left, block) * weights for block, weights in blocks]
+        second = [products(right, block) for block, _ in blocks]
+        result = np.empty((len(left), len(right)))
+        for rows, _, powers in _strips(left, right, self.relevances, len(self.scales), self.keep_probability):
+            part = MEAN_VARIANCE + sum(scale * e for scale, e in zip(self.scales, _elementary(powers)[1:], strict=True))
+            for weighted, plain in zip(first, second, strict=True):
+                part = part + weighted[rows] @ plain.T
+            result[rows] = part
+        return result
+
+    def _explicit(self) -> list[tuple[Block, Floats]]:
+        """The sets summed one by one, with their weights."""
+        local = [(sets, scale * self.relevances[sets].prod(axis=1)) for sets, scale in zip(self.local, self.local_scales, strict=True)]
+        return local + list(zip(self.spikes, self.spike_variances, strict=True))
+
+
+def local_sets(n: int, max_order: int) -> tuple[Block, ...]:
+    """Sets of neighbouring components, a block a shape, as many shapes as stay within `MOST_LOCAL` sets; blocks without sets are left out."""
+    found: list[Block] = []
+    for order, span in SHAPES:
+        inner = list(itertools.combinations(range(1, span), order - 2))
+        count = (n - span) * len(inner)
+        if order > max_order or count <= 0 or count + sum(map(len, found)) > MOST_LOCAL:
+            continue
+        offsets = np.array([(0, *middle, span) for middle in inner], dtype=np.int32)
+        found.append((np.arange(n - span, dtype=np.int32)[:, None, None] + offsets).reshape(-1, order))
+    return tuple(found)
+
+
+def _strips(
+    left: Floats, right: Floats, relevances: Floats, orders: int, keep_probability: float, *, triangle: bool = False
+) -> Iterator[tuple[slice, slice, list[Any]]]:
+    """Power sums sum_i (ρ_i φ_i φ'_i)^j, j = 1 .. orders, of a strip of rows at a time; at p = 1/2 those of even j are one number.
+
+    With them the rows and columns they belong to: all columns, or with `triangle` those up to the strip's last row.
+    """
+    uniform = keep_probability == 0.5
+    sides = [(left**j * relevances**j, (right**j).T) if j % 2 or not uniform else None for j in range(1, orders + 1)]
+    totals = [float((relevances**j).sum()) for j in range(1, orders + 1)]
+    step = max(STRIP // max(len(right), 1), 1)
+    for start in range(0, len(left), step):
+        rows = slice(start, min(start + step, len(left)))
+        columns = slice(0, rows.stop if triangle else len(right))
+        yield rows, columns, [total if side is None else side[0][rows] @ side[1][:, columns] for side, total in zip(sides, totals, strict=True)]
+
+
+def _elementary(powers: Sequence[Any]) -> list[Any]:
+    """Elementary symmetric polynomials of orders 0 .. k from the power sums 1 .. k (Newton's identities)."""
+    found: list[Any] = [1.0]
+    for k in range(1, len(powers) + 1):
+        total: Any = 0.0
+        for j in range(1, k + 1):
+            term = found[k - j] * powers[j - 1]
+            total = total + term if j % 2 else total - term
+        found.append(total / k)
+    return found
+
+
+# ---- marginal likelihood
+
+
+class Evidence:
+    """Minus the log marginal likelihood of a sample, with its gradient, in the logarithms of relevances, scales, local scales and noise.
+
+    Relevances and scales share a factor that only their priors settle: relevances are held around 1 / n. All matrices are symmetric, and only
+    their lower triangles are computed, a strip of rows at a time.
+    """
+
+    def __init__(self, signals: Floats, values: Values, start: Prior) -> None:
+        self.signals, self.values, self.start = signals, values, start
+        self.local = [products(signals, block) for block in start.local]
+        self.spikes = [(products(signals, block), weights) for block, weights in zip(start.spikes, start.spike_variances, strict=True)]
+        self.centre = np.log(np.concatenate([start.relevances, start.scales, start.local_scales, [start.noise]]))
+
+    def unpack(self, point: Floats) -> Prior:
+        """The prior at a point."""
+        n, orders = self.start.n, len(self.start.scales)
+        found = np.exp(point)
+        return replace(
+            self.start, relevances=found[:n], scales=found[n : n + orders], local_scales=found[n + orders : -1], noise=float(found[-1]) + LEAST_NOISE
+        )
+
+    def __call__(self, point: Floats) -> tuple[float, Floats]:
+        """The objective and its gradient."""
+        prior = self.unpack(point)
+        weights = [scale * prior.relevances[block].prod(axis=1) for block, scale in zip(prior.local, prior.local_scales, strict=True)]
+        solved = invert(self._covariance(prior, weights), self.values)
+        if solved is None:
+            return 1e10, np.zeros_like(point)
+        inverse, alpha, log_determinant = solved
+        away = point - self.centre
+        away[: prior.n] = point[: prior.n] + np.log(prior.n)
+        spread = np.full(len(point), SCALE_SPREAD)
+        spread[: prior.n] = RELEVANCE_SPREAD
+        value = 0.5 * float(self.values @ alpha) + 0.5 * log_determinant + 0.5 * float(((away / spread) ** 2).sum())
+        return value, self._gradient(prior, weights, inverse, alpha) + away / spread**2
+
+    def _covariance(self, prior: Prior, weights: list[Floats]) -> Floats:
+        """The lower triangle of the covariance of the values."""
+        size = len(self.values)
+        result = np.empty((size, size))
+        explicit = [*zip(self.local, weights, strict=True), *self.spikes]
+        plain = np.concatenate([np.zeros((size, 0)), *(columns for columns, _ in explicit)], axis=1)
+        weighted = plain * np.concatenate([np.zeros(0), *(weight for _, weight in explicit)])
+        for rows, columns, powers in _strips(self.signals, self.signals, prior.relevances, len(prior.scales), prior.keep_probability, triangle=True):
+            part = MEAN_VARIANCE + sum(scale * e for scale, e in zip(prior.scales, _elementary(powers)[1:], strict=True))
+            result[rows, columns] = part + weighted[rows] @ plain[columns].T
+        result[np.diag_indices(size)] += prior.noise
+        return result
+
+    def _gradient(self, prior: Prior, weights: list[Floats], inverse: Floats, alpha: Values) -> Floats:
+        """By relevance, scale, local scale and noise, each in its logarithm.
+
+        The slope of the objective in the covariance is (K^-1 - α αᵀ) / 2; entries below the diagonal stand for two.
+        """
+        n, orders, signals = prior.n, len(prior.scales), self.signals
+        by_scale, by_relevance, trace = np.zeros(orders), np.zeros(n), 0.0
+        plain = np.concatenate([np.zeros((len(alpha), 0)), *self.local], axis=1)
+        by_set = np.zeros(plain.shape[1])
+        for rows, columns, powers in _strips(signals, signals, prior.relevances, orders, prior.keep_probability, triangle=True):
+            slope = inverse[rows, columns] - np.outer(alpha[rows], alpha[columns])
+            corner = slope[:, rows.start :]
+            trace += 0.5 * float(np.trace(corner))
+            corner[np.triu_indices(len(corner), 1)] = 0.0
+            corner[np.diag_indices(len(corner))] *= 0.5
+            elementary = _elementary(powers)
+            by_scale += [float(np.vdot(slope, e)) for e in elementary[1:]]
+            for j in range(1, orders + 1):
+                # d e_k / d p_j = (-1)^(j-1) e_(k-j) / j
+                part = slope * (sum(prior.scales[k - 1] * elementary[k - j] for k in range(j, orders + 1)) * ((-1) ** (j - 1) / j))
+                flat = isinstance(powers[j - 1], float)
+                total = float(part.sum()) if flat else np.einsum("mi,mi->i", signals[rows] ** j, part @ signals[columns] ** j)
+                by_relevance += total * j * prior.relevances**j
+            by_set += np.einsum("ms,ms->s", plain[rows], slope @ plain[columns])
+        each = np.split(by_set, np.cumsum([len(weight) for weight in weights])[:-1]) if weights else []
+        by_local = np.zeros(len(weights))
+        for row, (block, share, weight) in enumerate(zip(prior.local, each, weights, strict=True)):
+            by_local[row] = float(share @ weight)
+            for column in range(block.shape[1]):
+                by_relevance += np.bincount(block[:, column], weights=share * weight, minlength=n)
+        return np.concatenate([by_relevance, by_scale * prior.scales, by_local, [trace * (prior.noise - LEAST_NOISE)]])
+
+
+def invert(covariance: Floats, values: Values) -> tuple[Floats, Values, float] | None:
+    """The inverse, its product with the values, and the log determinant; None where the matrix is not positive definite.
+
+    Only the lower triangle is read, and only that of the inverse is right; the matrix is overwritten.
+    """
+    from scipy.linalg import get_lapack_funcs
+
+    potrf, potri, potrs = cast("Any", get_lapack_funcs(("potrf", "potri", "potrs"), (covariance,)))
+    # LAPACK reads columns: the transposed view is handed over without a copy, its upper triangle being our lower one.
+    factor, info = potrf(covariance.T, lower=0, overwrite_a=1, clean=0)
+    if info:
+        return None
+    log_determinant = 2.0 * float(np.log(np.diag(factor)).sum())
+    alpha, _ = potrs(factor, values, lower=0)
+    inverse, _ = potri(factor, lower=0, overwrite_c=1)
+    return cast("Floats", inverse.T), np.asarray(alpha, dtype=np.float64).reshape(-1), log_determinant
+
+
+def mirror(lower: Floats) -> Floats:
+    """The symmetric matrix of a lower triangle, in place."""
+    for start in range(0, len(lower), MIRRORED):
+        rows = slice(start, start + MIRRORED)
+        corner = np.tril(lower[rows, rows])
+        lower[rows, rows] = corner + np.tril(corner, -1).T
+        lower[rows, rows.stop :] = lower[rows.stop :, rows].T
+    return lower
+
+
+def first_prior(signals: Floats, values: Values, max_order: int, keep_probability: float = 0.5) -> Prior:
+    """Where the search starts: relevances from the correlations of single components with the values (`(m,)`, mean zero, variance one)."""
+    n = signals.shape[1]
+    strength = (signals.T @ values / len(values)) ** 2
+    share = (strength + strength.mean() + 1e-12) / (strength + strength.mean() + 1e-12).sum()
+    relevances, local = 0.5 * share + 0.5 / n, local_sets(n, max_order)
+    local_scales = np.array([FIRST_LOCAL / relevances[block].prod(axis=1).sum() for block in local])
+    scales = np.array(FIRST_SCALES[: min(max_order, DENSE_ORDER)])
+    return Prior(relevances, scales, local, local_scales, FIRST_NOISE, keep_probability=keep_probability)
+
+
+def without_idle(prior: Prior) -> Prior:
+    """The prior without the shapes of local sets that explain next to nothing."""
+    used = [scale * prior.relevances[block].prod(axis=1).sum() > LEAST_LOCAL for block, scale in zip(prior.local, prior.local_scales, strict=True)]
+    return replace(
+        prior,
+        local=tuple(block for block, here in zip(prior.local, used, strict=True) if here),
+        local_scales=prior.local_scales[np.array(used, dtype=np.bool_)],
+    )
+
+
+def train(signals: Floats, values: Values, start: Prior, steps: int) -> Prior:
+    """The prior that maximises the marginal likelihood of these values (`(m,)`, mean zero, variance one), within `steps` steps of L-BFGS."""
+    from scipy.optimize import minimize
+
+    evidence = Evidence(signals, values, start)
+    found: Any = minimize(evidence, evidence.centre, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20})
+    return evidence.unpack(np.asarray(found.x, dtype=np.float64))

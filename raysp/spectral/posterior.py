@@ -1,0 +1,252 @@
+"""What a Gaussian process on masks has learnt: predictions, coefficients with their spread, the sets that stand out, and its Fourier form.
+
+The posterior mean of a coefficient is v(S) q(S) with q(S) = sum_j α_j φ_S(m_j), and q(S) is had for all extensions of a set by one component in a
+single matrix product. So the search for sets goes along the hierarchy: all pairs, then extensions of the strongest sets of each order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import comb, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Masks, Values
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
+from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
+
+#: Schedule of training: rows at most, and steps of L-BFGS.
+TRAINING = ((500, 12), (1000, 6))
+#: Steps after sets that stand out were given a variance of their own.
+RETRAINING = 3
+#: Rounds of looking for sets that stand out, sets added in one, and sets in all.
+ROUNDS, MOST_A_ROUND, MOST_SPIKES = 30, 24, 300
+#: Pairs extended, larger sets extended, and sets of an order whose evidence is computed exactly.
+PAIRS, PARENTS, EXAMINED = 10_000, 2000, 100
+#: Extensions looked at of one order, at most.
+MOST_EXTENSIONS = 2_000_000
+#: Rows that are searched for sets that stand out; in the last pass, only where some were found, more: at most these, and so many times the components.
+SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
+#: Share of the variance that is unexplained, leaving one row out, below which nothing more is learnt from more rows, and below which no set is looked for.
+CLEAR, NOTHING_LEFT = 1e-3, 1e-5
+#: A set stands out when its evidence exceeds what the strongest of all sets looked at would show by chance by this much.
+CLEARANCE = 5.0
+#: Extensions looked at of each batch of parents.
+KEPT = 50_000
+#: Share of the variance of the posterior mean that its Fourier form may leave out.
+LEFT_OUT = 1e-4
+#: Entries of an array of products at most.
+CHUNK = 1 << 24
+
+
+class Posterior:
+    """The process after it has seen masks (bool `(m, n)`) and values (`(m,)`)."""
+
+    def __init__(self, prior: Prior, masks: Masks, values: Values) -> None:
+        self.prior = prior
+        self.mean, self.scale = float(values.mean()), float(values.std()) or 1.0
+        self.signals = features(masks, prior.keep_probability)
+        self.targets = (values - self.mean) / self.scale
+        covariance = prior.matrix(self.signals, self.signals)
+        covariance[np.diag_indices(len(values))] += prior.noise
+        solved = invert(covariance, self.targets)
+        if solved is None:
+            raise FloatingPointError("the kernel matrix is not positive definite")
+        self.inverse, self.alpha, _ = mirror(solved[0]), *solved[1:]
+
+    def predict(self, masks: Masks) -> Values:
+        """Posterior means (float64, `(m,)`) of the values of masks (bool, `(m, n)`)."""
+        return self.mean + self.scale * (self.prior.matrix(features(masks, self.prior.keep_probability), self.signals) @ self.alpha)
+
+    def held_out(self, parts: Sequence[NDArray[np.intp]]) -> Values:
+        """What would be predicted for each part's rows had they not been seen (float64, `(m,)`; NaN for rows in no part), from the one inverse."""
+        found = np.full(len(self.targets), np.nan)
+        for rows in parts:
+            left = self.targets[rows] - np.linalg.solve(self.inverse[np.ix_(rows, rows)], self.alpha[rows])
+            found[rows] = self.mean + self.scale * left
+        return found
+
+    def unexplained(self) -> float:
+        """Share of the variance left when each row is predicted from all others."""
+        return float(np.mean((self.alpha / np.diag(self.inverse)) ** 2))
+
+    def evidence_of(self, block: Block) -> Floats:
+        """q(S) of a block's sets, float64 `(len(block),)`."""
+        step = max(CHUNK // max(len(self.alpha), 1), 1)
+        return np.concatenate([products(self.signals, block[start : start + step]).T @ self.alpha for start in range(0, max(len(block), 1), step)])
+
+    def moments(self, block: Block) -> tuple[Floats, Floats]:
+        """Posterior mean and standard deviation of the coefficients of a block's sets, float64 `(len(block),)` each."""
+        prior, columns = self.prior.variances(block), products(self.signals, block)
+        known = np.einsum("ms,ms->s", columns, self.inverse @ columns)
+        return self.scale * prior * (columns.T @ self.alpha), self.scale * np.sqrt(np.maximum(prior - prior**2 * known, 0.0))
+
+    def surrogate(self) -> FourierSurrogate:
+        """The posterior mean as a Fourier sum, its weakest terms left out."""
+        n, prior = self.prior.n, self.prior
+        explicit = self._explicit()
+        blocks, strengths = list(explicit), [self.evidence_of(block) for block in explicit]
+        for block, strength in self.levels(len(prior.scales), weighted=True):
+            apart = _apart(block, [other for other in explicit if other.shape[1] == block.shape[1]], n)
+            blocks.append(block[apart])
+            strengths.append(strength[apart])
+        mean = self.mean + self.scale * MEAN_VARIANCE * float(self.alpha.sum())
+        values = [self.scale * prior.variances(block) * strength for block, strength in zip(blocks, strengths, strict=True)]
+        sets, coefficients = merge(n, [np.zeros((1, 0), dtype=np.int32), *blocks], [np.array([mean]), *values])
+        found = FourierSurrogate(sets, coefficients, keep_probability=prior.keep_probability)
+        energy = np.where(sets.orders > 1, coefficients**2, np.inf)
+        weakest = np.argsort(energy)
+        dropped = np.cumsum(energy[weakest]) <= LEFT_OUT * float((coefficients[sets.orders > 0] ** 2).sum())
+        return found.take(np.sort(weakest[~dropped]))
+
+    def _explicit(self) -> list[Block]:
+        """Local sets and spikes, a block an order."""
+        by_order: dict[int, list[Block]] = {}
+        for block in (*self.prior.local, *self.prior.spikes):
+            by_order.setdefault(block.shape[1], []).append(block)
+        return [unique_rows(np.concatenate(blocks), self.prior.n)[0] for _, blocks in sorted(by_order.items())]
+
+    def levels(self, orders: int, *, weighted: bool) -> list[tuple[Block, Floats]]:
+        """The strongest sets of each order from 1, grown along the hierarchy, with their q(S): strongest in q(S), or `weighted` in v(S) q(S)."""
+        block = np.arange(self.prior.n, dtype=np.int32)[:, None]
+        levels = [(block, self.evidence_of(block))]
+        for _ in range(1, orders):
+            levels.append(self._extended(*levels[-1], weighted=weighted))
+        return levels
+
+    def _extended(self, parents: Block, strength: Floats, *, weighted: bool) -> tuple[Block, Floats]:
+        """The strongest sets S + {i} of the strongest parents S, with their q."""
+        n, order, relevances = self.prior.n, parents.shape[1] + 1, self.prior.relevances
+        size = np.abs(strength) * (relevances[parents].prod(axis=1) if weighted else 1.0)
+        size[~_apart(parents, [block for block in self.prior.spikes if block.shape[1] == order - 1], n)] = np.inf
+        # Every single is a parent, so that no pair is missed; and up to some 140 components every pair, as a triple may stand out where its pairs do not.
+        kept = np.argsort(-size, kind="stable")[: min(PARENTS if order > 3 else PAIRS, max(MOST_EXTENSIONS // n, n))]
+        blocks: list[Block] = []
+        found: list[Floats] = []
+        step = max(CHUNK // max(len(self.alpha), n), 1)
+        for start in range(0, len(kept), step):
+            chosen = parents[kept[start : start + step]]
+            every = (products(self.signals, chosen) * self.alpha[:, None]).T @ self.signals
+            score = np.abs(every) * (relevances[chosen].prod(axis=1)[:, None] * relevances if weighted else 1.0)
+            score[np.repeat(np.arange(len(chosen)), order - 1), chosen.ravel()] = -1.0  # S + {i} with i in S is no set of this order
+            best = np.argpartition(-score, min(KEPT, score.size - 1), axis=None)[:KEPT]
+            row, added = np.divmod(best[score.ravel()[best] >= 0], n)
+            blocks.append(np.sort(np.concatenate([chosen[row], added[:, None].astype(np.int32)], axis=1), axis=1))
+            found.append(every[row, added])
+        unique, inverse = unique_rows(np.concatenate(blocks), n)
+        values = np.zeros(len(unique))
+        values[inverse] = np.concatenate(found)
+        return unique, values
+
+
+def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0) -> Posterior:
+    """A process trained on masks (bool `(m, n)`) and values (`(m,)`) that vary, its spikes of order `max_order` at most. Deterministic in `seed`.
+
+    Relevances, scales and noise are learnt from at most 1,000 of the rows; which sets stand out from at most `SEARCHED_LAST`.
+    """
+    order = np.random.default_rng(seed).permutation(len(values))
+    prior = first_look(masks, values, max_order, keep_probability, seed)
+    posterior = _searched(prior, masks, values, np.sort(order[:SEARCHED]), max_order)
+    if len(values) > TRAINING[0][0] and posterior.unexplained() > CLEAR:
+        count, steps = TRAINING[1]
+        rows = np.sort(order[:count])
+        prior = train(features(masks[rows], keep_probability), _standard(values[rows]), posterior.prior, steps)
+        posterior = _searched(prior, masks, values, np.sort(order[:SEARCHED]), max_order)
+    if posterior.prior.spikes and len(values) > SEARCHED and posterior.unexplained() > CLEAR:
+        wider = max(SEARCHED, min(SEARCHED_LAST, SEARCHED_ENTRIES // masks.shape[1]))
+        posterior = _searched(posterior.prior, masks, values, np.sort(order[:wider]), max_order)
+    return posterior if len(posterior.alpha) == len(values) else Posterior(posterior.prior, masks, values)
+
+
+def _searched(prior: Prior, masks: Masks, values: Values, rows: NDArray[np.intp], max_order: int) -> Posterior:
+    """The process on these rows once no further set stands out."""
+    posterior, fresh = Posterior(prior, masks[rows], values[rows]), True
+    few = slice(0, TRAINING[0][0])
+    for _ in range(ROUNDS):
+        wider = stand_outs(posterior, max_order)
+        if wider is None and fresh:
+            break
+        # Everything is learnt anew only where nothing more is found as things stand.
+        fresh = wider is None
+        prior = train(posterior.signals[few], _standard(values[rows][few]), prior, RETRAINING) if wider is None else wider
+        posterior = Posterior(prior, masks[rows], values[rows])
+        if posterior.unexplained() < NOTHING_LEFT:
+            break
+    return posterior
+
+
+def first_look(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0) -> Prior:
+    """The prior that at most 500 of the rows suggest, no set standing out yet: the first step of `learn`."""
+    count, steps = TRAINING[0]
+    some = np.sort(np.random.default_rng(seed).permutation(len(values))[:count])
+    signals, targets = features(masks[some], keep_probability), _standard(values[some])
+    return without_idle(train(signals, targets, first_prior(signals, targets, max_order, keep_probability), steps))
+
+
+def stand_outs(posterior: Posterior, max_order: int) -> Prior | None:
+    """The prior with a variance of its own for every set whose coefficient it did not expect; None when there is none.
+
+    Adding a set with variance t raises the log marginal likelihood most at t = (q² - s) / s², by about half of q² / s. What remains unexplained
+    falls with every set added, and the bar for the next with it: all are compared at the overall scale yᵀK^-1y / m that fits best.
+    """
+    n, prior = posterior.prior.n, posterior.prior
+    known = {tuple(row) for block in prior.spikes for row in block.tolist()}
+    blocks = [block[np.argsort(-np.abs(q), kind="stable")[:EXAMINED]] for block, q in posterior.levels(min(max_order, n), weighted=False)[1:]]
+    names = [tuple(row) for block in blocks for row in block.tolist()]
+    bars = np.concatenate([np.full(len(block), 2 * log(max(min(comb(n, block.shape[1]), PAIRS * n), 2)) + CLEARANCE) for block in blocks])
+    bars[[name in known for name in names]] = np.inf
+    columns = np.concatenate([products(posterior.signals, block) for block in blocks], axis=1)
+    gram, strength = columns.T @ (posterior.inverse @ columns), columns.T @ posterior.alpha
+    left, count = float(posterior.targets @ posterior.alpha), len(posterior.alpha)
+    found: dict[tuple[int, ...], float] = {}
+    while len(found) < min(MOST_A_ROUND, MOST_SPIKES - len(known)):
+        spread = np.maximum(np.diag(gram), 1e-300)
+        scale = left / count
+        evidence = strength**2 / (spread * scale) - bars
+        best = int(np.argmax(evidence))
+        if evidence[best] <= 0:
+            break
+        variance = float((strength[best] ** 2 - scale * spread[best]) / spread[best] ** 2)
+        found[names[best]] = variance
+        bars[best] = np.inf
+        # The inverse after one more set, as far as these sets see it (Sherman-Morrison).
+        share, row = 1.0 / variance + spread[best], gram[best].copy()
+        left -= float(strength[best] ** 2 / share)
+        strength = strength - row * (strength[best] / share)
+        gram = gram - np.outer(row, row / share)
+    return _with_spikes(prior, found, left / count) if found else None
+
+
+def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: float) -> Prior:
+    """The prior with these sets' own variances, all else scaled down to what they leave to be explained."""
+    by_order: dict[int, list[tuple[int, ...]]] = {}
+    for members in found:
+        by_order.setdefault(len(members), []).append(members)
+    blocks = tuple(np.array(group, dtype=np.int32) for group in by_order.values())
+    variances = tuple(np.array([found[members] for members in group]) for group in by_order.values())
+    return replace(
+        prior,
+        scales=prior.scales * scale,
+        local_scales=prior.local_scales * scale,
+        noise=max(prior.noise * scale, 2 * LEAST_NOISE),
+        spikes=prior.spikes + blocks,
+        spike_variances=prior.spike_variances + variances,
+    )
+
+
+def _standard(values: Values) -> Values:
+    return (values - values.mean()) / (values.std() or 1.0)
+
+
+def _apart(block: Block, others: Sequence[Block], n: int) -> NDArray[np.bool_]:
+    """Which rows of a block are in none of the others."""
+    if not others or not len(block):
+        return np.ones(len(block), dtype=np.bool_)
+    known = np.concatenate(others)
+    unique, inverse = unique_rows(np.concatenate([known, block]), n)
+    taken = np.zeros(len(unique), dtype=np.bool_)
+    taken[inverse[: len(known)]] = True
+    return ~taken[inverse[len(known) :]]

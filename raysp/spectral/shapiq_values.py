@@ -1,0 +1,46 @@
+"""A surrogate's interactions as shapiq's `InteractionValues`, for its plots and tools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.spectral.indices import check_index
+
+if TYPE_CHECKING:
+    from shapiq import InteractionValues
+
+    from raysp.spectral.fourier import FourierSurrogate
+
+#: shapiq's names of the indices that it knows.
+NAMES = {"mobius": "Moebius", "bii": "BII", "sii": "SII", "stii": "STII", "fbii": "FBII", "fsii": "FSII", "sv": "SV", "bv": "BV"}
+
+
+def to_shapiq(surrogate: FourierSurrogate, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
+    """The interactions of orders `min_order` to `max_order` (without one: the largest among the terms) in shapiq's form.
+
+    Sets that are zero are left out. As in shapiq the baseline is v(nothing), but for `fbii` its value of the empty set; and an index of
+    order 1 goes by the value that it generalises. Raises UserError
+    for an index that shapiq does not have, and where shapiq is not installed.
+    """
+    try:
+        from shapiq import InteractionValues
+    except ImportError:
+        raise UserError("to_shapiq", None, "needs shapiq, which is not installed", "pip install 'raysp[shapiq]'") from None
+    if check_index(index) not in NAMES:
+        raise UserError("index", index, "is not known to shapiq", f"use one of {', '.join(NAMES)}")
+    top = 1 if index in {"sv", "bv"} else max(surrogate.sets.max_order if max_order is None else max_order, 1)
+    sets, values, _ = surrogate.index("bii" if index == "bv" else index, top)  # bv has no empty set, and shapiq wants one
+    found: dict[tuple[int, ...], float] = {(): 0.0} | dict(zip(sets.tuples(), values.tolist(), strict=True))  # shapiq would fill in the baseline
+    nothing = float(surrogate.predict(np.zeros((1, surrogate.n), dtype=np.bool_))[0])
+    return InteractionValues(
+        {members: value for members, value in found.items() if len(members) >= min_order},
+        index=NAMES[index],
+        max_order=top,
+        n_players=surrogate.n,
+        min_order=min_order,
+        baseline_value=found[()] if index == "fbii" else nothing,
+        estimated=surrogate.error is not None,
+    )
