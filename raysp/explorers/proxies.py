@@ -20,7 +20,6 @@ from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
-    from raysp.spectral.kernel import Prior
     from raysp.spectral.posterior import Posterior
 
 #: Masks times components up to which a second, deeper ensemble is tried.
@@ -29,9 +28,11 @@ DEEP_ENTRIES = 12_000
 SHALLOW, DEEP = 3, 5
 #: Rows of the kernel's matrices at most, also for wide samples; beyond, a random part is learnt from.
 KERNEL_ROWS, WIDE_ROWS = 6000, 3000
+#: Share of the variance that the kernel may leave for nothing else to be tried.
+EXPLAINED = 1e-3
 #: Learning rates of the trees, the second for wide samples.
 RATE, WIDE_RATE = 0.1, 0.2
-#: Rows, in all and a component, below which each fold learns a prior of its own.
+#: Rows, in all and a component, below which each fold learns relevances and scales of its own.
 FEW_ROWS, FEW_PER_COMPONENT = 400, 8
 #: Units of the network's layer, and its strength of weight decay.
 UNITS, DECAY = 64, 1e-2
@@ -62,36 +63,44 @@ def mlp(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A Gaussian process on masks (see `spectral.kernel`).
 
-    Where evaluations are many, its out-of-fold predictions come from one inverse, the prior being that of all rows; where they are few for the
-    number of components, a prior learnt from all would know too much of what is held out, and each fold learns its own.
+    Where evaluations are many, its out-of-fold predictions come from one inverse, the prior being that of all rows. Where they are few, such a prior
+    knows too much of what is held out: each fold learns its own, and where sets stood out two folds do, from the beginning.
     """
-    from raysp.spectral.posterior import learn
+    from raysp.spectral.posterior import Posterior, first_look, learn
 
-    rows = _kernel_rows(sample)
-    posterior = learn(sample.masks[rows], sample.values[rows], sample.max_order, sample.keep_probability, sample.seed)
+    def learnt(part: Sample) -> Posterior:
+        rows = _kernel_rows(part)
+        return learn(part.masks[rows], part.values[rows], part.max_order, part.keep_probability, part.seed)
+
+    def glanced(part: Sample) -> Posterior:
+        rows = _kernel_rows(part)
+        prior = first_look(part.masks, part.values, part.max_order, part.keep_probability, part.seed)
+        return Posterior(prior, part.masks[rows], part.values[rows])
+
+    posterior = learnt(sample)
     surrogate = posterior.surrogate()
-    held_out = np.full(len(sample.values), np.nan)
-    if len(sample.values) < max(FEW_ROWS, FEW_PER_COMPONENT * sample.n):
-        for held in parts if len(sample.values) < MANY else parts[:2]:
-            held_out[held] = _fold_of(sample.without(held), posterior.prior).predict(sample.masks[held])
+    count = len(sample.values)
+    if posterior.prior.spikes and count < MANY:
+        held_out = _relearnt(sample, parts[:2], learnt)
+    elif count < max(FEW_ROWS, FEW_PER_COMPONENT * sample.n):
+        held_out = _relearnt(sample, parts if count < MANY else parts[:2], glanced)
     else:
-        place = np.full(len(sample.values), -1, dtype=np.intp)
+        rows = _kernel_rows(sample)
+        place = np.full(count, -1, dtype=np.intp)
         place[rows] = np.arange(len(rows))
+        held_out = np.full(count, np.nan)
         held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
         unseen = np.flatnonzero(sample.scored & np.isnan(held_out))
         held_out[unseen] = surrogate.predict(sample.masks[unseen])
     return {"kernel": Proposal(held_out, lambda: surrogate)}
 
 
-def _fold_of(rest: Sample, whole: Prior) -> Posterior:
-    """What a process learns from one fold's rows; the sets that stand out are those of all rows."""
-    from raysp.spectral.posterior import Posterior, first_look
-
-    prior = first_look(rest.masks, rest.values, rest.max_order, rest.keep_probability, rest.seed)
-    if whole.spikes:
-        prior = replace(whole, relevances=prior.relevances)
-    rows = _kernel_rows(rest)
-    return Posterior(prior, rest.masks[rows], rest.values[rows])
+def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], Posterior]) -> Values:
+    """What is predicted for each part's rows by what is learnt from all others; NaN for rows in no part."""
+    held_out = np.full(len(sample.values), np.nan)
+    for held in parts:
+        held_out[held] = learn(sample.without(held)).predict(sample.masks[held])
+    return held_out
 
 
 def _kernel_rows(sample: Sample) -> Rows:
@@ -119,11 +128,16 @@ def given(surrogate: FourierSurrogate) -> Proxy:
 
 
 def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-    """Boosted trees and the kernel: the fit takes whichever combination predicts best. Very wide samples, where the kernel is slow, get `trees`."""
+    """The kernel, and where it leaves something to explain, trees and their refit: the fit takes whichever combination predicts best.
+
+    Very wide samples, where the kernel is slow, get trees alone.
+    """
     if sample.wide:
         return trees(sample, parts)
-    _, whole, held_out = _by_fold(sample, parts, boosted)
-    return {**kernel(sample, parts), "trees": Proposal(held_out, lambda: whole)}
+    found = kernel(sample, parts)
+    rows = ~np.isnan(found["kernel"].held_out)
+    left = np.mean((found["kernel"].held_out - sample.values)[rows] ** 2)
+    return found if left < EXPLAINED * np.var(sample.values) else {**found, **trees(sample, parts)}
 
 
 #: The proxies by name; `gradient` is made by `given` from what a game knows of itself.

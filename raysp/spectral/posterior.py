@@ -36,8 +36,8 @@ CLEAR, NOTHING_LEFT = 1e-3, 1e-5
 CLEARANCE = 5.0
 #: Extensions looked at of each batch of parents.
 KEPT = 50_000
-#: Share of the variance of the posterior mean that its Fourier form may leave out.
-LEFT_OUT = 1e-4
+#: What the Fourier form may leave out of the posterior mean: a share of its variance, and of what is unexplained anyway.
+LEFT_OUT, LEFT_OF_UNEXPLAINED = 1e-4, 0.02
 #: Entries of an array of products at most.
 CHUNK = 1 << 24
 
@@ -99,7 +99,8 @@ class Posterior:
         found = FourierSurrogate(sets, coefficients, keep_probability=prior.keep_probability)
         energy = np.where(sets.orders > 1, coefficients**2, np.inf)
         weakest = np.argsort(energy)
-        dropped = np.cumsum(energy[weakest]) <= LEFT_OUT * float((coefficients[sets.orders > 0] ** 2).sum())
+        share = min(LEFT_OUT, LEFT_OF_UNEXPLAINED * self.unexplained())
+        dropped = np.cumsum(energy[weakest]) <= share * float((coefficients[sets.orders > 0] ** 2).sum())
         return found.take(np.sort(weakest[~dropped]))
 
     def _explicit(self) -> list[Block]:

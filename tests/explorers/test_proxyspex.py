@@ -1,0 +1,242 @@
+"""ProxySPEX's proxies, its rounds, and its P(keep)."""
+
+import numpy as np
+import pytest
+from spectral.known_games import additive, and_or, explore, found, planted
+
+from raysp.errors import UserError
+from raysp.explorers import ProxySPEX, fit_singles, r_squared
+from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
+from raysp.explorers.proxyspex import random_rows
+from raysp.explorers.sampling import distinct, single_ablations
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.posterior import learn
+
+PROXIES = ["auto", "trees", "kernel", "linear", "mlp"]
+
+
+def drawn(n, count, seed=0, keep=0.5):
+    return np.random.default_rng(seed).random((count, n)) < keep
+
+
+# ---- proxies
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_every_proxy_finds_what_is_planted(proxy):
+    masks, fresh = drawn(16, 500), drawn(16, 300, 1)
+    model = ProxySPEX(proxy=proxy).fit(masks, and_or(masks))
+    assert model.score(fresh, and_or(fresh)) > 0.97
+    assert found(model.findings, 0.4) == pytest.approx({(0, 1): 2.0, (2, 3): -3.0}, abs=0.3)
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_every_proxy_leaves_an_additive_game_to_singles(proxy):
+    masks = drawn(12, 200)
+    noise = np.random.default_rng(1).normal(size=200)
+    model = ProxySPEX(proxy=proxy).fit(masks, additive(masks) + noise)
+    fresh = drawn(12, 500, 1)
+    alone = r_squared(additive(fresh), fit_singles(masks, additive(masks) + noise).predict(fresh))
+    assert model.score(fresh, additive(fresh)) > alone - 0.02
+
+
+def test_auto_is_as_good_as_its_best_part():
+    game = planted(64, 60, 1)
+    masks, fresh = drawn(64, 600), drawn(64, 500, 1)
+    scores = {proxy: ProxySPEX(proxy=proxy).fit(masks, game.predict(masks)).score(fresh, game.predict(fresh)) for proxy in ("auto", "trees", "kernel")}
+    assert scores["auto"] > 0.99
+    assert scores["auto"] > max(scores.values()) - 0.01
+
+
+@pytest.mark.parametrize("n", [60, 120])
+def test_auto_is_not_fooled_where_components_are_many_and_noise_is_strong(n):
+    for seed in range(2):
+        rng = np.random.default_rng([seed, 2])
+        weights, masks, fresh = rng.normal(size=n), drawn(n, 250, seed), drawn(n, 1000, seed + 50)
+        values = masks @ weights + 2 * rng.normal(size=250) * np.linalg.norm(weights)
+        alone = r_squared(fresh @ weights, fit_singles(masks, values, seed).predict(fresh))
+        assert ProxySPEX(random_state=seed).fit(masks, values).score(fresh, fresh @ weights) >= alone - 0.05
+
+
+def test_wide_samples_are_fitted_without_the_kernel(monkeypatch):
+    monkeypatch.setattr("raysp.explorers.samples.WIDE", 1000)
+    masks = drawn(16, 500)
+    model = ProxySPEX().fit(masks, and_or(masks))
+    assert "kernel" not in model.findings.diagnostics["weights"]
+    assert model.score(masks, and_or(masks)) > 0.97
+
+
+def test_a_kernel_on_part_of_the_rows_still_predicts(monkeypatch):
+    monkeypatch.setattr("raysp.explorers.proxies.KERNEL_ROWS", 450)
+    masks, fresh = drawn(16, 700), drawn(16, 300, 1)
+    assert ProxySPEX(proxy="kernel").fit(masks, and_or(masks)).score(fresh, and_or(fresh)) > 0.97
+
+
+def test_the_gradient_proxy_starts_from_an_estimate():
+    truth = FourierSurrogate.from_dict(20, {(): 1.0, (0,): 2.0, (1,): -1.0, (3, 17): 1.5, (4, 9, 11): 0.8})
+    rough = FourierSurrogate.from_dict(20, {(0,): 1.0, (1,): -0.4, (3, 17): 0.9, (4, 9, 11): 0.3, (2, 5): 0.2})
+    masks, fresh = drawn(20, 60), drawn(20, 300, 1)
+    started = ProxySPEX(proxy="gradient", n=20).with_estimate(rough)
+    started.tell(masks, truth.predict(masks))
+    assert r_squared(truth.predict(fresh), started.result().surrogate.predict(fresh)) > 0.95
+
+
+def test_without_an_estimate_the_gradient_proxy_says_so():
+    masks = drawn(10, 100)
+    with pytest.raises(UserError, match="proxy: 'gradient' needs an estimate.*auto"):
+        ProxySPEX(proxy="gradient").fit(masks, and_or(masks))
+
+
+# ---- rounds
+
+
+def test_adaptive_rounds_spend_the_budget_on_distinct_masks():
+    started = ProxySPEX(adaptive=True, budget=300).start(18, 3)
+    sizes = []
+    while not started.done():
+        masks = started.ask()
+        sizes.append(len(masks))
+        started.tell(masks, and_or(masks))
+    assert sum(sizes) == 300
+    assert len(sizes) > 4
+    assert len(distinct(started.masks)) == 300
+    fresh = drawn(18, 500, 9)
+    assert r_squared(and_or(fresh), started.result().surrogate.predict(fresh)) > 0.97
+
+
+def test_chosen_masks_are_learnt_from_and_never_scored_on():
+    started = explore(ProxySPEX(adaptive=True, budget=300), and_or, 18)
+    sample = started._sample()
+    assert 0 < (~sample.drawn).sum() < sample.drawn.sum()
+    held = np.concatenate(sample.folds())
+    assert sorted(held.tolist()) == np.flatnonzero(sample.drawn).tolist()
+
+
+def test_the_most_telling_masks_are_those_least_like_what_is_known():
+    known = drawn(12, 150)
+    known[:, 0] = True  # nothing is known about what happens without component 0
+    posterior = learn(known, 3.0 * known[:, 1] + known[:, 2] * known[:, 3], 3)
+    chosen = most_telling(posterior, 20, np.random.default_rng(0), known)
+    assert len(distinct(chosen)) == 20
+    assert (~chosen[:, 0]).mean() > 0.8
+
+
+def test_a_run_stops_once_r2_is_good_enough():
+    started = explore(ProxySPEX(until_r2=0.95, budget=2000), and_or, 20)
+    assert len(started.masks) < 2000
+    assert started.result().diagnostics["r2_cv"] >= 0.95
+
+
+def test_a_run_stops_once_intervals_are_narrow_enough():
+    def noisy(masks):
+        return and_or(masks) + np.random.default_rng(len(masks)).normal(size=len(masks)) * 0.2
+
+    started = explore(ProxySPEX(until_width=0.5, budget=3000), noisy, 20)
+    top = started.result().table.slice(0, 10)
+    assert len(started.masks) < 3000
+    assert np.max(top["hi"].to_numpy() - top["lo"].to_numpy()) <= 0.5
+
+
+def test_what_cannot_be_reached_ends_with_the_budget():
+    assert len(explore(ProxySPEX(until_width=1e-9, budget=200), and_or, 20).masks) == 200
+    with pytest.raises(UserError, match="until_width.*max_order"):
+        ProxySPEX(until_width=1.0, max_order=1).start(10)
+
+
+def test_rounds_told_again_give_the_same_questions():
+    first = explore(ProxySPEX(adaptive=True, budget=200), and_or, 15, 4)
+    again = explore(ProxySPEX(adaptive=True, budget=200), and_or, 15, 4)
+    assert np.array_equal(first.masks, again.masks)
+    assert first.result().table.equals(again.result().table)
+
+
+# ---- P(keep)
+
+
+def fragile(masks):
+    """A value that only stands while nearly everything is there."""
+    return 10.0 * (masks.sum(axis=1) >= 0.85 * masks.shape[1]) + masks[:, 0]
+
+
+def test_masks_keep_as_many_as_they_are_told_to():
+    started = explore(ProxySPEX(keep=0.9, budget=600), and_or, 40)
+    random_part = started.masks[(~started.masks).sum(axis=1) > 1]
+    assert random_part.mean() == pytest.approx(0.9, abs=0.03)
+    assert started.keep_probability == 0.9
+
+
+@pytest.mark.parametrize("proxy", ["auto", "trees", "kernel", "linear"])
+def test_a_surrogate_is_right_on_masks_of_its_own_kind(proxy):
+    masks, fresh = drawn(14, 800, 0, 0.8), drawn(14, 300, 1, 0.8)
+    model = ProxySPEX(proxy=proxy, keep=0.8).fit(masks, and_or(masks))
+    assert model.findings.surrogate.keep_probability == 0.8
+    assert model.score(fresh, and_or(fresh)) > 0.95
+    assert model.findings.index == "wbii"
+
+
+def test_exact_indices_come_out_of_biased_masks():
+    masks = drawn(8, 200, 0, 0.75)
+    model = ProxySPEX(keep=0.75, max_order=3).fit(masks, and_or(masks))
+    bii = {tuple(row["components"]): row["value"] for row in model.interactions("bii", min_order=2).to_pylist() if abs(row["value"]) > 0.3}
+    assert bii == pytest.approx({(0, 1): 2.0, (2, 3): -3.0}, abs=0.2)
+
+
+def test_auto_keep_goes_where_values_resemble_the_intact_one():
+    started = explore(ProxySPEX(keep="auto", budget=400), fragile, 30)
+    assert started.keep_probability >= 0.9
+    assert any("probability" in note for note in started.result().notes)
+    assert explore(ProxySPEX(keep="auto", budget=400), lambda masks: masks[:, :10].sum(axis=1).astype(float), 30).keep_probability == 0.5
+
+
+def test_a_pilot_compares_with_the_intact_value():
+    masks, kept = pilot_masks(40, np.random.default_rng(0))
+    assert masks[0].all()
+    assert not masks[1].any()
+    assert set(kept[2:]) == set(PILOT_GRID)
+    values = np.where(kept >= 0.8, 1.0, 0.0)
+    assert resembling(kept, values) == 0.8
+    assert resembling(kept, np.zeros(len(kept))) == PILOT_GRID[0]
+
+
+def test_keep_has_to_be_a_probability():
+    for wrong in (0.0, 1.0, 1.5, "half"):
+        with pytest.raises(ValueError, match="keep"):
+            ProxySPEX(keep=wrong)
+
+
+def test_sweeps_are_told_from_chance():
+    sweep = np.concatenate([single_ablations(20), drawn(20, 200)])
+    assert random_rows(sweep).sum() == 200
+    assert random_rows(drawn(4, 200)).all()
+    near = drawn(10, 500, 0, 0.95)
+    assert random_rows(near, 0.95).all()
+
+
+# ---- intervals
+
+
+def test_intervals_of_every_term_hold_the_truth_under_noise():
+    inside = total = 0
+    for seed in range(4):
+        game, masks = planted(24, 40, seed), drawn(24, 700, seed)
+        noise = np.random.default_rng([seed, 1]).normal(size=700)
+        table = ProxySPEX(random_state=seed).fit(masks, game.predict(masks) + noise).interactions("fourier", min_order=1)
+        truth = game.terms()
+        for row in table.to_pylist():
+            if tuple(row["components"]) in truth:
+                total += 1
+                inside += row["lo"] <= truth[tuple(row["components"])] <= row["hi"]
+    assert inside / total >= 0.93
+
+
+def test_significant_interactions_are_mostly_real_and_many_are_found():
+    hits = false = wanted = 0
+    for seed in range(3):
+        game, masks = planted(24, 40, seed), drawn(24, 900, seed)
+        noise = np.random.default_rng([seed, 1]).normal(size=900) * 0.5
+        rows = ProxySPEX(random_state=seed).fit(masks, game.predict(masks) + noise).interactions("fourier", min_order=2).to_pylist()
+        named = {tuple(row["components"]) for row in rows if row["significant"]}
+        strong = {members for members, value in game.terms().items() if len(members) > 1 and abs(value) > 0.5}
+        hits, wanted, false = hits + len(named & strong), wanted + len(strong), false + len(named - game.terms().keys())
+    assert hits / wanted > 0.8
+    assert false <= 0.1 * hits

@@ -1,0 +1,201 @@
+"""The Gaussian process against brute force over all sets."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from spectral.known_games import and_or, planted
+
+from raysp.explorers import r_squared
+from raysp.spectral.kernel import MEAN_VARIANCE, Evidence, Prior, first_prior, local_sets, without_idle
+from raysp.spectral.posterior import Posterior, learn, stand_outs
+from raysp.spectral.sets import features, products
+
+PROBABILITIES = (0.5, 0.8)
+
+
+def every_set(n, order):
+    return np.array(list(itertools.combinations(range(n), order)), dtype=np.int32)
+
+
+def some_prior(n, keep_probability, seed=0):
+    rng = np.random.default_rng(seed)
+    local = local_sets(n, 4)
+    spikes = (np.array([[0, 2, 3, 5]], dtype=np.int32), np.array([[1, 4]], dtype=np.int32))
+    return Prior(
+        rng.uniform(0.1, 0.5, n),
+        rng.uniform(0.2, 1, 3),
+        local,
+        rng.uniform(0.1, 1, len(local)),
+        0.1,
+        spikes,
+        (np.array([0.4]), np.array([0.7])),
+        keep_probability,
+    )
+
+
+def brute_variances(prior):
+    """Every set of order 1 to 5 with its prior variance, by the formula in the module's docstring."""
+    found = {}
+    for order in range(1, 6):
+        for members in itertools.combinations(range(prior.n), order):
+            weight = np.prod(prior.relevances[list(members)])
+            scale = prior.scales[order - 1] if order <= len(prior.scales) else 0.0
+            scale += sum(b for block, b in zip(prior.local, prior.local_scales, strict=True) if list(members) in block.tolist())
+            own = sum(
+                v
+                for block, values in zip(prior.spikes, prior.spike_variances, strict=True)
+                for row, v in zip(block.tolist(), values, strict=True)
+                if row == list(members)
+            )
+            found[members] = weight * scale + own
+    return found
+
+
+def random_masks(n, count, keep_probability, seed=0):
+    return np.random.default_rng(seed).random((count, n)) < keep_probability
+
+
+@pytest.mark.parametrize("p", PROBABILITIES)
+def test_the_kernel_is_the_sum_over_all_sets(p):
+    prior = some_prior(7, p)
+    signals = features(random_masks(7, 12, p), p)
+    expected = np.full((12, 12), MEAN_VARIANCE)
+    for members, variance in brute_variances(prior).items():
+        column = signals[:, list(members)].prod(axis=1)
+        expected += variance * np.outer(column, column)
+    assert np.allclose(prior.matrix(signals, signals), expected)
+
+
+def test_variances_of_a_block_follow_the_formula():
+    prior = some_prior(7, 0.5)
+    expected = brute_variances(prior)
+    for order in range(1, 6):
+        block = every_set(7, order)
+        assert np.allclose(prior.variances(block), [expected[tuple(row)] for row in block.tolist()])
+
+
+@pytest.mark.parametrize("p", PROBABILITIES)
+def test_the_gradient_of_the_evidence_is_its_slope(p, monkeypatch):
+    monkeypatch.setattr("raysp.spectral.kernel.STRIP", 500)  # several strips
+    rng = np.random.default_rng(1)
+    signals, values = features(random_masks(8, 40, p), p), rng.normal(size=40)
+    prior = replace(first_prior(signals, values, 4, p), spikes=(np.array([[0, 3]], dtype=np.int32),), spike_variances=(np.array([0.3]),))
+    evidence = Evidence(signals, values, prior)
+    point = evidence.centre + 0.3 * rng.normal(size=len(evidence.centre))
+    slope = evidence(point)[1]
+    steps = 1e-5 * np.eye(len(point))
+    measured = np.array([(evidence(point + step)[0] - evidence(point - step)[0]) / 2e-5 for step in steps])
+    assert np.allclose(slope, measured, atol=1e-5 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("p", PROBABILITIES)
+def test_the_posterior_is_that_of_a_linear_model_on_all_sets(p):
+    prior, masks = some_prior(6, p), random_masks(6, 30, p)
+    values = np.random.default_rng(2).normal(size=30) * 3 + 5
+    posterior = Posterior(prior, masks, values)
+    variances = brute_variances(prior)
+    columns = np.stack([np.ones(30), *(features(masks, p)[:, list(members)].prod(axis=1) for members in variances)], axis=1)
+    weights = np.array([MEAN_VARIANCE, *variances.values()])
+    targets = (values - values.mean()) / values.std()
+    precision = np.diag(1 / np.where(weights > 0, weights, 1e-30)) + columns.T @ columns / prior.noise
+    covariance = np.linalg.inv(precision)
+    means = covariance @ columns.T @ targets / prior.noise
+    place = {members: 1 + row for row, members in enumerate(variances)}
+    for block in (every_set(6, 1), every_set(6, 2), every_set(6, 3), prior.spikes[0]):
+        rows = [place[tuple(row)] for row in block.tolist()]
+        found, spread = posterior.moments(block)
+        assert np.allclose(found, values.std() * means[rows], atol=1e-6)
+        assert np.allclose(spread, values.std() * np.sqrt(np.diag(covariance)[rows]), atol=1e-6)
+    assert np.allclose(posterior.predict(masks), values.mean() + values.std() * (columns @ means), atol=1e-6)
+
+
+def test_held_out_rows_are_predicted_as_if_never_seen():
+    prior, masks = some_prior(6, 0.5), random_masks(6, 40, 0.5)
+    values = and_or(masks) + np.random.default_rng(0).normal(size=40)
+    whole = Posterior(prior, masks, values)
+    rows = np.array([0, 7, 21])
+    found = whole.held_out([rows])
+    kept = np.delete(np.arange(40), rows)
+    covariance = prior.matrix(whole.signals[kept], whole.signals[kept]) + prior.noise * np.eye(37)
+    refitted = prior.matrix(whole.signals[rows], whole.signals[kept]) @ np.linalg.solve(covariance, whole.targets[kept])
+    assert np.allclose(found[rows], whole.mean + whole.scale * refitted)
+    assert np.isnan(found[kept]).all()
+
+
+def test_leaving_one_out_is_what_unexplained_measures():
+    masks = random_masks(6, 40, 0.5)
+    posterior = Posterior(some_prior(6, 0.5), masks, and_or(masks))
+    alone = posterior.held_out([np.array([row]) for row in range(40)])
+    assert posterior.unexplained() == pytest.approx(np.mean((alone - and_or(masks)) ** 2) / posterior.scale**2)
+
+
+@pytest.mark.parametrize("p", PROBABILITIES)
+def test_the_fourier_form_predicts_what_the_process_predicts(p):
+    masks, fresh = random_masks(20, 300, p), random_masks(20, 200, p, 1)
+    posterior = learn(masks, and_or(masks) + 0.3 * np.random.default_rng(0).normal(size=300), 4, p)
+    assert r_squared(posterior.predict(fresh), posterior.surrogate().predict(fresh)) > 0.999
+
+
+def test_sets_that_stand_out_are_the_planted_ones():
+    game = planted(25, 40, 3)
+    masks = random_masks(25, 700, 0.5)
+    posterior = learn(masks, game.predict(masks), 4)
+    spikes = {tuple(row) for block in posterior.prior.spikes for row in block.tolist()}
+    strong = {members for members, value in game.terms().items() if len(members) > 1 and abs(value) > 0.3}
+    assert strong <= spikes
+    assert len(spikes - game.terms().keys()) <= 2
+    fresh = random_masks(25, 500, 0.5, 1)
+    assert r_squared(game.predict(fresh), posterior.predict(fresh)) > 0.995
+
+
+def test_nothing_stands_out_of_noise():
+    masks = random_masks(30, 400, 0.5)
+    for seed in range(4):
+        rng = np.random.default_rng([seed, 5])
+        values = masks @ rng.normal(size=30) + 2 * rng.normal(size=400)
+        assert not learn(masks, values, 4, seed=seed).prior.spikes
+
+
+def test_neighbours_are_learnt_to_interact():
+    masks, fresh = random_masks(40, 600, 0.5), random_masks(40, 500, 0.5, 1)
+
+    def chain(rows):
+        signs = 1.0 - 2.0 * rows
+        return sum(signs[:, i] * signs[:, i + 1] * (0.5 + 0.1 * (i % 5)) for i in range(39))
+
+    noise = np.random.default_rng(0).normal(size=600) * 2
+    posterior = learn(masks, chain(masks) + noise, 3)
+    assert any(block.shape[1] == 2 and block[0, 1] == 1 for block in posterior.prior.local)
+    assert r_squared(chain(fresh), posterior.predict(fresh)) > 0.8
+
+
+def test_local_sets_have_their_shape_and_stay_within_bounds():
+    for block in local_sets(30, 5):
+        spans = block[:, -1] - block[:, 0]
+        assert len(np.unique(spans)) == 1
+        assert np.all(np.diff(block, axis=1) > 0)
+        assert len(np.unique(block, axis=0)) == len(block)
+    assert sum(map(len, local_sets(5000, 5))) <= 1500
+    assert local_sets(1, 4) == ()
+    assert {block.shape[1] for block in local_sets(30, 2)} == {2}
+
+
+def test_shapes_that_explain_nothing_are_dropped():
+    prior = some_prior(8, 0.5)
+    scales = np.zeros(len(prior.local))
+    scales[0] = 1.0
+    assert len(without_idle(replace(prior, local_scales=scales)).local) == 1
+
+
+def test_no_prior_is_widened_without_reason():
+    masks = random_masks(10, 200, 0.5)
+    posterior = learn(masks, masks[:, 0] + 0.5 * np.random.default_rng(0).normal(size=200), 3)
+    assert stand_outs(posterior, 3) is None
+
+
+def test_products_multiply_features():
+    signals = features(random_masks(5, 4, 0.3), 0.3)
+    assert np.allclose(products(signals, every_set(5, 2)), np.stack([signals[:, i] * signals[:, j] for i, j in every_set(5, 2)], axis=1))
+    assert products(signals, np.zeros((1, 0), dtype=np.int32)).tolist() == [[1.0]] * 4
