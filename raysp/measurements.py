@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Fewer rows than this are no data to learn from; fewer held out than that say nothing, so none are.
 LEAST_ROWS, LEAST_HELD_OUT = 8, 20
-#: Distance of the mean share of components kept from the P(keep) of a fit within which the fit is one for such masks.
+#: Distance of the mean share of components kept from one half within which masks count as kept half.
 NEAR = 0.1
 #: Standard errors by which interactions must predict better than singles to be called a help.
 CLEAR = 1.96
@@ -92,15 +92,20 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
     from raysp.explorers import fit_singles, r_squared
     from raysp.spectral.diagnostics import diagnose
     from raysp.spectral.fourier import FourierSurrogate
+    from raysp.spectral.indices import UNIFORM
 
+    kept = float(measured.masks.mean())
+    told: list[str] = []
+    if explorer.keep == UNIFORM and abs(kept - UNIFORM) > NEAR:
+        explorer = explorer.model_copy(update={"keep": round(min(max(kept, 0.01), 0.99), 2)})
+        told.append(f"The masks keep {kept:.0%} of the components on average: effects and their intervals are those over such masks.")
     held = held_out_rows(measured, share, explorer.random_state)
     rest, exam = measured.take(~held), measured.take(held)
     model = explorer.fit(rest.masks, rest.values)
     r2 = r2_singles = None
-    told: list[str] = []
     if held.any():
         predicted = model.predict(exam.masks)
-        singles = fit_singles(rest.masks, rest.values, explorer.random_state).predict(exam.masks)
+        singles = fit_singles(rest.masks, rest.values, explorer.random_state, model.keep_probability).predict(exam.masks)
         r2, r2_singles = r_squared(exam.values, predicted), r_squared(exam.values, singles)
         told += _scored(r2, r2_singles, (exam.values - singles) ** 2 - (exam.values - predicted) ** 2)
     else:
@@ -109,7 +114,6 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
     told += found.notes
     diagnostics = dict(found.diagnostics)
     if isinstance(found.surrogate, FourierSurrogate):
-        told.append(_kept(measured, found.surrogate.keep_probability))
         seen = diagnose(found.surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         diagnostics["function"] = seen.as_dict()
         told += [sentence for sentence in seen.sentences() if sentence not in told]
@@ -124,16 +128,6 @@ def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
     if gains.mean() <= CLEAR * gains.std() / np.sqrt(len(gains)):
         told.append("Interactions do not help: single effects alone predict these rows as well.")
     return told
-
-
-def _kept(measured: Measurements, keep_probability: float) -> str:
-    share = float(measured.masks.mean())
-    if abs(share - keep_probability) <= NEAR:
-        return ""
-    return (
-        f"The masks keep {share:.0%} of the components on average, but the fit is one for masks that keep {keep_probability:.0%}: "
-        "take its intervals and what it calls significant with care."
-    )
 
 
 def _arrays(path: str) -> dict[str, NDArray[Any]]:

@@ -123,12 +123,22 @@ def _print_interactions(interactions: pa.Table) -> None:
         return
     index = _field(rows[0], "index")
     table = Table(
-        "together", index, "95 % interval", "deviation: predicted", "exact", "kind", title="Together (strongest first)", title_justify="left", box=None
+        "together",
+        index,
+        "95 % interval",
+        "significant",
+        "deviation: predicted",
+        "exact",
+        "kind",
+        title="Together (strongest first)",
+        title_justify="left",
+        box=None,
     )
     for row in rows:
         interval = "–" if row["lo"] is None else f"[{_number(row['lo'])}, {_number(row['hi'])}]"
         exact = f"{_number(row['exact'])} ✓" if row["verified"] else "not measured"
-        table.add_row(escape(row["labels"]), _number(row["value"]), escape(interval), _number(row["estimate"]), exact, row["kind"])
+        sure = "yes" if row["significant"] else "no"
+        table.add_row(escape(row["labels"]), _number(row["value"]), escape(interval), sure, _number(row["estimate"]), exact, row["kind"])
     out.print(table)
     for kind in sorted({row["kind"] for row in rows if row["kind"]}):
         out.print(f"[dim]{KINDS[kind]}[/]")

@@ -49,7 +49,8 @@ def explain_game(
     if subset is not None and not 0 < subset <= measured.n:
         raise UserError("subset", subset, "is no number of components that can be removed", f"give 1 to {measured.n}")
     explained = explain(measured, explorer, heldout)
-    table = _labelled(explained.model.interactions(index, explorer.max_order, 1), measured.labels)
+    shown = explained.model.findings.index if index == "bii" else index  # over masks that keep other than half, Banzhaf interactions are weighted
+    table = _labelled(explained.model.interactions(shown, explorer.max_order, 1), measured.labels)
     if output is not None and form is not None:
         _write(table, form, output)
     told = _told(measured, explained, table, top, subset)

@@ -104,8 +104,11 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     weights = stack_weights(columns, values)
     weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     weights /= weights.sum()
-    gains = (columns[:, 0] - values) ** 2 - (columns @ weights - values) ** 2
-    if gains.mean() <= MARGIN * gains.std() / np.sqrt(len(gains)):
+    left, left_by_singles = (columns @ weights - values) ** 2, (columns[:, 0] - values) ** 2
+    gains = left_by_singles - left
+    # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
+    doubtful = gains.mean() <= MARGIN * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
+    if doubtful:
         weights = np.eye(len(weights))[0]
     chosen = {name: float(weight) for name, weight in zip(offers, weights, strict=True) if weight > 0}
     return chosen, r_squared(values, columns @ weights)

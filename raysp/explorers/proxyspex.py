@@ -68,11 +68,13 @@ class ProxySPEX(Explorer):
 
     @property
     def keep_probability(self) -> float:
-        """P(keep) of the random masks, one half until a pilot has settled it."""
+        """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
         if self.keep != "auto":
             return self.keep
-        if not self._rounds or not self._values:
+        if not self._values:
             return UNIFORM
+        if not self._rounds:
+            return round(float(np.clip(self._masks[0].mean(), 0.01, 0.99)), 2)
         from raysp.explorers.choosing import resembling
 
         return resembling(self._pilot_of(self._started_n)[1][: len(self._values[0])], self._values[0])
@@ -102,6 +104,8 @@ class ProxySPEX(Explorer):
     def _next(self) -> Masks | None:
         n = self._started_n
         left = self.planned(n) - len(self.masks)
+        if not self._rounds:
+            self._proxy()  # one that cannot be had is said before anything is paid for
         if not self._rounds and self.keep == "auto":
             return self._noted("pilot", self._pilot_of(n)[0][:left])
         if not any(role == "first" for role, _ in self._rounds):

@@ -26,8 +26,8 @@ RETRAINING = 3
 ROUNDS, MOST_A_ROUND, MOST_SPIKES = 30, 24, 300
 #: Pairs extended, larger sets extended, and sets of an order whose evidence is computed exactly.
 PAIRS, PARENTS, EXAMINED = 10_000, 2000, 100
-#: Extensions looked at of one order, at most.
-MOST_EXTENSIONS = 2_000_000
+#: Extensions looked at of one order, at most; a last look before the search ends takes as many parents as that allows.
+MOST_EXTENSIONS = 1_000_000
 #: Rows that are searched for sets that stand out; in the last pass, only where some were found, more: at most these, and so many times the components.
 SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
 #: Share of the variance that is unexplained, leaving one row out, below which nothing more is learnt from more rows, and below which no set is looked for.
@@ -110,21 +110,22 @@ class Posterior:
             by_order.setdefault(block.shape[1], []).append(block)
         return [unique_rows(np.concatenate(blocks), self.prior.n)[0] for _, blocks in sorted(by_order.items())]
 
-    def levels(self, orders: int, *, weighted: bool) -> list[tuple[Block, Floats]]:
+    def levels(self, orders: int, *, weighted: bool, thorough: bool = False) -> list[tuple[Block, Floats]]:
         """The strongest sets of each order from 1, grown along the hierarchy, with their q(S): strongest in q(S), or `weighted` in v(S) q(S)."""
         block = np.arange(self.prior.n, dtype=np.int32)[:, None]
         levels = [(block, self.evidence_of(block))]
         for _ in range(1, orders):
-            levels.append(self._extended(*levels[-1], weighted=weighted))
+            levels.append(self._extended(*levels[-1], weighted=weighted, thorough=thorough))
         return levels
 
-    def _extended(self, parents: Block, strength: Floats, *, weighted: bool) -> tuple[Block, Floats]:
+    def _extended(self, parents: Block, strength: Floats, *, weighted: bool, thorough: bool) -> tuple[Block, Floats]:
         """The strongest sets S + {i} of the strongest parents S, with their q."""
         n, order, relevances = self.prior.n, parents.shape[1] + 1, self.prior.relevances
         size = np.abs(strength) * (relevances[parents].prod(axis=1) if weighted else 1.0)
         size[~_apart(parents, [block for block in self.prior.spikes if block.shape[1] == order - 1], n)] = np.inf
         # Every single is a parent, so that no pair is missed; and up to some 140 components every pair, as a triple may stand out where its pairs do not.
-        kept = np.argsort(-size, kind="stable")[: min(PARENTS if order > 3 else PAIRS, max(MOST_EXTENSIONS // n, n))]
+        room = max(MOST_EXTENSIONS // n, n)
+        kept = np.argsort(-size, kind="stable")[: room if thorough else min(PARENTS if order > 3 else PAIRS, room)]
         blocks: list[Block] = []
         found: list[Floats] = []
         step = max(CHUNK // max(len(self.alpha), n), 1)
@@ -167,7 +168,7 @@ def _searched(prior: Prior, masks: Masks, values: Values, rows: NDArray[np.intp]
     posterior, fresh = Posterior(prior, masks[rows], values[rows]), True
     few = slice(0, TRAINING[0][0])
     for _ in range(ROUNDS):
-        wider = stand_outs(posterior, max_order)
+        wider = stand_outs(posterior, max_order) or (stand_outs(posterior, max_order, thorough=True) if fresh else None)
         if wider is None and fresh:
             break
         # Everything is learnt anew only where nothing more is found as things stand.
@@ -187,7 +188,7 @@ def first_look(masks: Masks, values: Values, max_order: int, keep_probability: f
     return without_idle(train(signals, targets, first_prior(signals, targets, max_order, keep_probability), steps))
 
 
-def stand_outs(posterior: Posterior, max_order: int) -> Prior | None:
+def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) -> Prior | None:
     """The prior with a variance of its own for every set whose coefficient it did not expect; None when there is none.
 
     Adding a set with variance t raises the log marginal likelihood most at t = (q² - s) / s², by about half of q² / s. What remains unexplained
@@ -195,7 +196,9 @@ def stand_outs(posterior: Posterior, max_order: int) -> Prior | None:
     """
     n, prior = posterior.prior.n, posterior.prior
     known = {tuple(row) for block in prior.spikes for row in block.tolist()}
-    blocks = [block[np.argsort(-np.abs(q), kind="stable")[:EXAMINED]] for block, q in posterior.levels(min(max_order, n), weighted=False)[1:]]
+    blocks = [
+        block[np.argsort(-np.abs(q), kind="stable")[:EXAMINED]] for block, q in posterior.levels(min(max_order, n), weighted=False, thorough=thorough)[1:]
+    ]
     names = [tuple(row) for block in blocks for row in block.tolist()]
     bars = np.concatenate([np.full(len(block), 2 * log(max(min(comb(n, block.shape[1]), PAIRS * n), 2)) + CLEARANCE) for block in blocks])
     bars[[name in known for name in names]] = np.inf
