@@ -149,12 +149,15 @@ class ProxySPEX(Explorer):
         sample = self._sample()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
+        from threadpoolctl import threadpool_limits
+
         from raysp.explorers.choosing import most_telling
         from raysp.spectral.posterior import learn
 
         rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
-        posterior = learn(sample.masks[rows], sample.values[rows], self.max_order, sample.keep_probability, self.random_state)
-        return most_telling(posterior, count, rng, self.masks)
+        with threadpool_limits(1):  # as in `fit_proxy`
+            posterior = learn(sample.masks[rows], sample.values[rows], self.max_order, sample.keep_probability, self.random_state)
+            return most_telling(posterior, count, rng, self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the answer so far is as good as was asked for."""

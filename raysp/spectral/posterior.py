@@ -199,6 +199,8 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
     blocks = [
         block[np.argsort(-np.abs(q), kind="stable")[:EXAMINED]] for block, q in posterior.levels(min(max_order, n), weighted=False, thorough=thorough)[1:]
     ]
+    if not blocks:
+        return None
     names = [tuple(row) for block in blocks for row in block.tolist()]
     bars = np.concatenate([np.full(len(block), 2 * log(max(min(comb(n, block.shape[1]), PAIRS * n), 2)) + CLEARANCE) for block in blocks])
     bars[[name in known for name in names]] = np.inf

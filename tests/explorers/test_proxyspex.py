@@ -106,6 +106,13 @@ def test_adaptive_rounds_spend_the_budget_on_distinct_masks():
     assert r_squared(and_or(fresh), started.result().surrogate.predict(fresh)) > 0.97
 
 
+@pytest.mark.parametrize("options", [{"max_order": 1}, {"max_order": 10}, {"keep": 0.9}, {"keep": "auto"}])
+def test_adaptive_rounds_go_with_every_option(options):
+    started = explore(ProxySPEX(adaptive=True, budget=160, **options), and_or, 12)
+    assert len(started.masks) == 160
+    assert np.isfinite(started.result().surrogate.predict(drawn(12, 20))).all()
+
+
 def test_chosen_masks_are_learnt_from_and_never_scored_on():
     started = explore(ProxySPEX(adaptive=True, budget=300), and_or, 18)
     sample = started._sample()
