@@ -34,6 +34,8 @@ EXPLAINED = 1e-3
 RATE, WIDE_RATE = 0.1, 0.2
 #: Rows, in all and a component, below which each fold learns relevances and scales of its own.
 FEW_ROWS, FEW_PER_COMPONENT = 400, 8
+#: Sets that may stand out without having their choice cross-validated: the bar for a set is high, and so few fit no noise.
+FEW_SPIKES = 10
 #: Units of the network's layer, and its strength of weight decay.
 UNITS, DECAY = 64, 1e-2
 #: Masks on which a network is turned into a Fourier sum.
@@ -64,7 +66,7 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A Gaussian process on masks (see `spectral.kernel`).
 
     Where evaluations are many, its out-of-fold predictions come from one inverse, the prior being that of all rows. Where they are few, such a prior
-    knows too much of what is held out: each fold learns its own, and where sets stood out two folds do, from the beginning.
+    knows too much of what is held out: each fold learns its own, and where many sets stood out two folds do, from the beginning.
     """
     from raysp.spectral.posterior import Posterior, first_look, learn
 
@@ -80,7 +82,7 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     posterior = learnt(sample)
     surrogate = posterior.surrogate()
     count = len(sample.values)
-    if posterior.prior.spikes and count < MANY:
+    if sum(map(len, posterior.prior.spikes)) > FEW_SPIKES and count < MANY:
         held_out = _relearnt(sample, parts[:2], learnt)
     elif count < max(FEW_ROWS, FEW_PER_COMPONENT * sample.n):
         held_out = _relearnt(sample, parts if count < MANY else parts[:2], glanced)

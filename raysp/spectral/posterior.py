@@ -31,7 +31,7 @@ MOST_EXTENSIONS = 1_000_000
 #: Rows that are searched for sets that stand out; in the last pass, only where some were found, more: at most these, and so many times the components.
 SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
 #: Share of the variance that is unexplained, leaving one row out, below which nothing more is learnt from more rows, and below which no set is looked for.
-CLEAR, NOTHING_LEFT = 1e-3, 1e-5
+CLEAR, NOTHING_LEFT = 1e-3, 1e-4
 #: A set stands out when its evidence exceeds what the strongest of all sets looked at would show by chance by this much.
 CLEARANCE = 5.0
 #: Extensions looked at of each batch of parents.
