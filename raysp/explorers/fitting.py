@@ -127,6 +127,9 @@ def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float) -> Fouri
     rows = sample.scored
     masks, values = sample.masks[rows], sample.values[rows]
     noise = np.sqrt(float(np.var(values)) * max(1.0 - r2, 0.0) / len(values))
+    # Random columns are not quite orthogonal: each term estimated costs the others a degree of freedom.
+    estimated = int(np.sum(np.abs(surrogate.coefficients) > 2 * noise))
+    noise *= np.sqrt(len(values) / max(len(values) - estimated, len(values) / 4))
     residual = values - surrogate.predict(masks)
     shrunk = np.abs(correlations(surrogate.sets, masks, residual, sample.keep_probability))
     return surrogate.with_error(noise + shrunk / Z95)
