@@ -90,8 +90,6 @@ def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np
 def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> Explanation:
     """Fit, score on a share of the rows beside the best model of single effects, and say what came of it."""
     from raysp.explorers import fit_singles, r_squared
-    from raysp.spectral.diagnostics import diagnose
-    from raysp.spectral.fourier import FourierSurrogate
     from raysp.spectral.indices import UNIFORM
 
     kept = float(measured.masks.mean())
@@ -110,14 +108,8 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
         told += _scored(r2, r2_singles, (exam.values - singles) ** 2 - (exam.values - predicted) ** 2)
     else:
         told.append("No rows were held out: the figures are cross-validated, or exact where every mask was measured.")
-    found = model.findings
-    told += found.notes
-    diagnostics = dict(found.diagnostics)
-    if isinstance(found.surrogate, FourierSurrogate):
-        seen = diagnose(found.surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
-        diagnostics["function"] = seen.as_dict()
-        told += [sentence for sentence in seen.sentences() if sentence not in told]
-    return Explanation(model, len(rest.values), len(exam.values), r2, r2_singles, tuple(sentence for sentence in told if sentence), diagnostics)
+    told += model.findings.notes
+    return Explanation(model, len(rest.values), len(exam.values), r2, r2_singles, tuple(told), dict(model.findings.diagnostics))
 
 
 def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:

@@ -14,8 +14,8 @@ from raysp.explorers.base import r_squared
 from raysp.explorers.growth import singles
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.game import Masks, Values
-from raysp.spectral.fourier import Z95, FourierSurrogate
-from raysp.spectral.regression import correlations, stack_weights
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.regression import correlations, stack_weights, standard_errors
 
 #: Fewer evaluations than this are fitted by singles alone.
 LEAST_FOR_INTERACTIONS = 30
@@ -119,17 +119,8 @@ def _score(sample: Sample, held_out: Values) -> float:
 
 
 def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float) -> FourierSurrogate:
-    """With standard errors.
-
-    On random masks a coefficient has variance (what is unexplained out of fold) / m. To this is added the shrinkage that is still in it, as
-    the correlation of the residual with its character shows (the one-step correction of a debiased LASSO).
-    """
+    """With standard errors, from the rows drawn at random."""
     rows = sample.scored
     masks, values = sample.masks[rows], sample.values[rows]
-    noise = np.sqrt(float(np.var(values)) * max(1.0 - r2, 0.0) / len(values))
-    # Random columns are not quite orthogonal: each term estimated costs the others a degree of freedom.
-    estimated = int(np.sum(np.abs(surrogate.coefficients) > 2 * noise))
-    noise *= np.sqrt(len(values) / max(len(values) - estimated, len(values) / 4))
-    residual = values - surrogate.predict(masks)
-    shrunk = np.abs(correlations(surrogate.sets, masks, residual, sample.keep_probability))
-    return surrogate.with_error(noise + shrunk / Z95)
+    shrunk = correlations(surrogate.sets, masks, values - surrogate.predict(masks), sample.keep_probability)
+    return surrogate.with_error(standard_errors(surrogate.coefficients, shrunk, float(np.var(values)) * (1.0 - r2), len(values)))

@@ -195,7 +195,7 @@ class ProxySPEX(Explorer):
             notes += _remarks(found)
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self._sample().values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
-        notes += [seen.warning] if seen.warning else []
+        notes += seen.sentences() if len(surrogate) > 1 else ()
         notes += [f"Masks keep each component with probability {self.keep_probability:g}."] if self.keep == "auto" else []
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)

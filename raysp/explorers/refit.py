@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from raysp.explorers.samples import folds
 from raysp.game import Values
-from raysp.spectral.fourier import Z95, FourierSurrogate
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.peeling import Spectrum, least_squares
-from raysp.spectral.regression import PATH_SWEEPS, PATH_TOLERANCE, penalties
+from raysp.spectral.regression import PATH_SWEEPS, PATH_TOLERANCE, penalties, standard_errors
 from raysp.spectral.sets import Floats, Sets, positions, singletons, union
 
 if TYPE_CHECKING:
@@ -103,12 +103,11 @@ def _problem(spectrum: Spectrum, peeled: Sets, values: Values) -> _Problem:
 
 
 def _described(problem: _Problem, coefficients: Floats, errors: tuple[float, float], count: int, method: str) -> Refit:
-    """With standard errors: what is unexplained out of fold, and the shrinkage still in a coefficient (as `fitting` has them)."""
+    """With standard errors."""
     out_of_fold, variance = errors
     residual = problem.targets - problem.columns @ coefficients
     left = float(residual @ residual) / len(residual)
-    shrunk = np.abs(problem.columns.T @ residual) / len(residual)
-    error = np.sqrt(out_of_fold / count) + shrunk / Z95
+    error = standard_errors(coefficients, problem.columns.T @ residual / len(residual), out_of_fold, count)
     exact = left <= ROUNDING * max(variance, float(np.max(np.abs(coefficients))) ** 2)
     every = FourierSurrogate(problem.sets, coefficients, None if exact else error)
     terms = np.zeros(len(problem.sets), dtype=np.bool_)

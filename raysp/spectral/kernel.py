@@ -24,7 +24,7 @@ import numpy as np
 from raysp.game import Values
 from raysp.spectral.sets import Block, Floats, products
 
-#: Shapes of local sets, (order, last - first component), in the order in which they are given up when there would be too many.
+#: Shapes of local sets, (order, last - first component); where there would be too many, the later ones are left out.
 SHAPES = ((2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (4, 3), (3, 4), (5, 4), (4, 4))
 #: Local sets at most.
 MOST_LOCAL = 1500
@@ -35,7 +35,7 @@ MEAN_VARIANCE = 1.0
 #: Standard deviations, in natural logarithms, of the priors of relevances around their common value and of scales around their start.
 RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
 #: Where the search starts: scales by order, share of the variance of each shape of local sets, noise.
-FIRST_SCALES, FIRST_LOCAL, FIRST_NOISE = (0.6, 0.8, 1.2, 2.0, 3.0), 0.003, 0.2
+FIRST_SCALES, FIRST_LOCAL, FIRST_NOISE = (0.6, 0.8, 1.2), 0.003, 0.2
 #: Share of the variance below which a shape of local sets is dropped once the scales were learnt.
 LEAST_LOCAL = 0.003
 #: Least noise variance, relative to the values': keeps the factorisation safe where a game is noiseless.

@@ -38,6 +38,8 @@ CLEARANCE = 5.0
 KEPT = 50_000
 #: What the Fourier form may leave out of the posterior mean: a share of its variance, and of what is unexplained anyway.
 LEFT_OUT, LEFT_OF_UNEXPLAINED = 1e-4, 0.02
+#: Attempts at a factorisation, and the noise of the second, relative to the diagonal; each further one has ten times as much.
+ATTEMPTS, ROUNDED = 6, 1e-10
 #: Entries of an array of products at most.
 CHUNK = 1 << 24
 
@@ -50,12 +52,19 @@ class Posterior:
         self.mean, self.scale = float(values.mean()), float(values.std()) or 1.0
         self.signals = features(masks, prior.keep_probability)
         self.targets = (values - self.mean) / self.scale
-        covariance = prior.matrix(self.signals, self.signals)
-        covariance[np.diag_indices(len(values))] += prior.noise
-        solved = invert(covariance, self.targets)
-        if solved is None:
-            raise FloatingPointError("the kernel matrix is not positive definite")
-        self.inverse, self.alpha, _ = mirror(solved[0]), *solved[1:]
+        self.inverse, self.alpha = self._solved()
+
+    def _solved(self) -> tuple[Floats, Values]:
+        """The inverse covariance, and its product with the targets; with more noise where rounding has left the matrix indefinite."""
+        noise, diagonal = self.prior.noise, np.diag_indices(len(self.targets))
+        for _ in range(ATTEMPTS):
+            covariance = self.prior.matrix(self.signals, self.signals)
+            covariance[diagonal] += noise
+            noise = max(10 * noise, ROUNDED * float(covariance[diagonal].mean()))
+            solved = invert(covariance, self.targets)
+            if solved is not None:
+                return mirror(solved[0]), solved[1]
+        raise FloatingPointError("the kernel matrix is not positive definite")
 
     def predict(self, masks: Masks) -> Values:
         """Posterior means (float64, `(m,)`) of the values of masks (bool, `(m, n)`)."""
@@ -166,7 +175,7 @@ def learn(masks: Masks, values: Values, max_order: int, keep_probability: float 
 def _searched(prior: Prior, masks: Masks, values: Values, rows: NDArray[np.intp], max_order: int) -> Posterior:
     """The process on these rows once no further set stands out."""
     posterior, fresh = Posterior(prior, masks[rows], values[rows]), True
-    few = slice(0, TRAINING[0][0])
+    few = np.sort(np.random.default_rng(0).permutation(len(rows))[: TRAINING[0][0]])  # at random: rows may come in an order that means something
     for _ in range(ROUNDS):
         wider = stand_outs(posterior, max_order) or (stand_outs(posterior, max_order, thorough=True) if fresh else None)
         if wider is None and fresh:

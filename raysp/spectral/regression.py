@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.game import Masks, Values
-from raysp.spectral.fourier import CHUNK, FourierSurrogate
+from raysp.spectral.fourier import CHUNK, Z95, FourierSurrogate
 from raysp.spectral.sets import Block, Floats, Sets, characters, features, merge, parities, positions, products
 
 #: Points of a LASSO path, and the ratio of its smallest penalty to the one that leaves nothing.
@@ -103,6 +103,18 @@ def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: f
         else:
             result[rows] = residual @ characters(some, masks, keep_probability) / len(masks)
     return result
+
+
+def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, count: int) -> Floats:
+    """Standard errors, float64 `(terms,)`, of coefficients fitted to `count` random masks that leave a variance `unexplained` out of fold.
+
+    A coefficient has variance (what is unexplained) / count; random columns not being quite orthogonal, each term estimated costs the others a degree
+    of freedom. To this is added the shrinkage that is still in it, as the correlation `shrunk` of the residual with its character shows (the
+    one-step correction of a debiased LASSO).
+    """
+    noise = np.sqrt(max(unexplained, 0.0) / count)
+    estimated = int(np.sum(np.abs(coefficients) > 2 * noise))
+    return noise * np.sqrt(count / max(count - estimated, count / 4)) + np.abs(shrunk) / Z95
 
 
 def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int, *, keep_probability: float = 0.5) -> Sets:

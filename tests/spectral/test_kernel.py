@@ -195,6 +195,13 @@ def test_no_prior_is_widened_without_reason():
     assert stand_outs(posterior, 3) is None
 
 
+def test_a_matrix_that_rounding_left_indefinite_is_solved_all_the_same():
+    masks = np.repeat(random_masks(6, 5, 0.99), 20, axis=0)  # the same few masks again and again, hardly any noise
+    values = masks[:, 0] + 0.0
+    prior = replace(some_prior(6, 0.99), noise=0.0)
+    assert np.isfinite(Posterior(prior, masks, values + 1e-3 * masks[:, 1]).predict(masks)).all()
+
+
 def test_products_multiply_features():
     signals = features(random_masks(5, 4, 0.3), 0.3)
     assert np.allclose(products(signals, every_set(5, 2)), np.stack([signals[:, i] * signals[:, j] for i, j in every_set(5, 2)], axis=1))
