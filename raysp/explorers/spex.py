@@ -20,6 +20,7 @@ from raysp.explorers.samples import constant
 from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.game import Masks, Values
 from raysp.spectral.codes import bch, parity_length
+from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.peeling import Decoder, Peeled, Spectrum, peel, transform
 from raysp.spectral.queries import MATRICES, Design, design
@@ -161,7 +162,6 @@ class SPEX(Explorer):
         notes.extend(_remarks(spectrum, peeled, found))
         diagnostics |= {
             "terms_decoded": len(peeled.sets),
-            "terms": len(found.surrogate),
             "noise": peeled.noise,
             "rounds": peeled.rounds,
             "bins_unresolved": peeled.unresolved,
@@ -175,7 +175,7 @@ class SPEX(Explorer):
         self, surrogate: FourierSurrogate, singles: FourierSurrogate, removed: Values | None, notes: list[str], diagnostics: dict[str, Any]
     ) -> Findings:
         table = banzhaf_effects(singles, "surrogate") if removed is None else removed_table(removed)
-        diagnostics["energy"] = surrogate.energy().tolist()
+        diagnostics |= {"terms": len(surrogate), "hierarchy": diagnose(surrogate).as_dict(), "energy": surrogate.energy().tolist()}
         interactions = surrogate.interactions(self.index, self.max_order or diagnostics.get("t"), 2).slice(0, REPORTED)
         return Findings(surrogate, table, interactions, self.index, tuple(notes), diagnostics)
 
