@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
-    from raysp.lenses.specs import FeatureLens, FunctionLens
+    from raysp.lenses.specs import FeatureLens, FunctionLens, MechanisticLens
     from raysp.report import write_report
     from raysp.result import Result
     from raysp.spec import RunSpec, load_spec
@@ -26,7 +26,7 @@ _HOMES = {
     "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
     "raysp.explorers": ("SPEX", "Exhaustive", "ProxySPEX", "Screen", "Singles"),
     "raysp.game": ("Component", "Game"),
-    "raysp.lenses.specs": ("FeatureLens", "FunctionLens"),
+    "raysp.lenses.specs": ("FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report": ("write_report",),
     "raysp.result": ("Result",),
     "raysp.engine": ("run", "run_all"),
@@ -48,6 +48,7 @@ __all__ = [
     "FunctionLens",
     "Game",
     "InterruptedRunError",
+    "MechanisticLens",
     "ProxySPEX",
     "Result",
     "RunSpec",

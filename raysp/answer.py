@@ -11,6 +11,8 @@ from raysp.explorers.base import Findings, Surrogate
 from raysp.explorers.candidates import measure
 from raysp.explorers.sampling import ablations
 from raysp.game import GameInfo, labels
+from raysp.layers import energy_by_layer
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import ValidationResult, surrogate_kinds
 
 # A set of this many components has 2^order sub-ablations to predict; above it the deviation from additivity is not worth its price.
@@ -50,7 +52,7 @@ def _estimates(surrogate: Surrogate, sets: Sequence[tuple[int, ...]]) -> list[fl
     return [found.get(members) for members in sets]
 
 
-def summarise(findings: Findings, validation: ValidationResult, *, intact: float, empty: float) -> dict[str, Any]:
+def summarise(findings: Findings, validation: ValidationResult, info: GameInfo, *, intact: float, empty: float) -> dict[str, Any]:
     """The run in one row: its values at the ends, how well the surrogate predicts next to singles, and the verdict."""
     metrics = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in validation.metrics.items()}
     return {
@@ -61,5 +63,12 @@ def summarise(findings: Findings, validation: ValidationResult, *, intact: float
         "reasons": list(validation.reasons),
         **{key: metrics.get(key) for key in ("r2", "r2_lo", "r2_hi", "r2_singles")},
         "metrics": metrics,
-        "diagnostics": findings.diagnostics,
+        "diagnostics": findings.diagnostics | _by_layer(findings, info),
     }
+
+
+def _by_layer(findings: Findings, info: GameInfo) -> dict[str, Any]:
+    """Where in the model's layers the surrogate's energy lies, for components that are in some."""
+    surrogate = findings.surrogate
+    found = energy_by_layer(surrogate, info.components) if isinstance(surrogate, FourierSurrogate) else None
+    return {} if found is None else {"by_layer": found}

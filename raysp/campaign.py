@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from raysp.answer import annotate, summarise
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
-from raysp.explorers import Screen
+from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
 from raysp.spec import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
-from raysp.validation import ValidationResult, judge, plan
+from raysp.validation import Agreement, ValidationResult, compare, judge, plan
 
 # A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
 PREVIEW_SECONDS = 3.0
@@ -44,10 +45,21 @@ class Backend(Protocol):
         """Each batch's place in the list with its measurement, as they finish."""
         ...
 
+    def attributions(self) -> dict[str, Values]:
+        """As `Game.attributions`."""
+        ...
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """As `Game.estimate`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase."""
+    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase.
+
+    `warnings` are what a person should hear before the budget is spent.
+    """
 
     run_id: str
     phase: str = "starting"
@@ -57,6 +69,7 @@ class Progress:
     rate: float = 0.0
     r2: float | None = None
     left: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -78,8 +91,9 @@ class Campaign:
 
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay."""
-        info = self.backend.info
-        explorer = start_explorer(self.spec, info)
+        info, began = self.backend.info, time.perf_counter()
+        explorer = start_explorer(self.spec, info, self.backend.estimate)
+        estimated = time.perf_counter() - began
         self._game_id = self.store.register_game(info)
         self.store.start_run(
             self.run_id,
@@ -92,6 +106,8 @@ class Campaign:
             set_name=self.set_name,
         )
         try:
+            if explorer.estimate_order:
+                self.store.add_cost(self.run_id, "calibrate", wall_seconds=estimated)
             self._answer(explorer)
         except (InterruptedRunError, KeyboardInterrupt):
             self.store.set_status(self.run_id, "interrupted")
@@ -104,15 +120,21 @@ class Campaign:
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
-        for note in info.notes:
-            self.store.add_event(self.run_id, "note", note)
+        for kind, texts in (("note", info.notes), ("warning", info.warnings)):
+            for text in texts:
+                self.store.add_event(self.run_id, kind, text)
+        self._report(warnings=info.warnings)
         ends = np.stack([np.ones(info.n, dtype=np.bool_), np.zeros(info.n, dtype=np.bool_)])
         intact, empty = self.evaluate(ends, "explore", 0)
         self._explore(explorer)
         findings = self._analyse(explorer)
         verdict = self._validate(explorer, findings)
         table = annotate(findings, verdict, info)
-        summary = summarise(findings, verdict, intact=float(intact), empty=float(empty))
+        summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
+        checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
+        if checks is not None:
+            summary["reasons"] += checks.sentences
+            summary["metrics"]["cross_checks"] = checks.metrics
         self.store.finish_run(
             self.run_id,
             "done",
@@ -121,6 +143,7 @@ class Campaign:
             interactions=table,
             validations=verdict.table,
             heldout=verdict.heldout,
+            cross_checks=checks.table if checks is not None else None,
         )
         for note in findings.notes:
             self.store.add_event(self.run_id, "finding", note)
@@ -147,6 +170,15 @@ class Campaign:
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
         return judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
+
+    def _cross_check(self, findings: Findings) -> Agreement:
+        """The model's own attributions beside the single effects found."""
+        began = time.perf_counter()
+        agreement = compare(self.backend.attributions(), findings.singles)
+        self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
+        for note in agreement.notes:
+            self.store.add_event(self.run_id, "note", note)
+        return agreement
 
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
         """Values of masks (bool, `(m, n)`): from the store where it has them, measured and stored otherwise."""
@@ -232,14 +264,25 @@ class Round:
         self.found, self.missing = np.flatnonzero(~np.isnan(self.values)), np.flatnonzero(np.isnan(self.values))
 
 
-def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
-    """The spec's explorer on this game; UserError when it cannot do with the budget, or fewer than two components are there."""
+def start_explorer(spec: RunSpec, info: GameInfo, estimate: Callable[[int], FourierSurrogate | None]) -> Explorer:
+    """The spec's explorer on this game, given what gradients say of it (as `Game.estimate`) if it begins with that.
+
+    UserError when it cannot do with the budget, fewer than two components are there, or gradients are needed that the game does not give.
+    """
     if info.n < 2:
         raise UserError("components", info.n, "component is nothing to compare", "choose a smaller unit or a longer input")
     explorer = spec.explorer
     if isinstance(explorer, Screen):
         explorer = explorer.resolved([component.label for component in info.components])
-    return explorer.start(info.n, spec.seed)
+    if isinstance(explorer, ProxySPEX) and explorer.keep is None and spec.lens.kind == "mechanistic":
+        # Few models survive the loss of half of their parts: what is left then says nothing of the intact one.
+        explorer = explorer.model_copy(update={"keep": "auto"})
+    started = explorer.start(info.n, spec.seed)
+    if started.estimate_order:
+        found = estimate(started.estimate_order)
+        started = started if found is None else started.with_estimate(found)
+        started.ask()  # one that cannot do without says so here, before anything is paid for
+    return started
 
 
 class LocalBackend:
@@ -254,3 +297,11 @@ class LocalBackend:
         """One batch after the other."""
         for index, masks in enumerate(batches):
             yield index, self.game.measure(masks)
+
+    def attributions(self) -> dict[str, Values]:
+        """As `Game.attributions`."""
+        return self.game.attributions()
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """As `Game.estimate`."""
+        return self.game.estimate(max_order)

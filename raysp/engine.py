@@ -14,7 +14,7 @@ from raysp.campaign import Campaign, LocalBackend, Progress
 from raysp.errors import UserError
 from raysp.examples import read_examples
 from raysp.home import store_path
-from raysp.lenses.specs import FeatureLens
+from raysp.lenses.specs import FeatureLens, MechanisticLens
 from raysp.result import Result, read_result
 from raysp.spec import RunSpec, resolve_paths
 from raysp.store import Store
@@ -131,10 +131,18 @@ def _repeat(spec: RunSpec, wish: str) -> Part:
     what, _, value = wish.partition(":")
     if what not in {"model", "prompt"} or not value:
         raise UserError("repeat_on", wish, "is not understood", "write model:NAME or prompt:TEXT")
-    return Part(wish, resolve_paths(spec.model_copy(update={"lens": _feature(spec).model_copy(update={what: value})})))
+    return Part(wish, resolve_paths(spec.model_copy(update={"lens": _varied(spec).model_copy(update={what: value})})))
+
+
+def _varied(spec: RunSpec) -> FeatureLens | MechanisticLens:
+    if not isinstance(spec.lens, FeatureLens | MechanisticLens):
+        raise UserError("lens", spec.lens.kind, "has no prompt or model to vary", "use the feature or the mechanistic lens")
+    return spec.lens
 
 
 def _feature(spec: RunSpec) -> FeatureLens:
     if not isinstance(spec.lens, FeatureLens):
-        raise UserError("lens", spec.lens.kind, "has no prompt or model to vary", "use the feature lens")
+        raise UserError(
+            "examples", spec.examples, f"are for the feature lens, and this one is {spec.lens.kind}", "give a mechanistic lens its prompts as prompts"
+        )
     return spec.lens

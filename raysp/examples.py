@@ -20,11 +20,7 @@ def read_examples(source: str, lens: FeatureLens, limit: int | None = None) -> l
 
     UserError when it cannot be read, has no prompt column, is empty, or a row does not make a lens (with the row's number).
     """
-    rows = list(islice(_rows(source), limit))
-    if not rows:
-        raise UserError("examples", source, "has no rows", "give at least one")
-    if "prompt" not in rows[0]:
-        raise UserError("examples", source, "has no column prompt", f"rename one of {', '.join(rows[0])}")
+    rows = read_rows("examples", source, limit)
     found: list[tuple[str, FeatureLens]] = []
     for number, row in enumerate(rows, 1):
         fields = {name: row[name] for name in COLUMNS if row.get(name) is not None}
@@ -37,14 +33,24 @@ def read_examples(source: str, lens: FeatureLens, limit: int | None = None) -> l
     return found
 
 
-def _rows(source: str) -> Iterator[Mapping[str, Any]]:
+def read_rows(field: str, source: str, limit: int | None = None, needed: str = "prompt") -> list[Mapping[str, Any]]:
+    """The rows of a file or data set as `read_examples` takes them; UserError (about `field`) when it cannot be read, is empty or lacks a column."""
+    rows = list(islice(_rows(field, source), limit))
+    if not rows:
+        raise UserError(field, source, "has no rows", "give at least one")
+    if needed not in rows[0]:
+        raise UserError(field, source, f"has no column {needed}", f"rename one of {', '.join(rows[0])}")
+    return rows
+
+
+def _rows(field: str, source: str) -> Iterator[Mapping[str, Any]]:
     if Path(source).suffix in READERS and not Path(source).exists():
-        raise UserError("examples", source, "is no file", "give the path of a JSONL, CSV or Parquet file")
+        raise UserError(field, source, "is no file", "give the path of a JSONL, CSV or Parquet file")
     try:
         yield from _data(source)
     except Exception as error:  # noqa: BLE001  the library raises what its many back ends raise
         problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError("examples", source, f"cannot be read ({problem})", "give a JSONL, CSV or Parquet file, a saved folder or a hub name") from None
+        raise UserError(field, source, f"cannot be read ({problem})", "give a JSONL, CSV or Parquet file, a saved folder or a hub name") from None
 
 
 def _data(source: str) -> Any:

@@ -9,12 +9,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from raysp.spectral.fourier import FourierSurrogate
 
 Masks = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -24,7 +27,8 @@ Values = NDArray[np.float64]
 class Component:
     """One thing that can be ablated.
 
-    `start` and `stop` are character offsets into the source text where there is one; `size` is its cost in tokens.
+    `start` and `stop` are character offsets into the source text where there is one; `size` is its cost in tokens. `layer` and `unit` say where in
+    a model it is: the number of the head, or the first neuron.
     """
 
     index: int
@@ -33,6 +37,8 @@ class Component:
     start: int | None = None
     stop: int | None = None
     size: int = 1
+    layer: int | None = None
+    unit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class Measurement:
 class GameInfo:
     """All that the rest of the system needs to know of a game: small, picklable, free of models.
 
-    `description` is what the fingerprint was made of, in readable form; `notes` are remarks for people that change no value.
+    `description` is what the fingerprint was made of, in readable form; `notes` are remarks for people that change no value, and `warnings` such as
+    a person should hear before anything is paid for.
     `batch_masks` is how many masks make one request of a second or two.
     """
 
@@ -58,11 +65,22 @@ class GameInfo:
     notes: tuple[str, ...] = ()
     batch_masks: int = 256
     source: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
         """The number of components."""
         return len(self.components)
+
+
+class Attributions(dict[str, Values]):
+    """Attributions by method, float64 `(n,)` each.
+
+    `unsigned` are the methods that say how much a component matters and not which way; `notes` say which methods are left out, and why.
+    """
+
+    unsigned: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 class Game(ABC):
@@ -91,6 +109,17 @@ class Game(ABC):
         """
         checked = check_masks(masks, self.n)
         return check_finite(checked, self.measure(checked).values)
+
+    def attributions(self) -> dict[str, Values]:
+        """Cross-checks by method, float64 `(n,)` each: approximations of v(all) - v(all without i), or scores that should rank like it.
+
+        None by default. A game that leaves methods out, or has some without a sign, gives `Attributions`.
+        """
+        return {}
+
+    def estimate(self, max_order: int) -> "FourierSurrogate | None":  # noqa: ARG002  for those who have one
+        """What the model's own gradients say of every mask, as terms of up to `max_order` (1 or 2); None, the default, where they say nothing."""
+        return None
 
 
 @dataclass

@@ -18,7 +18,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
     Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
     game = spec.lens.build()
-    explorer = start_explorer(spec, game.info)
+    explorer = start_explorer(spec, game.info, game.estimate)
     n = game.n
     rng = np.random.default_rng([spec.seed, 2])
     masks = rng.random((CALIBRATION_MASKS, n)) < explorer.keep_probability

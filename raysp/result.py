@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from raysp.store import Store
 
-TABLES = ("components", "singles", "interactions", "validations", "heldout", "costs", "events")
+TABLES = ("components", "singles", "interactions", "validations", "heldout", "costs", "events", "cross_checks", "prunings")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Result:
     evaluations: pa.Table
     costs: pa.Table
     events: pa.Table
+    cross_checks: pa.Table
+    prunings: pa.Table
 
     def __repr__(self) -> str:
         """The run in one line."""

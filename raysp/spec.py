@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
-from raysp.lenses.specs import FeatureLens, FunctionLens
+from raysp.explorers.scores import GRADIENT
+from raysp.lenses.specs import FeatureLens, FunctionLens, MechanisticLens
 from raysp.validation import Validation
 
-AnyLens = FeatureLens | FunctionLens
+AnyLens = FeatureLens | MechanisticLens | FunctionLens
 AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
-LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "function": FunctionLens}
+LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "function": FunctionLens}
 
 
 class RunSpec(BaseModel):
@@ -32,6 +33,7 @@ class RunSpec(BaseModel):
     explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = ProxySPEX()
     validation: Validation = Validation()
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    cross_check: bool = Field(default=False, description="Compare single effects with what the model's gradients and attentions say of them.")
     name: str | None = Field(default=None, description="A name to find the run by.")
     examples: str | None = Field(default=None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")
     limit: int | None = Field(default=None, ge=1, description="At most this many of the examples.")
@@ -74,10 +76,11 @@ def load_spec(path: str | Path) -> RunSpec:
 def resolve_paths(spec: RunSpec) -> RunSpec:
     """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
     lens, explorer = spec.lens, spec.explorer
-    if isinstance(lens, FeatureLens):
-        local = {name: _absolute(value) for name in ("model", "spans") if (value := getattr(lens, name)) and _exists(value)}
+    if not isinstance(lens, FunctionLens):
+        named = ("model", "spans", "prompts", "references")
+        local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
         lens = lens.model_copy(update=local)
-    if isinstance(explorer, Screen) and isinstance(explorer.scores, str):
+    if isinstance(explorer, Screen) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
         explorer = explorer.model_copy(update={"scores": _absolute(explorer.scores)})
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
 

@@ -127,6 +127,8 @@ def test_a_value_that_is_no_number_names_the_components_and_marks_the_run(home):
         ({"explorer": raysp.Exhaustive(), "n": 17}, ["17", "16"]),
         ({"n": 1}, ["components: 1", "smaller unit"]),
         ({"explorer": raysp.Screen(always_include=("nobody",))}, ["always_include: 'nobody'"]),
+        ({"explorer": raysp.ProxySPEX(proxy="gradient")}, ["proxy: 'gradient' needs an estimate", "take proxy auto"]),
+        ({"explorer": raysp.Screen(scores="gradient")}, ["scores: 'gradient' needs an estimate", "leave scores out"]),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, options, parts):
@@ -138,6 +140,14 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, 
     if (home / "raysp.duckdb").exists():
         with raysp.Store.read(home / "raysp.duckdb") as store:
             assert store.runs().num_rows == 0
+
+
+def test_a_game_without_gradients_says_so_when_they_are_asked_for():
+    result = raysp.run(spec(explorer=raysp.Screen(), cross_check=True))
+    assert any("no gradients" in reason for reason in result.summary["reasons"])
+    assert any("no gradients" in event["message"] for event in result.events.to_pylist() if event["kind"] == "note")
+    assert result.summary["metrics"]["cross_checks"] == {}
+    assert result.cross_checks.num_rows == 0
 
 
 def test_a_spec_that_asks_for_several_runs_says_how_to_have_them(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from raysp.commands.options import spec_from
 from raysp.errors import UserError
-from raysp.spec import load_spec, run_spec
+from raysp.spec import load_spec, resolve_paths, run_spec
 
 YAML = """\
 lens:
@@ -37,7 +37,7 @@ def message(call):
 
 def test_yaml_and_flags_make_the_same_spec(tmp_path):
     flags = {"prompt": "the film is not bad", "target": " positive", "foil": " negative", "unit": "word", "explorer": "screen", "top_k": "0.5", "seed": "3"}
-    assert spec_from(flags) == load_spec(written(tmp_path, YAML))
+    assert spec_from("feature", flags) == load_spec(written(tmp_path, YAML))
 
 
 def test_a_spec_survives_the_store(tmp_path):
@@ -85,13 +85,20 @@ def test_a_missing_spec_file_says_so(tmp_path):
     ],
 )
 def test_wrong_flags_name_field_value_and_mend(flags, parts):
-    said = message(lambda: spec_from(flags))
+    said = message(lambda: spec_from("feature", flags))
     for part in parts:
         assert part in said
 
 
+def test_scores_from_gradients_are_no_file_and_a_cross_check_is_a_flag():
+    spec = spec_from("feature", {"prompt": "a b", "explorer": "screen", "scores": "gradient", "cross_check": True})
+    assert resolve_paths(spec).explorer.scores == "gradient"
+    assert spec.cross_check
+    assert not spec_from("feature", {"prompt": "a b"}).cross_check
+
+
 def test_a_backslash_n_typed_in_a_template_is_a_line_break():
-    assert spec_from({"prompt": r"a\nb", "template": r"{prompt}\nA:"}).lens.template == "{prompt}\nA:"
+    assert spec_from("feature", {"prompt": r"a\nb", "template": r"{prompt}\nA:"}).lens.template == "{prompt}\nA:"
 
 
 def test_what_a_python_caller_gets_wrong_is_also_one_line():

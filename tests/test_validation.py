@@ -5,7 +5,9 @@ import pytest
 from spectral.known_games import additive, and_or, constant, explore, hidden_pairs, parity
 
 from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
-from raysp.validation import KINDS, Validation, judge, kind_of, plan, surrogate_kinds
+from raysp.explorers.tables import singles_table
+from raysp.game import Attributions
+from raysp.validation import KINDS, Validation, compare, judge, kind_of, plan, surrogate_kinds
 
 
 def validated(explorer, function, n, options=None, seed=0):
@@ -173,3 +175,45 @@ def test_a_plan_is_decided_by_its_generator():
     one, two = (plan(findings, 15, Validation(), 0.5, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(one.masks, two.masks)
     assert one.random == two.random
+
+
+# ---- cross-checks
+
+
+def singles_of(effects, methods):
+    return singles_table(np.array(effects, dtype=float), np.zeros(len(effects)), methods)
+
+
+def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
+    effects = [5.0, -4.0, 3.0, 2.0, 1.0, 0.1, -0.2]
+    found = Attributions(good=np.array(effects) ** 3, reversed=-np.array(effects), sizes=np.abs(effects), flat=np.zeros(7), late=np.arange(7.0))
+    found.unsigned = frozenset({"sizes"})
+    agreement = compare(found, singles_of(effects, ["removed"] * 7))
+    assert agreement.metrics["good"] == {"spearman": pytest.approx(1), "top": 1.0}
+    assert agreement.metrics["reversed"] == {"spearman": pytest.approx(-1), "top": 1.0}
+    assert agreement.metrics["sizes"] == {"spearman": pytest.approx(1), "top": 1.0}
+    assert agreement.metrics["flat"]["spearman"] is None
+    assert agreement.metrics["late"]["top"] == 3 / 5
+    assert agreement.sentences[0] == "Cross-check: good ranks single effects with correlation +1.00 (top 5: 5 shared)."
+    assert "the sizes of single effects" in agreement.sentences[2]
+    assert "cannot be compared" in agreement.sentences[3]
+    assert agreement.table.num_rows == 5 * 7
+    assert not agreement.notes
+
+
+def test_only_what_was_measured_is_compared_with_where_something_was():
+    mixed = compare({"any": np.array([3.0, 2.0, 1.0, 9.0])}, singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
+    assert mixed.metrics["any"] == {"spearman": pytest.approx(1), "top": 1.0}
+    assert "among the 3 components" in mixed.sentences[0]
+    fitted = compare({"any": np.arange(4.0)}, singles_of([0, 1, 2, 3], ["surrogate"] * 4))
+    assert fitted.metrics["any"]["spearman"] == pytest.approx(1)
+    assert "surrogate's single effects" in fitted.sentences[0]
+
+
+def test_what_is_missing_is_said():
+    assert "no gradients" in compare({}, singles_of([1, 2], ["removed"] * 2)).notes[0]
+    found = Attributions(one=np.arange(2.0))
+    found.notes = ("two is left out: because",)
+    agreement = compare(found, singles_of([1, 2], ["removed"] * 2))
+    assert agreement.notes == ("Cross-check: two is left out: because.",)
+    assert agreement.sentences[-1] == agreement.notes[0]

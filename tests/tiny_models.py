@@ -9,6 +9,10 @@ from transformers import (
     BertForSequenceClassification,
     BloomConfig,
     BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -18,7 +22,15 @@ from transformers import (
     LlamaForSequenceClassification,
     MistralConfig,
     MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 # Two threads that wait for one another take minutes on a busy machine for what one does in seconds.
@@ -72,6 +84,14 @@ def make(kind: str) -> torch.nn.Module:
             BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3, bos_token_id=0, eos_token_id=1)
         ),
         "window": lambda: MistralForCausalLM(MistralConfig(**llama, sliding_window=8)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**llama)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**llama, head_dim=16)),
+        "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**llama, head_dim=16, sliding_window=8)),
+        "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**llama, head_dim=16, sliding_window=8)),
+        "phi": lambda: PhiForCausalLM(PhiConfig(**{**llama, "num_key_value_heads": 6})),
+        "opt": lambda: OPTForCausalLM(
+            OPTConfig(vocab_size=VOCABULARY, hidden_size=48, ffn_dim=64, num_hidden_layers=2, num_attention_heads=6, init_std=0.3, word_embed_proj_dim=48)
+        ),
         "llama-classifier": lambda: LlamaForSequenceClassification(LlamaConfig(**llama, **labels)),
         "bert-classifier": lambda: BertForSequenceClassification(
             BertConfig(

@@ -16,9 +16,17 @@ Store = Annotated[str | None, typer.Option("--store", help="The DuckDB file.")]
 ReportPath = Annotated[str | None, typer.Option("--report", help="Write the HTML report here as well.", rich_help_panel="Output")]
 
 
-@spec_options
+@spec_options("feature")
 def feature(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
     """Ask which parts of a prompt, alone and together, made a model prefer its answer."""
+    from raysp.commands.answering import answer
+
+    answer(spec, json=json, report=report)
+
+
+@spec_options("mechanistic")
+def mechanistic(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
+    """Ask which heads, MLPs and neurons of a model, alone and together, made it answer so or do a task."""
     from raysp.commands.answering import answer
 
     answer(spec, json=json, report=report)
@@ -48,9 +56,18 @@ def resume(run_id: Annotated[str, typer.Argument(help="A run's id, its name, or 
 
 
 @plan_app.command("feature")
-@spec_options
+@spec_options("feature")
 def plan_feature(spec: RunSpec, json: Json = False) -> None:
     """What a feature run with these options would cost."""
+    from raysp.commands.answering import show_plan
+
+    show_plan(spec, json=json)
+
+
+@plan_app.command("mechanistic")
+@spec_options("mechanistic")
+def plan_mechanistic(spec: RunSpec, json: Json = False) -> None:
+    """What a mechanistic run with these options would cost."""
     from raysp.commands.answering import show_plan
 
     show_plan(spec, json=json)

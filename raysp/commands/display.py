@@ -44,14 +44,29 @@ def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
     if not err.is_terminal:
         yield _LogLines()
         return
+    warn = _Warnings()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="")
 
         def watch(label: str, progress: RunProgress) -> None:
+            warn(label, progress)
             bar.update(task, description=f"{label}{progress.phase}", completed=progress.done, total=progress.total or None, text=bar_text(progress))
 
         yield watch
+
+
+class _Warnings:
+    """What a person should hear before the budget is spent, once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, label: str, progress: RunProgress) -> None:
+        for text in progress.warnings:
+            if f"{label}{text}" not in self._said:
+                self._said.add(f"{label}{text}")
+                err.print(f"[bold yellow]warning:[/] {escape(label + text)}")
 
 
 class _LogLines:
@@ -59,8 +74,10 @@ class _LogLines:
 
     def __init__(self) -> None:
         self._at, self._phase = 0.0, ""
+        self._warn = _Warnings()
 
     def __call__(self, label: str, progress: RunProgress) -> None:
+        self._warn(label, progress)
         phase, now = f"{label}{progress.phase}", time.monotonic()
         if phase != self._phase or now - self._at > LOG_SECONDS:
             self._at, self._phase = now, phase
@@ -85,7 +102,8 @@ def bar_text(progress: RunProgress) -> str:
 
 def result_json(result: Result) -> dict[str, Any]:
     """A result as one JSON object: the run's row and its tables, evaluations left to SQL."""
-    tables = {name: getattr(result, name).to_pylist() for name in ("components", "singles", "interactions", "validation", "costs", "events")}
+    shown = ("components", "singles", "interactions", "validation", "cross_checks", "prunings", "costs", "events")
+    tables = {name: getattr(result, name).to_pylist() for name in shown}
     return {"run_id": result.run_id, "summary": result.summary, **tables}
 
 

@@ -15,33 +15,37 @@ from pydantic.fields import FieldInfo
 
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS
-from raysp.lenses.specs import FeatureLens
-from raysp.spec import RunSpec, run_spec
+from raysp.spec import LENSES, RunSpec, run_spec
 from raysp.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
 # Text that people cannot type with a real line break on one command line.
 ESCAPED = {"template", "delimiter", "replacement"}
 RENAMED = {"examples": "prompts"}
+# A set of prompts is many runs for one lens, and one value for another.
+OWN_PROMPTS = {"mechanistic": ("examples", "limit")}
 
 
-def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A command that takes a spec, given every field of a feature run as an option instead."""
+def spec_options(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a command that takes a spec into one with an option for every field of a run with this kind of lens."""
 
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        own = {name: given.pop(name) for name in list(given) if name in inspect.signature(function).parameters}
-        return function(spec=spec_from(given), **own)
+    def made(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**given: Any) -> Any:
+            own = {name: given.pop(name) for name in list(given) if name in inspect.signature(function).parameters}
+            return function(spec=spec_from(kind, given), **own)
 
-    kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
-    setattr(command, "__signature__", inspect.Signature([*_parameters(), *kept]))  # noqa: B010  typer reads it
-    return command
+        kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
+        setattr(command, "__signature__", inspect.Signature([*_parameters(kind), *kept]))  # noqa: B010  typer reads it
+        return command
+
+    return made
 
 
-def spec_from(given: Mapping[str, Any]) -> RunSpec:
+def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     """The spec that a command line's options describe; those not given keep the models' defaults."""
     told = {name: value for name, value in given.items() if value not in (None, False, [], ())}
-    lens: dict[str, Any] = {"kind": "feature"} | {name: _unescape(name, told[name]) for name in FeatureLens.model_fields if name in told}
+    lens: dict[str, Any] = {"kind": lens_kind} | {name: _unescape(name, told[name]) for name in LENSES[lens_kind].model_fields if name in told}
     if "prompt_file" in told:
         lens["prompt"] = _read(told["prompt_file"])
     kind = told.get("explorer", "proxyspex")
@@ -53,20 +57,24 @@ def spec_from(given: Mapping[str, Any]) -> RunSpec:
             having = [other for other, model in EXPLORERS.items() if name in model.model_fields]
             raise UserError(_flag(name), told[name], f"is no option of {kind}", f"use it with --explorer {' or '.join(having)}")
     validation = {name: told[name] for name in Validation.model_fields if name in told}
-    run = {name: told[RENAMED.get(name, name)] for name in RUN_FIELDS if RENAMED.get(name, name) in told}
+    run = {name: told[RENAMED.get(name, name)] for name in _run_fields(lens_kind) if RENAMED.get(name, name) in told}
     return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
 
 
-def _parameters() -> list[inspect.Parameter]:
+def _run_fields(lens_kind: str) -> tuple[str, ...]:
+    return tuple(name for name in RUN_FIELDS if name not in OWN_PROMPTS.get(lens_kind, ()))
+
+
+def _parameters(lens_kind: str) -> list[inspect.Parameter]:
     """The options: of the lens, of the explorers together, of the validation, of the run."""
-    parameters = [_option(name, field, "Lens") for name, field in FeatureLens.model_fields.items() if name != "kind"]
+    parameters = [_option(name, field, "Lens") for name, field in LENSES[lens_kind].model_fields.items() if name != "kind"]
     parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
     parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORERS)}. Default proxyspex.", "Explorer"))
     for name, field in _explorer_fields().items():
         users = [kind for kind, model in EXPLORERS.items() if name in model.model_fields]
         parameters.append(_option(name, field, "Explorer", "" if len(users) == len(EXPLORERS) else f"({', '.join(users)}) "))
     parameters += [_option(name, field, "Validation") for name, field in Validation.model_fields.items()]
-    parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in RUN_FIELDS]
+    parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in _run_fields(lens_kind)]
     return parameters
 
 

@@ -19,6 +19,8 @@ from raysp.game import Masks, Values, check_finite, check_masks
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.spectral.fourier import FourierSurrogate
+
 
 class Surrogate(Protocol):
     """A cheap stand-in for the game; `keep_probability` is that of the masks it was fitted to."""
@@ -112,6 +114,17 @@ class Explorer(BaseModel, ABC):
         if self.budget is not None and self.budget < least:
             raise UserError("budget", self.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
         return type(self)(**self.model_dump(), n=n, random_state=random_state)
+
+    # ---- with what a model's gradients say
+
+    @property
+    def estimate_order(self) -> int:
+        """The largest order of terms that it makes use of in an estimate from the model's gradients; 0 for an explorer that begins without one."""
+        return 0
+
+    def with_estimate(self, estimate: FourierSurrogate) -> Self:  # noqa: ARG002  for those that begin with one
+        """Itself, once started, with an estimate of the game had elsewhere."""
+        return self
 
     # ---- as an estimator on values somebody else measured
 

@@ -12,7 +12,6 @@ import numpy as np
 from raysp.explorers.sampling import ablations, distinct, lookup
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
-from raysp.spectral.indices import removed_weight, sum_over_supersets
 from raysp.spectral.sets import Floats, from_tuples
 
 if TYPE_CHECKING:
@@ -90,12 +89,7 @@ def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> De
 
 def surrogate(n: int, masks: Masks, values: Values, found: Deviations) -> FourierSurrogate:
     """v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum."""
-    sets = from_tuples(n, [(), *found])
-    intact = float(values[lookup(masks, ablations(n, [()]))[0]])
-    deviations = np.array([found[members] if members else 0.0 for members in sets.tuples()])
-    terms, coefficients = sum_over_supersets(sets, deviations, removed_weight, range(sets.max_order + 1))
-    coefficients[0] += intact
-    return FourierSurrogate(terms, coefficients)
+    return FourierSurrogate.from_deviations(n, float(values[lookup(masks, ablations(n, [()]))[0]]), found)
 
 
 def table(n: int, found: Deviations) -> pa.Table:

@@ -56,7 +56,10 @@ class ProxySPEX(Explorer):
     proxy: Literal["auto", "trees", "kernel", "linear", "mlp", "gradient"] = Field(
         default="auto", description="The proxy model; auto takes whichever of trees, kernel and singles, or combination of them, predicts best."
     )
-    keep: Keep = Field(default=0.5, description="P(keep) of the random masks; auto: the smallest at which values still resemble the intact one.")
+    keep: Keep | None = Field(
+        default=None,
+        description="P(keep) of the random masks; auto: the smallest at which values still resemble the intact one. Without one 0.5; auto for parts of a model.",
+    )
     adaptive: bool = Field(default=False, description="Ask in rounds, half of each chosen for what the kernel knows least about.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
     until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the ten strongest interactions are narrower than this.")
@@ -70,7 +73,7 @@ class ProxySPEX(Explorer):
     def keep_probability(self) -> float:
         """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
         if self.keep != "auto":
-            return self.keep
+            return self.keep or UNIFORM
         if not self._values:
             return UNIFORM
         if not self._rounds:
@@ -78,6 +81,11 @@ class ProxySPEX(Explorer):
         from raysp.explorers.choosing import resembling
 
         return resembling(self._pilot_of(self._started_n)[1][: len(self._values[0])], self._values[0])
+
+    @property
+    def estimate_order(self) -> int:
+        """Singles and pairs, for the proxy `gradient`: gradients say nothing of larger sets."""
+        return min(self.max_order, 2) if self.proxy == "gradient" else 0
 
     def with_estimate(self, estimate: FourierSurrogate) -> Self:
         """Itself, once started, with an estimate had elsewhere, such as a model's gradients, for the proxy `gradient` to begin from."""

@@ -14,13 +14,15 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations
 from raysp.explorers.sampling import ablations, distinct, lookup, single_ablations
-from raysp.explorers.scores import check_scores, load_scores
+from raysp.explorers.scores import GRADIENT, check_scores, load_scores
 from raysp.explorers.tables import singles_table
 from raysp.game import Masks
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from raysp.spectral.fourier import FourierSurrogate
 
 #: Share of what is left after the singles that triples may take.
 TRIPLE_SHARE = 1 / 3
@@ -38,7 +40,7 @@ class Screen(Explorer):
     )
     always_include: tuple[int | str, ...] = Field(default=(), description="Components kept whatever their single effect: indices or labels.")
     scores: str | tuple[float, ...] | None = Field(
-        default=None, description="Precomputed single effects, or a JSON, CSV, Parquet or npy file of them, instead of measuring."
+        default=None, description="Precomputed single effects, a JSON, CSV, Parquet or npy file of them, or gradient for the model's own, instead of measuring."
     )
     order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
 
@@ -104,8 +106,20 @@ class Screen(Explorer):
 
     def check(self) -> None:
         """UserError for scores or components that do not fit the number of components."""
-        self._given_scores()
+        if self.scores != GRADIENT:  # these come after the start
+            self._given_scores()
         self._included()
+
+    @property
+    def estimate_order(self) -> int:
+        """Singles, for the scores `gradient`."""
+        return int(self.scores == GRADIENT)
+
+    def with_estimate(self, estimate: FourierSurrogate) -> Self:
+        """Itself, once started, ranking by the single effects v(all) - v(all without i) that an estimate predicts."""
+        predicted = estimate.predict(single_ablations(self._started_n))
+        self._given = predicted[0] - predicted[1:]
+        return self
 
     def _next(self) -> Masks | None:
         n = self._started_n
@@ -147,6 +161,9 @@ class Screen(Explorer):
     # ---- what is known
 
     def _given_scores(self) -> Floats | None:
+        if self.scores == GRADIENT and self._given is None:
+            mend = "leave scores out, to have the single effects measured"
+            raise UserError("scores", self.scores, "needs an estimate from the model's gradients, and this game gives none", mend)
         if self.scores is not None and self._given is None:
             read = load_scores(self.scores) if isinstance(self.scores, str) else np.array(self.scores, dtype=np.float64)
             self._given = check_scores(read, self._started_n, self.scores)
@@ -213,7 +230,10 @@ class Screen(Explorer):
         measured = rows[1:] >= 0
         fallback = given if given is not None else np.zeros(n)
         effects = np.where(measured, values[rows[0]] - values[rows[1:]], fallback)
-        return singles_table(effects, np.zeros(n), ["removed" if here else "given" for here in measured])
+        return singles_table(effects, np.zeros(n), ["removed" if here else self._ranked_by() for here in measured])
+
+    def _ranked_by(self) -> str:
+        return "gradient" if self.scores == GRADIENT else "given"
 
     def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
         n, k = self._started_n, len(kept)
@@ -223,8 +243,9 @@ class Screen(Explorer):
         if isinstance(self.top_k, str):
             notes.append(candidates.AUTOMATIC_RULE)
         if self._given_scores() is not None:
+            ranked = "what the model's gradients say" if self.scores == GRADIENT else "the scores given"
             notes.append(
-                f"Components were ranked by the scores given; the single effects of the {k} kept were measured, as deviations need them; the others are taken to have none."
+                f"Components were ranked by {ranked}; the single effects of the {k} kept were measured, as deviations need them; the others are taken to have none."
             )
         if self.order == 3:
             triples = sum(len(members) == 3 for members in found)

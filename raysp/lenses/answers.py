@@ -9,7 +9,7 @@ from raysp.errors import UserError
 from raysp.game import Values
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.specs import FeatureLens, FeatureValue
-from raysp.models.inputs import Inputs, Integers, Scores, gather
+from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
 
 _SINGLE = ("logit", "logit_diff")
 _FOIL = ("logit_diff", "logprob_diff")
@@ -62,16 +62,19 @@ class Answers:
             [(len(ids) - 1 + np.arange(len(answer)), answer) for (ids, _, _), answer in rows],
         )
 
+    @property
+    def weights(self) -> Floats:
+        """What each readout of a context counts for in its value, which is their weighted sum: float64 `(r,)`."""
+        target = np.ones(len(self.target_ids))
+        if self.value in ("loss", "logprob_mean"):
+            target /= -len(target) if self.value == "loss" else len(target)
+        return np.concatenate([target, np.full(len(self.foil_ids), -1.0)])
+
     def values(self, scores: Scores) -> Values:
         """The value of each context, float64 `(m,)`."""
-        width = len(self.target_ids) + len(self.foil_ids)
-        scored = (scores.logprobs if self.needs_logprobs else scores.logits).reshape(-1, width)
-        target, foil = np.split(scored, [len(self.target_ids)], axis=1)
-        if self.value == "loss":
-            return -target.mean(axis=1)
-        if self.value == "logprob_mean":
-            return target.mean(axis=1)
-        return target.sum(axis=1) - foil.sum(axis=1) if self.value in _FOIL else target.sum(axis=1)
+        weights = self.weights
+        scored = (scores.logprobs if self.needs_logprobs else scores.logits).reshape(-1, len(weights))
+        return (scored * weights).sum(axis=1)
 
 
 def answers(lens: FeatureLens, reader: Reader, intact: Context, ending: str) -> Answers:

@@ -79,6 +79,13 @@ class TextContexts:
         read = dict(zip(distinct, self.reader.ids(distinct), strict=True)) if distinct else {}
         return [(ids, np.arange(len(ids)), len(ids)) for ids in (read[text] for text in texts)]
 
+    def owners(self) -> tuple[Integers, Integers]:
+        """The tokens of the input with nothing removed, and the component of each (-1: fixed), int64 `(k,)`. UserError as `Reader.with_offsets`."""
+        body, spans = self.segmentation.whole()
+        text, begins = self.frame.text(body), self.frame.start(body)
+        ids, offsets = self.reader.with_offsets(text)
+        return ids, token_owners(text, offsets, [(start + begins, stop + begins) for start, stop in spans])
+
 
 @dataclass(frozen=True, slots=True)
 class TokenContexts:
@@ -98,6 +105,10 @@ class TokenContexts:
         # An extra column, always kept, is what fixed tokens look at.
         kept = np.concatenate([masks, np.ones((len(masks), 1), np.bool_)], axis=1)[:, self.owner]
         return [self._context(row) for row in kept]
+
+    def owners(self) -> tuple[Integers, Integers]:
+        """The tokens of the input with nothing removed, and the component of each (-1: fixed), int64 `(k,)`."""
+        return self.ids, self.owner
 
     def _context(self, kept: NDArray[np.bool_]) -> Context:
         length = len(self.ids)

@@ -4,13 +4,13 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import Component, Game, GameInfo, Masks, Measurement, fingerprint
+from raysp.game import Attributions, Component, Game, GameInfo, Masks, Measurement, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
@@ -20,6 +20,10 @@ from raysp.models.inputs import Inputs, Integers
 from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
 from raysp.models.resident import Method, ResidentModel, resident
+from raysp.spectral.fourier import FourierSurrogate
+
+if TYPE_CHECKING:
+    from raysp.lenses.cross_checks import Gradients
 
 _REMEMBERED = 500_000
 # What a request is sized by; no timing, so that the same game is cut into the same batches everywhere.
@@ -37,6 +41,7 @@ class FeatureGame(Game):
     answers: Answers
     method: Method
     root: Root = field(repr=False)
+    gradients: "Gradients | None" = field(init=False, repr=False, default=None)
     _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
 
     def measure(self, masks: Masks) -> Measurement:
@@ -49,6 +54,18 @@ class FeatureGame(Game):
         values = np.array([self._known[name] for name in names], np.float64)
         self._forget()
         return Measurement(values, tokens, time.perf_counter() - began)
+
+    def attributions(self) -> Attributions:
+        """Gradient x input, integrated gradients and attention rollout, as `cross_checks.attributions`."""
+        from raysp.lenses.cross_checks import attributions
+
+        return attributions(self)
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:  # noqa: ARG002  a path of gradients says nothing of pairs
+        """Integrated gradients as single effects; None where the model has no gradients to give."""
+        from raysp.lenses.cross_checks import estimate
+
+        return estimate(self)
 
     def _score(self, missing: dict[bytes, Context]) -> int:
         self._check_length(list(missing.values()))

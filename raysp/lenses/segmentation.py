@@ -50,6 +50,14 @@ class Segmentation:
             return [joiner.join(itertools.compress(pieces, mask)) for mask in masks.tolist()]
         return [joiner.join(piece if kept else replacement for piece, kept in zip(pieces, mask, strict=True)) for mask in masks.tolist()]
 
+    def whole(self) -> tuple[str, list[Span]]:
+        """The prompt as it is written with every component kept, and where in it each of them stands."""
+        if self.joiner is None:
+            return self.prompt, list(self.spans)
+        pieces, step = self.pieces, len(self.joiner)
+        starts = itertools.accumulate((len(piece) + step for piece in pieces[:-1]), initial=0)
+        return self.joiner.join(pieces), [(start, start + len(piece)) for start, piece in zip(starts, pieces, strict=True)]
+
     def _spliced(self, mask: list[bool], pieces: Sequence[str], replacement: str | None) -> str:
         if all(mask):
             return self.prompt

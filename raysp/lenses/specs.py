@@ -17,6 +17,9 @@ from raysp.game import Component, FunctionGame, Game, GameInfo, fingerprint
 Unit = Literal["token", "word", "sentence", "paragraph", "line", "delimiter", "spans"]
 FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mean"]
 FeatureValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "class_logit"]
+MechanisticAblation = Literal["zero", "zero-rescale", "mean", "resample", "patch", "clamp"]
+MechanisticValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "kl", "accuracy", "class_logit"]
+Task = Literal["ioi", "facts", "greater-than", "induction"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -57,6 +60,44 @@ class FeatureLens(ModelOptions):
         from raysp.lenses.feature import build_feature_game
 
         return build_feature_game(self)
+
+
+class MechanisticLens(ModelOptions):
+    """Parts of a model: which heads, MLPs and neurons, alone and together, made it say so, for one prompt or for a task."""
+
+    kind: Literal["mechanistic"] = "mechanistic"
+    prompt: str = Field(default="", description="One prompt whose answer is explained.")
+    prompts: str | None = Field(
+        default=None,
+        description="A prompt set instead: JSONL, CSV, Parquet or a hub name, columns prompt, target, foil, counterfactual. The value is its mean.",
+    )
+    task: Task | None = Field(default=None, description="A prompt set made here: indirect objects, facts, greater-than, induction.")
+    task_size: int = Field(default=64, ge=2, description="Prompts of the task.")
+    task_seed: int = Field(default=0, ge=0, description="Seed of the task's prompts.")
+    template: str = Field(default="{prompt}", description="Fixed text around each prompt; {prompt} is filled in.")
+    chat: bool = Field(default=False, description="Put each prompt into the model's chat template as a user's message.")
+    target: str | None = Field(default=None, description="The answer the value is about; without one, the model's own greedy answer.")
+    foil: str | None = Field(default=None, description="The answer it is compared with.")
+    max_new_tokens: int = Field(default=1, ge=1, le=256, description="Length of the greedy answer when no target is given.")
+    components: str = Field(
+        default="heads", description="What is ablated: heads, mlp, blocks, neurons, each with layers and units, such as heads:10-17,mlp:all."
+    )
+    layers: str | None = Field(default=None, description="Only components of these layers, such as 14-16 or 0,5,10-12.")
+    group: int = Field(default=1, ge=1, description="Neurons in one component.")
+    ablation: MechanisticAblation = Field(default="zero", description="What takes the place of a component's output.")
+    clamp: float | None = Field(default=None, description="The constant of ablation clamp.")
+    references: str | None = Field(
+        default=None, description="Prompts whose activations ablations mean and resample use: a file, or a text a line; else the prompt set's own."
+    )
+    counterfactual: str | None = Field(default=None, description="The prompt whose activations ablation patch puts in place; as many tokens as the prompt.")
+    positions: str = Field(default="all", description="Token positions ablated: all, last (of the prompt), or numbers such as 0,3,-1.")
+    value: MechanisticValue | None = Field(default=None, description="The scalar; without one, what fits target and foil.")
+
+    def build(self) -> Game:
+        """The game, its model loaded in this process. UserError for anything the prompts, the components or the model cannot do."""
+        from raysp.lenses.mechanistic import build_mechanistic_game
+
+        return build_mechanistic_game(self)
 
 
 class FunctionLens(BaseModel):

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from raysp.home import home
 
+#: Fields of a configuration that say who wrote it, or how it is held in memory.
+OF_NO_EFFECT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's content in hex, read in pieces, remembered until the file changes."""
@@ -27,10 +30,11 @@ def file_hash(path: Path) -> str:
     return digest
 
 
-def files_hash(paths: list[Path]) -> str:
-    """One hash for several files: of their names and contents, whatever folder they lie in."""
-    lines = sorted(f"{path.name} {file_hash(path)}" for path in paths)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def model_hash(weights: list[Path], config: Path) -> str:
+    """One hash for a model: of its weights and of what its configuration does with them, whatever folder they lie in."""
+    lines = sorted(f"{path.name} {file_hash(path)}" for path in weights)
+    described = {name: value for name, value in json.loads(config.read_text(encoding="utf-8")).items() if name not in OF_NO_EFFECT}
+    return hashlib.sha256("\n".join([*lines, json.dumps(described, sort_keys=True)]).encode()).hexdigest()
 
 
 def _memory() -> Path:

@@ -13,7 +13,7 @@ import torch
 from raysp.errors import UserError
 from raysp.lenses.specs import ModelOptions
 from raysp.models import embedded
-from raysp.models.identity import file_hash, files_hash
+from raysp.models.identity import file_hash, model_hash
 
 Task = Literal["causal", "classifier"]
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -24,7 +24,7 @@ _NO_MODEL = "give the embedded model's name, the id of a model on the hub, or a 
 class LoadedModel:
     """A model in evaluation mode with its tokenizer.
 
-    `weights` and `tokens` are content hashes of the weights and the tokenizer; `device` is where inputs go.
+    `weights` and `tokens` are content hashes of the weights with their configuration, and of the tokenizer; `device` is where inputs go.
     """
 
     model: Any
@@ -51,7 +51,7 @@ def load(options: ModelOptions) -> LoadedModel:
         model.to(device)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
-    return LoadedModel(model, tokenizer, task, files_hash(weights), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
+    return LoadedModel(model, tokenizer, task, model_hash(weights, folder / "config.json"), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
 
 
 def locate(options: ModelOptions) -> Path:

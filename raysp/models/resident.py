@@ -22,7 +22,9 @@ Method = Literal["packed", "padded", "alone"]
 _PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
 _PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 # How far one way of scoring may be from another, relative to the size of the logits, before it counts as a different computation.
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+# What architectures raise that cannot compute what they are asked for.
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
 @dataclass(slots=True)
@@ -114,11 +116,11 @@ class ResidentModel:
     def _apart(self, way: Method, sample: Inputs, expected: Scores) -> str | None:
         try:
             scores = self.score(sample, way)
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
             return f"this architecture refuses it ({type(error).__name__})"
-        return _difference(scores, expected, _TOLERANCE[self.loaded.dtype])
+        return _difference(scores, expected, TOLERANCE[self.loaded.dtype])
 
     def score(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> Scores:
         """Score inputs in the given way. EvaluationError when memory does not hold a single input."""

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from raysp.report import pruning
 from raysp.report.words import number, shortened
 
 Figure = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 BARS = 25
+CURVES = (("--ink", "circle", "solid"), ("--pos", "square", "solid"), ("--neg", "diamond", "dash"), ("--faint", "x", "dot"))
+"""Colour, symbol and dash of the curves, in the order of the methods."""
+APART = 0.5
+"""Percent of components by which the points of two curves are set apart, so that their intervals do not hide each other."""
 
 
 def single_effects(singles: Rows) -> Figure | None:
@@ -30,9 +35,9 @@ def single_effects(singles: Rows) -> Figure | None:
         "hovertext": [f"{_text(row['label'], 200)}: {number(row['value'])}" for row in rows], "hoverinfo": "text",
         **({"error_x": errors} if errors else {}),
     }  # fmt: skip
-    ticks = {"tickvals": trace["y"], "ticktext": [_text(row["label"], 28) for row in rows], "automargin": True, "fixedrange": True, "ticks": ""}
-    layout = _layout(height=70 + 22 * len(rows)) | {"yaxis": _axis() | ticks | {"showgrid": False, "range": [-0.7, len(rows) - 0.3]}, "bargap": 0.35}
-    layout["xaxis"] = _axis("effect of removing it alone") | {"zeroline": True}
+    ticks = {"tickvals": trace["y"], "ticktext": [_text(row["label"], 28) for row in rows], "ticks": ""}
+    layout = _layout(height=70 + 22 * len(rows)) | {"yaxis": _axis("width") | ticks | {"showgrid": False, "range": [-0.7, len(rows) - 0.3]}, "bargap": 0.35}
+    layout["xaxis"] = _axis("height", "effect of removing it alone") | {"zeroline": True}
     return {"data": [trace], "layout": layout}
 
 
@@ -59,6 +64,53 @@ def verified_scatter(validations: Rows) -> Figure | None:
     return _scatter(traces, "exact deviation", "predicted deviation") if traces else None
 
 
+def pruning_curves(prunings: Rows) -> Figure | None:
+    """The value that is left against the share of components that stay, a curve a method, the intact model across."""
+    methods = pruning.methods(prunings)
+    if not methods:
+        return None
+    traces: list[Figure] = []
+    shares = [100 * row["keep"] for row in prunings if row["method"] in methods]
+    ends = [min(shares) - 4, max(shares) + 4]
+    whole = pruning.intact(prunings)
+    if whole is not None and (value := pruning.score(whole)) is not None:
+        line = {"color": "--muted", "width": 1, "dash": "dot"}
+        traces.append({"type": "scatter", "mode": "lines", "name": "intact model", "x": ends, "y": [value, value], "line": line, "hoverinfo": "skip"})
+    # The first method lies on top.
+    for at, method in reversed(list(enumerate(methods))):
+        rows = sorted((row for row in prunings if row["method"] == method and pruning.score(row) is not None), key=lambda row: row["keep"])
+        if rows:
+            traces.append(_curve(method, rows, at, APART * (at - (len(methods) - 1) / 2)))
+    layout = _layout(height=380) | {"xaxis": _axis("height", "share of components that stay") | {"range": ends, "ticksuffix": " %"}, "yaxis": _axis("width")}
+    layout["legend"] |= {"traceorder": "reversed"}
+    return {"data": traces, "layout": layout}
+
+
+def _curve(method: str, rows: list[Mapping[str, Any]], at: int, shift: float) -> Figure:
+    colour, symbol, dash = CURVES[min(at, len(CURVES) - 1)]
+    scores = [pruning.score(row) or 0.0 for row in rows]
+    curve = _points(pruning.title(method), [100 * row["keep"] + shift for row in rows], scores, marker=_marker(colour, symbol, 7))
+    tips = [f"{pruning.title(method)}: {number(score, signed=False)} with {row['kept']} kept" for row, score in zip(rows, scores, strict=True)]
+    if all(row["lo"] is not None and row["hi"] is not None for row in rows):
+        curve["error_y"] = {
+            "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": colour,
+            "array": [row["hi"] - score for row, score in zip(rows, scores, strict=True)],
+            "arrayminus": [score - row["lo"] for row, score in zip(rows, scores, strict=True)],
+        }  # fmt: skip
+    return curve | {"mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash}, "hovertext": tips, "hoverinfo": "text"}
+
+
+def attributions(rows: Rows, measured: Sequence[float], against: str) -> Figure | None:
+    """What a method attributes to components against their measured single effects, or what `against` says."""
+    if not rows:
+        return None
+    values = [row["value"] for row in rows]
+    tips = [f"{_text(row['label'], 80)}<br>measured {number(effect)}, attributed {number(row['value'])}" for row, effect in zip(rows, measured, strict=True)]
+    points = _points("", list(measured), values, marker=_marker("--ink", "circle", 6)) | {"hovertext": tips, "hoverinfo": "text"}
+    across = _axis("height", against) | {"zeroline": True}
+    return {"data": [points], "layout": _layout(height=260) | {"xaxis": across, "yaxis": _axis("width", "attributed") | {"zeroline": True}}}
+
+
 def fits_of_runs(rows: Rows) -> Figure | None:
     """Held-out R² of each run of a set next to that of single effects alone."""
     scored = [row for row in rows if row["r2"] is not None][::-1]
@@ -71,9 +123,9 @@ def fits_of_runs(rows: Rows) -> Figure | None:
         lines["y"] += [place, place, None]
     alone = _points("single effects alone", [row["r2_singles"] for row in scored], at, marker=_marker("--faint", "circle-open", 8))
     full = _points("with interactions", [row["r2"] for row in scored], at, marker=_marker("--ink", "circle", 8))
-    layout = _layout(height=110 + 24 * len(scored)) | {"xaxis": _axis("held-out R²")}
+    layout = _layout(height=110 + 24 * len(scored)) | {"xaxis": _axis("height", "held-out R²")}
     names = [_text(row["title"], 30) for row in scored]
-    layout["yaxis"] = _axis() | {"tickvals": at, "ticktext": names, "automargin": True, "range": [-0.7, len(at) - 0.3], "showgrid": False}
+    layout["yaxis"] = _axis("width") | {"tickvals": at, "ticktext": names, "range": [-0.7, len(at) - 0.3], "showgrid": False}
     return {"data": [lines, alone, full], "layout": layout}
 
 
@@ -92,7 +144,10 @@ def _scatter(traces: list[Figure], x: str, y: str) -> Figure:
     margin = 0.06 * (high - low) or 1.0
     ends = [low - margin, high + margin]
     diagonal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False, "line": {"color": "--line", "width": 1}}
-    return {"data": [diagonal, *traces], "layout": _layout(height=360) | {"xaxis": _axis(x) | {"range": ends}, "yaxis": _axis(y) | {"range": ends}}}
+    return {
+        "data": [diagonal, *traces],
+        "layout": _layout(height=360) | {"xaxis": _axis("height", x) | {"range": ends}, "yaxis": _axis("width", y) | {"range": ends}},
+    }
 
 
 def _layout(height: int) -> Figure:
@@ -104,9 +159,10 @@ def _layout(height: int) -> Figure:
     }  # fmt: skip
 
 
-def _axis(title: str = "") -> Figure:
+def _axis(room: str, title: str = "") -> Figure:
+    # An axis asks for room on its own side only: where it may also ask beside its ends, the margins of two axes can chase each other without end.
     return {
-        "title": {"text": title, "standoff": 10, "font": {"size": 13}}, "automargin": True, "gridcolor": "--line", "zerolinecolor": "--faint",
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}}, "automargin": room, "gridcolor": "--line", "zerolinecolor": "--faint",
         "linecolor": "--line", "zeroline": False, "fixedrange": True,
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from raysp.game import Component
 from raysp.report.words import number, shortened
@@ -53,16 +53,29 @@ class Layout:
         return "listed" if self.listed else "flow large" if sum(len(piece.text) for piece in self.pieces) <= LINE else "flow"
 
 
-def lay_out(components: Sequence[Component], singles: Sequence[Mapping[str, Any]], source: str | None) -> Layout:
+@dataclass(frozen=True)
+class Effects:
+    """The single effects of a run by component, and the largest |effect|."""
+
+    values: Mapping[int, float]
+    largest: float
+
+    @classmethod
+    def of(cls, singles: Sequence[Mapping[str, Any]]) -> Self:
+        """From the rows of the table of singles."""
+        values = {int(row["component"]): float(row["value"]) for row in singles}
+        return cls(values, max((abs(value) for value in values.values()), default=0.0))
+
+    def piece(self, component: Component, text: str) -> Piece:
+        """A component with its effect, shown as this text."""
+        effect = self.values.get(component.index)
+        return Piece(text, component.index, effect, abs(effect or 0.0) / self.largest if self.largest else 0.0, number(effect, like=self.largest))
+
+
+def lay_out(components: Sequence[Component], effects: Effects, source: str | None) -> Layout:
     """Components with their single effects, inside their source text where their offsets say where."""
-    effects = {int(row["component"]): float(row["value"]) for row in singles}
-    largest = max((abs(value) for value in effects.values()), default=0.0)
+    largest, piece = effects.largest, effects.piece
     listed = bool(components) and median(len(component.label) for component in components) >= LONG
-
-    def piece(component: Component, text: str) -> Piece:
-        effect = effects.get(component.index)
-        return Piece(text, component.index, effect, abs(effect or 0.0) / largest if largest else 0.0, number(effect, like=largest))
-
     if listed or source is None or not _in_order(components, len(source)):
         return Layout(tuple(piece(component, component.label) for component in components), listed, largest)
     pieces: list[Piece] = []

@@ -13,28 +13,32 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysp.errors import UserError
-from raysp.report import figures, layout, words
+from raysp.report import agreement, energy, figures, grid, layout, pruning, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jinja2 import Environment
 
+    from raysp.game import Component
     from raysp.store import Store
+
+Tables = dict[str, list[dict[str, Any]]]
 
 TABLE_ROWS = 12
 """Interactions in the table at first; the others that can be drawn unfold."""
+EXAMPLES = 3
+"""Prompts of a prompt set that are shown."""
+TABLES = ("singles", "interactions", "validations", "heldout", "costs", "prunings", "cross_checks")
+SCRIPTS = ("arcs.js", "graph.js", "page.js")
 VERDICTS = ("reliable", "use with care", "do not trust")
 
 
 def write_report(store: Store, run_id: str, out_path: str | Path) -> Path:
     """Write the page of one run; its path. ValueError for an unknown run, UserError when the file cannot be written."""
     run = store.run_row(run_id)
-    tables = {name: store.run_table(name, run_id).to_pylist() for name in ("singles", "interactions", "validations", "heldout", "costs")}
-    components = store.components(run["game_id"])
-    for row in tables["interactions"]:
-        row["members"] = [components[i].label for i in row["components"]]
-    return _write("run.html.j2", out_path, _run_page(run, tables, layout.lay_out(components, tables["singles"], run["game"]["source"])))
+    tables: Tables = {name: store.run_table(name, run_id).to_pylist() for name in TABLES}
+    return _write("run.html.j2", out_path, _run_page(run, tables, store.components(run["game_id"])))
 
 
 def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path) -> Path:
@@ -43,34 +47,63 @@ def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path)
     for run_id in run_ids:
         run = store.run_row(run_id)
         interactions = store.run_table("interactions", run_id).slice(0, TABLE_ROWS).to_pylist()
-        rows.append(run | {"interactions": interactions, "title": run["name"] or run["game"]["source"] or run_id})
+        rows.append(
+            run | {"interactions": interactions, "title": run["name"] or run["game"]["source"] or run_id, "kinds": _kinds(store.components(run["game_id"]))}
+        )
     return _write("set.html.j2", out_path, _set_page(rows))
 
 
-def _run_page(run: dict[str, Any], tables: dict[str, list[dict[str, Any]]], laid_out: layout.Layout) -> dict[str, Any]:
-    interactions, costs = tables["interactions"], tables["costs"]
+def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Component]) -> dict[str, Any]:
+    interactions, costs, metrics = tables["interactions"], tables["costs"], run["metrics"] or {}
+    effects, kinds = layout.Effects.of(tables["singles"]), _kinds(components)
+    for row in interactions:
+        row["members"] = [components[i].label for i in row["components"]]
+        row["pieces"] = [effects.piece(components[i], components[i].label) for i in row["components"]]
+        row["reach"] = grid.reach(components[i] for i in row["components"])
+    checks = agreement.checks(metrics, tables["cross_checks"], tables["singles"])
     charts = {
         "singles": figures.single_effects(tables["singles"]),
         "heldout": figures.heldout_scatter(tables["heldout"]),
         "verified": figures.verified_scatter(tables["validations"]),
-    }
+        "prunings": figures.pruning_curves(tables["prunings"]),
+    } | {check["method"]: check["figure"] for check in checks}
     return {
         "run": run,
         "described": run["game"]["description"],
-        "question": words.question(run),
+        "kinds": kinds,
+        "question": words.question(run, kinds),
         "unfinished": words.UNFINISHED.get(run["status"]),
         "no_help": words.help_of_interactions(run),
         "strongest": max(tables["singles"], key=lambda row: abs(row["value"]), default=None),
-        "layout": laid_out,
         "interactions": interactions,
         "table_rows": TABLE_ROWS,
+        "examples": EXAMPLES,
         "singles": sorted(tables["singles"], key=lambda row: -abs(row["value"])),
-        "assumption": words.assumption(run["metrics"] or {}),
+        "energy_bars": energy.bars((run["diagnostics"] or {}).get("by_layer")),
+        "prunings": tables["prunings"],
+        "checks": checks,
+        "assumption": words.assumption(metrics),
         "costs": costs,
         "total": {key: sum(row[key] or 0 for row in costs) for key in ("evaluations", "reused", "tokens", "seconds", "wall_seconds")},
         "spec": yaml.safe_dump(run["spec"], sort_keys=False, allow_unicode=True, width=100),
-        "data": {"arcs": layout.arcs(interactions), "shown": layout.SHOWN, "charts": {name: chart for name, chart in charts.items() if chart}},
+        **_drawing(run, components, effects, interactions, {name: chart for name, chart in charts.items() if chart}),
     }
+
+
+def _drawing(
+    run: dict[str, Any], components: Sequence[Component], effects: layout.Effects, interactions: list[dict[str, Any]], charts: dict[str, figures.Figure]
+) -> dict[str, Any]:
+    """Where the components are on the page, and what its script draws between them: parts of a model by layer, all others as text."""
+    arcs = layout.arcs(interactions)
+    laid_out = grid.lay_out(components, effects, int(run["game"]["description"].get("heads") or 0)) if words.mechanistic(run) else None
+    data: dict[str, Any] = {"arcs": arcs, "shown": layout.SHOWN if laid_out is None else grid.SHOWN, "charts": charts}
+    if laid_out is None:
+        return {"grid": None, "kept": [], "layout": layout.lay_out(components, effects, run["game"]["source"]), "data": data}
+    return {"grid": laid_out, "kept": laid_out.maps, "layout": None, "data": data | {"graph": grid.graph(laid_out, arcs)}}
+
+
+def _kinds(components: Sequence[Component]) -> list[str]:
+    return list(dict.fromkeys(component.kind for component in components))
 
 
 def _set_page(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,7 +115,7 @@ def _set_page(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "rows": rows,
         "name": next((row["set_name"] for row in rows if row["set_name"]), None),
-        "question": words.question(rows[0]) if len({words.question(row) for row in rows}) == 1 else None,
+        "question": words.question(rows[0], rows[0]["kinds"]) if len({words.question(row, row["kinds"]) for row in rows}) == 1 else None,
         "verdicts": sorted(verdicts.items(), key=lambda item: (item[0] not in VERDICTS, VERDICTS.index(item[0]) if item[0] in VERDICTS else 0)),
         "kinds": kinds.most_common(),
         "scored": len(scored),
@@ -98,7 +131,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment: Any = Environment(loader=PackageLoader("raysp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["words"] = words
+    environment.globals |= {"words": words, "energy": energy, "pruning": pruning, "agreement": agreement}
     return environment
 
 
@@ -106,9 +139,13 @@ def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path
     from plotly.offline import get_plotlyjs
 
     own = resources.files("raysp.report").joinpath("templates")
-    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
+    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "model.css", *SCRIPTS)}
     plotly = get_plotlyjs() if content["data"]["charts"] else ""
-    page = _environment().get_template(template).render(**content, css=parts["page.css"], js=parts["page.js"], plotly=plotly)
+    page = (
+        _environment()
+        .get_template(template)
+        .render(**content, css=parts["page.css"] + parts["model.css"], js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
+    )
     return _put(page, Path(out_path).expanduser())
 
 

@@ -1,7 +1,7 @@
 """Figures and answers in words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 KINDS = {
@@ -17,6 +17,8 @@ VALUES = {
     "logprob_diff": "log-probability of the target − that of the foil",
     "loss": "loss on the target",
     "class_logit": "logit of the class",
+    "kl": "KL divergence from the intact model (nats)",
+    "accuracy": "share of prompts answered right",
 }
 ABLATIONS = {
     "remove": "left out of the prompt",
@@ -25,6 +27,22 @@ ABLATIONS = {
     "attention": "hidden from attention",
     "zero": "embedded as zeros",
     "mean": "embedded as the mean",
+}
+PART_ABLATIONS = {
+    "zero": "set to zero",
+    "zero-rescale": "set to zero while the rest of its layer is scaled up",
+    "mean": "replaced by its mean over reference prompts",
+    "resample": "replaced by its value on another prompt",
+    "patch": "replaced by its value on the counterfactual prompt",
+    "clamp": "held at a fixed value",
+}
+"""How a part of a model is left out; the words of `ABLATIONS` are about parts of a prompt."""
+PARTS = {"head": ("attention head", "attention heads"), "mlp": ("MLP", "MLPs"), "block": ("block", "blocks"), "neurons": ("neuron group", "neuron groups")}
+TASKS = {
+    "ioi": "indirect object identification (ioi)",
+    "facts": "recall of facts",
+    "greater-than": "greater-than comparison of years",
+    "induction": "induction",
 }
 UNFINISHED = {
     "running": "This run is not finished: what follows is what the store holds so far.",
@@ -64,10 +82,12 @@ def ratio(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.2f}".replace("-", "−")
 
 
-def question(run: Mapping[str, Any]) -> str:
-    """What the run asked, as a person would say it."""
+def question(run: Mapping[str, Any], kinds: Sequence[str] = ()) -> str:
+    """What the run asked, as a person would say it; `kinds` of the components are named where they are parts of a model."""
     described: Mapping[str, Any] = run["game"]["description"]
     model, target, foil = run.get("model") or described.get("model"), described.get("target"), described.get("foil")
+    if mechanistic(run):
+        return f"Which {parts(kinds)} of {model or 'the model'} {_done(described)}?"
     if model and target and foil:
         return f"Why does {model} say {quoted(target)} rather than {quoted(foil)}?"
     if model and target:
@@ -79,6 +99,44 @@ def question(run: Mapping[str, Any]) -> str:
     return f"Which of the {run['n']} components{known} matter, alone and together?"
 
 
+def mechanistic(run: Mapping[str, Any]) -> bool:
+    """Whether the components are parts of a model."""
+    return run["lens"] == "mechanistic"
+
+
+def parts(kinds: Sequence[str], number: int = 2) -> str:
+    """What components of these kinds are called together."""
+    one, several = PARTS.get(kinds[0], ("component", "components")) if len(kinds) == 1 else ("component", "components")
+    return one if number == 1 else several
+
+
+def _done(described: Mapping[str, Any]) -> str:
+    """What parts of a model do: say one answer rather than another, or a task."""
+    prompts: Sequence[Mapping[str, Any]] = described.get("prompts") or ()
+    target, foil = (prompts[0].get(key) or described.get(key) for key in ("target", "foil")) if len(prompts) == 1 else (None, None)
+    if target:
+        return f"make it say {quoted(target)}" + (f" rather than {quoted(foil)}" if foil else "")
+    if task := described.get("task"):
+        return f"do the task {TASKS.get(str(task), str(task))}"
+    return f"matter for its answers to {len(prompts)} prompts" if len(prompts) > 1 else "matter for its answer"
+
+
+def what_is_ablated(run: Mapping[str, Any], kinds: Sequence[str], layers: Sequence[int]) -> str:
+    """Which parts of a model are left out, how and where, in a sentence or two; `layers` of the parts, in any order."""
+    described: Mapping[str, Any] = run["game"]["description"]
+    of = f" of {described['layers']}" if described.get("layers") else ""
+    first, last = min(layers), max(layers)
+    where = f"layer {first}{of}" if first == last else f"layers {first} to {last}{of}"
+    positions = described.get("positions") or "all"
+    at = {"all": "at all positions", "last": "at the last position"}.get(str(positions), f"at positions {_listed(positions)}")
+    several = f" Values are means over {count(len(described['prompts']))} prompts." if len(described.get("prompts") or ()) > 1 else ""
+    return f"{run['n']} {parts(kinds, run['n'])} in {where} (counted from 0). To ablate one, it is {ablation_in_words(run)}, {at}.{several}"
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(str(value) for value in values) if isinstance(values, list | tuple) else str(values)
+
+
 def value_in_words(run: Mapping[str, Any]) -> str:
     """What the value is."""
     kind = run["game"]["description"].get("value")
@@ -88,7 +146,7 @@ def value_in_words(run: Mapping[str, Any]) -> str:
 def ablation_in_words(run: Mapping[str, Any]) -> str:
     """How a component is left out."""
     kind = run["game"]["description"].get("ablation")
-    return ABLATIONS.get(str(kind), str(kind) if kind else "left out of the mask")
+    return (PART_ABLATIONS if mechanistic(run) else ABLATIONS).get(str(kind), str(kind) if kind else "left out of the mask")
 
 
 def quoted(text: object) -> str:
@@ -96,11 +154,16 @@ def quoted(text: object) -> str:
     return f"“{str(text).strip() or text}”"
 
 
-def strongest_set(row: Mapping[str, Any]) -> str:
+def named(label: str, run: Mapping[str, Any], limit: int) -> str:
+    """A component or a set of them in a sentence: words of a prompt in quotation marks, parts of a model without."""
+    return shortened(label, limit) if mechanistic(run) else quoted(shortened(label, limit))
+
+
+def strongest_set(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """A sentence about the strongest interaction."""
     sure = ("exact", "measured exactly") if row["verified"] else ("estimate", "not measured exactly")
     kind = f" is a {row['kind']}: {KINDS[row['kind']]}" if row["kind"] in KINDS and row["kind"] != "additive" else " departs most from the sum of its parts"
-    return f"Together, {quoted(shortened(row['labels'], 160))}{kind} (deviation from the sum of the parts {number(row[sure[0]])}, {sure[1]})."
+    return f"Together, {named(row['labels'], run, 160)}{kind} (deviation from the sum of the parts {number(row[sure[0]])}, {sure[1]})."
 
 
 def shortened(text: str, limit: int) -> str:

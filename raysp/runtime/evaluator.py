@@ -11,8 +11,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from raysp.game import Game, GameInfo, Measurement, unpack
+from raysp.game import Game, GameInfo, Measurement, Values, unpack
 from raysp.spec import AnyLens
+from raysp.spectral.fourier import FourierSurrogate
 
 # Games kept ready beside the resident model; each holds a tokenised prompt and a small cache, not weights.
 GAMES_KEPT = 64
@@ -39,6 +40,14 @@ class Evaluator:
     def describe(self, key: str, lens: AnyLens) -> GameInfo:
         """The game of a lens, built here. UserError for what the lens cannot do."""
         return self._game(key, lens).info
+
+    def attributions(self, key: str, lens: AnyLens) -> dict[str, Values]:
+        """Cross-checks of a lens' game, as `Game.attributions`."""
+        return self._game(key, lens).attributions()
+
+    def estimate(self, key: str, lens: AnyLens, max_order: int) -> FourierSurrogate | None:
+        """What gradients say of a lens' game, as `Game.estimate`."""
+        return self._game(key, lens).estimate(max_order)
 
     def measure(self, key: str, lens: AnyLens, packed: NDArray[np.uint8]) -> Measurement:
         """Values of packed masks of a lens' game. May run twice for the same masks without harm."""

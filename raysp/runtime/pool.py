@@ -14,11 +14,12 @@ import ray
 from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, RayTaskError
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import GameInfo, Masks, Measurement, pack
+from raysp.game import GameInfo, Masks, Measurement, Values, pack
 from raysp.lenses.specs import FunctionLens
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
 from raysp.spec import AnyLens, RunSpec
+from raysp.spectral.fourier import FourierSurrogate
 
 DEPTH = 2
 ATTEMPTS = 4
@@ -97,12 +98,12 @@ class Pool:
             ray.wait([member.ping for member in self.members], timeout=POLL_SECONDS)
         return members
 
-    def describe(self, key: str, lens_ref: Any) -> GameInfo:
-        """The game of a lens as one of the evaluators builds it, retried on another if that one dies."""
+    def ask(self, method: str, key: str, lens_ref: Any, *arguments: Any) -> Any:
+        """What one of the evaluators answers about the game of a lens, asked of another if that one dies. Errors are handed on as they were raised."""
         for attempt in range(ATTEMPTS):
             members = self.await_one()
             try:
-                return ray.get(members[attempt % len(members)].actor.describe.remote(key, lens_ref))
+                return ray.get(getattr(members[attempt % len(members)].actor, method).remote(key, lens_ref, *arguments))
             except RayTaskError as error:
                 raise _cause(error) from None
             except RayActorError:
@@ -119,13 +120,21 @@ class PoolBackend:
         self._pool = pool
         self._key = lens_key(lens)
         self._lens = ray.put(lens)
-        self.info = pool.describe(self._key, self._lens)
+        self.info: GameInfo = pool.ask("describe", self._key, self._lens)
         self.retried = 0
 
     @property
     def workers(self) -> int:
         """Evaluators of the pool, ready or still starting."""
         return len(self._pool.members)
+
+    def attributions(self) -> dict[str, Values]:
+        """Cross-checks of the game, as `Game.attributions`."""
+        return self._pool.ask("attributions", self._key, self._lens)
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """What gradients say of the game, as `Game.estimate`."""
+        return self._pool.ask("estimate", self._key, self._lens, max_order)
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish; lost ones are sent again, at most `ATTEMPTS` times."""

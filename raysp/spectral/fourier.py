@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raysp.game import Masks, Values, check_finite, check_masks
 from raysp.spectral import walsh
-from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, sum_over_supersets
+from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, removed_weight, sum_over_supersets
 from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities
 
 if TYPE_CHECKING:
@@ -89,6 +89,15 @@ class FourierSurrogate:
         coefficients = walsh.walsh_hadamard(table) / len(table)
         sets, places = walsh.numbered_sets(n, np.arange(len(table)))
         return cls(sets, coefficients[places])
+
+    @classmethod
+    def from_deviations(cls, n: int, intact: float, deviations: Mapping[tuple[int, ...], float]) -> FourierSurrogate:
+        """v(all without R) = intact - sum of the deviations of the non-empty subsets of R; those of singles are their effects."""
+        sets = from_tuples(n, [(), *deviations])
+        values = np.array([deviations[members] if members else 0.0 for members in sets.tuples()], dtype=np.float64)
+        terms, coefficients = sum_over_supersets(sets, values, removed_weight, range(sets.max_order + 1))
+        coefficients[0] += intact
+        return cls(terms, coefficients)
 
     @classmethod
     def combined(cls, parts: Sequence[FourierSurrogate], weights: Sequence[float]) -> FourierSurrogate:

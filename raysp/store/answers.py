@@ -13,7 +13,7 @@ from raysp.store.packing import Table
 
 Cursor = duckdb.DuckDBPyConnection
 
-ANSWERS = ("singles", "interactions", "validations", "heldout")
+ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks")
 SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
 #: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
@@ -22,6 +22,8 @@ RUN_TABLES = {
     "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",
     "validations": "SELECT * EXCLUDE (run_id) FROM validations WHERE run_id = $run ORDER BY role, abs(exact) DESC, labels",
     "heldout": "SELECT * EXCLUDE (run_id) FROM heldout WHERE run_id = $run ORDER BY rowid",
+    "cross_checks": "SELECT * EXCLUDE (run_id) FROM cross_checks WHERE run_id = $run ORDER BY method, component",
+    "prunings": "SELECT * EXCLUDE (run_id) FROM prunings WHERE run_id = $run ORDER BY keep, method",
     "costs": "SELECT * EXCLUDE (run_id, name) FROM run_costs WHERE run_id = $run",
     "events": "SELECT time, kind, message FROM events WHERE run_id = $run ORDER BY time, rowid",
     "components": "SELECT c.* EXCLUDE (game_id) FROM components c JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY component",
@@ -45,6 +47,14 @@ def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None]
             _insert(cur, name, run_id, _complete(name, table, components))
 
 
+def replace_prunings(cur: Cursor, run_id: str, rows: Table, now: datetime) -> None:
+    """Put a run's prunings in the place of earlier ones; within the caller's transaction. ValueError for unknown columns."""
+    cur.execute("DELETE FROM prunings WHERE run_id = ?", [run_id])
+    if rows.num_rows:
+        created = pa.array([now] * rows.num_rows, pa.timestamp("us"))
+        _insert(cur, "prunings", run_id, rows if "created" in rows.column_names else rows.append_column("created", created))
+
+
 def update_run(cur: Cursor, run_id: str, status: str, summary: Mapping[str, Any], finished: datetime | None) -> None:
     """Write a run's status and the summary's columns; ValueError for a key that is no column."""
     unknown = set(summary) - set(SUMMARY)
@@ -66,7 +76,7 @@ def _stored(key: str, value: Any) -> Any:
 def _complete(name: str, table: Table, components: Sequence[Component]) -> Table:
     table = table.rename_columns(["set_order" if column == "order" else column for column in table.column_names])
     present = set(table.column_names)
-    if name == "singles" and "label" not in present:
+    if name in ("singles", "cross_checks") and "label" not in present:
         table = table.append_column("label", pa.array([components[i].label for i in table["component"].to_pylist()], pa.string()))
     if "components" in present:
         members: list[list[int]] = table["components"].to_pylist()
@@ -88,5 +98,5 @@ def _insert(cur: Cursor, name: str, run_id: str, table: Table) -> None:
     if unknown:
         raise ValueError(f"the table {name} has no column {sorted(unknown)}; it has {sorted(wanted - {'run_id'})}")
     cur.register("answers", table)
-    cur.execute(f"INSERT INTO {name} BY NAME SELECT ? AS run_id, * FROM answers", [run_id])  # noqa: S608  names from ANSWERS
+    cur.execute(f"INSERT INTO {name} BY NAME SELECT ? AS run_id, * FROM answers", [run_id])  # noqa: S608  our own names
     cur.unregister("answers")

@@ -22,7 +22,7 @@ def find(cur: Cursor, fingerprint: str) -> int | None:
 
 def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
     """A game's components in the order of the masks' columns."""
-    rows = cur.execute("SELECT component, label, kind, start, stop, size FROM components WHERE game_id = ? ORDER BY component", [game_id])
+    rows = cur.execute("SELECT component, label, kind, start, stop, size, layer, unit FROM components WHERE game_id = ? ORDER BY component", [game_id])
     return tuple(Component(*row) for row in rows.fetchall())
 
 
@@ -51,7 +51,8 @@ def insert(cur: Cursor, info: GameInfo) -> int:
     described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
     cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
     cur.executemany(
-        "INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?)", [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size] for c in info.components]
+        "INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size, c.layer, c.unit] for c in info.components],
     )
     return game_id
 

@@ -158,6 +158,7 @@ class Store:
         interactions: Table | None = None,
         validations: Table | None = None,
         heldout: Table | None = None,
+        cross_checks: Table | None = None,
     ) -> None:
         """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`; labels, ranks and orders are added where absent.
 
@@ -165,10 +166,19 @@ class Store:
         """
         game_id, _ = self._game_of(run_id)
         components = self.components(game_id)
-        tables = {"singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout}
+        tables = {"singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout, "cross_checks": cross_checks}
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
             answers.update_run(cur, run_id, status, summary, _now())
+
+    def add_prunings(self, run_id: str, rows: Table) -> None:
+        """Store what is left of a run's model without some components, in place of what was stored before: columns of the table in SQL, `created` added.
+
+        ValueError for unknown columns or an unknown run, and nothing is changed.
+        """
+        self._game_of(run_id)
+        with self._transaction() as cur:
+            answers.replace_prunings(cur, run_id, rows, _now())
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
         """Note that a run is running, done, failed or interrupted."""
@@ -242,7 +252,7 @@ class Store:
         return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
 
     def run_table(self, name: str, run_id: str) -> Table:
-        """One of singles, interactions, validations, heldout, costs, events, components for a run; `order` stands for set_order."""
+        """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
         return answers.run_table(self._cursor(), name, run_id)
 
     def run_row(self, run_id: str) -> dict[str, Any]:

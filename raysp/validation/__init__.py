@@ -3,9 +3,23 @@
 Pure: it asks for masks and is told their values, like an explorer, and knows nothing of models, Ray or the store.
 """
 
+from raysp.validation.agreement import Agreement, compare
 from raysp.validation.judging import ValidationResult, judge
 from raysp.validation.kinds import KINDS, kind_of, surrogate_kinds
 from raysp.validation.planning import MAX_EXACT_ORDER, Validation, ValidationPlan, plan
 from raysp.validation.verdicts import Verdict
 
-__all__ = ["KINDS", "MAX_EXACT_ORDER", "Validation", "ValidationPlan", "ValidationResult", "Verdict", "judge", "kind_of", "plan", "surrogate_kinds"]
+__all__ = [
+    "KINDS",
+    "MAX_EXACT_ORDER",
+    "Agreement",
+    "Validation",
+    "ValidationPlan",
+    "ValidationResult",
+    "Verdict",
+    "compare",
+    "judge",
+    "kind_of",
+    "plan",
+    "surrogate_kinds",
+]

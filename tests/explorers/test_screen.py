@@ -14,6 +14,7 @@ from raysp.errors import UserError
 from raysp.explorers import Screen, r_squared
 from raysp.explorers.candidates import automatic
 from raysp.game import Masks
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks
 
 
@@ -164,6 +165,26 @@ def test_bad_scores_are_refused_before_anything_is_measured(tmp_path, name, text
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"scores: .*{message}"):
         Screen(scores=str(tmp_path / name)).start(10)
+
+
+def test_gradients_rank_as_given_scores_do():
+    estimate = FourierSurrogate.from_deviations(10, 1.0, {(i,): score for i, score in enumerate(SCORES)})
+    started = Screen(top_k=2, scores="gradient").start(10).with_estimate(estimate)
+    given = Screen(top_k=2, scores=tuple(SCORES)).start(10)
+    while not given.done():
+        assert np.array_equal(started.ask(), given.ask())
+        for screen in (started, given):
+            screen.tell(screen.ask(), and_or(screen.ask()))
+    assert started.done()
+    singles = started.result().singles
+    assert singles["method"].to_pylist() == ["removed" if i in {2, 3} else "gradient" for i in range(10)]
+    assert singles["value"].to_numpy() == pytest.approx(given.result().singles["value"].to_numpy())
+    assert any("gradients" in note for note in started.result().notes)
+
+
+def test_without_an_estimate_gradient_scores_are_refused():
+    with pytest.raises(UserError, match="scores: 'gradient' needs an estimate"):
+        Screen(scores="gradient").start(10).ask()
 
 
 def test_missing_scores_are_refused():

@@ -8,7 +8,7 @@ from tiny_models import make, save
 
 from raysp.home import home
 from raysp.lenses.specs import ModelOptions
-from raysp.models.identity import file_hash, files_hash
+from raysp.models.identity import file_hash, model_hash
 from raysp.models.loading import choose_dtype, load
 from raysp.models.resident import resident
 
@@ -63,15 +63,19 @@ def test_a_damaged_memory_of_hashes_is_made_anew(tmp_path):
     assert file_hash(path) == first
 
 
-def test_a_hash_of_several_files_depends_on_names_and_contents_only(tmp_path):
+def test_a_models_hash_is_of_weights_and_of_what_the_configuration_does_with_them(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x").write_bytes(b"1")
         (tmp_path / folder / "y").write_bytes(b"2")
+        (tmp_path / folder / "config.json").write_text(f'{{"sliding_window": 8, "transformers_version": "5.{folder}"}}')
     a, b = ([tmp_path / folder / name for name in "xy"] for folder in "ab")
-    assert files_hash(a) == files_hash(b[::-1])
+    configs = [tmp_path / folder / "config.json" for folder in "ab"]
+    assert model_hash(a, configs[0]) == model_hash(b[::-1], configs[1])
+    configs[1].write_text('{"sliding_window": 9}')
+    assert model_hash(a, configs[0]) != model_hash(b, configs[1])
     (tmp_path / "b" / "y").write_bytes(b"3")
-    assert files_hash(a) != files_hash(b)
+    assert model_hash(a, configs[0]) != model_hash(b, configs[0])
 
 
 @pytest.mark.parametrize(("flags", "dtype"), [("fpu avx2", torch.float32), ("fpu avx512_bf16", torch.bfloat16), ("fp asimd bf16", torch.bfloat16)])

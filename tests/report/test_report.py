@@ -1,19 +1,15 @@
 """The page of a run, in a real browser without a network."""
 
-import os
 import re
-import shutil
-from html.parser import HTMLParser
 
 import pages
 import pytest
+from reading import read
 
 from raysp.errors import UserError
 from raysp.report import write_report, write_set_report
 from raysp.store import Store
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 RUNS = {"six-words": pages.six_words, "forty-words": pages.forty_words, "sentences": pages.sentences, "function": pages.function, "hostile": pages.hostile}
 
 
@@ -31,43 +27,9 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, folder):
-    """Open a page with the network cut; whatever it complains about or asks for fails the test."""
-    opened = []
-
-    def go(name, width=1280, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        page = context.new_page()
-        complaints = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
-        page.goto(f"file://{folder}/{name}.html")
-        page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))")
-        opened.append((context, complaints))
-        return page
-
-    yield go
-    for context, complaints in opened:
-        context.close()
-        assert not complaints
-
-
 ALL = [*RUNS, "set", "unfinished"]
 
 
-@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ALL)
@@ -77,7 +39,6 @@ def test_opens_offline_without_complaint_and_fits_the_window(visit, name, width,
     assert page.evaluate("[...document.querySelectorAll('h1, h2, p, .c')].every(e => e.getBoundingClientRect().right <= innerWidth + 1)")
 
 
-@needs_browser
 @pytest.mark.parametrize(("name", "drawn"), [("six-words", 6), ("forty-words", 8), ("sentences", 8), ("function", 8), ("hostile", 3), ("unfinished", 0)])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_one_arc_an_interaction_drawn_from_its_words(visit, name, drawn, width):
@@ -94,7 +55,6 @@ def test_one_arc_an_interaction_drawn_from_its_words(visit, name, drawn, width):
     assert page.evaluate(outside) == 0
 
 
-@needs_browser
 def test_arcs_begin_and_end_at_their_words(visit):
     page = visit("six-words")
     ends = """() => {
@@ -108,7 +68,6 @@ def test_arcs_begin_and_end_at_their_words(visit):
         assert y == pytest.approx(box["top"], abs=1)
 
 
-@needs_browser
 def test_the_slider_and_the_window_redraw_the_arcs(visit):
     page = visit("forty-words")
     page.locator("#shown").fill("20")
@@ -119,7 +78,6 @@ def test_the_slider_and_the_window_redraw_the_arcs(visit):
     assert page.locator("#arcs .arc").count() == 20
 
 
-@needs_browser
 def test_a_row_of_the_table_lights_its_words(visit):
     page = visit("six-words")
     page.locator("tr[data-rank='2']").first.hover()
@@ -127,7 +85,6 @@ def test_a_row_of_the_table_lights_its_words(visit):
     assert page.locator(".c.on").all_text_contents() == ["never", "fails", "impress"]
 
 
-@needs_browser
 def test_dark_mode_changes_the_colours_of_page_and_charts(visit):
     seen = set()
     for scheme in ("light", "dark"):
@@ -141,7 +98,6 @@ def test_dark_mode_changes_the_colours_of_page_and_charts(visit):
     assert len({background for background, _ in seen}) == len({fill for _, fill in seen}) == 2
 
 
-@needs_browser
 def test_printing_is_light_and_as_wide_as_paper(visit):
     page = visit("forty-words", scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -152,37 +108,12 @@ def test_printing_is_light_and_as_wide_as_paper(visit):
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-@needs_browser
 def test_hostile_text_is_text(visit):
     page = visit("hostile")
     assert page.locator(".c").all_text_contents() == [word for word, _, _ in pages.words_of(" ".join(pages.HOSTILE))]
     assert page.locator("main img, main u, main b, main script").count() == 0
     assert "</script><img src=x onerror=alert(2)>" in page.locator("h1").text_content()
     assert any("<b>bold</b>" in label for label in page.locator("[data-chart=singles] .ytick text").all_text_contents())
-
-
-class Text(HTMLParser):
-    """What a reader sees of a page, scripts and styles left out."""
-
-    def __init__(self):
-        super().__init__()
-        self.words, self.hidden = [], 0
-
-    def handle_starttag(self, tag, attributes):
-        self.hidden += tag in ("script", "style")
-
-    def handle_endtag(self, tag):
-        self.hidden -= tag in ("script", "style")
-
-    def handle_data(self, data):
-        if not self.hidden:
-            self.words.append(data)
-
-
-def read(path):
-    parser = Text()
-    parser.feed(path.read_text(encoding="utf-8"))
-    return " ".join(" ".join(parser.words).split())
 
 
 def test_the_verdict_comes_first_with_its_reasons(folder):

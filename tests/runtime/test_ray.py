@@ -13,6 +13,7 @@ import ray
 from answered_games import N, additive, flawed, planted
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
+from tiny_models import save
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
@@ -63,6 +64,21 @@ def test_ray_equals_local(tmp_path):
     local = raysp.run(question(tmp_path, planted, local=True).model_copy(update={"store": str(tmp_path / "local.duckdb")}))
     assert on_ray.interactions.num_rows > 0
     same(on_ray, local)
+
+
+def test_gradients_are_asked_of_an_evaluator(tmp_path):
+    lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="Her acting never fails to impress", target=" not", foil="!", dtype="float32")
+    spec = raysp.RunSpec(lens=lens, explorer=raysp.Screen(top_k=3, scores="gradient"), cross_check=True, store=str(tmp_path / "ray.duckdb"))
+    on_ray = raysp.run(spec)
+    local = raysp.run(spec.model_copy(update={"local": True, "store": str(tmp_path / "local.duckdb")}))
+    assert on_ray.summary["diagnostics"]["kept"] == local.summary["diagnostics"]["kept"]
+    # Where batches are cut otherwise a model's sums are made in another order.
+    assert on_ray.interactions["exact"].to_numpy() == pytest.approx(local.interactions["exact"].to_numpy(), abs=1e-4)
+    assert on_ray.cross_checks.select(["method", "label"]).equals(local.cross_checks.select(["method", "label"]))
+    assert on_ray.cross_checks["value"].to_numpy() == pytest.approx(local.cross_checks["value"].to_numpy(), abs=1e-4)
+    assert on_ray.summary["metrics"]["cross_checks"].keys() == local.summary["metrics"]["cross_checks"].keys() > {"gradient_x_input"}
+    with pytest.raises(raysp.UserError, match="proxy: 'gradient' needs an estimate"):
+        raysp.run(question(tmp_path, planted).model_copy(update={"explorer": raysp.ProxySPEX(proxy="gradient")}))
 
 
 def test_actors_read_well_on_the_dashboard(tmp_path):

@@ -5,16 +5,19 @@ import pytest
 from stores import begin
 
 from raysp.errors import UserError
+from raysp.game import Component
 from raysp.store import Store, schema
 
 COLUMNS = {
-    "components": "game_id component label kind start stop size",
+    "components": "game_id component label kind start stop size layer unit",
+    "cross_checks": "run_id method component label value",
     "evaluations": "evaluation_id game_id mask value run_id phase round position tokens seconds created",
     "events": "time run_id kind message",
     "games": "game_id fingerprint n description source notes",
     "heldout": "run_id mask predicted predicted_singles exact",
     "interactions": "run_id rank components labels set_order index value lo hi significant kind estimate exact verified",
     "migrations": "number name applied",
+    "prunings": "run_id keep kept method train heldout lo hi prompts components created",
     "reuses": "run_id phase round position evaluation_id",
     "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
     " r2 r2_lo r2_hi r2_singles verdict reasons metrics notes diagnostics error",
@@ -54,8 +57,10 @@ def test_an_old_store_is_upgraded_and_keeps_its_rows(tmp_path):
     with duckdb.connect(str(path)) as con:
         assert schema.migrate(con, path, upto=1) == ["tables"]
         con.execute("INSERT INTO events VALUES (TIMESTAMP '2026-01-01', 'r', 'note', 'kept')")
+        con.execute("INSERT INTO components VALUES (1, 0, 'never', 'word', 0, 5, 1)")
     with Store.open(path) as store:
         assert store.sql("SELECT message FROM events").to_pylist() == [{"message": "kept"}]
+        assert store.components(1) == (Component(0, "never", "word", 0, 5, 1),)
         assert store.sql("SELECT number FROM migrations ORDER BY number")["number"].to_pylist() == [number for number, _, _ in schema.migrations()]
     assert columns(path) == COLUMNS
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stores import begin, game
 
 from raysp.errors import UserError
-from raysp.game import pack, unpack
+from raysp.game import Component, GameInfo, fingerprint, pack, unpack
 from raysp.store import Store
 from raysp.store.packing import from_binary, to_binary, to_lists
 
@@ -144,6 +144,41 @@ def test_an_answer_replaces_the_one_before_and_is_labelled(store):
     assert store.sql("SELECT labels FROM top_interactions LIMIT 1").to_pylist() == [{"labels": "w0 × w2"}]
     [summary] = store.runs().to_pylist()
     assert (summary["interactions"], summary["strongest"]) == (2, "w0 × w2")
+
+
+def test_where_a_component_is_in_a_model_is_kept(store):
+    parts = (Component(0, "L3.H7", "head", size=64, layer=3, unit=7), Component(1, "w", "word", 0, 1))
+    begin(store, info=GameInfo(fingerprint({"model": "m"}), parts, {"model": "m"}))
+    assert store.components(1) == parts
+    assert store.run_table("components", "run-1").select(["layer", "unit"]).to_pylist() == [{"layer": 3, "unit": 7}, {"layer": None, "unit": None}]
+
+
+def test_cross_checks_belong_to_an_answer_and_are_labelled(store):
+    begin(store, info=game(4))
+    checks = pa.table({"method": ["rollout"] * 2, "component": pa.array([1, 0], pa.int32()), "value": [0.5, 0.25]})
+    store.finish_run("run-1", "done", {}, cross_checks=checks)
+    rows = store.run_table("cross_checks", "run-1").to_pylist()
+    assert rows == [{"method": "rollout", "component": i, "label": f"w{i}", "value": value} for i, value in ((0, 0.25), (1, 0.5))]
+    store.finish_run("run-1", "done", {})
+    assert store.run_table("cross_checks", "run-1").num_rows == 0
+
+
+def test_prunings_replace_those_before(store):
+    begin(store, info=game(4))
+    begin(store, "run-2", info=game(4))
+    rows = pa.table({"keep": [0.5, 0.25], "kept": pa.array([2, 1], pa.int32()), "method": ["singles"] * 2, "components": [[0, 2], [2]], "heldout": [0.9, 0.4]})
+    for part in (rows, rows.slice(0, 1)):
+        store.add_prunings("run-1", part)
+        store.add_prunings("run-2", rows)
+    [row] = store.run_table("prunings", "run-1").to_pylist()
+    assert (row["keep"], row["kept"], row["method"], row["components"], row["heldout"], row["lo"]) == (0.5, 2, "singles", [0, 2], 0.9, None)
+    assert row["created"] is not None
+    assert store.run_table("prunings", "run-2")["keep"].to_pylist() == [0.25, 0.5]
+    with pytest.raises(ValueError, match="has no column"):
+        store.add_prunings("run-1", rows.append_column("luck", pa.array([1, 2])))
+    assert store.run_table("prunings", "run-1").num_rows == 1
+    with pytest.raises(ValueError, match="no run"):
+        store.add_prunings("run-3", rows)
 
 
 def test_a_wrong_answer_stores_nothing(store):

@@ -1,0 +1,201 @@
+"""Acting on a mechanistic run: leave parts out of the model, see on prompts it was not fitted to whether that was wise, write it down as a model."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysp.errors import EvaluationError, UserError
+from raysp.explorers import ProxySPEX
+from raysp.explorers.fitting import fit_singles
+from raysp.explorers.proxyspex import random_rows
+from raysp.game import Masks, unpack
+from raysp.lenses.prompt_sets import questions, read_questions
+from raysp.lenses.specs import MechanisticLens
+from raysp.lenses.tasks import Question, make
+from raysp.pruning import COSTS, SHARES, Known, Pruned, Room, compare
+from raysp.spec import RunSpec, run_spec
+from raysp.spectral.fourier import FourierSurrogate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.lenses.mechanistic import MechanisticGame
+    from raysp.store import Store
+
+#: Seeds between a task's prompts and those that are held out of it.
+APART = 1_000_003
+#: Random subsets that compete with the chosen ones, unless a person says otherwise.
+DRAWS = 64
+#: How far the written model's value may be from what the ablation said, relative to its size, by dtype.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 3e-2}
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What `prune` found: every method at every share kept, the subset written (None: nothing was), its value and where."""
+
+    run_id: str
+    rows: tuple[Pruned, ...]
+    written: dict[str, Any] | None
+
+
+def prune(
+    store: "Store", run_id: str, keep: float, folder: Path | None, *, heldout: str | None, per_layer: bool, draws: int = DRAWS, watch: Callable[[str], None]
+) -> Pruning:
+    """Choose what to leave out, compare at `keep` and the published shares, write the model into `folder`, and keep the figures in the store.
+
+    UserError for a run that cannot be acted on, a share or a folder that cannot be.
+    """
+    row = store.run_row(run_id)
+    spec, lens = _checked(row)
+    _check_folder(folder)
+    layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
+    Room.of(keep, layers, per_layer=per_layer)
+    watch("loading the model")
+    from raysp.lenses.mechanistic import build_mechanistic_game, fits
+
+    game = build_mechanistic_game(lens)
+    if game.info.fingerprint != row["game"]["fingerprint"]:
+        raise UserError("run", run_id, "asked a model or prompts that have changed since", "run it again")
+    unseen = build_mechanistic_game(lens, _held_out(lens, heldout, questions(lens, fits(lens)), fits(lens)))
+    watch("fitting what the run measured")
+    known = _known(store, run_id, spec, game, layers)
+    rows: list[Pruned] = []
+    for share in sorted({keep, *(share for share in SHARES if _possible(share, layers, per_layer))}):
+        watch(f"comparing at {share:.0%} kept")
+        rows += compare(known, _by_prompt(game), _by_prompt(unseen), share, per_layer=per_layer, draws=draws)
+    store.add_prunings(run_id, _table(rows))
+    written = None
+    if folder is not None:
+        watch("writing the model")
+        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "interactions"), folder)
+    return Pruning(run_id, tuple(rows), written)
+
+
+def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
+    spec = run_spec(row["spec"])
+    if not isinstance(spec.lens, MechanisticLens):
+        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only parts of a model can be left out of it", "name a mechanistic run")
+    if row["status"] != "done":
+        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
+    lens = spec.lens
+    if lens.ablation not in ("zero", "zero-rescale"):
+        raise UserError("ablation", lens.ablation, "is of a kind that no weights can express", "ask again with ablation zero or zero-rescale")
+    if lens.positions != "all":
+        raise UserError("positions", lens.positions, "are some of a prompt, and weights work on all", "ask again with positions all")
+    return spec, lens
+
+
+def _check_folder(folder: Path | None) -> None:
+    if folder is None:
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("output", str(folder), "is there and not empty", "name a new folder")
+    if not os.access(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists()), os.W_OK):
+        raise UserError("output", str(folder), "cannot be written", "name a folder that you may write to")
+
+
+def _possible(share: float, layers: Sequence[int], per_layer: bool) -> bool:
+    try:
+        Room.of(share, layers, per_layer=per_layer)
+    except UserError:
+        return False
+    return True
+
+
+def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], fits: Callable[[str], bool]) -> list[Question]:
+    """Prompts that the run did not see; UserError where there are none to be had."""
+    prompts = {question.prompt for question in seen}
+    if source is not None:
+        found = read_questions("heldout", source, lens.target, lens.foil)
+    elif lens.task is not None:
+        # Of so many others some are the same: these are taken out, and the rest cut to size.
+        found = make(lens.task, lens.task_size, lens.task_seed + APART, fits, excluding=prompts)
+    else:
+        raise UserError("heldout", None, "is needed: pruning is judged on prompts that the run has not seen", "give a file of prompts like those of the run")
+    fresh = [question for question in found if question.prompt not in prompts]
+    if len(fresh) < 2:
+        raise UserError("heldout", source, f"has {len(fresh)} prompts that the run has not seen", "give at least two")
+    return fresh
+
+
+def _known(store: "Store", run_id: str, spec: RunSpec, game: "MechanisticGame", layers: tuple[int, ...]) -> Known:
+    """What the run's evaluations say, fitted again as the run did."""
+    table = store.run_evaluations(run_id, "explore")
+    packed = np.stack([np.frombuffer(mask, np.uint8) for mask in table["mask"].to_pylist()])
+    masks, values = unpack(packed, game.n), table["value"].to_numpy()
+    explorer: Any = spec.explorer
+    if isinstance(explorer, ProxySPEX):
+        explorer = explorer.model_copy(update={"keep": explorer.keep or "auto", "proxy": "auto" if explorer.proxy == "gradient" else explorer.proxy})
+    fitted = type(explorer)(**explorer.model_dump() | {"budget": None}, random_state=spec.seed).fit(masks, values)
+    surrogate = fitted.findings.surrogate
+    if not isinstance(surrogate, FourierSurrogate):
+        raise UserError("explorer", explorer.kind, "leaves nothing to choose by", "ask again with explorer proxyspex")
+    rows = random_rows(masks, surrogate.keep_probability)
+    singles = fit_singles(masks[rows], values[rows], spec.seed, surrogate.keep_probability)
+    near = np.concatenate([np.ones((1, game.n), dtype=np.bool_), ~np.eye(game.n, dtype=np.bool_)])
+    exact = game.evaluate(near)
+    more_is_better = game.info.description["value"] not in COSTS
+    return Known(surrogate, singles, exact[0] - exact[1:], layers, more_is_better, spec.seed)
+
+
+def _by_prompt(game: "MechanisticGame") -> Callable[[Masks], Any]:
+    return lambda masks: game.reading.by_prompt(game.branching, masks)
+
+
+def _table(rows: Sequence[Pruned]) -> "pa.Table":
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "keep": pa.array([row.keep for row in rows], pa.float64()),
+            "kept": pa.array([int(row.mask.sum()) for row in rows], pa.int32()),
+            "method": pa.array([row.method for row in rows], pa.string()),
+            "train": pa.array([row.train for row in rows], pa.float64()),
+            "heldout": pa.array([row.heldout for row in rows], pa.float64()),
+            "lo": pa.array([row.lo for row in rows], pa.float64()),
+            "hi": pa.array([row.hi for row in rows], pa.float64()),
+            "prompts": pa.array([row.prompts for row in rows], pa.int32()),
+            "components": pa.array([np.flatnonzero(row.mask).tolist() for row in rows], pa.list_(pa.int32())),
+        }
+    )
+
+
+def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folder: Path) -> dict[str, Any]:
+    """The model on disk, loaded again and asked the run's prompts: what it says must be what the ablation said. Nothing stays of one that does not."""
+    from raysp.lenses.mechanistic import build_mechanistic_game
+    from raysp.models.surgery import write_without
+
+    gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
+        place = Path(draft) / "model"
+        with game.model.lock:
+            write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
+        again = build_mechanistic_game(lens.model_copy(update={"model": str(place)}))
+        value = float(again.evaluate(np.ones((1, again.n), dtype=np.bool_))[0])
+        apart = abs(value - chosen.train)
+        dtype = game.info.description["dtype"]
+        if apart > TOLERANCE[dtype] * (1 + abs(chosen.train)):
+            raise EvaluationError(
+                f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
+            )
+        told = {
+            "value": value,
+            "keep": chosen.keep,
+            "removed": [game.components[i].label for i in np.flatnonzero(~chosen.mask)],
+            "ablation": lens.ablation,
+            "heldout": chosen.heldout,
+            "model": lens.model,
+        }
+        (place / "pruning.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        place.rename(folder)
+    return told | {"folder": str(folder)}

@@ -1,0 +1,278 @@
+"""The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysp.errors import EvaluationError, UserError
+from raysp.game import Game, GameInfo, Masks, Measurement, Values, fingerprint
+from raysp.lenses.answers import Answers, answers
+from raysp.lenses.contexts import Context, Reader
+from raysp.lenses.framing import frame
+from raysp.lenses.prompt_sets import questions, references
+from raysp.lenses.readings import Reading
+from raysp.lenses.replacements import Replacements
+from raysp.lenses.selection import Chosen, select
+from raysp.lenses.specs import FeatureLens, MechanisticLens
+from raysp.lenses.tasks import Fits, Question
+from raysp.models.ablation import Ablation
+from raysp.models.anatomy import Anatomy, dissect
+from raysp.models.branching import Branching
+from raysp.models.inputs import Integers
+from raysp.models.memory import is_out_of_memory
+from raysp.models.relay import Relay
+from raysp.models.resident import TOLERANCE, ResidentModel, resident
+from raysp.spectral.fourier import FourierSurrogate
+
+#: Tokens run at once. More fill the device better; all of their activations are held.
+BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+REQUEST_SECONDS, OPERATIONS = 2.0, {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
+
+
+@dataclass
+class MechanisticGame(Game):
+    """Masks over a model's parts; every mask is asked every prompt, and the value is the mean."""
+
+    info: GameInfo
+    model: ResidentModel = field(repr=False)
+    branching: Branching = field(repr=False)
+    reading: Reading = field(repr=False)
+
+    def measure(self, masks: Masks) -> Measurement:
+        """Values (float64 `(m,)`), tokens that the model computed, and seconds."""
+        began = time.perf_counter()
+        with self.model.lock:
+            before = self.branching.tokens
+            try:
+                values = self.reading.values(self.branching, masks)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise EvaluationError(f"memory does not hold one prompt on {self.model.loaded.device}") from error
+                raise
+            return Measurement(values, self.branching.tokens - before, time.perf_counter() - began)
+
+    def attributions(self) -> dict[str, Values]:
+        """Attribution patching (the gradient at the intact model) and its mean over gates that close together, float64 `(n,)` each."""
+        from raysp.lenses.gate_gradients import attribution_patching, integrated_gates
+
+        with self.model.lock:
+            return {
+                "attribution_patching": attribution_patching(self.branching, self.reading),
+                "integrated_gates": integrated_gates(self.branching, self.reading),
+            }
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """From gradients on the components' gates: at the intact model for singles, with each component gone in turn for pairs."""
+        from raysp.lenses.gate_gradients import estimate
+
+        with self.model.lock:
+            return estimate(self.branching, self.reading, max_order)
+
+
+def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Question] | None = None) -> MechanisticGame:
+    """Load the model, find its parts, prepare the prompts, or those asked instead of the lens's own.
+
+    UserError for anything that the lens asks and the model cannot do.
+    """
+    _check_options(lens)
+    model = resident(lens)
+    with model.lock:
+        anatomy = dissect(model.loaded.model, lens.model)
+        asked = _asked(lens, model, asked_instead)
+        chosen = select(lens.components, lens.layers, lens.group, anatomy, max(len(each.context[0]) for each in asked))
+        relay = Relay(model.loaded.model, anatomy, model.loaded.device)
+        branching = Branching(relay, Ablation(anatomy, chosen.parts, lens.ablation == "zero-rescale"), BUDGET.get(model.loaded.device.type, 2048))
+        replaced = _replacements(lens, model, branching, asked)
+        reading = Reading([each.answers for each in asked], [each.context for each in asked], _at(lens, asked), replaced, _reduction(lens))
+        _check_relay(lens, model, relay, reading)
+        warnings = reading.doubts(branching, lens.task)
+    described = _described(lens, model, asked, chosen, anatomy) | {"references": replaced.name}
+    notes = (_where(model), *dict.fromkeys(note for each in asked for note in each.answers.notes))
+    info = GameInfo(fingerprint(described), chosen.components, described, notes, _batch_masks(model, branching, reading), _source(lens), warnings)
+    return MechanisticGame(info, model, branching, reading)
+
+
+def _check_options(lens: MechanisticLens) -> None:
+    if lens.ablation == "clamp" and lens.clamp is None:
+        raise UserError("clamp", None, "is needed by ablation clamp", "give the constant, for example 0.5")
+    if lens.ablation != "clamp" and lens.clamp is not None:
+        raise UserError("clamp", lens.clamp, f"is given, but the ablation is {lens.ablation}", "set ablation to clamp, or leave it out")
+    if lens.ablation != "patch" and lens.counterfactual is not None:
+        raise UserError("counterfactual", lens.counterfactual, f"is given, but the ablation is {lens.ablation}", "set ablation to patch, or leave it out")
+
+
+def _reduction(lens: MechanisticLens) -> str:
+    return lens.value if lens.value in ("kl", "accuracy") else "mean"
+
+
+# ---- prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as the model reads it, with its answer."""
+
+    question: Question
+    context: Context
+    answers: Answers
+
+
+def fits(lens: MechanisticLens) -> Fits:
+    """Whether a word is one token of the lens's model."""
+    reader = Reader(resident(lens), special=not lens.chat)
+    return lambda word: len(reader.plain(word)) == 1
+
+
+def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[Asked]:
+    reader = Reader(model, special=not lens.chat)
+    found = list(instead) if instead is not None else questions(lens, fits(lens))
+    value, several = _value_of_each(lens, found, reader), len(found) > 1
+    asked: list[Asked] = []
+    for number, question in enumerate(found, 1):
+        try:
+            asked.append(_answered(lens, model, question, value))
+        except UserError as error:
+            raise UserError(f"prompt {number}, {error.field}" if several else error.field, error.value, error.problem, error.mend) from None
+    return asked
+
+
+def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> Asked:
+    options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
+    feature = FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
+    context, text = _context(feature, model)
+    wanted = answers(feature, Reader(model, special=not lens.chat), context, text)
+    tokens = len(context[0]) + wanted.longest
+    if model.context is not None and tokens > model.context:
+        problem = f"has {tokens} tokens with its template and answer, and the model reads {model.context}"
+        raise UserError("prompt", question.prompt, problem, "shorten the prompt, or use a model with a longer context")
+    return Asked(question, context, wanted)
+
+
+def _context(feature: FeatureLens, model: ResidentModel) -> tuple[Context, str]:
+    framed = frame(feature, model.loaded.tokenizer)
+    text = framed.text(feature.prompt)
+    ids = Reader(model, framed.special).ids([text])[0]
+    return (ids, np.arange(len(ids)), len(ids)), text
+
+
+def _value_of_each(lens: MechanisticLens, asked: Sequence[Question], reader: Reader) -> Any:
+    """What is read of each prompt's answer: the same of all. None lets a single prompt's answer decide."""
+    if lens.value == "kl":
+        return None
+    if lens.value not in (None, "accuracy") or (lens.value is None and len(asked) == 1):
+        return lens.value
+    foils = {question.foil is not None for question in asked}
+    if len(foils) > 1:
+        raise UserError("foil", None, "is missing in some of the prompts", "give every prompt a foil, or none")
+    if foils == {False}:
+        return "logprob"
+    texts = [text for question in asked for text in (question.target, question.foil) if text is not None]
+    single = reader.model.loaded.task == "classifier" or all(len(reader.plain(text)) == 1 for text in texts)
+    return "logit_diff" if single else "logprob_diff"
+
+
+def _at(lens: MechanisticLens, asked: Sequence[Asked]) -> list[Integers] | None:
+    """Of each prompt the positions that are ablated; None for all."""
+    if lens.positions == "all":
+        return None
+    try:
+        wanted = [-1] if lens.positions == "last" else [int(piece) for piece in lens.positions.split(",")]
+    except ValueError:
+        raise UserError("positions", lens.positions, "is no list of positions", "write all, last, or numbers such as 0,3,-1") from None
+    lengths = [len(each.context[0]) for each in asked]
+    shortest = min(lengths)
+    for position in wanted:
+        if not -shortest <= position < shortest:
+            raise UserError("positions", lens.positions, f"asks for {position} of a prompt of {shortest} tokens", f"give {-shortest} to {shortest - 1}")
+    return [np.unique([position % length for position in wanted]) for length in lengths]
+
+
+def _replacements(lens: MechanisticLens, model: ResidentModel, branching: Branching, asked: Sequence[Asked]) -> Replacements:
+    def read(prompt: str) -> Integers:
+        return _context(FeatureLens(prompt=prompt, template=lens.template, chat=lens.chat), model)[0][0]
+
+    found = [each.question for each in asked]
+    if lens.ablation == "patch":
+        lacking = next((question for question in found if question.counterfactual is None), None)
+        if lacking is not None:
+            raise UserError("counterfactual", None, f"is needed by ablation patch of {lacking.prompt!r}", "give the prompt that has another answer")
+        others = [[read(question.counterfactual or "")] for question in found]
+    else:
+        others = [[read(text) for text in references(lens, found)]]
+    return Replacements(lens.ablation, lens.clamp, branching, [each.context[0] for each in asked], others)
+
+
+# ---- what is said of it
+
+
+def _check_relay(lens: MechanisticLens, model: ResidentModel, relay: Relay, reading: Reading) -> None:
+    """Running block by block must be what the model does; UserError for an architecture whose blocks are told what we do not tell them."""
+    ids = reading.groups[0].ids[:1]
+    with torch.no_grad():
+        hidden, calls = relay.entry(ids, 0), relay.calls(ids)
+        for call, block in zip(calls, relay.anatomy.blocks, strict=True):
+            hidden = call(block.module, hidden)
+        ours, theirs = relay.logits(ids, hidden, ids.shape[1] - 1).double(), model.loaded.model(input_ids=ids).logits.double()
+    theirs = theirs if theirs.ndim == 2 else theirs[:, -1:]
+    apart = float((ours - theirs).abs().max())
+    if apart > TOLERANCE[model.loaded.dtype] * (1 + float(theirs.abs().max())):
+        problem = f"cannot be run block by block: its logits would be off by {apart:.2g}"
+        raise UserError("model", lens.model, problem, "use another model; its blocks are told more than hidden states, positions and a mask")
+
+
+def _batch_masks(model: ResidentModel, branching: Branching, reading: Reading) -> int:
+    """Masks of a request of about two seconds, from the operations they take on this kind of device."""
+    kind, anatomy = model.loaded.device.type, branching.relay.anatomy
+    share = 1 - min(branching.ablation.layers) / anatomy.layers
+    tokens = share * sum(group.ids.numel() for group in reading.groups)
+    rate = OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
+    masks = REQUEST_SECONDS * rate / (2 * sum(p.numel() for p in model.loaded.model.parameters()) * tokens)
+    return 2 ** round(math.log2(min(max(masks, 16), 4096)))
+
+
+def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Asked], chosen: Chosen, anatomy: Anatomy) -> dict[str, Any]:
+    """All that values depend on, and nothing that they do not: a divergence is of no answer in particular."""
+    first = asked[0].answers
+    named = {"target": first.target, "foil": first.foil} if len(asked) == 1 and lens.value != "kl" else {}
+    return {
+        "lens": "mechanistic",
+        "version": 1,
+        "weights": model.loaded.weights,
+        "tokenizer": model.loaded.tokens,
+        "task_of_model": model.loaded.task,
+        "dtype": str(model.loaded.dtype).removeprefix("torch."),
+        "prompts": [_described_prompt(lens, each) for each in asked],
+        "task": lens.task,
+        "selection": lens.components if lens.layers is None else f"{lens.components} of layers {lens.layers}",
+        "parts": [[part.layer, part.tissue, part.start, part.stop] for part in chosen.parts],
+        "layers": anatomy.layers,
+        "heads": anatomy.blocks[0].heads,
+        "ablation": lens.ablation,
+        "clamp": lens.clamp,
+        "positions": lens.positions,
+        "value": lens.value or first.value,
+        **named,
+    }
+
+
+def _described_prompt(lens: MechanisticLens, asked: Asked) -> dict[str, Any]:
+    described: dict[str, Any] = {"prompt": asked.question.prompt, "ids": asked.context[0].tolist()}
+    if lens.value == "kl":
+        return described
+    wanted = asked.answers
+    return described | {"target": wanted.target, "target_ids": list(wanted.target_ids), "foil": wanted.foil, "foil_ids": list(wanted.foil_ids)}
+
+
+def _source(lens: MechanisticLens) -> str:
+    return lens.prompt or lens.prompts or f"task {lens.task}"
+
+
+def _where(model: ResidentModel) -> str:
+    device = model.loaded.device
+    where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    return f"{str(model.loaded.dtype).removeprefix('torch.')} on {where}, block by block"

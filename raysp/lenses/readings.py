@@ -1,0 +1,156 @@
+"""From a model's answers to prompts under a mask to one value: inputs grouped by length, scores gathered, prompts averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysp.game import Masks, Values, pack
+from raysp.lenses.answers import Answers
+from raysp.lenses.contexts import Context
+from raysp.lenses.replacements import Replacements
+from raysp.models.branching import Branching, Group
+from raysp.models.inputs import Floats, Integers, Scores
+
+#: Chance with which a model that only guesses passes for one that can do a task.
+RISK = 0.05
+
+
+@dataclass(slots=True)
+class Reading:
+    """Prompts with their answers (`reduction` mean, accuracy or kl), as groups of inputs of one length. `at` are positions ablated of each prompt, None for all."""
+
+    answers: Sequence[Answers]
+    contexts: Sequence[Context]
+    at: Sequence[Integers] | None
+    replacements: Replacements
+    reduction: str
+    groups: list[Group] = field(init=False, repr=False)
+    _numbers: list[Integers] = field(init=False, repr=False)
+    _reads: list[slice] = field(init=False, repr=False)
+    _ready: bool = field(init=False, repr=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._reads = []
+        lengths: dict[int, list[tuple[int, Integers, list[tuple[int, int, int]]]]] = {}
+        number = 0
+        for prompt, (answer, context) in enumerate(zip(self.answers, self.contexts, strict=True)):
+            inputs = answer.inputs([context])
+            reads = list(zip(inputs.read_sequence.tolist(), inputs.read_index.tolist(), inputs.read_token.tolist(), strict=True))
+            if self.reduction == "kl":  # of all that could follow: no token in particular
+                reads = [(0, len(context[0]) - 1, 0)]
+            begin = number
+            for sequence in sorted({sequence for sequence, _, _ in reads}):
+                ids = context[0] if self.reduction == "kl" else inputs.symbols[inputs.offsets[sequence] : inputs.offsets[sequence + 1]]
+                mine = [(index, token) for owner, index, token in reads if owner == sequence]
+                lengths.setdefault(len(ids), []).append((prompt, ids, [(number + i, index, token) for i, (index, token) in enumerate(mine)]))
+                number += len(mine)
+            self._reads.append(slice(begin, number))
+        self.groups, self._numbers = [], []
+        for items in lengths.values():
+            self._add_group(items)
+
+    def _add_group(self, items: Sequence[tuple[int, Integers, list[tuple[int, int, int]]]]) -> None:
+        flat = [(sequence, *read) for sequence, (_, _, reads) in enumerate(items) for read in reads]
+        owner, numbers, index, token = (np.array(column, np.int64) for column in zip(*flat, strict=True))
+        prompts = [prompt for prompt, _, _ in items]
+        device = self.replacements.branching.relay.device
+        bank, choices = self.replacements.of(prompts, [ids for _, ids, _ in items])
+        ids = torch.from_numpy(np.stack([ids for _, ids, _ in items])).to(device)
+        at = None
+        if self.at is not None:
+            at = torch.zeros(ids.shape, dtype=torch.bool)
+            for row, prompt in enumerate(prompts):
+                at[row, torch.from_numpy(self.at[prompt])] = True
+        self.groups.append(Group(ids, owner, index, token, at, choices, bank))
+        self._numbers.append(numbers)
+
+    @property
+    def quantities(self) -> frozenset[str]:
+        """What must be read of the model's answers."""
+        if self.reduction == "kl":
+            return frozenset({"kl"})
+        named = "logprobs" if self.answers[0].needs_logprobs else "logits"
+        return frozenset({named, "top"}) if self._counts_tops else frozenset({named})
+
+    @property
+    def _counts_tops(self) -> bool:
+        return self.reduction == "accuracy" and not self.answers[0].foil_ids
+
+    def values(self, branching: Branching, masks: Masks) -> Values:
+        """The mean over the prompts, float64 `(m,)`, for masks bool `(m, n)`."""
+        return self.by_prompt(branching, masks).mean(axis=1)
+
+    def by_prompt(self, branching: Branching, masks: Masks) -> Floats:
+        """Each prompt's value under each mask, float64 `(m, prompts)`; an accuracy is 0 or 1."""
+        if self.reduction == "kl" and not self._ready:
+            for group in self.groups:
+                branching.remember_intact(group)
+        self._ready = True
+        count = sum(len(numbers) for numbers in self._numbers)
+        scores = {name: np.full((len(masks), count), np.nan) for name in self.quantities}
+        picks = drawn(masks)
+        for group, numbers in zip(self.groups, self._numbers, strict=True):
+            for name, found in branching.read(group, masks, picks % group.choices.shape[1], self.quantities).items():
+                scores[name][:, numbers] = found
+        return np.stack([self._value(answer, {name: found[:, reads] for name, found in scores.items()}) for answer, reads in self._prompts()], axis=1)
+
+    def _prompts(self) -> list[tuple[Answers, slice]]:
+        return list(zip(self.answers, self._reads, strict=True))
+
+    def _value(self, answer: Answers, scores: dict[str, Floats]) -> Values:
+        if self.reduction == "kl":
+            return scores["kl"][:, 0]
+        if self._counts_tops:
+            return scores["top"].min(axis=1)
+        value = answer.values(_scores(scores))
+        return (value > 0).astype(np.float64) if self.reduction == "accuracy" else value
+
+    # ---- as a function that can be differentiated
+
+    def weights(self) -> Floats:
+        """The value as a weighted sum of what is read, float64 `(reads,)`: of logits or log-probabilities, of the margin for an accuracy."""
+        weights = np.zeros(self._reads[-1].stop)
+        for answer, reads in self._prompts():
+            width = reads.stop - reads.start
+            ones = np.eye(width)  # a value is linear in its scores
+            weights[reads] = answer.values(_scores({"logits": ones, "logprobs": ones})) / len(self.answers)
+        return weights
+
+    def numbered(self) -> list[tuple[Group, Integers]]:
+        """The groups, each with the numbers of its readouts among all."""
+        return list(zip(self.groups, self._numbers, strict=True))
+
+    # ---- what the intact model does
+
+    def doubts(self, branching: Branching, task: str | None) -> tuple[str, ...]:
+        """What a person should hear before the budget is spent: that the intact model does not do what is asked of it."""
+        if len(self.answers) < 2 or self.reduction == "kl":
+            return ()
+        intact = self.by_prompt(branching, np.ones((1, len(branching.ablation.parts)), dtype=np.bool_))[0]
+        named = f"task {task}" if task else "these prompts"
+        if not self.answers[0].foil_ids:
+            worst = self.reduction == "accuracy" and not intact.any()
+            return (f"the intact model gives none of the targets of {named}: there is nothing to explain",) if worst else ()
+        from scipy.stats import binomtest
+
+        right = int((intact > 0).sum())
+        guessed: Any = binomtest(right, len(intact), 0.5, alternative="greater")
+        if guessed.pvalue <= RISK:
+            return ()
+        return (f"the intact model prefers target to foil in {right} of {len(intact)} prompts of {named}, no better than chance: effects on it say little",)
+
+
+def _scores(found: dict[str, Floats]) -> Scores:
+    """Logits and log-probabilities, those not read NaN."""
+    nothing = np.full(next(iter(found.values())).size, np.nan)
+    return Scores(*(found[name].reshape(-1) if name in found else nothing for name in ("logits", "logprobs")), tokens=0)
+
+
+def drawn(masks: Masks) -> Integers:
+    """A number for each mask (int64 `(m,)`) that looks random and is always the same: whose activations it draws."""
+    import hashlib
+
+    return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=4).digest(), "big") for row in pack(masks)], np.int64)

@@ -1,0 +1,113 @@
+"""What takes the place of a part that is left out: nothing, a constant, or what the same part does on other prompts."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.errors import UserError
+from raysp.lenses.specs import MechanisticAblation
+from raysp.models.ablation import Bank, Slot
+from raysp.models.branching import Branching
+from raysp.models.inputs import Integers
+
+#: Other prompts at most from which one is drawn for each mask.
+MOST_DRAWN = 32
+#: Prompts recorded at once.
+RECORDED = 16
+
+
+@dataclass(slots=True)
+class Replacements:
+    """The replacements of each prompt's parts. `contexts` are the prompts' token ids, `others` those that each may take its activations from (int64 each)."""
+
+    kind: MechanisticAblation
+    constant: float | None
+    branching: Branching
+    contexts: Sequence[Integers]
+    others: Sequence[Sequence[Integers]]
+    _mean: Bank | None = field(init=False, repr=False, default=None)
+
+    @property
+    def name(self) -> str | None:
+        """A hash of the other prompts; None where there are none."""
+        if self.kind not in ("mean", "resample", "patch"):
+            return None
+        return hashlib.sha256(b"|".join(ids.tobytes() for each in self.others for ids in each)).hexdigest()
+
+    def of(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank | None, Integers]:
+        """The replacements of inputs of one length (each a prompt with a forced answer behind it), and which of them each may take, int64 `(s, k)`."""
+        alone = np.zeros((len(inputs), 1), np.int64)
+        if self.kind in ("zero", "zero-rescale"):
+            return None, alone
+        slots = self.branching.ablation.slots
+        if self.kind == "clamp":
+            assert self.constant is not None
+            return Bank(dict.fromkeys(slots, torch.full((1, 1, 1), self.constant))), alone
+        if self.kind == "mean":
+            self._mean = self._mean or Bank(mean_activations(self.branching, self.others[0]))
+            return self._mean, alone
+        return self._recorded(prompts, inputs)
+
+    def _recorded(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank, Integers]:
+        known: dict[bytes, int] = {}
+        rows: list[Integers] = []
+        choices: list[list[int]] = []
+        for prompt, ids in zip(prompts, inputs, strict=True):
+            mine: list[int] = []
+            for other in self._suitable(prompt):
+                row = np.concatenate([other, ids[len(self.contexts[prompt]) :]])
+                if (name := row.tobytes()) not in known:
+                    known[name] = len(rows)
+                    rows.append(row)
+                mine.append(known[name])
+            choices.append(mine)
+        most = max(map(len, choices))
+        kept: dict[Slot, list[Tensor]] = {}
+        for start in range(0, len(rows), RECORDED):
+            for slot, tensor in self.branching.recorded(torch.from_numpy(np.stack(rows[start : start + RECORDED])).to(self.branching.relay.device)):
+                kept.setdefault(slot, []).append(tensor)
+        return Bank({slot: torch.cat(tensors) for slot, tensors in kept.items()}), np.stack([np.resize(mine, most) for mine in choices])
+
+    def _suitable(self, prompt: int) -> list[Integers]:
+        """Other prompts that a prompt can take activations from, position by position: they have as many tokens. UserError where there is none."""
+        mine = self.contexts[prompt]
+        others = self.others[prompt] if self.kind == "patch" else self.others[0]
+        fitting = [ids for ids in others if len(ids) == len(mine) and not np.array_equal(ids, mine)]
+        if not fitting:
+            same = any(np.array_equal(ids, mine) for ids in others)
+            lengths = sorted({len(ids) for ids in others})
+            field_, mend = (
+                ("counterfactual", "give one of the same length") if self.kind == "patch" else ("references", "give some of the same length, or use mean")
+            )
+            problem = (
+                "is the prompt itself"
+                if same and len(others) == 1
+                else f"of prompt {prompt + 1} need {len(mine)} tokens as it has, and have {_listed(lengths)}"
+            )
+            raise UserError(field_, None, problem, mend)
+        return fitting[:MOST_DRAWN] if self.kind == "resample" else fitting[:1]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:6])) + (", …" if len(numbers) > 6 else "")
+
+
+def mean_activations(branching: Branching, prompts: Sequence[Integers]) -> dict[Slot, Tensor]:
+    """The mean of each tensor over all positions of these prompts (int64 each), `(1, 1, channels)` in the model's dtype."""
+    lengths: dict[int, list[Integers]] = {}
+    for ids in prompts:
+        lengths.setdefault(len(ids), []).append(ids)
+    sums: dict[Slot, Tensor] = {}
+    count = 0
+    for same in lengths.values():
+        for start in range(0, len(same), RECORDED):
+            some = torch.from_numpy(np.stack(same[start : start + RECORDED])).to(branching.relay.device)
+            count += some.numel()
+            for slot, tensor in branching.recorded(some):
+                summed = tensor.double().sum(dim=(0, 1)).cpu()
+                sums[slot] = sums[slot] + summed if slot in sums else summed
+    return {slot: (summed / count).to(branching.relay.dtype)[None, None] for slot, summed in sums.items()}

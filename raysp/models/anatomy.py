@@ -1,0 +1,145 @@
+"""What a transformer is made of, found by its structure: its blocks, and in each where heads and neurons can be reached.
+
+A block's attention ends in a linear layer that reads the heads' outputs side by side; its MLP ends in one that reads the neurons. Which layers these are
+is seen by running two tokens through the model: they are the last linear layers to work inside and outside the block's attention. No list of
+architectures is kept, and names count for one thing only: an attention module has `attn` or `attention` in its name.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from raysp.errors import UserError
+
+#: What the name of a block's attention module has in it.
+ATTENTION = ("attn", "attention")
+#: What the name of a module has in it whose neurons depend on where a router sends a token.
+ROUTED = ("expert", "moe")
+KNOWN = "Llama, Qwen, Mistral, Gemma, GPT-2, GPT-NeoX, Phi, OPT and BERT are some that have them"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer: the whole module, the projection that reads its heads, and the one that reads its neurons (None where there is none to be found)."""
+
+    module: Any
+    attention: Any | None
+    mlp: Any | None
+    heads: int
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head's output."""
+        return 0 if self.attention is None else width_in(self.attention) // self.heads
+
+    @property
+    def neurons(self) -> int:
+        """Neurons of the MLP."""
+        return 0 if self.mlp is None else width_in(self.mlp)
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The blocks of a model, first layer first."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return len(self.blocks)
+
+
+def width_in(linear: Any) -> int:
+    """Channels that a linear layer reads; GPT-2's keeps its weight the other way round."""
+    return int(linear.in_features) if isinstance(linear, nn.Linear) else int(linear.weight.shape[0])
+
+
+def width_out(linear: Any) -> int:
+    """Channels that it writes."""
+    return int(linear.out_features) if isinstance(linear, nn.Linear) else int(linear.weight.shape[1])
+
+
+def is_linear(module: Any) -> bool:
+    """Whether a module is a linear layer, transposed or not."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def dissect(model: Any, name: str) -> Anatomy:
+    """The anatomy of a model (`name` is for the message). UserError that says what was looked for where it cannot be found."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int) or not isinstance(getattr(config, "num_attention_heads", None), int):
+        raise _unknown(name, "its configuration has no num_hidden_layers and num_attention_heads")
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers and all(_attention_of(block) is not None for block in m)]
+    if len(stacks) != 1:
+        found = "no list" if not stacks else f"{len(stacks)} lists"
+        raise _unknown(name, f"it has {found} of {layers} blocks with an attention module each")
+    last = _last_linears(model, list(stacks[0]))
+    return Anatomy(tuple(_block(module, *ends, config) for module, ends in zip(stacks[0], last, strict=True)))
+
+
+def _unknown(name: str, problem: str) -> UserError:
+    looked = f"looked for one list of blocks, in each a module named attention or attn that ends in a linear layer; {KNOWN}"
+    return UserError("model", name, f"has an architecture whose heads cannot be found: {problem}", looked)
+
+
+def _attention_of(block: Any) -> Any | None:
+    """The block's attention: the first child of that name that has linear layers (norms are named after it, too)."""
+    for name, child in block.named_children():
+        if any(word in name.lower() for word in ATTENTION) and any(is_linear(inner) for inner in child.modules()):
+            return child
+    return None
+
+
+def _last_linears(model: Any, blocks: list[Any]) -> list[tuple[Any | None, Any | None]]:
+    """Of each block the last linear layer that works inside its attention, and the last that works outside."""
+    attentions = [_attention_of(block) for block in blocks]
+    inside = [{id(inner) for inner in attention.modules()} for attention in attentions if attention is not None]
+    ends: list[list[Any | None]] = [[None, None] for _ in blocks]
+
+    def note(number: int) -> Any:
+        def hook(module: Any, *_: Any) -> None:
+            ends[number][0 if id(module) in inside[number] else 1] = module
+
+        return hook
+
+    handles = [inner.register_forward_hook(note(i)) for i, block in enumerate(blocks) for inner in block.modules() if is_linear(inner)]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.ones((1, 2), dtype=torch.long, device=model.get_input_embeddings().weight.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(attention, mlp) for attention, mlp in ends]
+
+
+def _block(module: Any, attention: Any | None, mlp: Any | None, config: Any) -> Block:
+    """A block whose ends are what they should be: into the residual stream, and for the attention as many equal heads as the configuration says."""
+    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+    if attention is not None and (width_out(attention) != hidden or width_in(attention) % heads):
+        attention = None
+    routed = any(word in name.lower() for name, _ in module.named_modules() for word in ROUTED)
+    if mlp is not None and (width_out(mlp) != hidden or routed):
+        mlp = None
+    return Block(module, attention, mlp, heads)
+
+
+@contextmanager
+def replaced_forward(modules: list[Any], forwards: list[Any]) -> Generator[None]:
+    """Within the block, calling these modules calls these functions. What a module had of its own (accelerate puts one there) comes back afterwards."""
+    before = [module.__dict__.get("forward") for module in modules]
+    try:
+        for module, forward in zip(modules, forwards, strict=True):
+            module.forward = forward
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own

@@ -1,0 +1,71 @@
+"""Where a model looks: attention rollout (Abnar & Zuidema, ACL 2020). Knows neither prompts nor components."""
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.errors import EvaluationError
+from raysp.models.inputs import Floats, Integers
+from raysp.models.memory import is_out_of_memory
+from raysp.models.resident import REFUSALS, ResidentModel
+
+
+def rollout(model: ResidentModel, symbols: Integers) -> Floats | None:
+    """How much of each token reaches the position that is read, float64 `(k,)`, for token ids int64 `(k,)`; None for a model that shows no attentions.
+
+    A causal model reads its last position, a bidirectional classifier its first, or all alike where it says that it pools so. Every layer's attention is
+    the mean of its heads, with the identity added for the residual and rows made to sum to one. EvaluationError
+    when memory does not hold them.
+    """
+    layers = _attentions(model, symbols)
+    if layers is None:
+        return None
+    length = len(symbols)
+    causal = all(not np.triu(layer, 1).any() for layer in layers)
+    pooled = getattr(model.loaded.model.config, "classifier_pooling", None) == "mean"
+    reach = np.full(length, 1 / length) if pooled and not causal else np.eye(length)[-1 if causal else 0]
+    for layer in reversed(layers):
+        mixed = layer + np.eye(length)
+        reach = reach @ (mixed / mixed.sum(axis=1, keepdims=True))
+    return reach
+
+
+def _attentions(model: ResidentModel, symbols: Integers) -> list[Floats] | None:
+    """Attention from row to column in every layer, the mean of its heads, float64 `(k, k)`."""
+    options: dict[str, Any] = {"logits_to_keep": 1} if model.reference.keeps_logits else {}
+    if model.loaded.task == "causal":
+        options["use_cache"] = False
+    ids = torch.from_numpy(symbols).to(model.loaded.device)[None]
+    with model.lock, torch.inference_mode():
+        try:
+            with _eager(model.loaded.model):
+                found = getattr(model.loaded.model(input_ids=ids, output_attentions=True, **options), "attentions", None)
+        except REFUSALS as error:
+            if is_out_of_memory(error):
+                raise EvaluationError(f"memory does not hold the attentions of {len(symbols)} tokens on {model.loaded.device}") from error
+            return None
+        if not found or not all(_is_square(layer, len(symbols)) for layer in found):
+            return None
+        return [layer[0].cpu().double().mean(0).numpy() for layer in found]
+
+
+def _is_square(layer: Tensor | None, length: int) -> bool:
+    return layer is not None and layer.ndim == 4 and tuple(layer.shape[-2:]) == (length, length)
+
+
+@contextlib.contextmanager
+def _eager(model: Any) -> Generator[None]:
+    """Within the block attentions are computed in the plain way: the fast ones never hold them."""
+    before = getattr(model.config, "_attn_implementation", None)
+    if before in (None, "eager"):
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -1,0 +1,93 @@
+"""Gradients of a value in the vectors that a model reads, along the way from zero vectors to the tokens' own. Knows neither prompts nor components."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raysp.errors import EvaluationError
+from raysp.models.inputs import Floats, Inputs
+from raysp.models.memory import is_out_of_memory, release
+from raysp.models.resident import ResidentModel
+
+# A backward pass keeps what a forward pass throws away: several times fewer tokens fit at once.
+SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The sequences that make one value, and the value: the sum of the readouts' scores times `weights` (float64 `(r,)`), logits or log-probabilities.
+
+    Every sequence begins with the same tokens, those of the context; `moving` (bool `(k,)`) are those of them that are scaled.
+    """
+
+    inputs: Inputs
+    weights: Floats
+    moving: NDArray[np.bool_]
+    logprobs: bool
+
+
+def along(model: ResidentModel, reading: Reading, scales: Floats, budget: int | None = None) -> tuple[Floats, Floats]:
+    """The value with the moving tokens' vectors multiplied by each scale (float64 `(s,)`), and the gradients there times the unscaled vectors, `(s, k)`.
+
+    The latter, a number a token, are what the value would gain with the whole vector if it went on as it does there. At most `budget` tokens go through
+    the model at once, by default a quarter of those that go when only values are asked for. EvaluationError when memory does not hold one sequence.
+    """
+    values, slopes = np.zeros(len(scales)), np.zeros((len(scales), len(reading.moving)))
+    for sequence in range(reading.inputs.m):
+        part = reading.inputs.chosen(np.array([sequence]))
+        weights = reading.weights[reading.inputs.read_sequence == sequence]
+        rows = max((budget or model.budget // SHARE) // len(part.symbols), 1)
+        at = 0
+        while at < len(scales):
+            chosen = slice(at, at + rows)
+            try:
+                found = _along(model, part, weights, reading, scales[chosen])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if rows == 1:
+                    raise EvaluationError(f"memory does not hold the gradient of one input of {len(part.symbols)} tokens on {model.loaded.device}") from error
+                rows //= 2
+                release(model.loaded.device)
+                continue
+            values[chosen] += found[0]
+            slopes[chosen] += found[1]
+            at += rows
+    return values, slopes
+
+
+def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Reading, scales: Floats) -> tuple[Floats, Floats]:
+    device, length = model.loaded.device, len(part.symbols)
+    moving = np.zeros(length, np.bool_)
+    moving[: len(reading.moving)] = reading.moving
+    factors = np.where(moving, scales[:, None], 1.0)
+    with model.lock, torch.enable_grad():
+        # Through the module rather than from its weights: some models scale embeddings in there. The weights themselves ask for no gradients.
+        table = model.loaded.model.get_input_embeddings()
+        whole: Tensor = table(torch.from_numpy(part.symbols).to(device)).detach()
+        rows = (whole * torch.from_numpy(factors).to(device, whole.dtype)[:, :, None]).requires_grad_()
+        scores = _scores(model, rows, part, logprobs=reading.logprobs)
+        values = (scores * torch.from_numpy(weights).to(scores.device, scores.dtype)).sum(-1)
+        (gradients,) = torch.autograd.grad(values.sum(), rows)
+        wide = torch.promote_types(whole.dtype, torch.float32)
+        slopes = (gradients.to(wide) * whole.to(wide)).sum(-1)[:, : len(reading.moving)]
+        return values.detach().cpu().double().numpy(), slopes.cpu().double().numpy()
+
+
+def _scores(model: ResidentModel, rows: Tensor, part: Inputs, *, logprobs: bool) -> Tensor:
+    """What is read of each row of vectors `(s, length, width)`: `(s, r)`, in at least float32."""
+    tokens = torch.from_numpy(part.read_token)
+    if model.loaded.task == "classifier":
+        read: Tensor = model.loaded.model(inputs_embeds=rows).logits[:, None].expand(-1, len(tokens), -1)
+    else:
+        length, first = rows.shape[1], int(part.read_index.min())
+        options: dict[str, Any] = {"logits_to_keep": length - first} if model.reference.keeps_logits else {}
+        logits: Tensor = model.loaded.model(inputs_embeds=rows, use_cache=False, **options).logits
+        read = logits[:, torch.from_numpy(part.read_index - length).to(logits.device)]
+    read = read.to(torch.promote_types(read.dtype, torch.float32))
+    read = read.log_softmax(-1) if logprobs else read
+    return read[:, torch.arange(len(tokens)), tokens.to(read.device)]

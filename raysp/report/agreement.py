@@ -1,0 +1,50 @@
+"""What other attribution methods say of the same components, beside the measured effect of each alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raysp.report import figures
+
+METHODS = {
+    "gradient_x_input": "gradient × input",
+    "integrated_gradients": "integrated gradients",
+    "attention_rollout": "attention rollout",
+    "attribution_patching": "attribution patching",
+    "integrated_gates": "integrated gates",
+}
+UNSIGNED = frozenset({"attention_rollout"})
+"""Methods that say how much a component matters and not which way; they are compared with sizes."""
+STRENGTHS = ((0.8, "agrees closely"), (0.5, "agrees in part"), (0.2, "agrees little"), (-0.2, "does not agree"), (-1.0, "says the opposite"))
+"""Rank correlations from which on a method is said to agree so."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def checks(metrics: Mapping[str, Any], attributions: Rows, singles: Rows) -> list[dict[str, Any]]:
+    """A method each: its title, its agreement in words, rank correlation, share of the strongest that are the same, and a figure (or None)."""
+    scores: Mapping[str, Mapping[str, float | None]] = metrics.get("cross_checks") or {}
+    exact = [row for row in singles if row["method"] == "removed"]
+    measured = {row["component"]: row["value"] for row in exact or singles}
+    found: list[dict[str, Any]] = []
+    for method in [*(name for name in METHODS if name in scores), *(name for name in scores if name not in METHODS)]:
+        rows = [row for row in attributions if row["method"] == method and row["component"] in measured]
+        title, spearman = METHODS.get(method, method.replace("_", " ")), scores[method].get("spearman")
+        effects = [measured[row["component"]] for row in rows]
+        chart = figures.attributions(rows, [abs(effect) for effect in effects], "size of the single effect") if method in UNSIGNED else None
+        chart = chart or figures.attributions(rows, effects, "single effect")
+        found.append(
+            {"method": method, "title": title, "words": in_words(spearman), "spearman": spearman, "top": scores[method].get("top"), "figure": chart},
+        )
+    return found
+
+
+def in_words(spearman: float | None) -> str:
+    """How far a rank correlation is agreement."""
+    if spearman is None or spearman != spearman:  # noqa: PLR0124  NaN, as JSON may hold it
+        return "cannot be compared"
+    return next(said for least, said in STRENGTHS if spearman >= least or least == -1.0)
+
+
+def told(reason: str, found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a reason of the verdict says no more than what is found of one of these methods."""
+    return any(reason.startswith(f"Cross-check: {check['method'].replace('_x_', ' x ').replace('_', ' ')} ") for check in found)

@@ -1,0 +1,63 @@
+"""How much of a model can be left out when it is told by what was found: the table beside the curves of `figures.pruning_curves`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+METHODS = {
+    "interactions": "chosen with interactions",
+    "singles": "chosen by a fit of single effects",
+    "top_singles": "the strongest alone",
+    "best_of_n": "the best of random choices",
+}
+"""How the components that stay were chosen."""
+INTACT = "intact"
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def methods(rows: Rows) -> list[str]:
+    """The methods that were tried, those of `METHODS` first; the intact model is none."""
+    tried = {str(row["method"]) for row in rows} - {INTACT}
+    return [*(name for name in METHODS if name in tried), *sorted(tried - set(METHODS))]
+
+
+def title(method: str) -> str:
+    """A method in words."""
+    return METHODS.get(method, method.replace("_", " "))
+
+
+def score(row: Mapping[str, Any]) -> float | None:
+    """The value on held-out prompts; on those of the choice itself where none were held out."""
+    return row["heldout"] if row["heldout"] is not None else row["train"]
+
+
+def largest(rows: Rows) -> float:
+    """The largest |value|, for writing all with as many decimals."""
+    return max((abs(value) for row in rows if (value := score(row)) is not None), default=0.0)
+
+
+def held_out(rows: Rows) -> bool:
+    """Whether the values are those of prompts that the choice has not seen."""
+    return any(row["heldout"] is not None for row in rows)
+
+
+def table(rows: Rows) -> list[dict[str, Any]]:
+    """A line for each share kept, the largest first: keep, kept, and the row of each method in the order of `methods`, None where it has none."""
+    shares = sorted({row["keep"] for row in rows if row["method"] != INTACT}, reverse=True)
+    lines: list[dict[str, Any]] = []
+    for keep in shares:
+        by_method = {row["method"]: row for row in rows if row["keep"] == keep and row["method"] != INTACT}
+        kept = {row["kept"] for row in by_method.values()}
+        lines.append({"keep": keep, "kept": kept.pop() if len(kept) == 1 else None, "cells": [by_method.get(name) for name in methods(rows)]})
+    return lines
+
+
+def intact(rows: Rows) -> Mapping[str, Any] | None:
+    """The row of the intact model."""
+    return next((row for row in rows if row["method"] == INTACT), None)
+
+
+def choices(rows: Rows) -> list[Mapping[str, Any]]:
+    """What the first method keeps, the largest choice first."""
+    first = methods(rows)[:1]
+    return sorted((row for row in rows if row["method"] in first and row["components"]), key=lambda row: -row["keep"])

@@ -1,0 +1,262 @@
+"""Gradients and attentions beside exact ablations: what their definitions say, on tiny models, however they are computed."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import save
+
+import raysp
+from raysp.lenses import cross_checks
+from raysp.lenses.specs import FeatureLens
+from raysp.models.attention import rollout
+from raysp.planning import plan_run
+
+PROMPT = "Her acting  never fails,\nfilm"
+TEMPLATE = "Review: {prompt}\nSentiment:"
+KINDS = ("llama", "gpt2", "neox", "bloom", "bert-classifier", "llama-classifier")
+SEVERAL = {"target": " positive and", "foil": "! no", "value": "logprob_diff"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: save(kind, folder / kind, begins=kind == "neox") for kind in KINDS}
+
+
+def lens(models, kind="llama", **options):
+    answers = {"target": "good", "foil": "bad"} if kind.endswith("classifier") else {"target": " not", "foil": "!"}
+    return FeatureLens(model=models[kind], **{"prompt": PROMPT, "template": TEMPLATE, "dtype": "float32", "device": "cpu", **answers, **options})
+
+
+def owners(game):
+    return game.parts.source.owners()
+
+
+def by_hand(game, rows):
+    """The value by the definition, of vectors in the place of one input's tokens, `(length, width)`; answers' tokens follow as they are."""
+    model, answers = game.model.loaded.model, game.answers
+    if answers.task == "classifier":
+        logits = model(inputs_embeds=rows[None]).logits[0]
+        return logits[answers.target_ids[0]] - logits[answers.foil_ids[0]]
+    total = 0.0
+    for sign, ids in ((1, answers.target_ids), (-1, answers.foil_ids)):
+        behind = model.get_input_embeddings()(torch.tensor(ids[:-1], dtype=torch.long))
+        logits = model(inputs_embeds=torch.cat([rows, behind])[None]).logits[0, len(rows) - 1 :]
+        scores = logits.log_softmax(-1) if answers.needs_logprobs else logits
+        total = total + sign * sum(scores[i, token] for i, token in enumerate(ids))
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"unit": "token"}, SEVERAL], ids=["word", "token", "several"])
+def test_gradient_times_input_is_autograd_by_hand(models, kind, options):
+    if kind.endswith("classifier") and options is SEVERAL:
+        options = {"unit": "word", "ablation": "zero"}
+    game = lens(models, kind, **options).build()
+    ids, owner = owners(game)
+    rows = game.model.loaded.model.get_input_embeddings()(torch.tensor(ids)).detach().requires_grad_()
+    value = by_hand(game, rows)
+    value.backward()
+    products = (rows.grad * rows).sum(-1).detach().numpy()
+    found = cross_checks.game_gradients(game)
+    assert found.intact == pytest.approx(value.item(), abs=1e-4)
+    assert found.at_input == pytest.approx([products[owner == i].sum() for i in range(game.n)], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, SEVERAL], ids=["single", "several"])
+def test_integrated_gradients_add_up_to_what_zeroing_every_component_costs(models, kind, options):
+    options = {} if kind.endswith("classifier") else options
+    game = lens(models, kind, ablation="zero", unit="token", **options).build()
+    ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
+    fine, usual = cross_checks.game_gradients(game, steps=[400]), cross_checks.game_gradients(game)
+    assert fine.integrated.sum() == pytest.approx(ends[0] - ends[1], abs=2e-3)
+    assert fine.missing == pytest.approx(0, abs=2e-3)
+    assert usual.integrated.sum() + usual.missing == pytest.approx(ends[0] - ends[1], abs=2e-4)
+    assert abs(usual.missing) < 0.05 * np.abs(usual.integrated).sum()
+    assert usual.integrated == pytest.approx(fine.integrated, abs=0.1 * np.abs(fine.integrated).max())
+
+
+def test_batches_are_single_passes(models):
+    game = lens(models, **SEVERAL).build()
+    one, many = cross_checks.game_gradients(game, budget=1), cross_checks.game_gradients(game, budget=10_000)
+    assert one.at_input == pytest.approx(many.at_input, abs=1e-4)
+    assert one.integrated == pytest.approx(many.integrated, abs=1e-4)
+
+
+def test_a_model_that_adds_vectors_up_is_explained_exactly(models):
+    game = lens(models, "llama-classifier", ablation="zero").build()
+    model = game.model.loaded.model
+    layers, norm = model.model.layers, model.model.norm
+    try:
+        model.model.layers, model.model.norm = torch.nn.ModuleList(), Sums()
+        game._known.clear()
+        game.root.layers.clear()
+        masks = np.concatenate([np.ones((1, game.n), bool), ~np.eye(game.n, dtype=bool)])
+        values = game.evaluate(masks)
+        found = cross_checks.game_gradients(game)
+        assert found.integrated == pytest.approx(values[0] - values[1:], abs=1e-4)
+        assert found.at_input == pytest.approx(found.integrated, abs=1e-4)
+        assert cross_checks.estimate(game).predict(masks) == pytest.approx(values, abs=1e-3)
+    finally:
+        model.model.layers, model.model.norm = layers, norm
+
+
+class Sums(torch.nn.Module):
+    """Puts the sum of all vectors at every position."""
+
+    def forward(self, hidden):
+        return hidden.sum(1, keepdim=True).expand_as(hidden)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollout_is_the_product_of_the_layers(models, kind):
+    game = lens(models, kind).build()
+    before = game.model.loaded.model.config._attn_implementation
+    ids, owner = owners(game)
+    found = rollout(game.model, ids)
+    assert game.model.loaded.model.config._attn_implementation == before
+    model = game.model.loaded.model
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            layers = model(torch.tensor(ids)[None], output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation(before)
+    product = np.eye(len(ids))
+    for layer in layers:
+        product = (0.5 * layer[0].mean(0).double().numpy() + 0.5 * np.eye(len(ids))) @ product
+    row = product[0 if kind == "bert-classifier" else -1]
+    assert found == pytest.approx(row, abs=1e-6)
+    assert found.sum() == pytest.approx(1.0, abs=1e-6)
+    assert game.attributions()["attention_rollout"] == pytest.approx([row[owner == i].sum() for i in range(game.n)], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bert-classifier"])
+def test_scoring_is_as_before_once_attributions_were_asked_for(models, kind):
+    game, again = lens(models, kind).build(), lens(models, kind).build()
+    masks = np.random.default_rng(0).random((8, game.n)) < 0.5
+    before = game.evaluate(masks)
+    game.attributions()
+    assert np.array_equal(again.evaluate(masks), before)
+
+
+@pytest.mark.parametrize("unit", ["word", "sentence", "token"])
+def test_tokens_are_those_of_the_prompt_with_nothing_removed(models, unit):
+    game = lens(models, unit=unit, prompt="The  film. Was\n\nbad! Really").build()
+    ids, owner = owners(game)
+    assert ids.tolist() == game.parts.source.contexts(np.ones((1, game.n), bool))[0][0].tolist()
+    tokenizer = game.model.loaded.tokenizer
+    for component in game.components if unit != "token" else ():
+        assert " ".join(tokenizer.decode(ids[owner == component.index]).split()) == component.label
+    assert "".join(tokenizer.decode(ids[owner < 0]).split()) == "Review:Sentiment:"
+
+
+def test_a_tokenizer_that_cannot_say_what_a_token_covers_leaves_them_out(models, monkeypatch):
+    game = lens(models).build()
+    monkeypatch.setattr(type(game.model.loaded.tokenizer), "is_fast", False)
+    found = game.attributions()
+    assert not found
+    assert len(found.notes) == 2
+    assert all("which characters" in note for note in found.notes)
+    assert game.estimate(1) is None
+
+
+def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monkeypatch):
+    game = lens(models).build()
+    plain = type(game.model.loaded.model).forward
+
+    def forward(self, input_ids, **options):
+        """An architecture that knows neither `inputs_embeds` nor `output_attentions`."""
+        return plain(self, input_ids, **{name: given for name, given in options.items() if name != "output_attentions"})
+
+    monkeypatch.setattr(type(game.model.loaded.model), "forward", forward)
+    found = game.attributions()
+    assert not found
+    assert "vectors" in found.notes[0]
+    assert "attentions" in found.notes[1]
+
+
+def test_gradients_are_had_of_a_model_in_bfloat16(models):
+    half, full = (cross_checks.game_gradients(lens(models, dtype=dtype).build()) for dtype in ("bfloat16", "float32"))
+    assert np.corrcoef(half.at_input, full.at_input)[0, 1] > 0.95
+
+
+# ---- whole runs
+
+
+def question(models, explorer, **options):
+    return raysp.RunSpec(
+        lens=lens(models, ablation="zero", prompt="Her acting never fails to impress, but the film was long"), explorer=explorer, seed=1, local=True, **options
+    )
+
+
+def test_a_cross_check_stands_beside_the_answer(models):
+    result = raysp.run(question(models, raysp.ProxySPEX(budget=200), cross_check=True))
+    checks = result.summary["metrics"]["cross_checks"]
+    assert set(checks) == {"gradient_x_input", "integrated_gradients", "attention_rollout"}
+    assert set(result.singles["method"].to_pylist()) == {"removed"}
+    effects = result.singles["value"].to_numpy()
+    game = result.summary["spec"]["lens"]
+    assert game["ablation"] == "zero"
+    for method, told in checks.items():
+        rows = [row for row in result.cross_checks.to_pylist() if row["method"] == method]
+        values = np.array([row["value"] for row in rows])
+        assert [row["label"] for row in rows] == result.components["label"].to_pylist()
+        truth = np.abs(effects) if method == "attention_rollout" else effects
+        ranks = [np.argsort(np.argsort(each)) for each in (truth, values)]
+        assert told["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+        top = [set(np.argsort(-np.abs(each))[:5].tolist()) for each in (truth, values)]
+        assert told["top"] == len(top[0] & top[1]) / 5
+    [said] = [reason for reason in result.summary["reasons"] if reason.startswith("Cross-check: gradient x input ranks single effects")]
+    assert f"{checks['gradient_x_input']['spearman']:+.2f}" in said
+
+
+def test_without_a_cross_check_none_is_made(models):
+    result = raysp.run(question(models, raysp.ProxySPEX(budget=64)))
+    assert result.cross_checks.num_rows == 0
+    assert "cross_checks" not in result.summary["metrics"]
+
+
+def test_the_gradient_proxy_runs_and_is_checked(models):
+    result = raysp.run(question(models, raysp.ProxySPEX(budget=40, proxy="gradient")))
+    assert result.summary["status"] == "done"
+    assert set(result.singles["method"].to_pylist()) == {"surrogate"}
+    assert any("by the surrogate's single effects" in reason for reason in result.summary["reasons"])
+    assert result.cross_checks.num_rows == 3 * 11
+
+
+def test_gradient_scores_rank_what_the_screen_measures(models):
+    spec = question(models, raysp.Screen(top_k=4, scores="gradient"))
+    result, game = raysp.run(spec), spec.lens.build()
+    strongest = np.argsort(-np.abs(cross_checks.game_gradients(game).integrated), kind="stable")[:4]
+    assert result.summary["diagnostics"]["kept"] == sorted(strongest.tolist())
+    assert {row["component"] for row in result.singles.to_pylist() if row["method"] == "removed"} == set(strongest.tolist())
+    assert {row["method"] for row in result.singles.to_pylist()} == {"removed", "gradient"}
+    assert all(row["verified"] for row in result.interactions.to_pylist())
+    assert any("among the 4 components" in reason for reason in result.summary["reasons"])
+
+
+def test_an_interrupted_run_estimates_again_and_equals_an_undisturbed_one(models):
+    spec = question(models, raysp.ProxySPEX(budget=150, proxy="gradient", adaptive=True))
+    spec = spec.model_copy(update={"lens": spec.lens.model_copy(update={"prompt": f"{spec.lens.prompt} anyway"})})
+
+    def interrupt(progress):
+        if progress.phase == "explore" and progress.done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        raysp.run(spec, run_id="broken", watch=interrupt)
+    resumed = raysp.run(spec, run_id="broken")
+    whole = raysp.run(spec, run_id="whole")
+    assert sum(resumed.costs["reused"].to_pylist()) > 0
+    assert resumed.interactions.equals(whole.interactions)
+    assert resumed.summary["metrics"]["cross_checks"] == whole.summary["metrics"]["cross_checks"]
+    assert resumed.cross_checks.equals(whole.cross_checks)
+
+
+def test_a_plan_knows_what_gradients_save(models):
+    planned = {scores: plan_run(question(models, raysp.Screen(top_k=3, scores=scores))) for scores in ("gradient", None)}
+    explore = {scores: plan["this_run"]["explore_evaluations"] for scores, plan in planned.items()}
+    assert explore["gradient"] < explore[None]
+    assert plan_run(question(models, raysp.ProxySPEX(budget=40, proxy="gradient")))["this_run"]["explorer"] == "proxyspex"

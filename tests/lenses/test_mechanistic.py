@@ -1,0 +1,374 @@
+"""The mechanistic lens on tiny models: what it asks, what takes the place of what is left out, what the value is, and what gradients say of it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import save
+
+from raysp.errors import UserError
+from raysp.lenses.specs import MechanisticLens
+from raysp.lenses.tasks import TASKS, make
+
+PROMPT = "Her acting never fails, the film was long"
+OTHER = "Her ending never fails, the film was long"
+ROWS = [
+    {"prompt": PROMPT, "target": " not", "foil": "!", "counterfactual": OTHER},
+    {"prompt": "Review: The movie was bad", "target": " yes", "foil": " no", "counterfactual": "Review: The movie not bad"},
+    {"prompt": OTHER, "target": " film", "foil": " was", "counterfactual": PROMPT},
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: save(kind, folder / kind) for kind in ("llama", "gpt2", "bert-classifier")}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return str(path)
+
+
+def lens(models, kind="llama", **options):
+    given = {"prompt": PROMPT, "target": " not", "foil": "!", "dtype": "float32", "device": "cpu", **options}
+    if "prompts" in options or "task" in options:
+        given = {name: value for name, value in given.items() if name not in ("prompt", "target", "foil")}
+    return MechanisticLens(model=models[kind], **given)
+
+
+def some_masks(game, m=12, keep=0.6):
+    return np.random.default_rng(0).random((m, game.n)) < keep
+
+
+def by_hand(game, mask, ids, change):
+    """Logits of one plain forward pass in which `change(layer, channels, kept)` edits what the projection behind the heads reads."""
+    model, handles = game.model.loaded.model, []
+    blocks = model.model.layers if hasattr(model, "model") else model.transformer.h
+    for layer, block in enumerate(blocks):
+        projection = block.self_attn.o_proj if hasattr(block, "self_attn") else block.attn.c_proj
+        kept = torch.from_numpy(mask.reshape(len(blocks), -1)[layer])
+
+        def hook(module, inputs, layer=layer, kept=kept):
+            width = inputs[0].shape[-1] // len(kept)
+            return (change(layer, inputs[0].clone(), kept.repeat_interleave(width)),)
+
+        handles.append(projection.register_forward_pre_hook(hook))
+    try:
+        with torch.no_grad():
+            return model(input_ids=torch.as_tensor(ids)[None], use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def margins(game, masks, change):
+    answer, ids = game.reading.answers[0], game.reading.contexts[0][0]
+    logits = [by_hand(game, mask, ids, change)[-1] for mask in masks]
+    return np.array([float(one[answer.target_ids[0]] - one[answer.foil_ids[0]]) for one in logits])
+
+
+def recorded(game, ids):
+    """What the projections behind the heads read in a plain run, by layer, `(length, channels)`."""
+    seen = {}
+
+    def note(layer, channels, kept):
+        seen[layer] = channels[0]
+        return channels
+
+    by_hand(game, np.ones(game.n, dtype=bool), ids, note)
+    return seen
+
+
+# ---- what takes the place of what is left out
+
+
+def test_zero(models):
+    game = lens(models).build()
+    assert np.abs(game.evaluate(masks := some_masks(game)) - margins(game, masks, lambda _, x, kept: x * kept)).max() < 1e-4
+
+
+def test_zero_rescale_scales_up_what_stays_of_a_layer(models):
+    game = lens(models, ablation="zero-rescale").build()
+    masks = some_masks(game)
+    masks[0] = False
+    expected = margins(game, masks, lambda _, x, kept: x * kept * len(kept) / max(int(kept.sum()), 1))
+    assert np.abs(game.evaluate(masks) - expected).max() < 1e-4
+
+
+def test_clamp(models):
+    game = lens(models, ablation="clamp", clamp=0.25).build()
+    masks = some_masks(game)
+    assert np.abs(game.evaluate(masks) - margins(game, masks, lambda _, x, kept: torch.where(kept, x, 0.25))).max() < 1e-4
+
+
+def test_mean_over_positions_of_reference_prompts(models, tmp_path):
+    texts = ["The film was long", "A quiet letter arrived on Monday"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    game = lens(models, ablation="mean", references=str(tmp_path / "texts.txt")).build()
+    tokenizer, masks = game.model.loaded.tokenizer, some_masks(game)
+    runs = [recorded(game, tokenizer(text)["input_ids"]) for text in texts]
+    means = {layer: torch.cat([run[layer] for run in runs]).mean(dim=0) for layer in runs[0]}
+    expected = margins(game, masks, lambda layer, x, kept: torch.where(kept, x, means[layer]))
+    assert np.abs(game.evaluate(masks) - expected).max() < 1e-4
+
+
+def test_patch_puts_the_counterfactuals_activations_in_place(models):
+    game = lens(models, ablation="patch", counterfactual=OTHER).build()
+    masks = some_masks(game)
+    there = recorded(game, game.model.loaded.tokenizer(OTHER)["input_ids"])
+    expected = margins(game, masks, lambda layer, x, kept: torch.where(kept, x, there[layer]))
+    assert np.abs(game.evaluate(masks) - expected).max() < 1e-4
+
+
+def test_everything_patched_is_the_counterfactual_from_the_first_layer_on(models):
+    game = lens(models, components="blocks", ablation="patch", counterfactual=OTHER, positions="-1").build()
+    assert np.isfinite(game.evaluate(np.array([[False, False]]))).all()
+
+
+def test_resample_draws_one_reference_a_mask_and_always_the_same(models, tmp_path):
+    texts = [OTHER, "Her acting never fails, but film was long", "The film was long"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    game = lens(models, ablation="resample", references=str(tmp_path / "texts.txt")).build()
+    tokenizer, masks = game.model.loaded.tokenizer, some_masks(game, 30)
+    same_length = [text for text in texts if len(tokenizer(text)["input_ids"]) == len(game.reading.contexts[0][0])]
+    assert len(same_length) == 2
+    ways = []
+    for text in same_length:
+        there = recorded(game, tokenizer(text)["input_ids"])
+        ways.append(margins(game, masks, lambda layer, x, kept, there=there: torch.where(kept, x, there[layer])))
+    apart = np.abs(np.stack(ways) - game.evaluate(masks))
+    assert (apart.min(axis=0) < 1e-4).all()
+    assert set(apart.argmin(axis=0)) == {0, 1}
+    assert np.abs(game.evaluate(masks[::-1])[::-1] - game.evaluate(masks)).max() < 1e-5
+
+
+@pytest.mark.parametrize(("positions", "at"), [("last", [-1]), ("0,3,-2", [0, 3, -2])])
+def test_positions(models, positions, at):
+    game = lens(models, positions=positions).build()
+    masks = some_masks(game)
+
+    def change(_, x, kept):
+        x[:, at] = x[:, at] * kept
+        return x
+
+    assert np.abs(game.evaluate(masks) - margins(game, masks, change)).max() < 1e-4
+
+
+# ---- values
+
+
+def test_values_of_one_prompt(models):
+    games = {value: lens(models, value=value).build() for value in ("logit", "logprob", "loss", "kl", "accuracy")}
+    masks = some_masks(games["logit"])
+    game = games["logit"]
+    answer, ids = game.reading.answers[0], game.reading.contexts[0][0]
+    last = torch.stack([by_hand(game, mask, ids, lambda _, x, kept: x * kept)[-1] for mask in [np.ones(game.n, dtype=bool), *masks]])
+    logs, token = torch.log_softmax(last.double(), dim=-1), answer.target_ids[0]
+    expected = {
+        "logit": last[1:, token],
+        "logprob": logs[1:, token],
+        "loss": -logs[1:, token],
+        "kl": (logs[0].exp() * (logs[0] - logs[1:])).sum(dim=-1),
+        "accuracy": (last[1:, token] > last[1:, game_foil(games["accuracy"])]).double(),
+    }
+    for value, found in games.items():
+        assert np.abs(found.evaluate(masks) - expected[value].numpy()).max() < 1e-4, value
+    assert games["kl"].evaluate(np.ones((1, game.n), dtype=bool))[0] == pytest.approx(0, abs=1e-6)
+
+
+def game_foil(game):
+    return game.reading.answers[0].foil_ids[0]
+
+
+def test_answers_of_several_tokens_are_forced(models):
+    game = lens(models, target=" not bad", foil=" was long", value="logprob_diff").build()
+    mask = some_masks(game, 1)[0]
+    expected = 0.0
+    for sign, tokens in ((1, game.reading.answers[0].target_ids), (-1, game.reading.answers[0].foil_ids)):
+        ids = np.concatenate([game.reading.contexts[0][0], tokens])
+        logs = torch.log_softmax(by_hand(game, mask, ids, lambda _, x, kept: x * kept).double(), dim=-1)
+        expected += sign * sum(float(logs[len(ids) - len(tokens) - 1 + i, token]) for i, token in enumerate(tokens))
+    assert game.evaluate(mask[None])[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [None, "loss", "accuracy", "kl"])
+def test_a_prompt_set_is_the_mean_of_its_prompts(models, rows, value):
+    game = lens(models, prompts=rows, value=value).build()
+    masks = some_masks(game)
+    each = []
+    for row in ROWS:
+        told = {name: row[name] for name in ("prompt", "target", "foil")}
+        each.append(lens(models, **told, value=value).build().evaluate(masks))
+    assert np.abs(game.evaluate(masks) - np.mean(each, axis=0)).max() < 1e-5
+
+
+def test_accuracy_without_foils_is_that_the_target_is_the_most_probable(models, tmp_path):
+    plain = lens(models).build()
+    masks, tokenizer, ids = some_masks(plain, 40), plain.model.loaded.tokenizer, plain.reading.contexts[0][0]
+    best = [int(by_hand(plain, mask, ids, lambda _, x, kept: x * kept)[-1].argmax()) for mask in masks]
+    targets = [token for token in dict.fromkeys(best) if tokenizer(tokenizer.decode([token]))["input_ids"] == [token]][:2]
+    assert len(targets) == 2
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"prompt": PROMPT, "target": tokenizer.decode([token])}) for token in targets))
+    game = lens(models, prompts=str(tmp_path / "rows.jsonl"), value="accuracy").build()
+    assert game.evaluate(masks).tolist() == [0.5 * (token in targets) for token in best]
+
+
+def test_a_classifier_has_heads_too(models):
+    game = lens(models, "bert-classifier", target="good", foil="bad").build()
+    values = game.evaluate(some_masks(game))
+    assert np.ptp(values) > 0
+    assert game.info.description["value"] == "logit_diff"
+
+
+# ---- gradients
+
+
+def finite_differences(game, step=1e-2):
+    gates = np.ones((1, game.n))
+    from raysp.lenses.gate_gradients import slopes
+
+    def value(at):
+        return slopes(game.branching, game.reading, at)[0][0]
+
+    return np.array([(value(gates + step * unit) - value(gates - step * unit)) / (2 * step) for unit in np.eye(game.n)[:, None, :]])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"value": "logprob"}, {"ablation": "zero-rescale"}, {"ablation": "patch", "counterfactual": OTHER}, {"components": "heads,mlp,blocks"}]
+)
+def test_attribution_patching_is_the_gradient_on_the_gates(models, options):
+    game = lens(models, **options).build()
+    found = game.attributions()["attribution_patching"]
+    assert np.abs(found - finite_differences(game)).max() < 2e-2 * max(1.0, np.abs(found).max())
+
+
+def test_values_at_gates_are_the_games_values(models, rows):
+    from raysp.lenses.gate_gradients import slopes
+
+    for game in (lens(models).build(), lens(models, prompts=rows, value="kl").build(), lens(models, prompts=rows, value="loss").build()):
+        masks = some_masks(game)
+        assert np.abs(slopes(game.branching, game.reading, masks.astype(float))[0] - game.evaluate(masks)).max() < 1e-4
+
+
+def test_integrated_gates_add_up_to_the_whole_way(models):
+    game = lens(models, components="heads:1").build()
+    ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
+    assert game.attributions()["integrated_gates"].sum() == pytest.approx(ends[0] - ends[1], rel=0.1, abs=0.05)
+
+
+def test_the_second_order_estimate_has_singles_exactly_and_ranks_pairs(models):
+    from scipy.stats import spearmanr
+
+    game = lens(models).build()
+    estimate = game.estimate(2)
+    singles = np.concatenate([np.ones((1, game.n), dtype=bool), ~np.eye(game.n, dtype=bool)])
+    assert np.abs(estimate.predict(singles) - game.evaluate(singles)).max() < 1e-4
+    first, second = np.triu_indices(game.n, 1)
+    pairs = np.ones((len(first), game.n), dtype=bool)
+    pairs[np.arange(len(first)), first] = pairs[np.arange(len(first)), second] = False
+    deviations = []
+    for value in (estimate.predict, game.evaluate):
+        alone = value(singles)[1:]
+        deviations.append(value(pairs) - alone[first] - alone[second])
+    assert spearmanr(*deviations).statistic > 0.4  # no more than an estimate, but one of pairs
+    assert game.estimate(1).sets.max_order == 1
+
+
+# ---- tasks
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks_are_the_same_for_a_seed_and_have_targets_foils_and_counterfactuals(task):
+    questions = make(task, 50, 3, lambda _: True)
+    assert questions == make(task, 50, 3, lambda _: True)
+    assert questions != make(task, 50, 4, lambda _: True)
+    assert len({question.prompt for question in questions}) == 50
+    for question in questions:
+        assert question.target not in (None, question.foil)
+        assert question.counterfactual not in (None, question.prompt)
+
+
+def test_the_indirect_object_is_named_once_and_the_giver_twice():
+    for question in make("ioi", 30, 0, lambda _: True):
+        assert question.prompt.count(question.target.strip()) == 1
+        assert question.prompt.count(question.foil.strip()) == 2
+        assert question.counterfactual.count(question.foil.strip()) == 1
+
+
+def test_induction_repeats_the_word_before_the_target():
+    for question in make("induction", 30, 0, lambda _: True):
+        words = question.prompt.split()
+        assert words[words.index(words[-1]) + 1] == question.target.strip()
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "says"),
+    [
+        ({"components": "head:0-1,tails"}, "components", "names nothing"),
+        ({"components": "heads:5"}, "components", "layers 0 to 1"),
+        ({"components": "heads:0/7"}, "components", "heads 0 to 5 in layer 0"),
+        ({"components": "neurons:0/0-99"}, "components", "neurons 0 to 63 in layer 0"),
+        ({"components": "heads:0/1"}, "components", "nothing to compare below two"),
+        ({"components": "mlp/3"}, "components", "have none"),
+        ({"components": "neurons:0/0-15,neurons:0/8-23", "group": 16}, "components", "twice"),
+        ({"layers": "1-4"}, "layers", "layers 0 to 1"),
+        ({"layers": "x"}, "layers", "no range"),
+        ({"group": 4}, "group", "neurons"),
+        ({"positions": "55"}, "positions", "tokens"),
+        ({"positions": "x"}, "positions", "no list"),
+        ({"ablation": "clamp"}, "clamp", "needed"),
+        ({"clamp": 1.0}, "clamp", "is given"),
+        ({"ablation": "patch"}, "counterfactual", "needed"),
+        ({"ablation": "patch", "counterfactual": "short"}, "counterfactual", "tokens"),
+        ({"ablation": "patch", "counterfactual": PROMPT}, "counterfactual", "the prompt itself"),
+        ({"ablation": "mean"}, "references", "needed"),
+        ({"ablation": "mean", "references": "nowhere.txt"}, "references", "cannot be read"),
+        ({"references": "nowhere.txt"}, "references", "uses none"),
+        ({"prompt": " "}, "prompt", "empty"),
+        ({"prompt": ""}, "prompt", "nothing is given"),
+        ({"prompts": "nowhere.jsonl"}, "prompts", "no file"),
+        ({"task": "ioi", "target": "x"}, "target", "has its own"),
+        ({"task": "facts"}, "task", "one token"),
+        ({"value": "logit_diff", "foil": None}, "foil", "missing"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_a_line(models, options, field, says):
+    given = {"prompt": PROMPT, "target": " not", "foil": "!", "dtype": "float32", "device": "cpu"}
+    if "prompts" in options or "task" in options:
+        given = {"dtype": "float32", "device": "cpu"}
+    with pytest.raises(UserError) as caught:
+        MechanisticLens(model=models["llama"], **{**given, **options}).build()
+    assert field in caught.value.field
+    assert says in str(caught.value)
+
+
+def test_resampling_needs_references_of_the_same_length(models, tmp_path):
+    (tmp_path / "texts.txt").write_text("short\nshort too")
+    with pytest.raises(UserError, match=r"references.*tokens"):
+        lens(models, ablation="resample", references=str(tmp_path / "texts.txt")).build()
+
+
+def test_a_task_that_the_model_cannot_do_is_doubted_before_anything_is_paid_for(models, rows):
+    assert "no better than chance" in lens(models, prompts=rows).build().info.warnings[0]
+
+
+def test_what_a_value_depends_on_is_in_the_fingerprint(models):
+    names = [
+        lens(models, **options).build().info.fingerprint
+        for options in (
+            {},
+            {"ablation": "zero-rescale"},
+            {"positions": "last"},
+            {"components": "heads:1"},
+            {"value": "logit"},
+            {"ablation": "clamp", "clamp": 1.0},
+        )
+    ]
+    assert len(set(names)) == len(names)
