@@ -3,6 +3,7 @@
 A peer that is not installed raises ImportError when it is made.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def head_loop(game: MechanisticGame) -> Method:
 
                 handles.append(block.self_attn.o_proj.register_forward_pre_hook(ablate))
         try:
-            logits = model(ids, use_cache=False, logits_to_keep=1).logits[0, -1]
+            logits = model(ids).logits[0, -1]
             return float(logits[target] - logits[foil])
         finally:
             for handle in handles:
@@ -86,8 +87,9 @@ def transformer_lens(game: MechanisticGame) -> Method:
     from transformer_lens.model_bridge import TransformerBridge
 
     model, ids, target, foil, heads = _asked(game)
+    # The bridge takes the model's modules apart: it gets a copy.
     bridge = TransformerBridge.boot_transformers(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=model, tokenizer=game.model.loaded.tokenizer, dtype=torch.float32
+        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=copy.deepcopy(model), tokenizer=game.model.loaded.tokenizer, dtype=torch.float32
     )
 
     def method(masks: Masks) -> Values:

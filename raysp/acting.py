@@ -14,7 +14,7 @@ from raysp.errors import EvaluationError, UserError
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import random_rows
-from raysp.game import Masks, unpack
+from raysp.game import Masks
 from raysp.lenses.prompt_sets import questions, read_questions
 from raysp.lenses.specs import MechanisticLens
 from raysp.lenses.tasks import Question, make
@@ -63,7 +63,9 @@ def prune(
     game = build_mechanistic_game(lens)
     if game.info.fingerprint != row["game"]["fingerprint"]:
         raise UserError("run", run_id, "asked a model or prompts that have changed since", "run it again")
-    unseen = build_mechanistic_game(lens, _held_out(lens, heldout, questions(lens, fits(lens)), fits(lens)))
+    if folder is not None:
+        _check_weights(game, folder)
+    unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, fits(lens)), fits(lens)))
     watch("fitting what the run measured")
     known = _known(store, run_id, spec, game, layers)
     rows: list[Pruned] = []
@@ -79,12 +81,13 @@ def prune(
 
 
 def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
-    spec = run_spec(row["spec"])
-    if not isinstance(spec.lens, MechanisticLens):
+    if row["lens"] != "mechanistic":
         raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only parts of a model can be left out of it", "name a mechanistic run")
     if row["status"] != "done":
         raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
+    spec = run_spec(row["spec"])
     lens = spec.lens
+    assert isinstance(lens, MechanisticLens), "the row says so"
     if lens.ablation not in ("zero", "zero-rescale"):
         raise UserError("ablation", lens.ablation, "is of a kind that no weights can express", "ask again with ablation zero or zero-rescale")
     if lens.positions != "all":
@@ -95,10 +98,28 @@ def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
 def _check_folder(folder: Path | None) -> None:
     if folder is None:
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("output", str(folder), "is there and not empty", "name a new folder")
-    if not os.access(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists()), os.W_OK):
-        raise UserError("output", str(folder), "cannot be written", "name a folder that you may write to")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError("output", str(folder), "is there and not empty", "name a new folder")
+        above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise _unwritable(folder)
+
+
+def _unwritable(folder: Path, error: OSError | None = None) -> UserError:
+    why = "" if error is None else f" ({error.strerror or error})"
+    return UserError("output", str(folder), f"cannot be written{why}", "name a folder that you may write to, with room for the model")
+
+
+def _check_weights(game: "MechanisticGame", folder: Path) -> None:
+    """UserError for parts that are no weights we know of."""
+    for part, component in zip(game.branching.ablation.parts, game.components, strict=True):
+        block = game.branching.relay.anatomy.blocks[part.layer]
+        if part.tissue == "block" and (block.attention is None or block.mlp is None):
+            problem = f"cannot hold a model without {component.label}: the weights with which this block ends were not found (a mixture of experts?)"
+            raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
 
 
 def _possible(share: float, layers: Sequence[int], per_layer: bool) -> bool:
@@ -125,11 +146,20 @@ def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question
     return fresh
 
 
+def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Question]) -> "MechanisticGame":
+    """The game on other prompts, with the run's own kind of value: theirs could lead to another."""
+    from raysp.lenses.mechanistic import build_mechanistic_game
+
+    try:
+        return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
+    except UserError as error:
+        raise UserError(f"heldout {error.field}", error.value, error.problem, error.mend) from None
+
+
 def _known(store: "Store", run_id: str, spec: RunSpec, game: "MechanisticGame", layers: tuple[int, ...]) -> Known:
     """What the run's evaluations say, fitted again as the run did."""
     table = store.run_evaluations(run_id, "explore")
-    packed = np.stack([np.frombuffer(mask, np.uint8) for mask in table["mask"].to_pylist()])
-    masks, values = unpack(packed, game.n), table["value"].to_numpy()
+    masks, values = np.array(table["mask"].to_pylist(), dtype=np.bool_), table["value"].to_numpy()
     explorer: Any = spec.explorer
     if isinstance(explorer, ProxySPEX):
         explorer = explorer.model_copy(update={"keep": explorer.keep or "auto", "proxy": "auto" if explorer.proxy == "gradient" else explorer.proxy})
@@ -168,34 +198,53 @@ def _table(rows: Sequence[Pruned]) -> "pa.Table":
 
 
 def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folder: Path) -> dict[str, Any]:
-    """The model on disk, loaded again and asked the run's prompts: what it says must be what the ablation said. Nothing stays of one that does not."""
-    from raysp.lenses.mechanistic import build_mechanistic_game
+    """The model on disk, once it has been loaded again and says what the ablation said. Nothing stays of one that does not."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".raysp-") as draft:
+            place = Path(draft) / "model"
+            told = _draft(lens, game, chosen, place)
+            if folder.exists():
+                folder.rmdir()
+            place.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return told | {"folder": str(folder)}
+
+
+def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place: Path) -> dict[str, Any]:
+    """Write the model and what there is to say of it; EvaluationError for one whose value is not what was measured."""
     from raysp.models.surgery import write_without
 
     gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
-        place = Path(draft) / "model"
-        with game.model.lock:
-            write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
-        again = build_mechanistic_game(lens.model_copy(update={"model": str(place)}))
-        value = float(again.evaluate(np.ones((1, again.n), dtype=np.bool_))[0])
-        apart = abs(value - chosen.train)
-        dtype = game.info.description["dtype"]
-        if apart > TOLERANCE[dtype] * (1 + abs(chosen.train)):
-            raise EvaluationError(
-                f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
-            )
-        told = {
-            "value": value,
-            "keep": chosen.keep,
-            "removed": [game.components[i].label for i in np.flatnonzero(~chosen.mask)],
-            "ablation": lens.ablation,
-            "heldout": chosen.heldout,
-            "model": lens.model,
-        }
-        (place / "pruning.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        place.rename(folder)
-    return told | {"folder": str(folder)}
+    with game.model.lock:
+        write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
+    value = _value_of(lens.model_copy(update={"model": str(place)}), game)
+    if abs(value - chosen.train) > TOLERANCE[game.info.description["dtype"]] * (1 + abs(chosen.train)):
+        raise EvaluationError(
+            f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
+        )
+    told = {
+        "value": value,
+        "keep": chosen.keep,
+        "removed": [game.components[i].label for i in np.flatnonzero(~chosen.mask)],
+        "ablation": lens.ablation,
+        "heldout": chosen.heldout,
+        "model": lens.model,
+    }
+    (place / "pruning.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return told
+
+
+def _value_of(options: MechanisticLens, game: "MechanisticGame") -> float:
+    """What a model on disk, intact, is worth on a game's prompts: with the game's own answers, which it might not give, and divergences from the game's model."""
+    from raysp.models.ablation import Ablation
+    from raysp.models.anatomy import dissect
+    from raysp.models.branching import Branching
+    from raysp.models.loading import load
+    from raysp.models.relay import Relay
+
+    loaded = load(options)  # for this once: it does not stay resident
+    anatomy = dissect(loaded.model, options.model)
+    intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
+    return float(game.reading.elsewhere().values(intact, np.ones((1, game.n), dtype=np.bool_))[0])

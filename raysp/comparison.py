@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.result import Result
+from raysp.spectral.fourier import ROUNDING
 
 TOP = 10
 
@@ -52,8 +53,11 @@ def _effects(run: Result, names: dict[int, str], shared: set[str]) -> dict[str, 
 
 
 def _strongest(run: Result, names: dict[int, str], shared: set[str]) -> set[tuple[str, ...]]:
-    """The strongest interactions among the components that both runs have."""
-    sets = [members for members in run.interactions["components"].to_pylist() if all(names.get(member) in shared for member in members)]
+    """The strongest interactions among the components that both runs have; a value that is rounding is no interaction."""
+    values = run.interactions["value"].to_numpy()
+    least = ROUNDING * np.abs(np.concatenate([values, run.singles["value"].to_numpy()])).max(initial=0.0)
+    rows = zip(run.interactions["components"].to_pylist(), (np.abs(values) > least).tolist(), strict=True)
+    sets = [members for members, there in rows if there and all(names.get(member) in shared for member in members)]
     return {tuple(sorted(names[member] for member in members)) for members in sets[:TOP]}
 
 

@@ -48,7 +48,7 @@ def _terms(surrogate: FourierSurrogate, layer: np.ndarray) -> tuple[np.ndarray, 
             row = np.zeros(int(layer.max()) + 1, dtype=np.bool_)
             row[mine] = True
             touched.append(row)
-    return np.array(kinds, dtype=np.int64), np.array(squares), np.array(touched, dtype=np.bool_).reshape(len(kinds), -1)
+    return np.array(kinds, dtype=np.int64), np.array(squares), np.array(touched, dtype=np.bool_).reshape(len(kinds), int(layer.max()) + 1)
 
 
 def _shares(kinds: np.ndarray, squares: Floats) -> dict[str, float]:

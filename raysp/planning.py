@@ -42,6 +42,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
             "seconds": (explored + validated) * each,
         },
         "notes": list(game.info.notes),
+        "warnings": list(game.info.warnings),
     }
 
 
@@ -50,11 +51,12 @@ def plan_text(plan: dict[str, Any]) -> str:
     run, every = plan["this_run"], plan["exhaustive"]
     pairs, triples, subsets = (duration(every[f"{what}_seconds"]) for what in ("pairs", "triples", "subsets"))
     explore, validate = run["explore_evaluations"], run["validate_evaluations"]
+    warnings = "".join(f"\nwarning: {text}" for text in plan["warnings"])
     return f"""\
 {plan["components"]:,} components: {plan["pairs"]:,} pairs, {plan["triples"]:,} triples, {_subsets(plan["components"])} subsets.
 One evaluation takes {plan["seconds_per_evaluation"] * 1000:.1f} ms here (measured on {CALIBRATION_MASKS - 4} masks).
 Exhaustive testing would take {pairs} for all pairs, {triples} with all triples, {subsets} for all subsets.
-This run ({run["explorer"]}) buys at most {explore:,} evaluations to explore and {validate:,} to validate: about {duration(run["seconds"])} on one evaluator."""
+This run ({run["explorer"]}) buys at most {explore:,} evaluations to explore and {validate:,} to validate: about {duration(run["seconds"])} on one evaluator.{warnings}"""
 
 
 def duration(seconds: float | None) -> str:

@@ -20,6 +20,8 @@ Method = Literal["interactions", "singles", "top_singles", "best_of_n", "intact"
 SHARES = (0.5, 0.66, 0.83)
 #: Values of which less is better.
 COSTS = ("loss", "kl")
+#: Swaps tried before the best of them is taken.
+HANDFUL = 12
 #: Resamples of the prompts for an interval.
 RESAMPLES = 2000
 
@@ -76,20 +78,22 @@ class Room:
 
 
 def compare(known: Known, train: ByPrompt, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
-    """Every method at one share kept. `train` and `heldout` give each prompt's value (float64 `(m, prompts)`) of masks; `draws` random subsets compete."""
+    """Every method at one share kept. `train` and `heldout` give each prompt's value (float64 `(m, prompts)`) of masks.
+
+    `draws` random subsets compete, and as many exact evaluations verify and better what the surrogate proposes.
+    """
     room = Room.of(keep, known.layers, per_layer=per_layer)
     rng = np.random.default_rng([known.seed, room.gone])
     sign = 1.0 if known.more_is_better else -1.0
-    lasso = _linear(sign * _slopes(known.singles), known.layers, room)
     chosen: dict[Method, Masks] = {
-        "interactions": _by_interactions(known, room),
-        "singles": lasso,
+        "singles": _linear(sign * _slopes(known.singles), known.layers, room),
         "top_singles": _linear(sign * known.effects, known.layers, room),
         "best_of_n": _best(train, np.stack([_linear(rng.random(known.n), known.layers, room) for _ in range(draws)]), sign),
         "intact": np.ones(known.n, dtype=np.bool_),
     }
-    # What the surrogate proposes is verified like any other claim: where additive effects do better on the run's own prompts, it was wrong.
-    chosen["interactions"] = _best(train, np.stack([chosen["interactions"], lasso]), sign)
+    # What the surrogate proposes is verified like any other claim: where single effects do better on the run's own prompts, it was wrong.
+    proposed = np.stack([_by_interactions(known, room), chosen["singles"], chosen["top_singles"]])
+    chosen = {"interactions": _bettered(known, train, proposed, draws, per_layer=per_layer), **chosen}
     masks = np.stack(list(chosen.values()))
     seen, unseen = train(masks), heldout(masks)
     rows = np.random.default_rng(known.seed).integers(0, unseen.shape[1], (RESAMPLES, unseen.shape[1]))
@@ -107,6 +111,38 @@ def _by_interactions(known: Known, room: Room) -> Masks:
     mask = np.ones(known.n, dtype=np.bool_)
     mask[list(found.components)] = False
     return mask
+
+
+def _bettered(known: Known, train: ByPrompt, proposed: Masks, draws: int, *, per_layer: bool) -> Masks:
+    """The best of the proposed masks on the run's prompts, bettered by swaps: those that the surrogate likes best are tried, a handful at a time."""
+    sign = 1.0 if known.more_is_better else -1.0
+    values = sign * train(proposed).mean(axis=1)
+    best, value = proposed[int(np.argmax(values))], float(values.max())
+    tried, left = {mask.tobytes() for mask in proposed}, draws - len(proposed)
+    while left > 0:
+        swaps = [mask for mask in _swaps(best, known.layers, per_layer=per_layer) if mask.tobytes() not in tried]
+        if not swaps:
+            break
+        guessed = sign * known.surrogate.predict(np.stack(swaps))
+        some = np.stack([swaps[i] for i in np.argsort(-guessed, kind="stable")[: min(HANDFUL, left)]])
+        tried |= {mask.tobytes() for mask in some}
+        left -= len(some)
+        values = sign * train(some).mean(axis=1)
+        if values.max() > value:
+            best, value = some[int(np.argmax(values))], float(values.max())
+    return best
+
+
+def _swaps(mask: Masks, layers: Sequence[int], *, per_layer: bool) -> list[Masks]:
+    """All masks that keep one component more and one less."""
+    found: list[Masks] = []
+    for out in np.flatnonzero(mask):
+        for back in np.flatnonzero(~mask):
+            if not per_layer or layers[out] == layers[back]:
+                swapped = mask.copy()
+                swapped[out], swapped[back] = False, True
+                found.append(swapped)
+    return found
 
 
 def _slopes(singles: FourierSurrogate) -> Values:

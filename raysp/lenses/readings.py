@@ -1,7 +1,8 @@
 """From a model's answers to prompts under a mask to one value: inputs grouped by length, scores gathered, prompts averaged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,12 @@ class Reading:
             for name, found in branching.read(group, masks, picks % group.choices.shape[1], self.quantities).items():
                 scores[name][:, numbers] = found
         return np.stack([self._value(answer, {name: found[:, reads] for name, found in scores.items()}) for answer, reads in self._prompts()], axis=1)
+
+    def elsewhere(self) -> "Reading":
+        """The same reading for another model of the same build; once this one has been asked, divergences stay those from its model's answers."""
+        other = copy(self)
+        other.groups = [replace(group, entry=None) for group in self.groups]
+        return other
 
     def _prompts(self) -> list[tuple[Answers, slice]]:
         return list(zip(self.answers, self._reads, strict=True))

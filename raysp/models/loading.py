@@ -43,7 +43,7 @@ def load(options: ModelOptions) -> LoadedModel:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     trust = {"trust_remote_code": options.allow_remote_code, "local_files_only": True}
-    with _quiet():
+    with quiet():
         task = _task(folder, options, trust)
         model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
         tokenizer = _read_tokenizer(folder, options, trust)
@@ -60,12 +60,12 @@ def locate(options: ModelOptions) -> Path:
     if name == embedded.NAME:
         gguf = embedded.embedded_gguf()
         if gguf is not None:
-            with _quiet():
+            with quiet():
                 return embedded.dequantised(gguf, embedded.NAME)
         name = embedded.HUB_ID
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
-        with _quiet():
+        with quiet():
             return embedded.dequantised(path, path.stem)
     return path if path.is_dir() else _fetch(name, options)
 
@@ -205,8 +205,8 @@ def _code_hint(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """No progress bars of other libraries: raysp shows its own."""
+def quiet() -> Generator[None]:
+    """Within the block no progress bars of other libraries: raysp shows its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -13,12 +13,12 @@ from torch import nn
 
 from raysp.models.ablation import Part
 from raysp.models.anatomy import Anatomy, width_in
-from raysp.models.loading import LoadedModel
+from raysp.models.loading import LoadedModel, quiet
 
 
 def write_without(loaded: LoadedModel, anatomy: Anatomy, gone: Sequence[Part], folder: Path, *, rescale: bool) -> None:
     """Save the model and its tokenizer without these parts; what stays of a layer's heads or neurons is scaled up if `rescale`. The model in memory is as before."""
-    with operated(anatomy, gone, rescale=rescale):
+    with quiet(), operated(anatomy, gone, rescale=rescale):
         loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,195 @@
+"""The mechanistic lens on the command line: asked, planned, pruned and compared on a tiny model; a mistake is one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny_models import save
+
+from raysp.cli import main
+
+TASK = ["--task", "greater-than", "--task-size", "4", "--dtype", "float32", "--device", "cpu", "--explorer", "exhaustive"]
+COMPARED = {"heads": "heads:0-1/0-2", "later": "heads:0/1-2,heads:1/0-3"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a tiny model and a store."""
+    folder = tmp_path_factory.mktemp("mechanistic")
+    save("llama", folder / "llama")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_home(home, monkeypatch):
+    monkeypatch.setenv("RAYSP_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(home)
+
+
+def raysp(*arguments):
+    return subprocess.run([sys.executable, "-m", "raysp", *arguments], capture_output=True, text=True, env=dict(os.environ), check=False)
+
+
+def here(capsys, *arguments):
+    """The command in this process: its exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    said = capsys.readouterr()
+    return left.value.code or 0, said.out, said.err
+
+
+def ask(name):
+    return ["mechanistic", "--model", "llama", *TASK, "--components", COMPARED[name]]
+
+
+@pytest.fixture(scope="module")
+def asked(home):
+    """A question that has been asked, by a process of its own: what it printed."""
+    environment = {**os.environ, "RAYSP_HOME": str(home), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "raysp", *ask("heads"), "--local", "--name", "heads", "--cross-check", "--json", "--report", "heads.html"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_answer_is_about_parts_of_the_model(asked, home):
+    assert [(row["label"], row["layer"], row["unit"]) for row in asked["components"]][2:4] == [("L0H2", 0, 2), ("L1H0", 1, 0)]
+    assert asked["summary"]["status"] == "done"
+    assert {row["method"] for row in asked["cross_checks"]} == {"attribution_patching", "integrated_gates"}
+    shares = asked["summary"]["diagnostics"]["by_layer"]
+    assert shares["linear"] + shares["within"] + shares["across"] == pytest.approx(1)
+    assert "L1H0" in (home / "heads.html").read_text()
+
+
+def test_a_task_that_the_model_cannot_do_is_said_before_the_budget_is_spent(asked):
+    assert any("no better than chance" in event["message"] for event in asked["events"] if event["kind"] == "warning")
+    done = raysp(*ask("later"), "--local", "--name", "later")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert said.count("warning: the intact model prefers target to foil in") == 1
+    assert said.index("warning:") < said.index("explore")
+    assert "warning" not in done.stdout
+    for words in ("L1H3", "mechanistic", "evaluations"):
+        assert words in done.stdout
+
+
+def test_a_plan_says_what_it_would_cost_and_what_to_doubt(capsys, asked):
+    code, out, _ = here(capsys, "plan", *ask("heads"), "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert (plan["components"], plan["pairs"], plan["subsets"]) == (6, 15, 64)
+    assert plan["this_run"]["explore_evaluations"] >= 64
+    assert "no better than chance" in plan["warnings"][0]
+    _, out, _ = here(capsys, "plan", *ask("heads"))
+    assert "6 components: 15 pairs" in out
+    assert "warning: the intact model" in out
+
+
+def test_runs_are_compared_by_the_heads_they_share(capsys, asked):
+    if here(capsys, "show", "later", "--json")[0]:
+        assert here(capsys, *ask("later"), "--local", "--name", "later")[0] == 0
+    code, out, _ = here(capsys, "compare", "heads", "later", "--json")
+    told = json.loads(out)
+    assert code == 0
+    (pair,) = told["pairs"]
+    assert [run["name"] for run in told["runs"]] == ["heads", "later"]
+    assert (pair["same_components"], pair["shared_components"]) == (False, 5)
+    code, out, _ = here(capsys, "compare", "heads", "later", "heads")
+    assert code == 0
+    assert "rank correlation of singles" in out
+    assert out.count("llama · exhaustive · n = 6") == 3
+
+
+def test_a_model_is_pruned_and_written(asked, home):
+    done = raysp("prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert {row["method"] for row in told["rows"]} == {"interactions", "singles", "top_singles", "best_of_n", "intact"}
+    assert [len(row["kept"]) for row in told["rows"] if row["keep"] == 0.5 and row["method"] != "intact"] == [3] * 4
+    assert len(told["written"]["removed"]) == 3
+    assert {"config.json", "tokenizer.json", "pruning.json", "model.safetensors"} <= {path.name for path in (home / "pruned").iterdir()}
+
+
+def test_a_person_reads_what_pruning_costs(capsys, asked):
+    code, out, err = here(capsys, "prune", "heads", "--keep", "0.7", "--best-of", "8", "--per-layer")
+    assert code == 0
+    assert "Pruned on 4 held-out prompts" in out
+    for words in ("70%", "interactions", "singles (LASSO)", "best of 8 random subsets", "intact model"):
+        assert words in out
+    assert "comparing at 70% kept" in err
+    shown = json.loads(here(capsys, "show", "heads", "--json")[1])
+    assert {row["method"] for row in shown["prunings"]} == {"interactions", "singles", "top_singles", "best_of_n", "intact"}
+
+
+def test_a_task_written_as_prompts_asks_the_same(capsys, asked, home):
+    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", "llama")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [list(row) for row in rows] == [["prompt", "target", "foil", "counterfactual"]] * 4
+    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", "llama", "-o", "task.jsonl")
+    assert (code, out) == (0, "4 prompts: task.jsonl\n")
+    assert [json.loads(line) for line in (home / "task.jsonl").read_text().splitlines()] == rows
+    with_file = ["mechanistic", "--model", "llama", "--prompts", "task.jsonl", *TASK[4:], "--components", COMPARED["heads"]]
+    code, out, _ = here(capsys, *with_file, "--local", "--json", "--store", str(home / "file.duckdb"))
+    assert code == 0
+    told = json.loads(out)
+    assert told["summary"]["value_intact"] == pytest.approx(asked["summary"]["value_intact"], abs=1e-5)
+    assert "runs" not in told  # one run about all prompts, not one run each
+
+
+def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(capsys):
+    said = here(capsys, "mechanistic", "--help")[1]
+    assert "--prompts" in said
+    assert "The value is its mean" in " ".join(said.split())
+    assert "--limit" not in said
+
+
+MISTAKES = [
+    (["mechanistic"], ["prompt: nothing is given", "prompts (a file) and task"]),
+    (["mechanistic", "--prompt", "a b", "--task", "ioi"], ["prompt: prompt and task is given"]),
+    (["mechanistic", "--task", "sums"], ["lens.task: 'sums' is not known", "greater-than"]),
+    (["mechanistic", "--task", "ioi"], ["task: 'ioi' needs words of one token", "use another model"]),
+    (["mechanistic", "--task", "greater-than", "--target", "7"], ["target: '7' is given, and task has its own"]),
+    (["mechanistic", "--prompts", "nowhere.jsonl"], ["prompts: 'nowhere.jsonl' is no file"]),
+    (["mechanistic", "--prompt", "Her acting", "--target", "!", "--components", "tails"], ["components: 'tails'", "names nothing"]),
+    (["mechanistic", "--prompt", "Her acting", "--target", "!", "--layers", "7"], ["layers: '7'", "layers 0 to 1"]),
+    (["mechanistic", "--prompt", "Her acting", "--target", "!", "--group", "0"], ["lens.group: '0' is not valid", "greater than or equal to 1"]),
+    (["mechanistic", "--prompt", "Her acting", "--target", "!", "--ablation", "clamp"], ["clamp: is needed"]),
+    (["mechanistic", "--prompt", "Her acting", "--target", "!", "--keep", "2"], ["explorer.keep: '2' is not valid"]),
+    (["mechanistic", "--task", "greater-than", "--limit", "3"], ["--limit"]),
+    (["plan", "mechanistic", "--prompt", "Her acting", "--target", "!", "--components", "heads:9"], ["components: 'heads:9'", "layers 0 to 1"]),
+    (["prune", "nobody"], ["run: 'nobody' is unknown"]),
+    (["prune", "heads", "--keep", "0"], ["keep: 0.0 is no share between 0 and 1"]),
+    (["prune", "heads", "--keep", "nan"], ["keep: nan is no share"]),
+    (["prune", "heads", "--keep", "most"], ["--keep", "most"]),
+    (["prune", "heads", "--keep", "0.99"], ["keep: 0.99 keeps 6 of 6 components"]),
+    (["prune", "heads", "--best-of", "0"], ["best_of: 0 is no number of subsets"]),
+    (["prune", "heads", "--heldout", "nowhere.jsonl"], ["heldout: 'nowhere.jsonl' is no file"]),
+    (["prune", "heads", "-o", "llama"], ["output: 'llama' is there and not empty"]),
+    (["compare", "heads"], ["run: 'heads' is alone; name at least two runs"]),
+    (["compare", "heads", "nobody"], ["run: 'nobody' is unknown"]),
+    (["task", "sums"], ["task: 'sums' is not known; choose one of ioi, facts, greater-than, induction"]),
+    (["task", "induction"], ["task: 'induction' needs words of one token"]),
+    (["task", "greater-than", "--size", "0"], ["size: 0 is no number of prompts"]),
+    (["task", "greater-than", "--seed", "one"], ["--seed", "one"]),
+    (["task", "greater-than", "--size", "2", "-o", "nowhere/rows.jsonl"], ["output: 'nowhere/rows.jsonl' cannot be written"]),
+    (["task", "greater-than", "--model", "nowhere/at/all"], ["model: 'nowhere/at/all'"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=[" ".join(arguments)[:60] for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, asked, home, arguments, parts):
+    before = (here(capsys, "runs", "--json")[1], sorted(path.name for path in home.iterdir()))
+    model = ["--model", "llama"] if {"mechanistic", "task"} & set(arguments) and "--model" not in arguments else []
+    local = ["--local", "--device", "cpu", "--dtype", "float32"] if "mechanistic" in arguments else []
+    code, out, err = here(capsys, *arguments, *model, *local)
+    assert (code, out) == (2, "")
+    lines = [line for line in err.splitlines() if line not in {"loading the model"}]
+    assert len(lines) == 1, err
+    for part in parts:
+        assert part in lines[0]
+    assert (here(capsys, "runs", "--json")[1], sorted(path.name for path in home.iterdir())) == before

@@ -1,0 +1,125 @@
+"""Runs side by side: components are the same when they are called the same, and only what both runs have is compared."""
+
+import numpy as np
+import pytest
+
+import raysp
+from raysp.comparison import compare, comparison_table, comparison_text
+
+EARLY, LATE = ("L0H0", "L0H1", "L1H0", "L1H1", "L1H2"), ("L1H0", "L1H1", "L1H2", "L2H0", "L2H1")
+WORTH = {"L0H0": 5.0, "L0H1": 1.0, "L1H0": 4.0, "L1H1": 2.0, "L1H2": -3.0, "L2H0": 6.0, "L2H1": 0.5}
+PAIRS = {("L0H0", "L1H0"): 0.9, ("L1H0", "L1H1"): 0.2, ("L1H1", "L1H2"): 0.3, ("L1H2", "L2H0"): 0.8}
+
+
+def ask(labels, *, sign=1.0, pairs=PAIRS):
+    """A run about some of the heads: what each adds, and what pairs of them add."""
+
+    def function(masks):
+        kept = [dict(zip(labels, row, strict=True)) for row in np.asarray(masks, dtype=float)]
+        return [sign * sum(WORTH[label] * row[label] for label in labels) + sum(x * row.get(a, 0) * row.get(b, 0) for (a, b), x in pairs.items()) for row in kept]
+
+    return answered(function, labels)
+
+
+def answered(function, labels):
+    lens = raysp.FunctionLens(lambda masks: np.array(function(masks), dtype=float), n=len(labels), labels=tuple(labels))
+    return raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), local=True))
+
+
+@pytest.fixture(scope="module")
+def asked_once(tmp_path_factory):
+    """What several tests ask is asked once."""
+    folder = tmp_path_factory.mktemp("comparison")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYSP_HOME", str(folder))
+        return {"early": ask(EARLY), "late": ask(LATE), "far": ask(("L2H0", "L2H1"))}
+
+
+@pytest.fixture
+def early(asked_once):
+    return asked_once["early"]
+
+
+@pytest.fixture
+def late(asked_once):
+    return asked_once["late"]
+
+
+@pytest.fixture
+def far(asked_once):
+    return asked_once["far"]
+
+
+def test_a_run_agrees_with_itself(early):
+    told = compare(early, early)
+    assert told["same_components"]
+    assert told["shared_components"] == 5
+    assert told["singles_rank_correlation"] == pytest.approx(1)
+    assert (told["top_interactions_shared"], told["top_interactions_overlap"]) == (3, 1.0)
+    assert told["r2"] == [early.summary["r2"]] * 2
+    assert told["verdicts"] == [early.summary["verdict"]] * 2
+
+
+def test_effects_the_other_way_round_disagree():
+    """Both runs measured every set; what is nothing but rounding is no interaction that they could share."""
+    told = compare(ask(EARLY, pairs={}), ask(EARLY, pairs={}, sign=-1.0))
+    assert told["singles_rank_correlation"] == pytest.approx(-1)
+    assert told["top_interactions_shared"] == 0
+    assert told["top_interactions_overlap"] is None  # neither has any
+
+
+def test_heads_of_two_selections_are_matched_by_label(early, late):
+    """The selections share the three heads of layer 1; interactions with a head that only one of them has do not count."""
+    told = compare(early, late)
+    assert not told["same_components"]
+    assert told["shared_components"] == 3
+    assert told["singles_rank_correlation"] == pytest.approx(1)
+    assert (told["top_interactions_shared"], told["top_interactions_overlap"]) == (2, 1.0)
+
+
+def test_the_order_of_components_does_not_matter(early):
+    told = compare(early, ask(EARLY[::-1]))
+    assert not told["same_components"]
+    assert told["singles_rank_correlation"] == pytest.approx(1)
+    assert told["top_interactions_overlap"] == 1.0
+
+
+def test_interactions_that_one_run_alone_has_are_not_shared(early):
+    told = compare(early, ask(LATE, pairs={("L1H0", "L1H2"): 0.7, ("L1H1", "L1H2"): 0.3}))
+    assert told["top_interactions_shared"] == 1
+    assert told["top_interactions_overlap"] == pytest.approx(1 / 3)
+
+
+def test_labels_that_a_run_has_twice_say_nothing_of_which_is_meant():
+    def function(masks):
+        return np.asarray(masks, dtype=float) @ np.array([1.0, 2.0, 3.0, 4.0])
+
+    one, other = answered(function, ("the", "film", "the", "end")), answered(function, ("a", "film", "the", "end"))
+    told = compare(one, other)
+    assert told["shared_components"] == 2
+    assert told["singles_rank_correlation"] == pytest.approx(1)
+    assert compare(one, one)["shared_components"] == 4  # the same components in the same order are the same whatever they are called
+
+
+def test_where_nothing_is_shared_only_the_fits_are_compared(early, far):
+    told = compare(early, far)
+    assert told["shared_components"] == 0
+    assert not {"singles_rank_correlation", "top_interactions_shared", "top_interactions_overlap"} & told.keys()
+    assert "cannot be matched" in comparison_text({"with": "model:other", **told})
+
+
+def test_effects_that_are_the_same_everywhere_have_no_ranks(early):
+    flat = answered(lambda masks: np.asarray(masks).sum(axis=1), EARLY)
+    told = compare(flat, early)
+    assert told["singles_rank_correlation"] is None
+    assert "cannot be ranked" in comparison_text({"with": "model:other", **told})
+
+
+def test_comparisons_as_a_table(early, late, far):
+    rows = comparison_table([compare(early, late), compare(early, far)]).to_pylist()
+    assert [(row["run"], row["and"]) for row in rows] == [(early.run_id, late.run_id), (early.run_id, far.run_id)]
+    assert [row["shared components"] for row in rows] == [3, 0]
+    assert rows[0]["rank correlation of singles"] == pytest.approx(1)
+    assert rows[0]["of 10 strongest interactions shared"] == 2
+    assert (rows[1]["rank correlation of singles"], rows[1]["of 10 strongest interactions shared"]) == (None, None)
+    assert [rows[0]["R²"], rows[0]["R² of the other"]] == [early.summary["r2"], late.summary["r2"]]
