@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer masks and prompts, one seed, under 5 minutes")
     parser.add_argument("--parts", default="speed,pairs,prune", help="speed, pairs and prune, or some of them")
     parser.add_argument("--seeds", type=int, help="seeds of the pruning experiment (3; 1 with --quick)")
-    parser.add_argument("--task", default="facts", help="the task of the pruning experiment")
+    parser.add_argument("--task", help="the task of the pruning experiment (ioi; induction, whose prompts are shorter, with --quick)")
     parser.add_argument("--subsets", type=int, help="random subsets of the pruning experiment (5,000; 800 with --quick)")
     parser.add_argument("--prompts", type=int, help="prompts that it chooses by (48; 3 with --quick)")
     parser.add_argument("--heldout", type=int, help="prompts that it scores by (200; 30 with --quick)")
@@ -252,7 +252,13 @@ def main() -> None:
     began = time.monotonic()
     rows: list[Row] = []
     usual = (QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS) if options.quick else (SUBSETS, TRAIN, HELDOUT, DRAWS)
-    size = Experiment(options.task, options.subsets or usual[0], options.prompts or usual[1], options.heldout or usual[2], usual[3])
+    size = Experiment(
+        options.task or ("induction" if options.quick else "ioi"),
+        options.subsets or usual[0],
+        options.prompts or usual[1],
+        options.heldout or usual[2],
+        usual[3],
+    )
     wanted = options.parts.split(",")
     if unknown := set(wanted) - {"speed", "pairs", "prune"}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

@@ -136,8 +136,8 @@ def _bettered(known: Known, train: ByPrompt, proposed: Masks, draws: int, *, per
 def _swaps(mask: Masks, layers: Sequence[int], *, per_layer: bool) -> list[Masks]:
     """All masks that keep one component more and one less."""
     found: list[Masks] = []
-    for out in np.flatnonzero(mask):
-        for back in np.flatnonzero(~mask):
+    for out in np.flatnonzero(mask).tolist():
+        for back in np.flatnonzero(~mask).tolist():
             if not per_layer or layers[out] == layers[back]:
                 swapped = mask.copy()
                 swapped[out], swapped[back] = False, True

@@ -114,6 +114,8 @@ def _first_error(error: ValidationError, where: str, lines: Mapping[tuple[str, .
     # A discriminated union puts the chosen kind into the path; a person never wrote it there.
     loc = [str(part) for part in first["loc"]]
     path = tuple(part for i, part in enumerate(loc) if not (i == 1 and loc[0] in {"lens", "explorer"} and part in {*LENSES, *EXPLORERS}))
+    # Behind a field stand the alternatives that it was tried as; what it held is shown.
+    path = path[: 2 if path[0] in {"lens", "explorer", "validation"} else 1]
     line = next((lines[path[:k]] for k in range(len(path), -1, -1) if path[:k] in lines), None)
     place = f"{where}, line {line}: " if where and line else ""
     value = first["input"]

@@ -1,6 +1,7 @@
 """Acting on a run of a tiny model: the model that is written is the one that the ablation measured, and whatever cannot be acted on is said in a line."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import raysp
 from raysp import acting
 from raysp.lenses.mechanistic import build_mechanistic_game
 from raysp.models.resident import resident
+from raysp.models.surgery import operated
 
 ROWS = [
     {"prompt": "Her acting never fails, the film was long", "target": " not", "foil": "!"},
@@ -77,9 +79,8 @@ def asked(tmp_path_factory):
     return Asked(tmp_path_factory.mktemp("acting"))
 
 
-def margins(folder, rows):
-    """Target less foil behind each prompt, by plain forward passes of a model that transformers has loaded."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+def margins(model, tokenizer, rows):
+    """Target less foil behind each prompt, by plain forward passes."""
     found = []
     for row in rows:
         with torch.no_grad():
@@ -98,29 +99,24 @@ def weights(lens):
     return {name: tensor.clone() for name, tensor in resident(lens).loaded.model.state_dict().items()}
 
 
-KINDS = [
+WRITTEN = [
     ("llama", {}),
-    ("llama", {"ablation": "zero-rescale"}),
-    ("llama", {"components": "neurons:0-1/0-47", "group": 16, "ablation": "zero-rescale"}),
-    ("llama", {"components": "mlp"}),
-    ("llama", {"components": "blocks"}),
     ("llama", {"components": "heads:0/0-1,mlp,neurons:0/0-15,blocks:1", "group": 8, "ablation": "zero-rescale"}),
-    ("gpt2", {"components": "neurons:0-1/0-63", "group": 32, "ablation": "zero-rescale"}),
     ("gpt2", {"components": "heads:0,mlp,blocks:1"}),
 ]
 
 
-@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[f"{kind} {' '.join(map(str, options.values()))}".strip() for kind, options in KINDS])
+@pytest.mark.parametrize(("kind", "options"), WRITTEN, ids=["llama", "llama rescaled", "gpt2"])
 def test_the_written_model_is_the_one_that_the_ablation_measured(asked, tmp_path, kind, options):
     lens, run_id = asked.lens(kind, **options), asked.run(kind, **options)
     before, folder = weights(lens), tmp_path / "new" / "pruned"
     done = asked.prune(run_id, 0.5, folder)
     row = chosen(done, 0.5)
     game = lens.build()
-    assert not row.mask.all()
-    assert margins(folder, ROWS).mean() == pytest.approx(game.evaluate(row.mask[None])[0], abs=1e-4)
-    assert margins(folder, ROWS).mean() == pytest.approx(row.train, abs=1e-4)
-    assert margins(folder, UNSEEN).mean() == pytest.approx(row.heldout, abs=1e-4)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    assert margins(model, tokenizer, ROWS).mean() == pytest.approx(game.evaluate(row.mask[None])[0], abs=1e-4)
+    assert margins(model, tokenizer, ROWS).mean() == pytest.approx(row.train, abs=1e-4)
+    assert margins(model, tokenizer, UNSEEN).mean() == pytest.approx(row.heldout, abs=1e-4)
     assert abs(row.train - chosen(done, 0.5, "intact").train) > 1e-3  # what went did something
     told = json.loads((folder / "pruning.json").read_text())
     assert told["removed"] == [component.label for component, kept in zip(game.components, row.mask, strict=True) if not kept]
@@ -128,6 +124,27 @@ def test_the_written_model_is_the_one_that_the_ablation_measured(asked, tmp_path
     assert (told["keep"], told["ablation"], told["model"]) == (0.5, lens.ablation, lens.model)
     assert done.written == told | {"folder": str(folder)}
     assert [path.name for path in folder.parent.iterdir()] == ["pruned"]
+    after = weights(lens)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+KINDS = [
+    *((kind, {"components": components}) for kind in ("llama", "gpt2", "opt", "gemma2") for components in ("heads,mlp", "neurons:0-1/0-47", "blocks")),
+    *((kind, {"components": components, "ablation": "zero-rescale"}) for kind in ("llama", "gpt2") for components in ("heads", "neurons:1/8-39")),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[f"{kind} {' '.join(options.values())}" for kind, options in KINDS])
+def test_weights_without_some_parts_do_what_the_ablation_does(asked, kind, options):
+    """Whichever parts go; and afterwards the weights are what they were, whatever happens in between."""
+    lens = asked.lens(kind, **options, group=8 if "neurons" in options["components"] else 1)
+    game, before = lens.build(), weights(lens)
+    masks = np.random.default_rng(0).random((6, game.n)) < 0.5
+    for mask, value in zip(masks, game.evaluate(masks), strict=True):
+        gone = [part for part, kept in zip(game.branching.ablation.parts, mask, strict=True) if not kept]
+        with suppress(KeyboardInterrupt), operated(game.branching.relay.anatomy, gone, rescale=lens.ablation == "zero-rescale"):
+            assert margins(game.model.loaded.model, game.model.loaded.tokenizer, ROWS).mean() == pytest.approx(value, abs=1e-4)
+            raise KeyboardInterrupt
     after = weights(lens)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
@@ -145,12 +162,7 @@ def test_the_figures_are_kept_with_the_run(asked):
         assert [kept[name] for name in ("train", "heldout", "lo", "hi", "prompts")] == [row.train, row.heldout, row.lo, row.hi, len(UNSEEN)]
     with raysp.Store.read(asked.store) as store:
         assert store.run_row(run_id)["status"] == "done"
-
-
-def test_pruning_again_takes_the_place_of_the_figures_before(asked):
-    run_id = asked.run()
-    asked.prune(run_id, 0.7)
-    asked.prune(run_id, 0.3)
+    asked.prune(run_id, 0.3)  # takes the place of the figures before
     assert sorted({row["keep"] for row in asked.prunings(run_id)}) == sorted({0.3, *acting.SHARES})
 
 
@@ -169,9 +181,7 @@ def test_per_layer_takes_the_same_share_of_each(asked):
 
 
 EXPLORERS = [
-    raysp.ProxySPEX(budget=120, max_order=2, proxy="linear"),
     raysp.ProxySPEX(budget=90, max_order=2, proxy="gradient"),
-    raysp.SPEX(budget=150),
     raysp.Singles(budget=60),
     raysp.Screen(),
 ]
@@ -190,7 +200,7 @@ def test_what_any_explorer_measured_is_fitted_again(asked, explorer):
 # ---- values of every sort
 
 
-@pytest.mark.parametrize("value", ["kl", "loss", "accuracy", "logprob"])
+@pytest.mark.parametrize("value", ["kl", "loss"])
 def test_models_are_written_whatever_the_value(asked, tmp_path, value):
     """A divergence is from the model as it was, in the written one too."""
     run_id = asked.run(value=value)
@@ -265,7 +275,6 @@ def test_a_classifier_without_heads_is_written(asked, tmp_path):
 
 MISTAKES = [
     ({"ablation": "mean"}, {}, ["ablation: 'mean'", "no weights can express", "zero-rescale"]),
-    ({"ablation": "clamp", "clamp": 0.5}, {}, ["ablation: 'clamp'", "no weights can express"]),
     ({"positions": "last"}, {}, ["positions: 'last'", "ask again with positions all"]),
     ({}, {"heldout": None}, ["heldout: is needed", "give a file"]),
     ({}, {"heldout": "nowhere.jsonl"}, ["heldout: 'nowhere.jsonl' is no file"]),

@@ -9,6 +9,7 @@ import pytest
 from tiny_models import save
 
 from raysp.cli import main
+from raysp.store import Store
 
 TASK = ["--task", "greater-than", "--task-size", "4", "--dtype", "float32", "--device", "cpu", "--explorer", "exhaustive"]
 COMPARED = {"heads": "heads:0-1/0-2", "later": "heads:0/1-2,heads:1/0-3"}
@@ -29,12 +30,8 @@ def at_home(home, monkeypatch):
     monkeypatch.chdir(home)
 
 
-def raysp(*arguments):
-    return subprocess.run([sys.executable, "-m", "raysp", *arguments], capture_output=True, text=True, env=dict(os.environ), check=False)
-
-
 def here(capsys, *arguments):
-    """The command in this process: its exit code, stdout and stderr."""
+    """The command in this process, which has loaded the libraries already: its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as left:
         main(list(arguments))
     said = capsys.readouterr()
@@ -64,16 +61,16 @@ def test_an_answer_is_about_parts_of_the_model(asked, home):
     assert "L1H0" in (home / "heads.html").read_text()
 
 
-def test_a_task_that_the_model_cannot_do_is_said_before_the_budget_is_spent(asked):
+def test_a_task_that_the_model_cannot_do_is_said_before_the_budget_is_spent(capsys, asked):
     assert any("no better than chance" in event["message"] for event in asked["events"] if event["kind"] == "warning")
-    done = raysp(*ask("later"), "--local", "--name", "later")
-    assert done.returncode == 0, done.stderr
-    said = " ".join(done.stderr.split())
+    code, out, err = here(capsys, *ask("later"), "--local", "--name", "later")
+    assert code == 0
+    said = " ".join(err.split())
     assert said.count("warning: the intact model prefers target to foil in") == 1
     assert said.index("warning:") < said.index("explore")
-    assert "warning" not in done.stdout
+    assert "warning" not in out
     for words in ("L1H3", "mechanistic", "evaluations"):
-        assert words in done.stdout
+        assert words in out
 
 
 def test_a_plan_says_what_it_would_cost_and_what_to_doubt(capsys, asked):
@@ -89,8 +86,7 @@ def test_a_plan_says_what_it_would_cost_and_what_to_doubt(capsys, asked):
 
 
 def test_runs_are_compared_by_the_heads_they_share(capsys, asked):
-    if here(capsys, "show", "later", "--json")[0]:
-        assert here(capsys, *ask("later"), "--local", "--name", "later")[0] == 0
+    here(capsys, *ask("later"), "--local", "--name", "later")
     code, out, _ = here(capsys, "compare", "heads", "later", "--json")
     told = json.loads(out)
     assert code == 0
@@ -103,11 +99,10 @@ def test_runs_are_compared_by_the_heads_they_share(capsys, asked):
     assert out.count("llama · exhaustive · n = 6") == 3
 
 
-def test_a_model_is_pruned_and_written(asked, home):
-    done = raysp("prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    told = json.loads(done.stdout)
+def test_a_model_is_pruned_and_written(capsys, asked, home):
+    code, out, err = here(capsys, "prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
     assert {row["method"] for row in told["rows"]} == {"interactions", "singles", "top_singles", "best_of_n", "intact"}
     assert [len(row["kept"]) for row in told["rows"] if row["keep"] == 0.5 and row["method"] != "intact"] == [3] * 4
     assert len(told["written"]["removed"]) == 3
@@ -144,8 +139,13 @@ def test_a_task_written_as_prompts_asks_the_same(capsys, asked, home):
 def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(capsys):
     said = here(capsys, "mechanistic", "--help")[1]
     assert "--prompts" in said
-    assert "The value is its mean" in " ".join(said.split())
+    assert "The value is its mean" in " ".join(said.replace("│", "").split())
     assert "--limit" not in said
+
+
+def what_is_there(home):
+    with Store.read(home / "raysp.duckdb") as store:
+        return store.runs().to_pylist(), sorted(path.name for path in home.iterdir())
 
 
 MISTAKES = [
@@ -165,7 +165,7 @@ MISTAKES = [
     (["prune", "nobody"], ["run: 'nobody' is unknown"]),
     (["prune", "heads", "--keep", "0"], ["keep: 0.0 is no share between 0 and 1"]),
     (["prune", "heads", "--keep", "nan"], ["keep: nan is no share"]),
-    (["prune", "heads", "--keep", "most"], ["--keep", "most"]),
+    (["prune", "heads", "--keep", "most"], ["--keep", "valid number"]),
     (["prune", "heads", "--keep", "0.99"], ["keep: 0.99 keeps 6 of 6 components"]),
     (["prune", "heads", "--best-of", "0"], ["best_of: 0 is no number of subsets"]),
     (["prune", "heads", "--heldout", "nowhere.jsonl"], ["heldout: 'nowhere.jsonl' is no file"]),
@@ -175,7 +175,7 @@ MISTAKES = [
     (["task", "sums"], ["task: 'sums' is not known; choose one of ioi, facts, greater-than, induction"]),
     (["task", "induction"], ["task: 'induction' needs words of one token"]),
     (["task", "greater-than", "--size", "0"], ["size: 0 is no number of prompts"]),
-    (["task", "greater-than", "--seed", "one"], ["--seed", "one"]),
+    (["task", "greater-than", "--seed", "one"], ["--seed", "valid integer"]),
     (["task", "greater-than", "--size", "2", "-o", "nowhere/rows.jsonl"], ["output: 'nowhere/rows.jsonl' cannot be written"]),
     (["task", "greater-than", "--model", "nowhere/at/all"], ["model: 'nowhere/at/all'"]),
 ]
@@ -183,13 +183,13 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=[" ".join(arguments)[:60] for arguments, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, asked, home, arguments, parts):
-    before = (here(capsys, "runs", "--json")[1], sorted(path.name for path in home.iterdir()))
+    before = what_is_there(home)
     model = ["--model", "llama"] if {"mechanistic", "task"} & set(arguments) and "--model" not in arguments else []
     local = ["--local", "--device", "cpu", "--dtype", "float32"] if "mechanistic" in arguments else []
     code, out, err = here(capsys, *arguments, *model, *local)
     assert (code, out) == (2, "")
-    lines = [line for line in err.splitlines() if line not in {"loading the model"}]
+    lines = [line for line in err.splitlines() if line != "loading the model"]  # prune says where it is
     assert len(lines) == 1, err
     for part in parts:
         assert part in lines[0]
-    assert (here(capsys, "runs", "--json")[1], sorted(path.name for path in home.iterdir())) == before
+    assert what_is_there(home) == before

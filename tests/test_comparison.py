@@ -15,14 +15,15 @@ def ask(labels, *, sign=1.0, pairs=PAIRS):
     """A run about some of the heads: what each adds, and what pairs of them add."""
 
     def function(masks):
-        kept = [dict(zip(labels, row, strict=True)) for row in np.asarray(masks, dtype=float)]
-        return [sign * sum(WORTH[label] * row[label] for label in labels) + sum(x * row.get(a, 0) * row.get(b, 0) for (a, b), x in pairs.items()) for row in kept]
+        kept = dict(zip(labels, np.asarray(masks, dtype=float).T, strict=True))
+        together = sum(x * kept[a] * kept[b] for (a, b), x in pairs.items() if a in kept and b in kept)
+        return sign * sum(WORTH[label] * kept[label] for label in labels) + together
 
     return answered(function, labels)
 
 
 def answered(function, labels):
-    lens = raysp.FunctionLens(lambda masks: np.array(function(masks), dtype=float), n=len(labels), labels=tuple(labels))
+    lens = raysp.FunctionLens(lambda masks: np.asarray(function(masks), dtype=float), n=len(labels), labels=tuple(labels))
     return raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), local=True))
 
 

@@ -3,10 +3,15 @@
 import json
 
 import pytest
+from tiny_models import save
 
+from raysp.campaign import start_explorer
 from raysp.commands.options import spec_from
+from raysp.engine import run, run_all
 from raysp.errors import UserError
+from raysp.game import Component, GameInfo
 from raysp.spec import load_spec, resolve_paths, run_spec
+from raysp.store import Store
 
 YAML = """\
 lens:
@@ -81,6 +86,8 @@ def test_a_missing_spec_file_says_so(tmp_path):
         ({"prompt": "a b", "explorer": "proxyspex", "top_k": "0.2"}, ["--top-k: '0.2' is no option of proxyspex", "--explorer screen"]),
         ({"prompt": "a b", "unit": "syllable"}, ["lens.unit: 'syllable' is not known", "'token'"]),
         ({"prompt": "a b", "budget": "many"}, ["explorer.budget: 'many'", "valid integer"]),
+        ({"prompt": "a b", "keep": "2"}, ["explorer.keep: '2' is not valid", "less than 1"]),
+        ({"prompt": "a b", "keep": "some"}, ["explorer.keep: 'some' is not valid"]),
         ({"prompt_file": "nowhere.txt"}, ["prompt_file: 'nowhere.txt' cannot be read"]),
     ],
 )
@@ -103,3 +110,106 @@ def test_a_backslash_n_typed_in_a_template_is_a_line_break():
 
 def test_what_a_python_caller_gets_wrong_is_also_one_line():
     assert "known fields" in message(lambda: run_spec({"lens": {"kind": "feature", "promt": "x"}}))
+
+
+# ---- the mechanistic lens
+
+MODEL_YAML = """\
+lens:
+  kind: mechanistic
+  task: ioi
+  task_size: 32
+  components: heads:10-17,mlp:all
+  layers: 10-14
+  ablation: clamp
+  clamp: 0
+  positions: 0,-1
+  value: accuracy
+explorer:
+  kind: proxyspex
+  max_order: 3
+cross_check: true
+"""
+
+
+def test_yaml_and_flags_make_the_same_spec_for_parts_of_a_model(tmp_path):
+    flags = {"task": "ioi", "task_size": "32", "components": "heads:10-17,mlp:all", "layers": "10-14", "ablation": "clamp", "clamp": "0"}
+    spec = spec_from("mechanistic", {**flags, "positions": "0,-1", "value": "accuracy", "max_order": "3", "cross_check": True})
+    assert spec == load_spec(written(tmp_path, MODEL_YAML))
+    assert spec.lens.clamp == 0.0
+
+
+def test_prompts_are_one_value_of_a_model_and_many_runs_of_a_prompt():
+    model, words = spec_from("mechanistic", {"prompts": "rows.jsonl"}), spec_from("feature", {"prompts": "rows.jsonl", "limit": "3"})
+    assert (model.lens.prompts, model.examples) == ("rows.jsonl", None)
+    assert (words.examples, words.limit) == ("rows.jsonl", 3)
+    with pytest.raises(UserError, match="give a mechanistic lens its prompts as prompts"):
+        run_all(run_spec({"lens": {"kind": "mechanistic"}, "examples": "rows.jsonl"}))
+
+
+def test_files_of_a_model_lens_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.jsonl", "texts.txt"):
+        (tmp_path / name).write_text("")
+    lens = resolve_paths(spec_from("mechanistic", {"prompts": "rows.jsonl", "references": "texts.txt", "model": "nowhere"})).lens
+    assert (lens.prompts, lens.references, lens.model) == (str(tmp_path / "rows.jsonl"), str(tmp_path / "texts.txt"), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [
+        ("task: ioi", "task: sums", ["line 3", "lens.task: 'sums' is not known", "'greater-than'"]),
+        ("task_size: 32", "task_size: 1", ["line 4", "lens.task_size: 1 is not valid", "greater than or equal to 2"]),
+        ("components:", "component:", ["lens.component", "is no field here", "components"]),
+        ("clamp: 0", "clamp: much", ["lens.clamp: 'much' is not valid", "valid number"]),
+        ("kind: mechanistic", "kind: mechanical", ["line 2", "has the unknown kind 'mechanical'", "'mechanistic'"]),
+    ],
+)
+def test_a_wrong_spec_of_parts_of_a_model_is_one_line_too(tmp_path, before, after, parts):
+    said = message(lambda: load_spec(written(tmp_path, MODEL_YAML.replace(before, after))))
+    for part in parts:
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "keep"), [("mechanistic", None, "auto"), ("mechanistic", "0.8", 0.8), ("feature", None, None), ("feature", "auto", "auto")]
+)
+def test_parts_of_a_model_are_kept_as_often_as_it_takes_and_words_half_the_time(kind, given, keep):
+    spec = spec_from(kind, {"prompt": "a b", **({} if given is None else {"keep": given})})
+    info = GameInfo("game", tuple(Component(i, f"x{i}", "part") for i in range(30)), {})
+    explorer = start_explorer(spec, info, lambda _: None)
+    assert explorer.keep == keep
+    assert (len(explorer.ask()) > 31) == (keep == "auto")  # a pilot, or the single ablations
+    assert explorer.keep_probability == (0.8 if keep == 0.8 else 0.5)
+
+
+class Interrupting:
+    """A person who interrupts a run at a phase."""
+
+    def __init__(self, phase):
+        self.phase = phase
+
+    def __call__(self, progress):
+        if progress.phase == self.phase and progress.done > 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_of_a_model_resumes_to_the_same_answer(tmp_path):
+    rows = [{"prompt": prompt, "target": " not", "foil": "!"} for prompt in ("Her acting never fails", "The film was long, but good")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lens = {"kind": "mechanistic", "model": save("llama", tmp_path / "llama"), "prompts": str(tmp_path / "rows.jsonl"), "dtype": "float32", "device": "cpu"}
+    spec = run_spec({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 120, "max_order": 2}, "local": True, "store": str(tmp_path / "one.duckdb")})
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, watch=Interrupting("validate"), run_id="halved")
+    with Store.read(tmp_path / "one.duckdb") as store:
+        row = store.run_row("halved")
+        before = store.run_evaluations("halved").num_rows
+    assert row["status"] == "interrupted"
+    resumed = run(run_spec(row["spec"]), run_id="halved")
+    whole = run(spec.model_copy(update={"store": str(tmp_path / "two.duckdb")}))
+    assert 100 < before < whole.evaluations.num_rows
+    assert resumed.evaluations.num_rows == whole.evaluations.num_rows
+    assert sum(resumed.costs["evaluations"].to_pylist()) == sum(whole.costs["evaluations"].to_pylist())
+    assert resumed.interactions["labels"].equals(whole.interactions["labels"])
+    assert resumed.interactions["value"].to_pylist() == pytest.approx(whole.interactions["value"].to_pylist(), abs=1e-4)
+    assert resumed.summary["verdict"] == whole.summary["verdict"]

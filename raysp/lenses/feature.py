@@ -1,13 +1,11 @@
 """The feature lens: parts of a prompt as components, and the model's preference for an answer as the value."""
 
 import hashlib
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from raysp.errors import EvaluationError, UserError
 from raysp.game import Attributions, Component, Game, GameInfo, Masks, Measurement, fingerprint
@@ -26,9 +24,8 @@ if TYPE_CHECKING:
     from raysp.lenses.cross_checks import Gradients
 
 _REMEMBERED = 500_000
-# What a request is sized by; no timing, so that the same game is cut into the same batches everywhere.
-_REQUEST_SECONDS = 2.0
-_OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
+#: Random masks that say what one costs.
+SPREAD = 64
 
 
 @dataclass
@@ -115,8 +112,8 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     method, remark = model.choose(sample)
     root = Root(common_prefix(sample))
     described = _described(lens, model, parts, wanted, ends[0])
-    notes = (_where(lens, model, method), *([remark] if remark else []), *wanted.notes)
-    batch = _batch_masks(model, spread, root.keys if method == "packed" else None)
+    notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *wanted.notes)
+    batch = model.request_masks(_tokens_of_a_mask(spread, root.keys if method == "packed" else None))
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
 
 
@@ -185,18 +182,13 @@ def _samples(parts: Parts, wanted: Answers) -> tuple[Inputs, Inputs]:
     """Inputs to check the scoring with (nothing, everything and every second component removed), and random ones to size requests by."""
     check = np.ones((3, parts.n), np.bool_)
     check[1], check[2, ::2] = False, False
-    spread = np.random.default_rng(0).random((64, parts.n)) < 0.5
+    spread = np.random.default_rng(0).random((SPREAD, parts.n)) < 0.5
     return wanted.inputs(parts.source.contexts(check)), wanted.inputs(parts.source.contexts(spread))
 
 
-def _batch_masks(model: ResidentModel, spread: Inputs, known: Integers | None) -> int:
-    """Masks of a request of about two seconds, from the operations they take on this kind of device."""
-    tokens = len(build_tree(spread, known)) if known is not None else int(spread.lengths.sum())
-    parameters = sum(p.numel() for p in model.loaded.model.parameters())
-    kind = model.loaded.device.type
-    rate = _OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
-    masks = _REQUEST_SECONDS * rate / (2 * parameters * tokens / 64)
-    return 2 ** round(math.log2(min(max(masks, 16), 4096)))
+def _tokens_of_a_mask(spread: Inputs, known: Integers | None) -> float:
+    """Tokens that a mask costs, from those of random masks; `known` is what a packed scoring has in store already."""
+    return (len(build_tree(spread, known)) if known is not None else int(spread.lengths.sum())) / SPREAD
 
 
 def _described(lens: FeatureLens, model: ResidentModel, parts: Parts, wanted: Answers, intact: Context) -> dict[str, Any]:
@@ -225,13 +217,6 @@ def _described(lens: FeatureLens, model: ResidentModel, parts: Parts, wanted: An
         "foil_ids": list(wanted.foil_ids),
         "value": wanted.value,
     }
-
-
-def _where(lens: FeatureLens, model: ResidentModel, method: Method) -> str:
-    device = model.loaded.device
-    where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-    dtype = str(model.loaded.dtype).removeprefix("torch.")
-    return f"model {lens.model} in {dtype} on {where}, {method} scoring"
 
 
 def _name(context: Context) -> bytes:

@@ -1,6 +1,5 @@
 """The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ from raysp.spectral.fourier import FourierSurrogate
 
 #: Tokens run at once. More fill the device better; all of their activations are held.
 BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
-REQUEST_SECONDS, OPERATIONS = 2.0, {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
 
 
 @dataclass
@@ -92,8 +90,10 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
         _check_relay(lens, model, relay, reading)
         warnings = reading.doubts(branching, lens.task)
     described = _described(lens, model, asked, chosen, anatomy) | {"references": replaced.name}
-    notes = (_where(model), *dict.fromkeys(note for each in asked for note in each.answers.notes))
-    info = GameInfo(fingerprint(described), chosen.components, described, notes, _batch_masks(model, branching, reading), _source(lens), warnings)
+    notes = (f"model {lens.model} in {model.place}, block by block", *dict.fromkeys(note for each in asked for note in each.answers.notes))
+    info = GameInfo(
+        fingerprint(described), chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(branching, reading)), _source(lens), warnings
+    )
     return MechanisticGame(info, model, branching, reading)
 
 
@@ -225,14 +225,10 @@ def _check_relay(lens: MechanisticLens, model: ResidentModel, relay: Relay, read
         raise UserError("model", lens.model, problem, "use another model; its blocks are told more than hidden states, positions and a mask")
 
 
-def _batch_masks(model: ResidentModel, branching: Branching, reading: Reading) -> int:
-    """Masks of a request of about two seconds, from the operations they take on this kind of device."""
-    kind, anatomy = model.loaded.device.type, branching.relay.anatomy
-    share = 1 - min(branching.ablation.layers) / anatomy.layers
-    tokens = share * sum(group.ids.numel() for group in reading.groups)
-    rate = OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
-    masks = REQUEST_SECONDS * rate / (2 * sum(p.numel() for p in model.loaded.model.parameters()) * tokens)
-    return 2 ** round(math.log2(min(max(masks, 16), 4096)))
+def _tokens_of_a_mask(branching: Branching, reading: Reading) -> float:
+    """Tokens that a mask costs: of every prompt, the layers from the lowest ablated one on."""
+    share = 1 - min(branching.ablation.layers) / branching.relay.anatomy.layers
+    return share * sum(group.ids.numel() for group in reading.groups)
 
 
 def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Asked], chosen: Chosen, anatomy: Anatomy) -> dict[str, Any]:
@@ -270,9 +266,3 @@ def _described_prompt(lens: MechanisticLens, asked: Asked) -> dict[str, Any]:
 
 def _source(lens: MechanisticLens) -> str:
     return lens.prompt or lens.prompts or f"task {lens.task}"
-
-
-def _where(model: ResidentModel) -> str:
-    device = model.loaded.device
-    where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-    return f"{str(model.loaded.dtype).removeprefix('torch.')} on {where}, block by block"

@@ -150,13 +150,13 @@ def indirect_objects(rng: random.Random, fits: Fits) -> Iterator[Question]:
 
 
 def facts(rng: random.Random, fits: Fits) -> Iterator[Question]:
-    """The capital of a country, after one example; the foil is another country's, which the counterfactual asks for."""
+    """The capital of a country, after one example; the foil is the example's, which copying would give. The counterfactual asks for a third country."""
     known = [(country, CAPITALS[country]) for country in CAPITALS if fits(" " + country) and fits(" " + CAPITALS[country])]
     _some([country for country, _ in known], fits, 4, "facts")
     while True:
         shown, asked, other = rng.sample(known, 3)
         begin = f"The capital of {shown[0]} is {shown[1]}. The capital of "
-        yield Question(f"{begin}{asked[0]} is", f" {asked[1]}", f" {other[1]}", f"{begin}{other[0]} is")
+        yield Question(f"{begin}{asked[0]} is", f" {asked[1]}", f" {shown[1]}", f"{begin}{other[0]} is")
 
 
 def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa: ARG001  digits are tokens of their own, or not, in every position alike

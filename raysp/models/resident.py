@@ -1,6 +1,7 @@
 """Models that stay in memory and score many ablations of one input. Knows tokens and positions, not prompts, masks or values."""
 
 import inspect
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from raysp.models.packing import PackedScorer, Root
 from raysp.models.padded import PaddedScorer, Padding
 
 Method = Literal["packed", "padded", "alone"]
+_REQUEST_SECONDS = 2.0
+_OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
 # Nodes in one pack. More share the cost of reading the weights; the attention mask and the work within it grow with the square.
 _PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
 _PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
@@ -89,6 +92,24 @@ class ResidentModel:
         # Models of this type begin to count positions behind the padding token's id.
         offset = (config.pad_token_id or 0) + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
         return None if limit is None else int(limit) - offset
+
+    @property
+    def place(self) -> str:
+        """Where it computes and in what, in words."""
+        device = self.loaded.device
+        where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+        return f"{str(self.loaded.dtype).removeprefix('torch.')} on {where}"
+
+    def request_masks(self, tokens: float) -> int:
+        """Masks of a request of about two seconds when each costs so many tokens.
+
+        From the operations they take on this kind of device, not from timing, so that the same game is cut into the same batches everywhere.
+        """
+        kind = self.loaded.device.type
+        rate = _OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
+        parameters = sum(p.numel() for p in self.loaded.model.parameters())
+        masks = _REQUEST_SECONDS * rate / (2 * parameters * tokens)
+        return 2 ** round(math.log2(min(max(masks, 16), 4096)))
 
     def choose(self, sample: Inputs) -> tuple[Method, str | None]:
         """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one.

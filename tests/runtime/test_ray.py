@@ -1,5 +1,6 @@
 """The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
 
+import json
 import os
 import signal
 import sys
@@ -79,6 +80,25 @@ def test_gradients_are_asked_of_an_evaluator(tmp_path):
     assert on_ray.summary["metrics"]["cross_checks"].keys() == local.summary["metrics"]["cross_checks"].keys() > {"gradient_x_input"}
     with pytest.raises(raysp.UserError, match="proxy: 'gradient' needs an estimate"):
         raysp.run(question(tmp_path, planted).model_copy(update={"explorer": raysp.ProxySPEX(proxy="gradient")}))
+    parts_of_a_model_have_the_same_values(tmp_path)  # here, where evaluators have torch
+
+
+def parts_of_a_model_have_the_same_values(tmp_path):
+    """A lens's files reach evaluators that have working directories of their own; gradients and doubts come back from them."""
+    rows = [{"prompt": prompt, "target": " not", "foil": "!"} for prompt in ("Her acting never fails", "The film was long, but good")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lens = raysp.MechanisticLens(model=str(tmp_path / "llama"), prompts=str(tmp_path / "rows.jsonl"), components="heads:0-1/0-2", dtype="float32")
+    spec = raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), cross_check=True, store=str(tmp_path / "ray.duckdb"))
+    on_ray = raysp.run(spec)
+    local = raysp.run(spec.model_copy(update={"local": True, "store": str(tmp_path / "local.duckdb")}))
+    assert on_ray.summary["game"]["fingerprint"] == local.summary["game"]["fingerprint"]
+    values = [{tuple(row["mask"]): row["value"] for row in run.evaluations.to_pylist()} for run in (on_ray, local)]
+    assert len(values[0]) == 64
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+    assert on_ray.cross_checks.select(["method", "label"]).equals(local.cross_checks.select(["method", "label"]))
+    assert on_ray.cross_checks["value"].to_numpy() == pytest.approx(local.cross_checks["value"].to_numpy(), abs=1e-4)
+    told = [[row["message"] for row in run.events.to_pylist() if row["kind"] == "warning"] for run in (on_ray, local)]
+    assert told[0] == told[1] != []
 
 
 def test_actors_read_well_on_the_dashboard(tmp_path):

@@ -1,0 +1,64 @@
+"""The mechanistic benchmark: the loop that it races against computes the same values, and its claims can fail."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import save
+
+from raysp.lenses.specs import MechanisticLens
+
+JOBS = Path(__file__).parents[1] / "jobs"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(JOBS))
+    return importlib.import_module("bench_mechanistic")
+
+
+def timed(what, method, per_second, apart=0.0):
+    return {"row": "speed", "what": what, "method": method, "round": 0, "masks": 10, "per_second": per_second, "apart": apart}
+
+
+def pruned(layers, keep, method, accuracy):
+    return {"row": "prune", "task": "facts", "layers": layers, "keep": keep, "method": method, "accuracy": accuracy}
+
+
+def test_the_loop_people_write_gives_our_values(bench, tmp_path):
+    game = MechanisticLens(model=save("llama", tmp_path), prompt="The film was long", target=" not", foil="!", dtype="float32", device="cpu").build()
+    masks = np.random.default_rng(0).random((8, game.n)) < 0.7
+    assert np.abs(bench.peers.head_loop(game)(masks) - game.evaluate(masks)).max() < 1e-4
+
+
+def test_speed_is_compared_over_all_workloads_and_with_the_best_peer(bench):
+    rows = [
+        timed(what, *method)
+        for what in ("singles", "random")
+        for method in (("raysp", 60.0), ("head_loop", 10.0), ("nnsight", 30.0), ("transformer_lens", 20.0))
+    ]
+    told = bench.summary(rows)
+    assert told["vs_head_loop"] == {"value": 6.0, "wanted": ">= 5", "holds": True}
+    assert told["vs_best_peer"] == {"value": 2.0, "wanted": ">= 1.5", "holds": True}
+    slower = bench.summary([*rows, timed("three layers", "raysp", 10.0), timed("three layers", "head_loop", 10.0), timed("three layers", "nnsight", 30.0)])
+    assert not slower["vs_head_loop"]["holds"]
+    assert not slower["vs_best_peer"]["holds"]
+
+
+def test_values_that_differ_from_a_peers_fail_the_claim(bench):
+    rows = [timed("singles", "raysp", 60.0), timed("singles", "nnsight", 30.0, apart=1e-3)]
+    assert not bench.summary(rows)["apart"]["holds"]
+
+
+def test_pruning_is_worse_where_it_is_worse(bench):
+    rows = [pruned([0], keep, method, accuracy) for keep, ours in ((0.5, 0.8), (0.66, 0.6)) for method, accuracy in (("interactions", ours), ("singles", 0.65))]
+    gain = bench.summary(rows)["prune"]["gain_over_singles"]
+    assert gain["value"] == pytest.approx(0.05)
+    assert gain["worse"] == [{"layers": [0], "keep": 0.66, "gain": -0.05}]
+
+
+def test_without_rows_a_claim_holds_neither_way(bench):
+    told = bench.summary([])
+    assert told["vs_head_loop"]["holds"] is None
+    assert told["pairs_found"]["holds"] is None
