@@ -66,7 +66,7 @@ def nnsight(game: MechanisticGame) -> Method:
         found: list[Values] = []
         for start in range(0, len(masks), ROWS):
             some = torch.from_numpy(masks[start : start + ROWS]).float()
-            by_layer = some.view(len(some), -1, heads).repeat_interleave(ids.new_tensor(_width(game)).item(), dim=2)
+            by_layer = some.view(len(some), -1, heads).repeat_interleave(_width(game), dim=2)
             with torch.no_grad(), wrapped.trace(ids.expand(len(some), -1), logits_to_keep=1, use_cache=False):
                 for layer in range(by_layer.shape[1]):
                     projection = wrapped.model.layers[layer].self_attn.o_proj

@@ -4,23 +4,26 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysp.campaign import start_explorer
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers import ProxySPEX
+from raysp.explorers.base import Explorer
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import random_rows
-from raysp.game import Masks
+from raysp.explorers.sampling import single_ablations
+from raysp.game import Masks, Values
 from raysp.lenses.prompt_sets import questions, read_questions
 from raysp.lenses.specs import MechanisticLens
-from raysp.lenses.tasks import Question, make
+from raysp.lenses.tasks import CountTokens, Question, make
 from raysp.pruning import COSTS, SHARES, Known, Pruned, Room, compare
 from raysp.spec import RunSpec, run_spec
-from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.fourier import FourierSurrogate, is_complete
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,25 +61,24 @@ def prune(
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
     Room.of(keep, layers, per_layer=per_layer)
     watch("loading the model")
-    from raysp.lenses.mechanistic import build_mechanistic_game, fits
+    from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
     game = build_mechanistic_game(lens)
-    if game.info.fingerprint != row["game"]["fingerprint"]:
-        raise UserError("run", run_id, "asked a model or prompts that have changed since", "run it again")
+    _check_same(row, game)
     if folder is not None:
         _check_weights(game, folder)
-    unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, fits(lens)), fits(lens)))
+    unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))
     watch("fitting what the run measured")
-    known = _known(store, run_id, spec, game, layers)
+    known = known_of(store, row, spec, game)
     rows: list[Pruned] = []
     for share in sorted({keep, *(share for share in SHARES if _possible(share, layers, per_layer))}):
         watch(f"comparing at {share:.0%} kept")
-        rows += compare(known, _by_prompt(game), _by_prompt(unseen), share, per_layer=per_layer, draws=draws)
+        rows += compare(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
     store.add_prunings(run_id, _table(rows))
     written = None
     if folder is not None:
         watch("writing the model")
-        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "interactions"), folder)
+        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "bettered"), folder)
     return Pruning(run_id, tuple(rows), written)
 
 
@@ -93,6 +95,19 @@ def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
     if lens.positions != "all":
         raise UserError("positions", lens.positions, "are some of a prompt, and weights work on all", "ask again with positions all")
     return spec, lens
+
+
+def _check_same(row: dict[str, Any], game: "MechanisticGame") -> None:
+    """UserError that names what is not as it was, unless the game is the one that the run asked."""
+    if game.info.fingerprint == row["game"]["fingerprint"]:
+        return
+    then, now = row["game"]["description"], game.info.description
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    others = [name for name in differing if name != "dtype"]
+    if "dtype" in differing:
+        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
+        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
+    raise UserError("run", row["run_id"], f"asked a model or prompts that have changed since ({', '.join(others)})", "run it again")
 
 
 def _check_folder(folder: Path | None) -> None:
@@ -114,7 +129,10 @@ def _unwritable(folder: Path, error: OSError | None = None) -> UserError:
 
 
 def _check_weights(game: "MechanisticGame", folder: Path) -> None:
-    """UserError for parts that are no weights we know of."""
+    """UserError for parts that are no weights we know of, and for weights that are not in memory."""
+    if any(weight.is_meta for weight in game.model.loaded.model.parameters()):
+        mend = "use a machine with more memory, or device cpu"
+        raise UserError("output", str(folder), "cannot hold this model: accelerate has moved some of its weights out of memory", mend)
     for part, component in zip(game.branching.ablation.parts, game.components, strict=True):
         block = game.branching.relay.anatomy.blocks[part.layer]
         if part.tissue == "block" and (block.attention is None or block.mlp is None):
@@ -130,14 +148,18 @@ def _possible(share: float, layers: Sequence[int], per_layer: bool) -> bool:
     return True
 
 
-def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], fits: Callable[[str], bool]) -> list[Question]:
+def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], count_tokens: CountTokens) -> list[Question]:
     """Prompts that the run did not see; UserError where there are none to be had."""
     prompts = {question.prompt for question in seen}
     if source is not None:
-        found = read_questions("heldout", source, lens.target, lens.foil)
+        # What stands in for a file's missing answers does so for another file's; a single prompt's answer is its own.
+        found = read_questions("heldout", source, *((lens.target, lens.foil) if lens.prompts is not None else ()))
     elif lens.task is not None:
-        # Of so many others some are the same: these are taken out, and the rest cut to size.
-        found = make(lens.task, lens.task_size, lens.task_seed + APART, fits, excluding=prompts)
+        try:
+            found = make(lens.task, lens.task_size, lens.task_seed + APART, count_tokens, excluding=prompts)
+        except UserError:
+            problem = f"cannot be made: task {lens.task} has no {lens.task_size} prompts beside those of the run"
+            raise UserError("heldout", None, problem, "give a file of prompts") from None
     else:
         raise UserError("heldout", None, "is needed: pruning is judged on prompts that the run has not seen", "give a file of prompts like those of the run")
     fresh = [question for question in found if question.prompt not in prompts]
@@ -156,27 +178,42 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
         raise UserError(f"heldout {error.field}", error.value, error.problem, error.mend) from None
 
 
-def _known(store: "Store", run_id: str, spec: RunSpec, game: "MechanisticGame", layers: tuple[int, ...]) -> Known:
-    """What the run's evaluations say, fitted again as the run did."""
-    table = store.run_evaluations(run_id, "explore")
-    masks, values = np.array(table["mask"].to_pylist(), dtype=np.bool_), table["value"].to_numpy()
-    explorer: Any = spec.explorer
-    if isinstance(explorer, ProxySPEX):
-        explorer = explorer.model_copy(update={"keep": explorer.keep or "auto", "proxy": "auto" if explorer.proxy == "gradient" else explorer.proxy})
-    fitted = type(explorer)(**explorer.model_dump() | {"budget": None}, random_state=spec.seed).fit(masks, values)
-    surrogate = fitted.findings.surrogate
+def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Known:
+    """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
+    explorer = _replayed(store, row, spec, game)
+    surrogate = explorer.result().surrogate
     if not isinstance(surrogate, FourierSurrogate):
-        raise UserError("explorer", explorer.kind, "leaves nothing to choose by", "ask again with explorer proxyspex")
-    rows = random_rows(masks, surrogate.keep_probability)
-    singles = fit_singles(masks[rows], values[rows], spec.seed, surrogate.keep_probability)
-    near = np.concatenate([np.ones((1, game.n), dtype=np.bool_), ~np.eye(game.n, dtype=np.bool_)])
-    exact = game.evaluate(near)
-    more_is_better = game.info.description["value"] not in COSTS
-    return Known(surrogate, singles, exact[0] - exact[1:], layers, more_is_better, spec.seed)
+        raise UserError("explorer", explorer.name, "leaves nothing to choose by", "ask again with explorer proxyspex")
+    masks, values, keep_probability = _learnt(explorer, surrogate)
+    singles = fit_singles(masks, values, spec.seed, keep_probability)
+    near = single_ablations(game.n)
+    exact = store.known(row["game_id"], near)
+    missing = np.isnan(exact)
+    if missing.any():
+        exact[missing] = game.evaluate(near[missing])
+    layers = tuple(component.layer or 0 for component in game.components)
+    return Known(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
 
 
-def _by_prompt(game: "MechanisticGame") -> Callable[[Masks], Any]:
-    return lambda masks: game.reading.by_prompt(game.branching, masks)
+def _replayed(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Explorer:
+    """The run's explorer, told what it was told."""
+    explorer = start_explorer(spec, game.info, game.estimate)
+    while not explorer.done():
+        masks = explorer.ask()
+        values = store.known(row["game_id"], masks)
+        if missing := int(np.isnan(values).sum()):
+            raise UserError("run", row["run_id"], f"would ask {missing} of {len(masks)} masks that the store has no value of", "run it again")
+        explorer.tell(masks, values)
+    return explorer
+
+
+def _learnt(explorer: Explorer, surrogate: FourierSurrogate) -> tuple[Masks, Values, float]:
+    """The rows that the surrogate was fitted to, with their P(keep)."""
+    if isinstance(explorer, ProxySPEX) and not is_complete(explorer.masks):
+        sample = explorer.sample()
+        return sample.masks, sample.values, sample.keep_probability
+    rows = random_rows(explorer.masks, surrogate.keep_probability)
+    return explorer.masks[rows], explorer.values[rows], surrogate.keep_probability
 
 
 def _table(rows: Sequence[Pruned]) -> "pa.Table":
@@ -219,8 +256,9 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
     with game.model.lock:
         write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
-    value = _value_of(lens.model_copy(update={"model": str(place)}), game)
-    if abs(value - chosen.train) > TOLERANCE[game.info.description["dtype"]] * (1 + abs(chosen.train)):
+    value, dtype = _value_of(lens.model_copy(update={"model": str(place)}), game)
+    allowed = max(TOLERANCE[dtype], TOLERANCE[game.info.description["dtype"]])
+    if abs(value - chosen.train) > allowed * (1 + abs(chosen.train)):
         raise EvaluationError(
             f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
         )
@@ -231,13 +269,31 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
         "ablation": lens.ablation,
         "heldout": chosen.heldout,
         "model": lens.model,
+        "dtype": game.info.description["dtype"],
     }
     (place / "pruning.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return told
 
 
-def _value_of(options: MechanisticLens, game: "MechanisticGame") -> float:
-    """What a model on disk, intact, is worth on a game's prompts: with the game's own answers, which it might not give, and divergences from the game's model."""
+def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, str]:
+    """As `_value_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
+    from raysp.models.memory import is_out_of_memory, release
+
+    for device in (options.device, "cpu"):
+        try:
+            return _value_on(options.model_copy(update={"device": device}), game)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(game.model.loaded.device)
+    raise EvaluationError("memory does not hold the written model beside the one that it was made of, so that it cannot be checked")
+
+
+def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, str]:
+    """What a model on disk, intact, is worth on a game's prompts, and the dtype it ran in.
+
+    With the game's own answers, which it might not give, and divergences from the game's model.
+    """
     from raysp.models.ablation import Ablation
     from raysp.models.anatomy import dissect
     from raysp.models.branching import Branching
@@ -247,4 +303,7 @@ def _value_of(options: MechanisticLens, game: "MechanisticGame") -> float:
     loaded = load(options)  # for this once: it does not stay resident
     anatomy = dissect(loaded.model, options.model)
     intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
-    return float(game.reading.elsewhere().values(intact, np.ones((1, game.n), dtype=np.bool_))[0])
+    reading = game.reading.elsewhere()
+    reading.groups = [replace(group, ids=group.ids.to(loaded.device)) for group in reading.groups]
+    value = float(reading.values(intact, np.ones((1, game.n), dtype=np.bool_))[0])
+    return value, str(loaded.dtype).removeprefix("torch.")

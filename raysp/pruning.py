@@ -8,20 +8,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.errors import UserError
 from raysp.game import Masks, Values
+from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset
 from raysp.spectral.sets import Floats
 
-Method = Literal["interactions", "singles", "top_singles", "best_of_n", "intact"]
+#: The surrogate's optimum and the LASSO's, each as it is and bettered by exact swaps; the strongest exact singles; the best of random subsets.
+Method = Literal["interactions", "bettered", "singles", "singles_bettered", "top_singles", "best_of_n", "intact"]
 #: Shares kept that every pruning is compared at, as published.
 SHARES = (0.5, 0.66, 0.83)
 #: Values of which less is better.
 COSTS = ("loss", "kl")
 #: Swaps tried before the best of them is taken.
 HANDFUL = 12
+#: Components on either side that swaps are looked for among.
+PROMISING = 500
 #: Resamples of the prompts for an interval.
 RESAMPLES = 2000
 
@@ -47,7 +52,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Pruned:
-    """One way to keep a share of the components: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95 % interval."""
+    """One way to keep a share of the components: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95 % interval.
+
+    `evaluations` are the exact ones on the run's prompts that it was chosen by.
+    """
 
     keep: float
     method: Method
@@ -57,6 +65,7 @@ class Pruned:
     lo: float
     hi: float
     prompts: int
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -80,28 +89,33 @@ class Room:
 def compare(known: Known, train: ByPrompt, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
     """Every method at one share kept. `train` and `heldout` give each prompt's value (float64 `(m, prompts)`) of masks.
 
-    `draws` random subsets compete, and as many exact evaluations verify and better what the surrogate proposes.
+    `draws` exact evaluations go to each method that searches on the run's own prompts: random subsets, and the swaps that better a proposal.
     """
     room = Room.of(keep, known.layers, per_layer=per_layer)
     rng = np.random.default_rng([known.seed, room.gone])
     sign = 1.0 if known.more_is_better else -1.0
-    chosen: dict[Method, Masks] = {
-        "singles": _linear(sign * _slopes(known.singles), known.layers, room),
-        "top_singles": _linear(sign * known.effects, known.layers, room),
-        "best_of_n": _best(train, np.stack([_linear(rng.random(known.n), known.layers, room) for _ in range(draws)]), sign),
-        "intact": np.ones(known.n, dtype=np.bool_),
+    optimum = _by_interactions(known, room)
+    lasso, strongest = (_linear(sign * worth, known.layers, room) for worth in (_slopes(known.singles), known.effects))
+    drawn = np.stack([_linear(rng.random(known.n), known.layers, room) for _ in range(draws)])
+    search = _Search(train, sign, known.layers if per_layer else None, draws)
+    # What a surrogate proposes is verified like any other claim, so all proposals that it could have made compete.
+    chosen: dict[Method, tuple[Masks, int]] = {
+        "interactions": (optimum, 0),
+        "bettered": search.bettered(known.surrogate, np.stack([optimum, lasso, strongest])),
+        "singles": (lasso, 0),
+        "singles_bettered": search.bettered(known.singles, np.stack([lasso, strongest])),
+        "top_singles": (strongest, 0),
+        "best_of_n": (drawn[int(np.argmax(search.values(drawn)))], draws),
+        "intact": (np.ones(known.n, dtype=np.bool_), 0),
     }
-    # What the surrogate proposes is verified like any other claim: where single effects do better on the run's own prompts, it was wrong.
-    proposed = np.stack([_by_interactions(known, room), chosen["singles"], chosen["top_singles"]])
-    chosen = {"interactions": _bettered(known, train, proposed, draws, per_layer=per_layer), **chosen}
-    masks = np.stack(list(chosen.values()))
+    masks = np.stack([mask for mask, _ in chosen.values()])
     seen, unseen = train(masks), heldout(masks)
     rows = np.random.default_rng(known.seed).integers(0, unseen.shape[1], (RESAMPLES, unseen.shape[1]))
     spread = np.quantile(unseen[:, rows].mean(axis=2), [0.025, 0.975], axis=1).T
     means = zip(seen.mean(axis=1).tolist(), unseen.mean(axis=1).tolist(), spread.tolist(), strict=True)
     return [
-        Pruned(keep, method, mask, train=a, heldout=b, lo=lo, hi=hi, prompts=unseen.shape[1])
-        for (method, mask), (a, b, (lo, hi)) in zip(chosen.items(), means, strict=True)
+        Pruned(keep, method, mask, train=a, heldout=b, lo=lo, hi=hi, prompts=unseen.shape[1], evaluations=paid)
+        for (method, (mask, paid)), (a, b, (lo, hi)) in zip(chosen.items(), means, strict=True)
     ]
 
 
@@ -113,36 +127,60 @@ def _by_interactions(known: Known, room: Room) -> Masks:
     return mask
 
 
-def _bettered(known: Known, train: ByPrompt, proposed: Masks, draws: int, *, per_layer: bool) -> Masks:
-    """The best of the proposed masks on the run's prompts, bettered by swaps: those that the surrogate likes best are tried, a handful at a time."""
-    sign = 1.0 if known.more_is_better else -1.0
-    values = sign * train(proposed).mean(axis=1)
-    best, value = proposed[int(np.argmax(values))], float(values.max())
-    tried, left = {mask.tobytes() for mask in proposed}, draws - len(proposed)
-    while left > 0:
-        swaps = [mask for mask in _swaps(best, known.layers, per_layer=per_layer) if mask.tobytes() not in tried]
-        if not swaps:
-            break
-        guessed = sign * known.surrogate.predict(np.stack(swaps))
-        some = np.stack([swaps[i] for i in np.argsort(-guessed, kind="stable")[: min(HANDFUL, left)]])
-        tried |= {mask.tobytes() for mask in some}
-        left -= len(some)
-        values = sign * train(some).mean(axis=1)
-        if values.max() > value:
-            best, value = some[int(np.argmax(values))], float(values.max())
-    return best
+@dataclass(frozen=True)
+class _Search:
+    """Search by exact evaluations on the run's prompts, `draws` at most; swaps stay within a layer where layers are given."""
 
+    train: ByPrompt
+    sign: float
+    layers: tuple[int, ...] | None
+    draws: int
 
-def _swaps(mask: Masks, layers: Sequence[int], *, per_layer: bool) -> list[Masks]:
-    """All masks that keep one component more and one less."""
-    found: list[Masks] = []
-    for out in np.flatnonzero(mask).tolist():
-        for back in np.flatnonzero(~mask).tolist():
-            if not per_layer or layers[out] == layers[back]:
-                swapped = mask.copy()
-                swapped[out], swapped[back] = False, True
+    def values(self, masks: Masks) -> Values:
+        """The mean over the prompts, more being better, float64 `(m,)`."""
+        return self.sign * self.train(masks).mean(axis=1)
+
+    def bettered(self, surrogate: FourierSurrogate, proposed: Masks) -> tuple[Masks, int]:
+        """The best of the proposed masks after swaps, those that the surrogate likes best tried a handful at a time; and the evaluations paid."""
+        proposed = proposed[: self.draws]
+        flips = Flips.of(surrogate, keep=False, sign=self.sign)
+        values = self.values(proposed)
+        best, value = proposed[int(np.argmax(values))], float(values.max())
+        tried, paid = {mask.tobytes() for mask in proposed}, len(proposed)
+        while paid < self.draws:
+            some = self._swaps(flips, best, tried, min(HANDFUL, self.draws - paid))
+            if not len(some):
+                break
+            tried |= {mask.tobytes() for mask in some}
+            paid += len(some)
+            values = self.values(some)
+            if values.max() > value:
+                best, value = some[int(np.argmax(values))], float(values.max())
+        return best, paid
+
+    def _swaps(self, flips: Flips, mask: Masks, tried: set[bytes], count: int) -> Masks:
+        """The `count` most promising masks not yet tried that keep one component more and another less."""
+        kept, gone = (self._promising(flips, mask, among) for among in (np.flatnonzero(mask), np.flatnonzero(~mask)))
+        gains = flips.moves(~mask, np.concatenate([kept, gone]))[: len(kept), len(kept) : -1]
+        if self.layers is not None:
+            layer = np.array(self.layers)
+            gains = np.where(layer[kept][:, None] == layer[gone], gains, -np.inf)
+        found: list[Masks] = []
+        for place in np.argsort(-gains, axis=None, kind="stable"):
+            out, back = divmod(int(place), len(gone))
+            if len(found) == count or gains[out, back] == -np.inf:
+                break
+            swapped = mask.copy()
+            swapped[kept[out]], swapped[gone[back]] = False, True
+            if swapped.tobytes() not in tried:
                 found.append(swapped)
-    return found
+        return np.array(found, dtype=np.bool_).reshape(-1, len(mask))
+
+    @staticmethod
+    def _promising(flips: Flips, mask: Masks, among: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The components whose flip alone would gain most: pairs of all of many would not fit memory."""
+        alone = (flips.incidence.T @ flips.turned(~mask))[among]
+        return np.sort(among[np.argsort(-alone, kind="stable")[:PROMISING]])
 
 
 def _slopes(singles: FourierSurrogate) -> Values:
@@ -163,7 +201,3 @@ def _linear(worth: Values, layers: Sequence[int], room: Room) -> Masks:
         mine = [i for i in order if layers[i] == layer]
         mask[mine[:count]] = False
     return mask
-
-
-def _best(train: ByPrompt, masks: Masks, sign: float) -> Masks:
-    return masks[int(np.argmax(sign * train(masks).mean(axis=1)))]

@@ -4,17 +4,21 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import torch
 from tiny_models import VOCABULARY, byte_tokenizer, save
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, MixtralConfig, MixtralForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 import raysp
 from raysp import acting
+from raysp.game import unpack
 from raysp.lenses.mechanistic import build_mechanistic_game
+from raysp.lenses.tasks import make
 from raysp.models.resident import resident
 from raysp.models.surgery import operated
+from raysp.spec import run_spec
 
 ROWS = [
     {"prompt": "Her acting never fails, the film was long", "target": " not", "foil": "!"},
@@ -52,9 +56,9 @@ class Asked:
     def run(self, kind="llama", **options):
         return self.of(self.lens(kind, **options))
 
-    def of(self, lens, explorer=None):
-        unchecked = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
-        spec = raysp.RunSpec(lens=lens, explorer=explorer or raysp.Exhaustive(), validation=unchecked, local=True, store=str(self.store))
+    def of(self, lens, explorer=None, heldout=0):
+        scored = raysp.Validation(heldout=heldout, top=0, random=0, low_pairs=0)
+        spec = raysp.RunSpec(lens=lens, explorer=explorer or raysp.Exhaustive(), validation=scored, local=True, store=str(self.store))
         key = spec.model_dump_json()
         if key not in self._runs:
             self._runs[key] = raysp.run(spec).run_id
@@ -69,9 +73,25 @@ class Asked:
         assert told
         return done
 
-    def prunings(self, run_id):
+    def table(self, name, run_id):
         with raysp.Store.read(self.store) as store:
-            return store.run_table("prunings", run_id).to_pylist()
+            return store.run_table(name, run_id).to_pylist()
+
+    def prunings(self, run_id):
+        return self.table("prunings", run_id)
+
+    def known(self, run_id):
+        """What a run knows, and the model's tokens that it took to know it again."""
+        with raysp.Store.read(self.store) as store:
+            row = store.run_row(run_id)
+            spec = run_spec(row["spec"])
+            game = build_mechanistic_game(spec.lens)
+            before = game.branching.tokens
+            return acting.known_of(store, row, spec, game), game.branching.tokens - before
+
+    def write(self, query, *told):
+        with duckdb.connect(str(self.store)) as writing:
+            writing.execute(query, list(told))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +111,7 @@ def margins(model, tokenizer, rows):
     return np.array(found)
 
 
-def chosen(done, keep, method="interactions"):
+def chosen(done, keep, method="bettered"):
     return next(row for row in done.rows if (row.keep, row.method) == (keep, method))
 
 
@@ -121,7 +141,7 @@ def test_the_written_model_is_the_one_that_the_ablation_measured(asked, tmp_path
     told = json.loads((folder / "pruning.json").read_text())
     assert told["removed"] == [component.label for component, kept in zip(game.components, row.mask, strict=True) if not kept]
     assert told["value"] == pytest.approx(row.train, abs=1e-4)
-    assert (told["keep"], told["ablation"], told["model"]) == (0.5, lens.ablation, lens.model)
+    assert (told["keep"], told["ablation"], told["model"], told["dtype"]) == (0.5, lens.ablation, lens.model, "float32")
     assert done.written == told | {"folder": str(folder)}
     assert [path.name for path in folder.parent.iterdir()] == ["pruned"]
     after = weights(lens)
@@ -172,7 +192,8 @@ def test_all_subsets_are_known_exactly_and_interactions_find_the_best(asked):
     done, game = asked.prune(run_id, 0.5), lens.build()
     masks = np.array([[bool(number >> i & 1) for i in range(6)] for number in range(64)])
     halves = masks[masks.sum(axis=1) == 3]
-    assert chosen(done, 0.5).train == pytest.approx(game.evaluate(halves).max(), abs=1e-4)
+    for method in ("interactions", "bettered"):
+        assert chosen(done, 0.5, method).train == pytest.approx(game.evaluate(halves).max(), abs=1e-4)
 
 
 def test_per_layer_takes_the_same_share_of_each(asked):
@@ -180,21 +201,53 @@ def test_per_layer_takes_the_same_share_of_each(asked):
     assert [row.mask[:3].sum(), row.mask[3:].sum()] == [2, 2]
 
 
-EXPLORERS = [
-    raysp.ProxySPEX(budget=90, max_order=2, proxy="gradient"),
-    raysp.Singles(budget=60),
-    raysp.Screen(),
-]
+EXPLORERS = {
+    "pilot": raysp.ProxySPEX(budget=130, max_order=2, proxy="trees"),
+    "adaptive": raysp.ProxySPEX(budget=190, max_order=2, keep=0.6, adaptive=True, proxy="kernel"),
+    "gradient": raysp.ProxySPEX(budget=110, max_order=2, proxy="gradient"),
+    "singles": raysp.Singles(budget=60),
+    "screen": raysp.Screen(),
+    "exhaustive": raysp.Exhaustive(),
+}
 
 
-@pytest.mark.parametrize("explorer", EXPLORERS, ids=lambda explorer: explorer.kind)
-def test_what_any_explorer_measured_is_fitted_again(asked, explorer):
-    """Where singles do better on the run's own prompts, they are taken: interactions never do worse there."""
-    run_id = asked.of(asked.lens(components="heads"), explorer)
+@pytest.mark.parametrize("explorer", EXPLORERS.values(), ids=EXPLORERS)
+def test_what_a_run_knows_is_what_it_said(asked, explorer):
+    """Its explorer is told again what it was told, round by round: the fit predicts what the run predicted."""
+    run_id = asked.of(asked.lens(components="heads"), explorer, heldout=30)
+    known, _ = asked.known(run_id)
+    rows = asked.table("heldout", run_id)
+    masks = unpack(np.array([np.frombuffer(row["mask"], np.uint8) for row in rows]), known.n)
+    assert len(masks) >= 30
+    assert known.surrogate.predict(masks) == pytest.approx([row["predicted"] for row in rows], abs=1e-6)
+    near = np.concatenate([np.ones((1, known.n), dtype=bool), ~np.eye(known.n, dtype=bool)])
+    values = asked.lens(components="heads").build().evaluate(near)
+    assert known.effects == pytest.approx(values[0] - values[1:], abs=1e-4)
+
+
+def test_what_the_store_has_is_not_measured_again(asked):
+    """A run that took every single ablation knows its exact single effects; one that drew random masks alone has to have them measured."""
+    lens = asked.lens(components="heads")
+    assert asked.known(asked.of(lens, EXPLORERS["screen"], heldout=30))[1] == 0
+    other = asked.lens(components="heads", value="logprob_diff")  # of which the store knows nothing yet
+    assert asked.known(asked.of(other, EXPLORERS["singles"]))[1] > 0
+
+
+def test_a_run_whose_values_are_gone_is_to_be_asked_again(asked):
+    run_id = asked.of(asked.lens(components="heads:0", value="logprob_diff"))
+    asked.write("DELETE FROM evaluations WHERE run_id = ? AND position = 3", run_id)
+    with pytest.raises(raysp.UserError, match=r"would ask 1 of 64 masks that the store has no value of; run it again"):
+        asked.prune(run_id)
+
+
+@pytest.mark.parametrize("explorer", ["gradient", "singles", "screen"])
+def test_what_is_bettered_does_no_worse_on_the_runs_prompts_than_singles(asked, explorer):
+    run_id = asked.of(asked.lens(components="heads"), EXPLORERS[explorer], heldout=30)
     done = asked.prune(run_id, 0.5)
     assert chosen(done, 0.5).mask.sum() == 6
-    for method in ("singles", "top_singles"):
+    for method in ("interactions", "singles", "top_singles"):
         assert chosen(done, 0.5).train >= chosen(done, 0.5, method).train
+    assert [row.evaluations for row in done.rows if row.keep == 0.5] == [0, 4, 0, 4, 0, 4, 0]
 
 
 # ---- values of every sort
@@ -240,9 +293,72 @@ def test_a_task_brings_held_out_prompts_of_its_own(asked):
     assert row.train != row.heldout
 
 
+def test_a_task_with_too_few_other_prompts_asks_for_a_file():
+    """Four countries make twelve prompts: the run has had eight."""
+    few = {" France", " Paris", " Italy", " Rome", " Japan", " Tokyo", " Spain", " Madrid"}
+
+    def count(text):
+        return 1 if text in few or len(text) > 20 else 2
+
+    lens = raysp.MechanisticLens(task="facts", task_size=8)
+    with pytest.raises(raysp.UserError, match="heldout: cannot be made: task facts has no 8 prompts beside those of the run; give a file of prompts"):
+        acting._held_out(lens, None, make("facts", 8, 0, count), count)
+
+
+def test_answers_of_one_prompt_are_not_those_of_others(tmp_path):
+    """What stands in for the missing answers of a file of prompts does so for held-out ones too."""
+    source = jsonl(tmp_path / "unseen.jsonl", [{"prompt": row["prompt"]} for row in UNSEEN])
+    for given, target in (({"prompts": "rows.jsonl"}, " not"), ({"prompt": "Her acting never fails"}, None)):
+        found = acting._held_out(raysp.MechanisticLens(target=" not", foil=" was", **given), source, [], len)
+        assert {question.target for question in found} == {target}
+
+
 def test_held_out_prompts_that_the_run_has_seen_are_left_out(asked, tmp_path):
     done = asked.prune(asked.run(), heldout=jsonl(tmp_path / "mixed.jsonl", [*ROWS, *UNSEEN]))
     assert {row.prompts for row in done.rows} == {len(UNSEEN)}
+
+
+# ---- memory
+
+
+def fails(monkeypatch, times):
+    """Memory runs out as often as a model is put on its device."""
+    left, put = [None] * times, torch.nn.Module.to
+
+    def to(self, *args, **options):
+        if isinstance(self, PreTrainedModel) and left:
+            left.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return put(self, *args, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+
+
+def test_a_written_model_that_the_device_has_no_room_for_is_checked_on_the_cpu(asked, tmp_path, monkeypatch):
+    run_id = asked.run()
+    fails(monkeypatch, 1)
+    done = asked.prune(run_id, 0.5, tmp_path / "pruned")
+    assert done.written["value"] == pytest.approx(chosen(done, 0.5).train, abs=1e-4)
+
+
+def test_a_model_that_cannot_be_checked_is_not_written(asked, tmp_path, monkeypatch):
+    run_id = asked.run()
+    fails(monkeypatch, 2)
+    with pytest.raises(raysp.EvaluationError, match="cannot be checked"):
+        asked.prune(run_id, 0.5, tmp_path / "out" / "pruned")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_model_whose_weights_are_elsewhere_is_not_written(asked, tmp_path):
+    """accelerate moves weights out of memory that does not hold them: the model runs, and there is nothing to change."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    lens = asked.lens("qwen2")
+    run_id = asked.of(lens)
+    accelerate.cpu_offload(resident(lens).loaded.model.model.layers[1])
+    with pytest.raises(raysp.UserError, match=r"output: .* accelerate has moved some of its weights out of memory"):
+        asked.prune(run_id, 0.5, tmp_path / "pruned")
+    assert asked.prunings(run_id) == []
+    assert asked.prune(run_id, 0.5).written is None
 
 
 # ---- what cannot be acted on
@@ -347,9 +463,17 @@ def test_a_run_whose_prompts_have_changed_is_to_be_asked_again(asked, tmp_path):
     rows = jsonl(tmp_path / "rows.jsonl", ROWS)
     run_id = asked.run(prompts=rows)
     jsonl(tmp_path / "rows.jsonl", [*ROWS[:2], {**ROWS[2], "prompt": "Another letter arrived on Monday"}])
-    with pytest.raises(raysp.UserError, match="changed since; run it again"):
+    with pytest.raises(raysp.UserError, match=r"asked a model or prompts that have changed since \(prompts\); run it again"):
         asked.prune(run_id)
     assert asked.prunings(run_id) == []
+
+
+def test_a_run_made_in_another_dtype_says_so(asked):
+    """As that of a machine whose auto is bfloat16, on one whose auto is float32."""
+    run_id = asked.run(dtype="bfloat16")
+    asked.write("UPDATE runs SET spec = replace(spec, 'bfloat16', 'float32') WHERE run_id = ?", run_id)
+    with pytest.raises(raysp.UserError, match=r"dtype \(bfloat16 in the run, float32 here\); run it again with --dtype float32"):
+        asked.prune(run_id)
 
 
 def test_one_prompt_needs_others_to_be_judged_by(asked):

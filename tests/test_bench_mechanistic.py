@@ -53,7 +53,7 @@ def test_values_that_differ_from_a_peers_fail_the_claim(bench):
 
 def test_pruning_is_worse_where_it_is_worse(bench):
     rows = [pruned([0], keep, method, accuracy) for keep, ours in ((0.5, 0.8), (0.66, 0.6)) for method, accuracy in (("interactions", ours), ("singles", 0.65))]
-    gain = bench.summary(rows)["prune"]["gain_over_singles"]
+    gain = bench.summary(rows)["prune"]["interactions_over_singles"]
     assert gain["value"] == pytest.approx(0.05)
     assert gain["worse"] == [{"layers": [0], "keep": 0.66, "gain": -0.05}]
 

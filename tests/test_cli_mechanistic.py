@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from tiny_models import save
+from tiny_models import byte_tokenizer, save
 
 from raysp.cli import main
 from raysp.store import Store
 
 TASK = ["--task", "greater-than", "--task-size", "4", "--dtype", "float32", "--device", "cpu", "--explorer", "exhaustive"]
+METHODS = {"interactions", "bettered", "singles", "singles_bettered", "top_singles", "best_of_n", "intact"}
 COMPARED = {"heads": "heads:0-1/0-2", "later": "heads:0/1-2,heads:1/0-3"}
 
 
@@ -103,8 +104,10 @@ def test_a_model_is_pruned_and_written(capsys, asked, home):
     code, out, err = here(capsys, "prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
-    assert {row["method"] for row in told["rows"]} == {"interactions", "singles", "top_singles", "best_of_n", "intact"}
-    assert [len(row["kept"]) for row in told["rows"] if row["keep"] == 0.5 and row["method"] != "intact"] == [3] * 4
+    assert {row["method"] for row in told["rows"]} == METHODS
+    assert [len(row["kept"]) for row in told["rows"] if row["keep"] == 0.5 and row["method"] != "intact"] == [3] * 6
+    paid = {row["method"]: row["evaluations"] for row in told["rows"] if row["keep"] == 0.5}
+    assert paid == dict.fromkeys(METHODS, 0) | dict.fromkeys(("bettered", "singles_bettered", "best_of_n"), 8)
     assert len(told["written"]["removed"]) == 3
     assert {"config.json", "tokenizer.json", "pruning.json", "model.safetensors"} <= {path.name for path in (home / "pruned").iterdir()}
 
@@ -113,11 +116,11 @@ def test_a_person_reads_what_pruning_costs(capsys, asked):
     code, out, err = here(capsys, "prune", "heads", "--keep", "0.7", "--best-of", "8", "--per-layer")
     assert code == 0
     assert "Pruned on 4 held-out prompts" in out
-    for words in ("70%", "interactions", "singles (LASSO)", "best of 8 random subsets", "intact model"):
+    for words in ("70%", "interactions, bettered by exact swaps", "singles (LASSO)", "best of 8 random subsets", "intact model", "exact evaluations"):
         assert words in out
     assert "comparing at 70% kept" in err
     shown = json.loads(here(capsys, "show", "heads", "--json")[1])
-    assert {row["method"] for row in shown["prunings"]} == {"interactions", "singles", "top_singles", "best_of_n", "intact"}
+    assert {row["method"] for row in shown["prunings"]} == METHODS
 
 
 def test_a_task_written_as_prompts_asks_the_same(capsys, asked, home):
@@ -134,6 +137,13 @@ def test_a_task_written_as_prompts_asks_the_same(capsys, asked, home):
     told = json.loads(out)
     assert told["summary"]["value_intact"] == pytest.approx(asked["summary"]["value_intact"], abs=1e-5)
     assert "runs" not in told  # one run about all prompts, not one run each
+
+
+def test_the_prompts_of_a_task_need_no_weights(capsys, home, tmp_path):
+    byte_tokenizer().save_pretrained(tmp_path)
+    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", str(tmp_path))
+    assert code == 0
+    assert out == here(capsys, "task", "greater-than", "--size", "4", "--model", "llama")[1]
 
 
 def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(capsys):
@@ -178,6 +188,7 @@ MISTAKES = [
     (["task", "greater-than", "--seed", "one"], ["--seed", "valid integer"]),
     (["task", "greater-than", "--size", "2", "-o", "nowhere/rows.jsonl"], ["output: 'nowhere/rows.jsonl' cannot be written"]),
     (["task", "greater-than", "--model", "nowhere/at/all"], ["model: 'nowhere/at/all'"]),
+    (["task", "greater-than", "--model", "."], ["model: '.' has no usable tokenizer"]),
 ]
 
 

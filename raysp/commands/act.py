@@ -15,7 +15,9 @@ from raysp.lenses.specs import ModelOptions
 
 METHODS = {
     "interactions": "interactions",
+    "bettered": "interactions, bettered by exact swaps",
     "singles": "singles (LASSO)",
+    "singles_bettered": "singles (LASSO), bettered by exact swaps",
     "top_singles": "strongest singles (exact)",
     "best_of_n": "best of {n} random subsets",
     "intact": "intact model",
@@ -29,7 +31,7 @@ def prune(
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the pruned model into this new folder; transformers loads it.")] = None,
     heldout: Annotated[str | None, typer.Option(help="Prompts to judge by, as --prompts; without a file, new ones of the run's task.")] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Every layer loses the same share.")] = False,
-    best_of: Annotated[int, typer.Option(help="Random subsets that compete.")] = 64,
+    best_of: Annotated[int, typer.Option(help="Random subsets that compete, and exact evaluations of each choice bettered by swaps.")] = 64,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -53,8 +55,8 @@ def prune(
 
         done = act(writing, found, keep, None if output is None else Path(output), heldout=heldout, per_layer=per_layer, draws=best_of, watch=watch)
     if json:
-        rows = [{**asdict(row), "mask": None, "kept": row.mask.nonzero()[0].tolist()} for row in done.rows]
-        display.print_json({"run_id": found, "rows": [{k: v for k, v in row.items() if k != "mask"} for row in rows], "written": done.written})
+        rows = [{name: value for name, value in asdict(row).items() if name != "mask"} | {"kept": row.mask.nonzero()[0].tolist()} for row in done.rows]
+        display.print_json({"run_id": found, "rows": rows, "written": done.written})
         return
     _print(done, best_of)
 
@@ -64,13 +66,12 @@ def _print(done: Any, best_of: int) -> None:
 
     from raysp.commands import display
 
-    table = Table(
-        "kept", "chosen by", "run's prompts", "held-out prompts", "95 % interval", title=f"Pruned on {done.rows[0].prompts} held-out prompts", box=None
-    )
+    columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95 % interval")
+    table = Table(*columns, title=f"Pruned on {done.rows[0].prompts} held-out prompts", box=None)
     for row in done.rows:
         share = "" if row.method == "intact" else f"{row.keep:.0%}"
         name = METHODS[row.method].format(n=best_of)
-        table.add_row(share, name, f"{row.train:+.3f}", f"{row.heldout:+.3f}", f"\\[{row.lo:+.3f}, {row.hi:+.3f}]")
+        table.add_row(share, name, f"{row.evaluations}", f"{row.train:+.3f}", f"{row.heldout:+.3f}", f"\\[{row.lo:+.3f}, {row.hi:+.3f}]")
     display.out.print(table)
     if done.written is not None:
         gone = done.written["removed"]
@@ -118,15 +119,15 @@ def task(
 ) -> None:
     """Write the prompts of a task as JSONL: prompt, target, foil and counterfactual."""
     from raysp.commands import display
-    from raysp.lenses.mechanistic import fits
-    from raysp.lenses.specs import MechanisticLens
-    from raysp.lenses.tasks import TASKS, make
+    from raysp.lenses.tasks import TASKS, counter, make
+    from raysp.models.loading import load_tokenizer
 
     if name not in TASKS:
         raise UserError("task", name, "is not known", f"choose one of {', '.join(TASKS)}")
     if size < 1:
         raise UserError("size", size, "is no number of prompts", "give 1 or more")
-    lines = [jsonlib.dumps(asdict(question), ensure_ascii=False) for question in make(name, size, seed, fits(MechanisticLens(model=model)))]
+    questions = make(name, size, seed, counter(load_tokenizer(ModelOptions(model=model))))
+    lines = [jsonlib.dumps(asdict(question), ensure_ascii=False) for question in questions]
     if output is None:
         display.out.print("\n".join(lines), markup=False, soft_wrap=True)
         return

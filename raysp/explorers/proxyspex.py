@@ -154,7 +154,7 @@ class ProxySPEX(Explorer):
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
         """Masks about whose values a kernel trained on what is known knows least; none while there is nothing to learn from."""
-        sample = self._sample()
+        sample = self.sample()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
         from threadpoolctl import threadpool_limits
@@ -198,10 +198,10 @@ class ProxySPEX(Explorer):
             surrogate = FourierSurrogate.from_values(masks, values)
             notes.append("Every mask was measured: all values are exact.")
         else:
-            found = fit_proxy(self._sample(), self._proxy())
+            found = fit_proxy(self.sample(), self._proxy())
             surrogate = found.surrogate
             notes += _remarks(found)
-            diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self._sample().values)}
+            diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self.sample().values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         notes += seen.sentences() if len(surrogate) > 1 else ()
         notes += [f"Masks keep each component with probability {self.keep_probability:g}."] if self.keep == "auto" else []
@@ -222,7 +222,7 @@ class ProxySPEX(Explorer):
             raise UserError("proxy", self.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
         return given(self._estimate)
 
-    def _sample(self) -> Sample:
+    def sample(self) -> Sample:
         """The rows to learn from, with what is known of how they came about."""
         masks, values, p = self.masks, self.values, self.keep_probability
         if len(self._rounds) < len(self._masks):  # told without being asked: by `fit`

@@ -5,6 +5,8 @@ gradient changes when a component is gone, a Hessian-vector product over the who
 sees what saturates. Both are approximations, to be verified by exact ablations.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,14 +15,17 @@ from raysp.game import Values
 from raysp.lenses.readings import Reading
 from raysp.models.branching import Branching, Group
 from raysp.models.inputs import Floats, Integers
+from raysp.models.memory import is_out_of_memory, release
 from raysp.spectral.fourier import FourierSurrogate
 
 #: Gates between closed and open at which gradients are averaged.
 STEPS = 8
 #: Components that are taken out one at a time for the second order, the strongest by the first; and pairs that are kept.
 MOST_OUT, MOST_PAIRS = 256, 20_000
-#: Rows hold their activations for the backward pass: so many times fewer run at once than without gradients.
+#: Rows hold the activations of all layers for the backward pass: so many times fewer run at once than without gradients.
 HEAVIER = 2
+#: Other prompts at most whose activations gradients are averaged over, where each mask draws from one.
+DONORS = 4
 
 
 def attribution_patching(branching: Branching, reading: Reading) -> Values:
@@ -54,45 +59,76 @@ def estimate(branching: Branching, reading: Reading, max_order: int) -> FourierS
 
 
 def _pairs(out: Integers, changes: Floats) -> dict[tuple[int, ...], float]:
-    """The deviation of each pair (i, j): by how much j matters more, to first order, once i is gone; the mean of both ways where both are known."""
-    n = changes.shape[1]
-    known = np.zeros((n, n))
-    known[out] = 1.0
-    table = np.zeros((n, n))
-    table[out] = changes
-    count = known + known.T
-    pairs = (table + table.T) / np.maximum(count, 1.0)
-    first, second = np.triu_indices(n, 1)
-    strength = np.abs(pairs[first, second])
+    """The deviation of each pair (i, j), the strongest: by how much j matters more, to first order, once i is gone; the mean of both ways where both are known.
+
+    `changes` float64 `(len(out), n)` says so for every i of `out`.
+    """
+    table = changes.copy()
+    both = table[:, out]
+    table[:, out] = (both + both.T) / 2
+    # Of a pair known both ways one entry stands for both.
+    table[:, out] = np.where(np.arange(len(out))[:, None] < np.arange(len(out)), table[:, out], 0.0)
+    strength = np.abs(table).ravel()
     chosen = np.argsort(-strength, kind="stable")[:MOST_PAIRS]
-    chosen = chosen[strength[chosen] > 0]
-    return {(int(i), int(j)): float(pairs[i, j]) for i, j in zip(first[chosen], second[chosen], strict=True)}
+    first, second = np.unravel_index(chosen[strength[chosen] > 0], table.shape)
+    return {(int(min(out[i], j)), int(max(out[i], j))): float(table[i, j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)}
 
 
 def slopes(branching: Branching, reading: Reading, gates: Floats) -> tuple[Values, Floats]:
     """The value and its gradient at each row of gates (float64 `(rows, n)`, 1 open and 0 closed): float64 `(rows,)` and `(rows, n)`.
 
-    Of an accuracy, which has no gradient, the mean margin of target over foil stands in.
+    Of an accuracy, which has no gradient, the mean margin of target over foil stands in; of replacements that are drawn, the mean over the first few.
+    Raises torch.OutOfMemoryError when a single row does not fit.
     """
     values, gradients = np.zeros(len(gates)), np.zeros(gates.shape)
-    weights = reading.weights() if reading.reduction != "kl" else np.zeros(0)
+    weights = reading.weights() if reading.reduction != "kl" else None
     for group, numbers in reading.numbered():
-        if reading.reduction == "kl" and group.intact is None:
+        if weights is None and group.intact is None:
             branching.remember_intact(group)
-        rows = max(branching.budget // (HEAVIER * group.length), 1)
-        for sequence in range(len(group.ids)):
-            reads = np.flatnonzero(group.read_sequence == sequence).tolist()
-            for start in range(0, len(gates), rows):
-                some = torch.tensor(gates[start : start + rows], dtype=branching.relay.dtype, device=branching.relay.device, requires_grad=True)
-                with torch.enable_grad():
-                    told = np.full(len(some), sequence), np.full(len(some), group.choices[sequence, 0])
-                    logits = branching.differentiate(group, some, *told)
-                    parts = [_read(group, read, logits, reading, float(weights[numbers[read]]) if len(weights) else 0.0) for read in reads]
-                    total = torch.stack(parts).sum(dim=0)
-                    (gradient,) = torch.autograd.grad(total.sum(), some)
-                values[start : start + rows] += total.detach().double().cpu().numpy()
-                gradients[start : start + rows] += gradient.double().cpu().numpy()
+        some = np.full(len(group.read_token), 1 / len(reading.answers)) if weights is None else weights[numbers]
+        for work, value, gradient in _batches(branching, reading, group, gates, some):
+            np.add.at(values, work, value)
+            np.add.at(gradients, work, gradient)
     return values, gradients
+
+
+def _batches(branching: Branching, reading: Reading, group: Group, gates: Floats, weights: Floats) -> Iterator[tuple[Integers, Values, Floats]]:
+    """A group's parts of the values, some rows at a time: the row of gates that each is of, its value and its gradient."""
+    donors = [choices[:DONORS] for choices in group.choices]
+    counts = np.array([len(each) for each in donors])
+    inputs = np.repeat(np.repeat(np.arange(len(donors)), counts), len(gates))
+    choice = np.repeat(np.concatenate(donors), len(gates))
+    share = 1.0 / counts[inputs]
+    work = np.tile(np.arange(len(gates)), int(counts.sum()))
+    at, rows = 0, max(branching.budget // (HEAVIER * group.length), 1)
+    while at < len(work):
+        some = slice(at, at + rows)
+        try:
+            found = _batch(branching, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights))
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+            rows //= 2
+            release(branching.relay.device)
+            continue
+        yield work[some], *found
+        at = some.stop
+
+
+def _batch(branching: Branching, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats]) -> tuple[Values, Floats]:
+    inputs, choice, share, weights = told
+    leaf = torch.tensor(gates, dtype=branching.relay.dtype, device=branching.relay.device, requires_grad=True)
+    with torch.enable_grad():
+        logits = branching.differentiate(group, leaf, inputs, choice)
+        total = torch.zeros(len(gates), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        for read in range(len(group.read_token)):
+            rows = np.flatnonzero(inputs == group.read_sequence[read])
+            if len(rows):
+                index = torch.from_numpy(rows).to(logits.device)
+                total = total.index_add(0, index, _read(group, read, logits[index], reading, float(weights[read])))
+        total = total * torch.from_numpy(share).to(total)
+        (gradient,) = torch.autograd.grad(total.sum(), leaf)
+    return total.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
 
 
 def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: float) -> Tensor:
@@ -102,7 +138,7 @@ def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: flo
     if reading.reduction == "kl":
         assert group.intact is not None
         intact = group.intact[read].to(here.device, here.dtype)
-        return (intact.exp() * (intact - torch.log_softmax(here, dim=-1))).sum(dim=-1) / len(reading.answers)
+        return weight * (intact.exp() * (intact - torch.log_softmax(here, dim=-1))).sum(dim=-1)
     token = int(group.read_token[read])
     score = torch.log_softmax(here, dim=-1)[:, token] if reading.answers[0].needs_logprobs else here[:, token]
     return weight * score

@@ -1,7 +1,8 @@
 """The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +19,18 @@ from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
 from raysp.lenses.specs import FeatureLens, MechanisticLens
-from raysp.lenses.tasks import Fits, Question
+from raysp.lenses.tasks import CountTokens, Question
 from raysp.models.ablation import Ablation
 from raysp.models.anatomy import Anatomy, dissect
 from raysp.models.branching import Branching
-from raysp.models.inputs import Integers
+from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory
 from raysp.models.relay import Relay
-from raysp.models.resident import TOLERANCE, ResidentModel, resident
+from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
 from raysp.spectral.fourier import FourierSurrogate
 
+#: The answer that a divergence is read at: behind the prompt.
+ANY_ANSWER = Answers("causal", "logprob", "", (0,), None, ())
 #: Tokens run at once. More fill the device better; all of their activations are held.
 BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
 
@@ -43,22 +46,31 @@ class MechanisticGame(Game):
 
     def measure(self, masks: Masks) -> Measurement:
         """Values (float64 `(m,)`), tokens that the model computed, and seconds."""
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.branching.tokens
+        values = self.by_prompt(masks).mean(axis=1)
+        return Measurement(values, self.branching.tokens - before, time.perf_counter() - began)
+
+    def by_prompt(self, masks: Masks) -> Floats:
+        """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError where memory does not hold one prompt."""
+        with self._at_work():
+            return self.reading.by_prompt(self.branching, masks)
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """One request of the model at a time, and its running out of memory in words."""
         with self.model.lock:
-            before = self.branching.tokens
             try:
-                values = self.reading.values(self.branching, masks)
+                yield
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise EvaluationError(f"memory does not hold one prompt on {self.model.loaded.device}") from error
                 raise
-            return Measurement(values, self.branching.tokens - before, time.perf_counter() - began)
 
     def attributions(self) -> dict[str, Values]:
         """Attribution patching (the gradient at the intact model) and its mean over gates that close together, float64 `(n,)` each."""
         from raysp.lenses.gate_gradients import attribution_patching, integrated_gates
 
-        with self.model.lock:
+        with self._at_work():
             return {
                 "attribution_patching": attribution_patching(self.branching, self.reading),
                 "integrated_gates": integrated_gates(self.branching, self.reading),
@@ -68,7 +80,7 @@ class MechanisticGame(Game):
         """From gradients on the components' gates: at the intact model for singles, with each component gone in turn for pairs."""
         from raysp.lenses.gate_gradients import estimate
 
-        with self.model.lock:
+        with self._at_work():
             return estimate(self.branching, self.reading, max_order)
 
 
@@ -90,10 +102,9 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
         _check_relay(lens, model, relay, reading)
         warnings = reading.doubts(branching, lens.task)
     described = _described(lens, model, asked, chosen, anatomy) | {"references": replaced.name}
+    name = fingerprint(_identity(described, asked, _at(lens, asked)))
     notes = (f"model {lens.model} in {model.place}, block by block", *dict.fromkeys(note for each in asked for note in each.answers.notes))
-    info = GameInfo(
-        fingerprint(described), chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(branching, reading)), _source(lens), warnings
-    )
+    info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(branching, reading)), _source(lens), warnings)
     return MechanisticGame(info, model, branching, reading)
 
 
@@ -122,15 +133,15 @@ class Asked:
     answers: Answers
 
 
-def fits(lens: MechanisticLens) -> Fits:
-    """Whether a word is one token of the lens's model."""
+def tokens(lens: MechanisticLens) -> CountTokens:
+    """How many tokens of the lens's model a text has."""
     reader = Reader(resident(lens), special=not lens.chat)
-    return lambda word: len(reader.plain(word)) == 1
+    return lambda text: len(reader.plain(text))
 
 
 def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[Asked]:
     reader = Reader(model, special=not lens.chat)
-    found = list(instead) if instead is not None else questions(lens, fits(lens))
+    found = list(instead) if instead is not None else questions(lens, tokens(lens))
     value, several = _value_of_each(lens, found, reader), len(found) > 1
     asked: list[Asked] = []
     for number, question in enumerate(found, 1):
@@ -145,10 +156,11 @@ def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, v
     options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
     feature = FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
     context, text = _context(feature, model)
-    wanted = answers(feature, Reader(model, special=not lens.chat), context, text)
-    tokens = len(context[0]) + wanted.longest
-    if model.context is not None and tokens > model.context:
-        problem = f"has {tokens} tokens with its template and answer, and the model reads {model.context}"
+    # A divergence is from the whole of the intact answer, of no token in particular.
+    wanted = ANY_ANSWER if lens.value == "kl" else answers(feature, Reader(model, special=not lens.chat), context, text)
+    length = len(context[0]) + wanted.longest
+    if model.context is not None and length > model.context:
+        problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"
         raise UserError("prompt", question.prompt, problem, "shorten the prompt, or use a model with a longer context")
     return Asked(question, context, wanted)
 
@@ -211,18 +223,33 @@ def _replacements(lens: MechanisticLens, model: ResidentModel, branching: Branch
 
 
 def _check_relay(lens: MechanisticLens, model: ResidentModel, relay: Relay, reading: Reading) -> None:
-    """Running block by block must be what the model does; UserError for an architecture whose blocks are told what we do not tell them."""
-    ids = reading.groups[0].ids[:1]
+    """Running block by block must be what the model does, two rows at a time; UserError for an architecture whose blocks are told what we do not tell them."""
+    groups = sorted(reading.groups, key=lambda group: group.length)
+    for ids in {group.length: group.ids[:1] for group in (groups[0], groups[-1])}.values():
+        try:
+            apart = _apart(model, relay, ids)
+        except REFUSALS as error:
+            if is_out_of_memory(error):
+                raise
+            raise _no_relay(lens, f"its blocks refuse a batch ({type(error).__name__})") from None
+        if apart > TOLERANCE[model.loaded.dtype]:
+            raise _no_relay(lens, f"its logits would be off by {apart:.2g} of the largest")
+
+
+def _apart(model: ResidentModel, relay: Relay, ids: torch.Tensor) -> float:
     with torch.no_grad():
-        hidden, calls = relay.entry(ids, 0), relay.calls(ids)
+        twice = ids.expand(2, -1)
+        hidden, calls = relay.entry(twice, 0), relay.calls(twice)
         for call, block in zip(calls, relay.anatomy.blocks, strict=True):
             hidden = call(block.module, hidden)
-        ours, theirs = relay.logits(ids, hidden, ids.shape[1] - 1).double(), model.loaded.model(input_ids=ids).logits.double()
+        ours, theirs = relay.logits(twice, hidden, ids.shape[1] - 1).double(), model.loaded.model(input_ids=ids).logits.double()
     theirs = theirs if theirs.ndim == 2 else theirs[:, -1:]
-    apart = float((ours - theirs).abs().max())
-    if apart > TOLERANCE[model.loaded.dtype] * (1 + float(theirs.abs().max())):
-        problem = f"cannot be run block by block: its logits would be off by {apart:.2g}"
-        raise UserError("model", lens.model, problem, "use another model; its blocks are told more than hidden states, positions and a mask")
+    return float((ours - theirs).abs().max()) / (1 + float(theirs.abs().max()))
+
+
+def _no_relay(lens: MechanisticLens, problem: str) -> UserError:
+    mend = "use another model: the blocks of this one are told more than hidden states, positions and a mask"
+    return UserError("model", lens.model, f"cannot be run block by block: {problem}", mend)
 
 
 def _tokens_of_a_mask(branching: Branching, reading: Reading) -> float:
@@ -232,7 +259,7 @@ def _tokens_of_a_mask(branching: Branching, reading: Reading) -> float:
 
 
 def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Asked], chosen: Chosen, anatomy: Anatomy) -> dict[str, Any]:
-    """All that values depend on, and nothing that they do not: a divergence is of no answer in particular."""
+    """What a person reads of the game, all that its identity is made of included."""
     first = asked[0].answers
     named = {"target": first.target, "foil": first.foil} if len(asked) == 1 and lens.value != "kl" else {}
     return {
@@ -240,7 +267,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "version": 1,
         "weights": model.loaded.weights,
         "tokenizer": model.loaded.tokens,
-        "task_of_model": model.loaded.task,
+        "model_task": model.loaded.task,
         "dtype": str(model.loaded.dtype).removeprefix("torch."),
         "prompts": [_described_prompt(lens, each) for each in asked],
         "task": lens.task,
@@ -254,6 +281,14 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "value": lens.value or first.value,
         **named,
     }
+
+
+def _identity(described: Mapping[str, Any], asked: Sequence[Asked], at: list[Integers] | None) -> dict[str, Any]:
+    """All that values depend on, and nothing that they do not: another way to write the same selection, or the same prompts, is the same game."""
+    parts = ("lens", "version", "weights", "tokenizer", "model_task", "dtype", "parts", "ablation", "clamp", "value", "references")
+    ids = [[prompt.get(name) for name in ("ids", "target_ids", "foil_ids")] for prompt in described["prompts"]]
+    positions = None if at is None else [positions.tolist() for positions in at]
+    return {name: described[name] for name in parts} | {"prompts": ids, "positions": positions, "read": asked[0].answers.value}
 
 
 def _described_prompt(lens: MechanisticLens, asked: Asked) -> dict[str, Any]:

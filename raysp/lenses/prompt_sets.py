@@ -6,12 +6,12 @@ from typing import Any
 from raysp.errors import UserError
 from raysp.examples import READERS, read_rows
 from raysp.lenses.specs import MechanisticLens
-from raysp.lenses.tasks import Fits, Question, make
+from raysp.lenses.tasks import CountTokens, Question, make
 
 COLUMNS = ("prompt", "target", "foil", "counterfactual")
 
 
-def questions(lens: MechanisticLens, fits: Fits) -> list[Question]:
+def questions(lens: MechanisticLens, count_tokens: CountTokens) -> list[Question]:
     """The lens's questions; UserError unless it names one source of them."""
     given = [name for name in ("prompt", "prompts", "task") if getattr(lens, name)]
     if len(given) != 1:
@@ -19,7 +19,7 @@ def questions(lens: MechanisticLens, fits: Fits) -> list[Question]:
         raise UserError("prompt", None, f"{said} is given to be explained", "give one of prompt, prompts (a file) and task")
     if lens.task is not None:
         _alone(lens, "task", "target", "foil", "counterfactual")
-        return make(lens.task, lens.task_size, lens.task_seed, fits)
+        return make(lens.task, lens.task_size, lens.task_seed, count_tokens)
     if lens.prompts is not None:
         _alone(lens, "prompts", "counterfactual")
         return read_questions("prompts", lens.prompts, lens.target, lens.foil)

@@ -31,7 +31,6 @@ class Reading:
     groups: list[Group] = field(init=False, repr=False)
     _numbers: list[Integers] = field(init=False, repr=False)
     _reads: list[slice] = field(init=False, repr=False)
-    _ready: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         self._reads = []
@@ -86,15 +85,14 @@ class Reading:
 
     def by_prompt(self, branching: Branching, masks: Masks) -> Floats:
         """Each prompt's value under each mask, float64 `(m, prompts)`; an accuracy is 0 or 1."""
-        if self.reduction == "kl" and not self._ready:
-            for group in self.groups:
+        for group in self.groups:
+            if self.reduction == "kl" and group.intact is None:
                 branching.remember_intact(group)
-        self._ready = True
         count = sum(len(numbers) for numbers in self._numbers)
         scores = {name: np.full((len(masks), count), np.nan) for name in self.quantities}
         picks = drawn(masks)
         for group, numbers in zip(self.groups, self._numbers, strict=True):
-            for name, found in branching.read(group, masks, picks % group.choices.shape[1], self.quantities).items():
+            for name, found in branching.read(group, masks, picks, self.quantities).items():
                 scores[name][:, numbers] = found
         return np.stack([self._value(answer, {name: found[:, reads] for name, found in scores.items()}) for answer, reads in self._prompts()], axis=1)
 

@@ -38,9 +38,9 @@ class Replacements:
             return None
         return hashlib.sha256(b"|".join(ids.tobytes() for each in self.others for ids in each)).hexdigest()
 
-    def of(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank | None, Integers]:
-        """The replacements of inputs of one length (each a prompt with a forced answer behind it), and which of them each may take, int64 `(s, k)`."""
-        alone = np.zeros((len(inputs), 1), np.int64)
+    def of(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank | None, list[Integers]]:
+        """The replacements of inputs of one length (each a prompt with a forced answer behind it), and which of them each may take, one int64 array an input."""
+        alone = [np.zeros(1, np.int64)] * len(inputs)
         if self.kind in ("zero", "zero-rescale"):
             return None, alone
         slots = self.branching.ablation.slots
@@ -52,10 +52,10 @@ class Replacements:
             return self._mean, alone
         return self._recorded(prompts, inputs)
 
-    def _recorded(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank, Integers]:
+    def _recorded(self, prompts: Sequence[int], inputs: Sequence[Integers]) -> tuple[Bank, list[Integers]]:
         known: dict[bytes, int] = {}
         rows: list[Integers] = []
-        choices: list[list[int]] = []
+        choices: list[Integers] = []
         for prompt, ids in zip(prompts, inputs, strict=True):
             mine: list[int] = []
             for other in self._suitable(prompt):
@@ -64,13 +64,12 @@ class Replacements:
                     known[name] = len(rows)
                     rows.append(row)
                 mine.append(known[name])
-            choices.append(mine)
-        most = max(map(len, choices))
+            choices.append(np.array(mine, np.int64))
         kept: dict[Slot, list[Tensor]] = {}
         for start in range(0, len(rows), RECORDED):
             for slot, tensor in self.branching.recorded(torch.from_numpy(np.stack(rows[start : start + RECORDED])).to(self.branching.relay.device)):
                 kept.setdefault(slot, []).append(tensor)
-        return Bank({slot: torch.cat(tensors) for slot, tensors in kept.items()}), np.stack([np.resize(mine, most) for mine in choices])
+        return Bank({slot: torch.cat(tensors) for slot, tensors in kept.items()}), choices
 
     def _suitable(self, prompt: int) -> list[Integers]:
         """Other prompts that a prompt can take activations from, position by position: they have as many tokens. UserError where there is none."""
@@ -78,18 +77,14 @@ class Replacements:
         others = self.others[prompt] if self.kind == "patch" else self.others[0]
         fitting = [ids for ids in others if len(ids) == len(mine) and not np.array_equal(ids, mine)]
         if not fitting:
-            same = any(np.array_equal(ids, mine) for ids in others)
-            lengths = sorted({len(ids) for ids in others})
-            field_, mend = (
-                ("counterfactual", "give one of the same length") if self.kind == "patch" else ("references", "give some of the same length, or use mean")
-            )
-            problem = (
-                "is the prompt itself"
-                if same and len(others) == 1
-                else f"of prompt {prompt + 1} need {len(mine)} tokens as it has, and have {_listed(lengths)}"
-            )
-            raise UserError(field_, None, problem, mend)
+            raise self._unsuitable(prompt, sorted({len(ids) for ids in others if not np.array_equal(ids, mine)}))
         return fitting[:MOST_DRAWN] if self.kind == "resample" else fitting[:1]
+
+    def _unsuitable(self, prompt: int, lengths: Sequence[int]) -> UserError:
+        need = f"of prompt {prompt + 1} need {len(self.contexts[prompt])} tokens as it has, and have {_listed(lengths)}"
+        if self.kind == "patch":
+            return UserError("counterfactual", None, need if lengths else "is the prompt itself", "give one of the same length")
+        return UserError("references", None, need if lengths else "hold nothing but the prompt itself", "give some of the same length, or use mean")
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -1,16 +1,20 @@
 """Prompt sets made on the spot, of which it is known what a model should answer: a component's effect on a task is its effect on these.
 
 Each prompt has a target, a foil that is as likely for a model that has not understood, and a counterfactual of the same build whose answer is another one.
-Words are drawn from lists; `fits` says which of them suit a tokenizer (those that are one token), so that prompts line up.
+Words are drawn from lists, those that are one token of the model's tokenizer, and a counterfactual has as many tokens as its prompt: they line up.
 """
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raysp.errors import UserError
 
+CountTokens = Callable[[str], int]
+"""How many tokens a text is that follows another."""
 Fits = Callable[[str], bool]
+"""Whether a word, after a blank, is one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +115,35 @@ WORDS = [
 ]
 
 
-def make(task: str, size: int, seed: int, fits: Fits, excluding: Collection[str] = ()) -> list[Question]:
-    """`size` distinct questions of a task, none with an excluded prompt. UserError when the words that fit do not make so many."""
+def counter(tokenizer: Any) -> CountTokens:
+    """What counts a tokenizer's tokens."""
+    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def make(task: str, size: int, seed: int, count_tokens: CountTokens, excluding: Collection[str] = ()) -> list[Question]:
+    """`size` distinct questions of a task, none with an excluded prompt. UserError when the words that are one token each do not make so many."""
     rng, found = random.Random(seed), dict[str, Question]()  # noqa: S311  prompts, not secrets
-    maker = TASKS[task](rng, fits)
+    maker = TASKS[task](rng, lambda word: count_tokens(f" {word}") == 1)
     for _ in range(200 * size):
         question = next(maker)
-        if question.prompt in excluding:
+        if question.prompt in found or question.prompt in excluding or not _lines_up(question, count_tokens):
             continue
-        found.setdefault(question.prompt, question)
+        found[question.prompt] = question
         if len(found) == size:
             return list(found.values())
-    raise UserError("task_size", size, f"is more than task {task} has prompts of words that are one token each", f"give at most {len(found)}")
+    if not found:
+        raise UserError("task", task, "has no counterfactual of as many tokens as its prompt for this model", "use another model, or prompts of your own")
+    problem = f"is more than task {task} has prompts of words that are one token each, with counterfactuals of as many tokens"
+    raise UserError("task_size", size, problem, f"give at most {len(found)}")
+
+
+def _lines_up(question: Question, count_tokens: CountTokens) -> bool:
+    return question.counterfactual is not None and count_tokens(question.counterfactual) == count_tokens(question.prompt)
 
 
 def _some(words: Sequence[str], fits: Fits, least: int, task: str) -> list[str]:
     """The words that fit; UserError for too few."""
-    fitting = [word for word in words if fits(" " + word)]
+    fitting = [word for word in words if fits(word)]
     if len(fitting) < least:
         raise UserError(
             "task", task, f"needs words of one token, and of its {len(words)} the model has {len(fitting)}", "use another model, or prompts of your own"
@@ -151,7 +167,7 @@ def indirect_objects(rng: random.Random, fits: Fits) -> Iterator[Question]:
 
 def facts(rng: random.Random, fits: Fits) -> Iterator[Question]:
     """The capital of a country, after one example; the foil is the example's, which copying would give. The counterfactual asks for a third country."""
-    known = [(country, CAPITALS[country]) for country in CAPITALS if fits(" " + country) and fits(" " + CAPITALS[country])]
+    known = [(country, CAPITALS[country]) for country in CAPITALS if fits(country) and fits(CAPITALS[country])]
     _some([country for country, _ in known], fits, 4, "facts")
     while True:
         shown, asked, other = rng.sample(known, 3)
@@ -159,7 +175,7 @@ def facts(rng: random.Random, fits: Fits) -> Iterator[Question]:
         yield Question(f"{begin}{asked[0]} is", f" {asked[1]}", f" {shown[1]}", f"{begin}{other[0]} is")
 
 
-def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa: ARG001  digits are tokens of their own, or not, in every position alike
+def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa: ARG001  years are of several tokens, as many in every prompt that is taken
     """The year in which something ended, after the year in which it began (Hanna et al., NeurIPS 2023); the foil is a year before."""
     while True:
         century, began = rng.randint(11, 18), rng.randint(21, 78)

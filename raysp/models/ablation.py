@@ -116,9 +116,10 @@ class Ablation:
         if slot not in self.owners:
             return after
         if self._record is not None:
-            self._record[slot] = after - before
+            self._record[slot] = after - before.to(after.device)
             return after
         rows = self._told()
+        before = before.to(after.device)  # the model may be spread over several
         gate = rows.gates.to(after.device)[:, self.owners[slot].to(after.device)].to(after.dtype)[:, None, :]
         instead = before if self.bank is None else before + self.bank.of(slot, rows.choice).to(after.device, after.dtype)
         # A sum of differences would round where the gate is 1.

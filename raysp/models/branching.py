@@ -1,10 +1,10 @@
 """Scoring masks over parts of a model: each distinct beginning of a mask, layer by layer, goes through the model once.
 
-Masks over a model's parts are a prefix tree whose levels are its layers: two masks that first differ in layer 7 share layers 0 to 6. What lies below the lowest
-part of all is run once an input and kept. Inputs come in groups of one length, so that nothing is padded and a batch gives what single passes give.
+Masks over a model's parts are a prefix tree whose levels are its layers: two masks that first differ in layer 7 share layers 0 to 6, as far as they run at the
+same time, and masks run in the order of the tree. What lies below the lowest part of all is run once an input and kept. Inputs come in groups of one length, so that nothing is padded and a batch gives what single passes give.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Group:
     """Inputs of one length, int64 `(s, length)`, where the ablation applies (bool `(s, length)`, None: everywhere) and what is read.
 
     Readout j is of token `read_token[j]` behind column `read_index[j]` of input `read_sequence[j]`, int64 `(r,)` each; of a classifier it is class `read_token[j]`.
-    `bank` holds what takes the place of what is left out (None: nothing), `choices` says which of it each input may take, int64 `(s, k)`.
+    `bank` holds what takes the place of what is left out (None: nothing); `choices` says which of it each input may take, one int64 array an input.
     """
 
     ids: Tensor
@@ -38,7 +38,7 @@ class Group:
     read_index: Integers
     read_token: Integers
     at: Tensor | None
-    choices: Integers
+    choices: Sequence[Integers]
     bank: Bank | None = None
     entry: Tensor | None = field(default=None, repr=False)
     intact: Tensor | None = field(default=None, repr=False)
@@ -52,6 +52,10 @@ class Group:
     def first(self) -> int:
         """The first column that is read."""
         return int(self.read_index.min())
+
+    def taken(self, inputs: Integers, picks: Integers) -> Integers:
+        """The replacement that each row takes, int64 `(rows,)`: `picks` are numbers of any size, the same for all inputs of a prompt."""
+        return np.array([self.choices[i][pick % len(self.choices[i])] for i, pick in zip(inputs.tolist(), picks.tolist(), strict=True)], np.int64)
 
 
 @dataclass(slots=True)
@@ -74,7 +78,8 @@ class Branching:
     def read(self, group: Group, masks: Masks, picks: Integers, wanted: frozenset[str]) -> dict[str, Floats]:
         """What is wanted of `QUANTITIES` at the group's readouts, float64 `(m, r)` each, for masks bool `(m, n)`.
 
-        `picks` says which of its choices an input takes under each mask, int64 `(m,)`. Raises torch.OutOfMemoryError when a single row does not fit.
+        `picks` says which of its choices an input takes under each mask, int64 `(m,)`, as `Group.taken`. Raises torch.OutOfMemoryError when a single
+        row does not fit.
         """
         count, inputs = len(masks), len(group.ids)
         found = {name: np.full((count, len(group.read_token)), np.nan) for name in wanted}
@@ -97,7 +102,7 @@ class Branching:
     def _read_rows(self, group: Group, masks: Masks, inputs: Integers, picks: Integers, into: tuple[Integers, dict[str, Floats]]) -> None:
         place, found = into
         with torch.no_grad():
-            choice = group.choices[inputs, picks]
+            choice = group.taken(inputs, picks)
             tree = _Tree(inputs, choice, masks, self._members)
             hidden = self._run(group, tree)
             first = tree.first
@@ -130,16 +135,21 @@ class Branching:
 
     def remember_intact(self, group: Group) -> None:
         """Keep the intact answer's log-probabilities at every readout, float32 `(r, vocabulary)`: what a divergence is from."""
-        with torch.no_grad():
-            tree = _Tree(np.arange(len(group.ids)), group.choices[:, 0], np.ones((len(group.ids), len(self.ablation.parts)), dtype=np.bool_), self._members)
-            logits = self.relay.logits(group.ids, self._run(group, tree)[torch.from_numpy(tree.node)], group.first)
-            at = [logits[s] if logits.ndim == 2 else logits[s, i - group.first] for s, i in zip(group.read_sequence, group.read_index, strict=True)]
-            group.intact = torch.log_softmax(torch.stack(at).float(), dim=-1)
+        found: list[Tensor] = []
+        for start in range(0, len(group.read_token), rows := max(self.budget // group.length, 1)):
+            inputs, columns = group.read_sequence[start : start + rows], group.read_index[start : start + rows]
+            with torch.no_grad():
+                tree = _Tree(inputs, np.zeros(len(inputs), np.int64), np.ones((len(inputs), len(self.ablation.parts)), dtype=np.bool_), self._members)
+                hidden = self._run(group, tree)[torch.from_numpy(tree.node)]
+                logits = self.relay.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
+                at = logits if logits.ndim == 2 else logits[torch.arange(len(inputs)), torch.from_numpy(columns - group.first)]
+                found.append(torch.log_softmax(at.float(), dim=-1))
+        group.intact = torch.cat(found)
 
     def _entry(self, group: Group) -> Tensor:
         if group.entry is None:
             with torch.no_grad():
-                group.entry = self.relay.entry(group.ids, self._lowest)
+                group.entry = torch.cat([self.relay.entry(some, self._lowest) for some in group.ids.split(max(self.budget // group.length, 1))])
             self.tokens += group.ids.numel() * self._lowest // self.relay.anatomy.layers
         return group.entry
 

@@ -42,7 +42,7 @@ def load(options: ModelOptions) -> LoadedModel:
     weights = _weight_files(folder, options)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    trust = {"trust_remote_code": options.allow_remote_code, "local_files_only": True}
+    trust = _trust(options)
     with quiet():
         task = _task(folder, options, trust)
         model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
@@ -54,8 +54,19 @@ def load(options: ModelOptions) -> LoadedModel:
     return LoadedModel(model, tokenizer, task, model_hash(weights, folder / "config.json"), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
 
 
-def locate(options: ModelOptions) -> Path:
-    """The folder of a model, fetched from the hub or dequantised if need be. UserError if there is none."""
+def load_tokenizer(options: ModelOptions) -> Any:
+    """The tokenizer alone of the model that the options name, without its weights where they would have to be fetched. UserError as `load`."""
+    folder = locate(options, weights=False)
+    with quiet():
+        return _read_tokenizer(folder, options, _trust(options))
+
+
+def _trust(options: ModelOptions) -> dict[str, Any]:
+    return {"trust_remote_code": options.allow_remote_code, "local_files_only": True}
+
+
+def locate(options: ModelOptions, *, weights: bool = True) -> Path:
+    """The folder of a model, fetched from the hub (with its weights or without) or dequantised if need be. UserError if there is none."""
     name = options.model
     if name == embedded.NAME:
         gguf = embedded.embedded_gguf()
@@ -67,15 +78,15 @@ def locate(options: ModelOptions) -> Path:
     if path.is_file() and path.suffix == ".gguf":
         with quiet():
             return embedded.dequantised(path, path.stem)
-    return path if path.is_dir() else _fetch(name, options)
+    return path if path.is_dir() else _fetch(name, options, weights=weights)
 
 
-def _fetch(name: str, options: ModelOptions) -> Path:
+def _fetch(name: str, options: ModelOptions, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    patterns += ["*.bin"] * options.allow_pickle + ["*.py"] * options.allow_remote_code
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja"] + ["*.py"] * options.allow_remote_code
+    patterns += (["*.safetensors"] + ["*.bin"] * options.allow_pickle) * weights
     try:
         # Folders within a repository hold other formats of the same weights.
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))

@@ -11,7 +11,10 @@ Figure = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 BARS = 25
-CURVES = (("--ink", "circle", "solid"), ("--pos", "square", "solid"), ("--neg", "diamond", "dash"), ("--faint", "x", "dot"))
+CURVES = (
+    ("--ink", "circle", "solid"), ("--muted", "circle-open", "dash"), ("--pos", "square", "solid"), ("--pos", "square-open", "dash"),
+    ("--neg", "diamond", "dash"), ("--faint", "x", "dot"),
+)  # fmt: skip
 """Colour, symbol and dash of the curves, in the order of the methods."""
 APART = 0.5
 """Percent of components by which the points of two curves are set apart, so that their intervals do not hide each other."""

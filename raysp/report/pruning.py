@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHODS = {
+    "bettered": "chosen with interactions, bettered by exact swaps",
     "interactions": "chosen with interactions",
+    "singles_bettered": "chosen by a fit of single effects, bettered by exact swaps",
     "singles": "chosen by a fit of single effects",
     "top_singles": "the strongest alone",
     "best_of_n": "the best of random choices",
 }
-"""How the components that stay were chosen."""
+"""How the components that stay were chosen; first the choice by which a model is written."""
 INTACT = "intact"
 
 Rows = Sequence[Mapping[str, Any]]

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.game import Masks
 from raysp.spectral.fourier import FourierSurrogate
@@ -52,15 +53,20 @@ class Flips:
         ends = np.concatenate([[0], np.cumsum(self.sets.orders)])
         return csr_array((np.ones(len(members)), members, ends), shape=(len(self.sets), self.n))
 
-    def moves(self, chosen: Masks) -> Floats:
-        """What g gains when components a and b of the choice (bool `(n,)`) are both flipped, float64 `(n + 1, n + 1)`.
+    def turned(self, chosen: Masks) -> Floats:
+        """The weights as the choice (bool `(n,)`) has left them: what g gains when one member of each set is flipped, float64 `(len(sets),)`."""
+        return self.weights * (1.0 - 2.0 * ((self.incidence @ chosen.astype(np.float64)) % 2))
 
-        Row or column n stands for nothing, so the last of them holds what one flip gains. A set that holds both does not notice.
+    def moves(self, chosen: Masks, among: NDArray[np.intp] | None = None) -> Floats:
+        """What g gains when components a and b of the choice (bool `(n,)`) are both flipped, float64 `(n + 1, n + 1)`; of some components `(k + 1, k + 1)`.
+
+        The last row or column stands for nothing, so the last of them holds what one flip gains. A set that holds both does not notice.
         """
-        turned = self.weights * (1.0 - 2.0 * ((self.incidence @ chosen.astype(np.float64)) % 2))
-        one = self.incidence.T @ turned
-        result = np.zeros((self.n + 1, self.n + 1))
-        result[:-1, :-1] = one[:, None] + one[None, :] - 2.0 * (self.incidence.T @ self.incidence.multiply(turned[:, None])).toarray()
+        turned = self.turned(chosen)
+        incidence = self.incidence if among is None else self.incidence[:, among]
+        one = incidence.T @ turned
+        result = np.zeros((len(one) + 1, len(one) + 1))
+        result[:-1, :-1] = one[:, None] + one[None, :] - 2.0 * (incidence.T @ incidence.multiply(turned[:, None])).toarray()
         result[-1, :-1] = result[:-1, -1] = one
         return result
 

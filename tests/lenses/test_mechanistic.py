@@ -146,6 +146,19 @@ def test_resample_draws_one_reference_a_mask_and_always_the_same(models, tmp_pat
     assert np.abs(game.evaluate(masks[::-1])[::-1] - game.evaluate(masks)).max() < 1e-5
 
 
+def test_target_and_foil_of_a_prompt_draw_the_same_reference_and_all_are_drawn_alike(models, tmp_path):
+    texts = [PROMPT, OTHER, "Her acting never fails, but film was long", "Her film never fails, the acting was long"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    game = lens(models, target=" not bad yes", foil=" was", value="logprob_diff", ablation="resample", references=str(tmp_path / "texts.txt")).build()
+    assert len(game.reading.groups) == 2
+    picks = np.arange(3000) * 7919
+    taken = [[int(i) for i in group.taken(np.zeros(len(picks), dtype=np.int64), picks)] for group in game.reading.groups]
+    orders = [group.choices[0].tolist() for group in game.reading.groups]
+    places = [[order.index(one) for one in each] for order, each in zip(orders, taken, strict=True)]
+    assert places[0] == places[1]
+    assert np.bincount(places[0]).tolist() == [1000, 1000, 1000]
+
+
 @pytest.mark.parametrize(("positions", "at"), [("last", [-1]), ("0,3,-2", [0, 3, -2])])
 def test_positions(models, positions, at):
     game = lens(models, positions=positions).build()
@@ -281,11 +294,38 @@ def test_the_second_order_estimate_has_singles_exactly_and_ranks_pairs(models):
 # ---- tasks
 
 
+def one_token_a_word(text):
+    return len(text.split())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_prompts_and_counterfactuals_are_as_many_tokens(task):
+    """Even where a year that holds a 3 takes a token more."""
+
+    def count(text):
+        return len(text.split()) + text.count("3")
+
+    questions = make(task, 30, 0, count)
+    assert all(count(question.prompt) == count(question.counterfactual) for question in questions)
+    assert any("3" in question.prompt for question in questions) == (task == "greater-than")
+
+
+def test_a_task_without_counterfactuals_of_the_same_length_is_none_for_this_model():
+    with pytest.raises(UserError, match="task: 'greater-than' has no counterfactual of as many tokens"):
+        make("greater-than", 4, 0, lambda text: len(text.split()) + 5 * ("year 1" in text) + sum(text.count(f"{ten}") for ten in range(20, 80)))
+
+
+def test_more_prompts_than_a_task_has_are_too_many():
+    few = {" France", " Paris", " Italy", " Rome", " Japan", " Tokyo", " Spain", " Madrid"}
+    with pytest.raises(UserError, match=r"task_size: 13 is more than task facts has prompts .*; give at most 12"):
+        make("facts", 13, 0, lambda text: 1 if text in few or len(text) > 20 else 2)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_are_the_same_for_a_seed_and_have_targets_foils_and_counterfactuals(task):
-    questions = make(task, 50, 3, lambda _: True)
-    assert questions == make(task, 50, 3, lambda _: True)
-    assert questions != make(task, 50, 4, lambda _: True)
+    questions = make(task, 50, 3, one_token_a_word)
+    assert questions == make(task, 50, 3, one_token_a_word)
+    assert questions != make(task, 50, 4, one_token_a_word)
     assert len({question.prompt for question in questions}) == 50
     for question in questions:
         assert question.target not in (None, question.foil)
@@ -293,14 +333,14 @@ def test_tasks_are_the_same_for_a_seed_and_have_targets_foils_and_counterfactual
 
 
 def test_the_indirect_object_is_named_once_and_the_giver_twice():
-    for question in make("ioi", 30, 0, lambda _: True):
+    for question in make("ioi", 30, 0, one_token_a_word):
         assert question.prompt.count(question.target.strip()) == 1
         assert question.prompt.count(question.foil.strip()) == 2
         assert question.counterfactual.count(question.foil.strip()) == 1
 
 
 def test_induction_repeats_the_word_before_the_target():
-    for question in make("induction", 30, 0, lambda _: True):
+    for question in make("induction", 30, 0, one_token_a_word):
         words = question.prompt.split()
         assert words[words.index(words[-1]) + 1] == question.target.strip()
 
@@ -357,6 +397,24 @@ def test_resampling_needs_references_of_the_same_length(models, tmp_path):
 
 def test_a_task_that_the_model_cannot_do_is_doubted_before_anything_is_paid_for(models, rows):
     assert "no better than chance" in lens(models, prompts=rows).build().info.warnings[0]
+
+
+def test_another_way_to_write_the_same_question_is_the_same_game(models, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": PROMPT, "target": " not", "foil": "!"}) + "\n")
+    given = ({}, {"components": "heads:all"}, {"components": "heads:0-1"}, {"layers": "0,1"}, {"prompts": str(tmp_path / "rows.jsonl"), "value": "logit_diff"})
+    assert len({lens(models, **options, **({} if "value" in options else {"value": "logit_diff"})).build().info.fingerprint for options in given}) == 1
+    assert lens(models, positions="last").build().info.fingerprint == lens(models, positions="-1").build().info.fingerprint
+
+
+def test_a_model_whose_blocks_are_told_more_is_refused(tmp_path):
+    """BLOOM's are told each row's own position bias."""
+    with pytest.raises(UserError, match="cannot be run block by block"):
+        MechanisticLens(model=save("bloom", tmp_path), prompt=PROMPT, target=" not", foil="!", dtype="float32", device="cpu").build()
+
+
+def test_a_divergence_needs_no_answer(models):
+    game = lens(models, target=None, foil=None, value="kl").build()
+    assert not [note for note in game.info.notes if "target" in note]
 
 
 def test_what_a_value_depends_on_is_in_the_fingerprint(models):
