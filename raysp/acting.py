@@ -229,6 +229,7 @@ def _table(rows: Sequence[Pruned]) -> "pa.Table":
             "lo": pa.array([row.lo for row in rows], pa.float64()),
             "hi": pa.array([row.hi for row in rows], pa.float64()),
             "prompts": pa.array([row.prompts for row in rows], pa.int32()),
+            "evaluations": pa.array([row.evaluations for row in rows], pa.int32()),
             "components": pa.array([np.flatnonzero(row.mask).tolist() for row in rows], pa.list_(pa.int32())),
         }
     )

@@ -19,7 +19,7 @@ from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
 from raysp.lenses.specs import FeatureLens, MechanisticLens
-from raysp.lenses.tasks import CountTokens, Question
+from raysp.lenses.tasks import CountTokens, Question, counter
 from raysp.models.ablation import Ablation
 from raysp.models.anatomy import Anatomy, dissect
 from raysp.models.branching import Branching
@@ -135,8 +135,7 @@ class Asked:
 
 def tokens(lens: MechanisticLens) -> CountTokens:
     """How many tokens of the lens's model a text has."""
-    reader = Reader(resident(lens), special=not lens.chat)
-    return lambda text: len(reader.plain(text))
+    return counter(resident(lens).loaded.tokenizer)
 
 
 def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[Asked]:

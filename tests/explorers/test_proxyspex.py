@@ -115,7 +115,7 @@ def test_adaptive_rounds_go_with_every_option(options):
 
 def test_chosen_masks_are_learnt_from_and_never_scored_on():
     started = explore(ProxySPEX(adaptive=True, budget=300), and_or, 18)
-    sample = started._sample()
+    sample = started.sample()
     assert 0 < (~sample.drawn).sum() < sample.drawn.sum()
     held = np.concatenate(sample.folds())
     assert sorted(held.tolist()) == np.flatnonzero(sample.drawn).tolist()

@@ -1,6 +1,7 @@
 """The mechanistic lens on tiny models: what it asks, what takes the place of what is left out, what the value is, and what gradients say of it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -312,7 +313,7 @@ def test_prompts_and_counterfactuals_are_as_many_tokens(task):
 
 def test_a_task_without_counterfactuals_of_the_same_length_is_none_for_this_model():
     with pytest.raises(UserError, match="task: 'greater-than' has no counterfactual of as many tokens"):
-        make("greater-than", 4, 0, lambda text: len(text.split()) + 5 * ("year 1" in text) + sum(text.count(f"{ten}") for ten in range(20, 80)))
+        make("greater-than", 4, 0, lambda text: 10 + (re.search("1[1-8]0[1-9]", text) is not None))
 
 
 def test_more_prompts_than_a_task_has_are_too_many():

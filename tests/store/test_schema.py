@@ -17,7 +17,7 @@ COLUMNS = {
     "heldout": "run_id mask predicted predicted_singles exact",
     "interactions": "run_id rank components labels set_order index value lo hi significant kind estimate exact verified",
     "migrations": "number name applied",
-    "prunings": "run_id keep kept method train heldout lo hi prompts components created",
+    "prunings": "run_id keep kept method train heldout lo hi prompts evaluations components created",
     "reuses": "run_id phase round position evaluation_id",
     "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
     " r2 r2_lo r2_hi r2_singles verdict reasons metrics notes diagnostics error",

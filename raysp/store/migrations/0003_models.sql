@@ -15,12 +15,13 @@ CREATE TABLE prunings (
     run_id TEXT NOT NULL,
     keep DOUBLE NOT NULL,        -- the share of components kept
     kept INTEGER NOT NULL,       -- how many that are
-    method TEXT NOT NULL,        -- how they were chosen: interactions, singles, top_singles, best_of_n, intact
+    method TEXT NOT NULL,        -- how they were chosen: interactions, bettered, singles, singles_bettered, top_singles, best_of_n, intact
     train DOUBLE,                -- the value on the prompts that the choice was made by
     heldout DOUBLE,              -- and on others, with an interval
     lo DOUBLE,
     hi DOUBLE,
-    prompts INTEGER,
+    prompts INTEGER,             -- those held out
+    evaluations INTEGER,         -- exact ones that the choice was made by
     components INTEGER[],        -- those kept
     created TIMESTAMP NOT NULL
 );
