@@ -52,7 +52,7 @@ TOP, PROPOSED = 20, 40
 MIDDLE = (14, 15, 16)
 GROUPS = ((0, 1, 2), MIDDLE, (27, 28, 29))
 SUBSETS, TRAIN, HELDOUT, DRAWS = 5000, 48, 200, 64
-QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS = 800, 3, 30, 16
+QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS = 800, 2, 20, 16
 
 Row = dict[str, Any]
 
@@ -249,8 +249,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="seeds of the pruning experiment (3; 1 with --quick)")
     parser.add_argument("--task", help="the task of the pruning experiment (ioi; induction, whose prompts are shorter, with --quick)")
     parser.add_argument("--subsets", type=int, help="random subsets of the pruning experiment (5,000; 800 with --quick)")
-    parser.add_argument("--prompts", type=int, help="prompts that it chooses by (48; 3 with --quick)")
-    parser.add_argument("--heldout", type=int, help="prompts that it scores by (200; 30 with --quick)")
+    parser.add_argument("--prompts", type=int, help="prompts that it chooses by (48; 2 with --quick)")
+    parser.add_argument("--heldout", type=int, help="prompts that it scores by (200; 20 with --quick)")
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
     began = time.monotonic()

@@ -25,6 +25,8 @@ SHARES = (0.5, 0.66, 0.83)
 COSTS = ("loss", "kl")
 #: Swaps tried before the best of them is taken.
 HANDFUL = 12
+#: Seconds for the surrogate's optimum: what is proven in the next minute is about the surrogate alone, and exact swaps follow.
+SOLVING = 3.0
 #: Components on either side that swaps are looked for among.
 PROMISING = 500
 #: Resamples of the prompts for an interval.
@@ -121,7 +123,7 @@ def compare(known: Known, train: ByPrompt, heldout: ByPrompt, keep: float, *, pe
 
 def _by_interactions(known: Known, room: Room) -> Masks:
     groups: dict[str, Any] = {} if room.by_layer is None else {"groups": known.layers, "group_limits": room.by_layer}
-    found = best_subset(known.surrogate, room.gone, mode="increase" if known.more_is_better else "decrease", **groups)
+    found = best_subset(known.surrogate, room.gone, mode="increase" if known.more_is_better else "decrease", time_limit=SOLVING, **groups)
     mask = np.ones(known.n, dtype=np.bool_)
     mask[list(found.components)] = False
     return mask
