@@ -10,9 +10,7 @@ from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features
 
 #: Random masks among which the most telling are chosen, for each that is wanted; at least, and at most.
-POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 2000
-#: Random masks whose variance is to fall.
-JUDGED = 400
+POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
 #: P(keep) tried by a pilot, from the plain question to the gentlest, and the masks at each.
 PILOT_GRID, PILOT_MASKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 8
 #: Share of the way from the empty to the intact value that masks must keep on average for their values to resemble the intact one's.
@@ -20,10 +18,9 @@ RESEMBLING = 0.5
 
 
 def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, known: Masks) -> Masks:
-    """`count` masks, none of them `known`, whose values would tell most about those of all random masks (bool, `(count, n)`; fewer where there are no more).
+    """`count` masks, none of them `known`, about whose values the process knows least, given each other (bool, `(count, n)`; fewer where there are no more).
 
-    Greedy: taken is the mask whose value lowers the mean variance over random masks most (Cohn, Ghahramani and Jordan 1996), given those taken before. The masks
-    about which least is known are no such choice: they are odd ones, and what they tell is about odd ones.
+    Greedy: the mask with the largest variance is taken, and the variances of all others fall by what its value will say about them.
     """
     prior = posterior.prior
     wanted = int(np.clip(POOL_FACTOR * count, POOL_LEAST, POOL_MOST))
@@ -31,23 +28,18 @@ def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, kno
     if len(pool) <= count:
         return pool
     signals = features(pool, prior.keep_probability)
-    about = features(random_masks(prior.n, JUDGED, prior.keep_probability, rng), prior.keep_probability)
     seen = prior.matrix(signals, posterior.signals)
     solved = seen @ posterior.inverse
     variance = np.array([prior.matrix(row[None], row[None])[0, 0] for row in signals]) - np.einsum("ij,ij->i", solved, seen)
-    shared = prior.matrix(signals, about) - solved @ prior.matrix(posterior.signals, about)
     learnt: Floats = np.zeros((len(pool), count))
     chosen: list[int] = []
     for step in range(count):
-        gain = np.einsum("ij,ij->i", shared, shared) / (np.maximum(variance, 0.0) + prior.noise)
-        gain[chosen] = -np.inf
-        best = int(np.argmax(gain))
+        best = int(np.argmax(variance))
         covariance = prior.matrix(signals, signals[best][None])[:, 0] - solved @ seen[best] - learnt[:, :step] @ learnt[best, :step]
-        scale = max(float(covariance[best]), 0.0) + prior.noise
-        learnt[:, step] = covariance / np.sqrt(scale)
-        shared = shared - np.outer(covariance, shared[best] / scale)
+        learnt[:, step] = covariance / np.sqrt(max(float(covariance[best]), 0.0) + prior.noise)
         variance = variance - learnt[:, step] ** 2
         chosen.append(best)
+        variance[chosen] = -np.inf
     return pool[np.sort(chosen)]
 
 
