@@ -94,7 +94,7 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
 
     kept = float(measured.masks.mean())
     told: list[str] = []
-    if explorer.keep == UNIFORM and abs(kept - UNIFORM) > NEAR:
+    if explorer.keep in (None, UNIFORM) and abs(kept - UNIFORM) > NEAR:
         explorer = explorer.model_copy(update={"keep": round(min(max(kept, 0.01), 0.99), 2)})
         told.append(f"The masks keep {kept:.0%} of the components on average: effects and their intervals are those over such masks.")
     held = held_out_rows(measured, share, explorer.random_state)
