@@ -5,11 +5,11 @@
 One JSON line a row, the summary last. Everything runs on the embedded model in float32.
 
 `speed`: every head of the model ablated alone (n = 270), random masks over all that keep nine heads of ten, and random masks that keep half of the heads of three
-layers, timed in turns in one process: ours; a hook a head, one forward pass a mask, as people write it; nnsight and transformer-lens, both with the masks of a whole batch in one pass and only the last logits computed where the
-library can be told so. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads exactly, beside the ranking by second-order gradients.
-`prune`: heads of three groups of three layers left out at 50, 66 and 83 % kept, chosen by the mean margin on a task's prompts under random subsets of the heads and scored by accuracy on
-held-out ones: by interactions, by the LASSO on singles, each as it is and bettered by as many exact swaps as
-random subsets are drawn, and the best of these.
+layers, timed in turns in one process: ours; a hook a head, one forward pass a mask, as people write it; nnsight and transformer-lens, both with a batch of masks in
+one pass, and only the last logits computed where the library can be told so. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
+exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers left out at 50, 66 and 83 % kept, chosen by the mean margin on
+a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones: by interactions, by the LASSO on singles, each as it is and bettered by
+as many exact swaps as random subsets are drawn, and the best of these.
 
 With `--output`, rows are also added to a file. Evaluations of random subsets are kept as in `engine_model_games.py`. Peers are installed by the extra `bench`. Timings are
 meant for an idle machine.

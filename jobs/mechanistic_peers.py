@@ -14,7 +14,7 @@ from raysp.game import Masks, Values
 from raysp.lenses.mechanistic import MechanisticGame
 
 Method = Callable[[Masks], Values]
-#: Masks in one pass of the batched peers: best of 16, 64 and 256 here.
+#: Masks in one pass of the batched peers.
 ROWS = 64
 
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 APART = 1_000_003
 #: Random subsets that compete with the chosen ones, unless a person says otherwise.
 DRAWS = 64
-#: How far the written model's value may be from what the ablation said, relative to its size, by dtype.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -252,13 +250,14 @@ def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folde
 
 def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place: Path) -> dict[str, Any]:
     """Write the model and what there is to say of it; EvaluationError for one whose value is not what was measured."""
+    from raysp.models.resident import TOLERANCE
     from raysp.models.surgery import write_without
 
     gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
     with game.model.lock:
         write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
     value, dtype = _value_of(lens.model_copy(update={"model": str(place)}), game)
-    allowed = max(TOLERANCE[dtype], TOLERANCE[game.info.description["dtype"]])
+    allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
     if abs(value - chosen.train) > allowed * (1 + abs(chosen.train)):
         raise EvaluationError(
             f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
@@ -276,7 +275,7 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     return told
 
 
-def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, str]:
+def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, Any]:
     """As `_value_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
     from raysp.models.memory import is_out_of_memory, release
 
@@ -290,7 +289,7 @@ def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float,
     raise EvaluationError("memory does not hold the written model beside the one that it was made of, so that it cannot be checked")
 
 
-def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, str]:
+def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, Any]:
     """What a model on disk, intact, is worth on a game's prompts, and the dtype it ran in.
 
     With the game's own answers, which it might not give, and divergences from the game's model.
@@ -306,5 +305,4 @@ def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float,
     intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
     reading = game.reading.elsewhere()
     reading.groups = [replace(group, ids=group.ids.to(loaded.device)) for group in reading.groups]
-    value = float(reading.values(intact, np.ones((1, game.n), dtype=np.bool_))[0])
-    return value, str(loaded.dtype).removeprefix("torch.")
+    return float(reading.by_prompt(intact, np.ones((1, game.n), dtype=np.bool_)).mean()), loaded.dtype

@@ -6,7 +6,10 @@ well. It carries standard errors, whatever it is made of.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 
@@ -45,20 +48,26 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
     sample = Sample(masks, values, 1, keep_probability, seed=random_state)
     if not sample.varies:
         return constant(sample.n, values, keep_probability)
-    alone = singles(sample, sample.folds())
-    return _with_error(alone.build(), sample, _score(sample, alone.held_out))
+    with one_thread():
+        alone = singles(sample, sample.folds())
+        return _with_error(alone.build(), sample, _score(sample, alone.held_out))
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Within the block linear algebra runs on one thread: sums are then made in the same order everywhere, and at these sizes a second costs more than it brings."""
+    from threadpoolctl import threadpool_limits
+
+    import_module("scipy.linalg")  # it has a BLAS of its own, which can only be limited once it is loaded
+    with threadpool_limits(1):
+        yield
 
 
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
-    """The surrogate that predicts best out of fold, of terms up to the sample's order. Deterministic in its seed.
-
-    Linear algebra runs on one thread: sums are then made in the same order everywhere, and at these sizes a second thread costs more than it brings.
-    """
+    """The surrogate that predicts best out of fold, of terms up to the sample's order. Deterministic in its seed."""
     if not sample.varies:
         return Fit(constant(sample.n, sample.values, sample.keep_probability), float("nan"), float("nan"))
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
+    with one_thread():
         return _fit(sample, proxy)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
-from raysp.explorers.fitting import Fit, fit_proxy
+from raysp.explorers.fitting import Fit, fit_proxy, one_thread
 from raysp.explorers.proxies import PROXIES, given
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.sampling import distinct, random_masks, single_ablations, uniform_masks
@@ -157,13 +157,11 @@ class ProxySPEX(Explorer):
         sample = self.sample()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
-        from threadpoolctl import threadpool_limits
-
         from raysp.explorers.choosing import most_telling
         from raysp.spectral.posterior import learn
 
         rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
-        with threadpool_limits(1):  # as in `fit_proxy`
+        with one_thread():
             posterior = learn(sample.masks[rows], sample.values[rows], self.max_order, sample.keep_probability, self.random_state)
             return most_telling(posterior, count, rng, self.masks)
 

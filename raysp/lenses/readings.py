@@ -79,10 +79,6 @@ class Reading:
     def _counts_tops(self) -> bool:
         return self.reduction == "accuracy" and not self.answers[0].foil_ids
 
-    def values(self, branching: Branching, masks: Masks) -> Values:
-        """The mean over the prompts, float64 `(m,)`, for masks bool `(m, n)`."""
-        return self.by_prompt(branching, masks).mean(axis=1)
-
     def by_prompt(self, branching: Branching, masks: Masks) -> Floats:
         """Each prompt's value under each mask, float64 `(m, prompts)`; an accuracy is 0 or 1."""
         for group in self.groups:

@@ -207,10 +207,3 @@ TASKS: dict[str, Callable[[random.Random, Fits], Iterator[Question]]] = {
     "greater-than": greater_than,
     "induction": induction,
 }
-#: What each is, in a sentence.
-SENTENCES = {
-    "ioi": "say who received a thing: the one of two persons who did not give it",
-    "facts": "complete the capital of a country",
-    "greater-than": "end a span of years after it began",
-    "induction": "repeat what followed a word before",
-}

@@ -19,8 +19,6 @@ from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.relay import Relay
 
-#: Quantities that can be read of a model's answer: logits, log-probabilities, whether a token is the most probable, divergence from the intact answer.
-QUANTITIES = ("logits", "logprobs", "top", "kl")
 #: Rows of logits normalised at a time: a large vocabulary would otherwise take more memory than the model.
 NORMALISED = 64
 
@@ -76,7 +74,9 @@ class Branching:
     # ---- values of masks
 
     def read(self, group: Group, masks: Masks, picks: Integers, wanted: frozenset[str]) -> dict[str, Floats]:
-        """What is wanted of `QUANTITIES` at the group's readouts, float64 `(m, r)` each, for masks bool `(m, n)`.
+        """What is wanted at the group's readouts, float64 `(m, r)` each, for masks bool `(m, n)`.
+
+        That is of `logits`, `logprobs`, `top` (1 where the token is the most probable) and `kl` (divergence from the intact answer).
 
         `picks` says which of its choices an input takes under each mask, int64 `(m,)`, as `Group.taken`. Raises torch.OutOfMemoryError when a single
         row does not fit.

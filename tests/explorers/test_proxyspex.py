@@ -1,5 +1,9 @@
 """ProxySPEX's proxies, its rounds, and its P(keep)."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from spectral.known_games import additive, and_or, explore, found, planted
@@ -20,6 +24,25 @@ def drawn(n, count, seed=0, keep=0.5):
 
 
 # ---- proxies
+
+
+FIRST_FIT = """
+import numpy as np
+from raysp.explorers import ProxySPEX
+masks = np.random.default_rng(0).random((600, 12)) < 0.5
+signs = 1.0 - 2.0 * masks
+fitted = ProxySPEX(proxy="kernel", max_order=3).fit(masks, signs[:, 0] * signs[:, 1] + signs @ np.arange(12.0))
+print(fitted.findings.surrogate.coefficients.tobytes().hex())
+"""
+
+
+def test_the_first_fit_of_a_process_is_the_same_however_many_threads_it_has():
+    """An evaluator's threads are its own: where a run happens must change nothing of its answer."""
+    told = [
+        subprocess.run([sys.executable, "-c", FIRST_FIT], env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=True).stdout
+        for threads in ("1", "2")
+    ]
+    assert told[0] == told[1] != ""
 
 
 @pytest.mark.parametrize("proxy", PROXIES)

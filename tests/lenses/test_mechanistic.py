@@ -125,11 +125,6 @@ def test_patch_puts_the_counterfactuals_activations_in_place(models):
     assert np.abs(game.evaluate(masks) - expected).max() < 1e-4
 
 
-def test_everything_patched_is_the_counterfactual_from_the_first_layer_on(models):
-    game = lens(models, components="blocks", ablation="patch", counterfactual=OTHER, positions="-1").build()
-    assert np.isfinite(game.evaluate(np.array([[False, False]]))).all()
-
-
 def test_resample_draws_one_reference_a_mask_and_always_the_same(models, tmp_path):
     texts = [OTHER, "Her acting never fails, but film was long", "The film was long"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
