@@ -120,7 +120,7 @@ def told(row: dict[str, Any]) -> str:
     where = " ".join(str(row[name]) for name in ("game", "budget", "snr_db", "method") if row.get(name) is not None)
     if "why" in row or "error" in row:
         return f"{where}: {row.get('why', row.get('error'))}"
-    score = f"R² {row['r2']:.4f}" if "r2" in row else f"recovery {row['recovery']:.3f}"
+    score = f"R² {row['r2']:.4f}" if "r2" in row else f"recovery {row['recovery']:.3f}" if "recovery" in row else "time limit"
     return f"{where} seed {row.get('seed', 0)}: {score}, {row['seconds']:.2f} s"
 
 

@@ -8,7 +8,7 @@ One JSON line a row, the summary last. Everything runs on the embedded model in 
 layers, timed in turns in one process: ours; a hook a head, one forward pass a mask, as people write it; nnsight and transformer-lens, both with a batch of masks in
 one pass, and only the last logits computed where the library can be told so. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
 exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers left out at 50, 66 and 83 % kept, chosen by the mean margin on
-a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones: by interactions, by the LASSO on singles, each as it is and bettered by
+a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and bettered by
 as many exact swaps as random subsets are drawn, and the best of these.
 
 With `--output`, rows are also added to a file. Evaluations of random subsets are kept as in `engine_model_games.py`. Peers are installed by the extra `bench`. Timings are
@@ -17,12 +17,13 @@ meant for an idle machine.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import mechanistic_peers as peers
@@ -54,7 +55,20 @@ GROUPS = ((0, 1, 2), MIDDLE, (27, 28, 29))
 SUBSETS, TRAIN, HELDOUT, DRAWS = 5000, 48, 200, 64
 QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS = 800, 2, 20, 16
 
+#: Seeds between the prompts of a task and those that are held out of it.
+APART = 1_000_003
+#: Ways to prune set beside one another. Those with as many exact evaluations on the run's prompts stand side by side.
+COMPARED = (
+    ("interactions", "singles"),
+    ("bettered", "singles"),
+    ("bettered", "singles_bettered"),
+    ("bettered", "top_singles"),
+    ("bettered", "best_of_n"),
+)
+
 Row = dict[str, Any]
+#: Task, layers and share kept.
+Cell = tuple[str, tuple[int, ...], float]
 
 
 def say(*words: object) -> None:
@@ -165,7 +179,7 @@ def _pruned(layers: tuple[int, ...], seed: int, size: Experiment) -> Iterator[Ro
     )
     counting = tokens(lens)
     asked = make(size.task, size.prompts, seed, counting)
-    unseen = make(size.task, size.heldout, 1_000_003, counting, excluding={question.prompt for question in asked})
+    unseen = make(size.task, size.heldout, APART + seed, counting, excluding={question.prompt for question in asked})
     # Few prompts make a coarse accuracy: all methods choose by the mean margin, and are scored by accuracy.
     train, heldout = build_mechanistic_game(lens, asked), build_mechanistic_game(lens.model_copy(update={"value": "accuracy"}), unseen)
     masks = np.random.default_rng([seed, layers[0]]).random((size.subsets, train.n)) < 0.5
@@ -221,24 +235,33 @@ def summary(rows: list[Row]) -> Row:
 
 
 def _prune_summary(rows: list[Row]) -> Row:
-    """Held-out accuracy of interactions less that of each other way: the mean over cells, and the cells in which they are worse."""
-    cells: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    """Held-out accuracy of interactions less that of each other way, on the same seeds: the mean over all cells, and every cell, with standard errors over the seeds."""
+    cells: dict[Cell, dict[str, dict[int, float]]] = {}
     for row in rows:
-        cells.setdefault((row["task"], tuple(row["layers"]), row["keep"]), {}).setdefault(row["method"], []).append(row["accuracy"])
-    told: Row = {"cells": len(cells)}
-    # Methods with as many exact evaluations on the run's prompts stand side by side.
-    for ours, other in (
-        ("interactions", "singles"),
-        ("bettered", "singles"),
-        ("bettered", "singles_bettered"),
-        ("bettered", "top_singles"),
-        ("bettered", "best_of_n"),
-    ):
-        gains = {cell: mean(found[ours]) - mean(found[other]) for cell, found in cells.items() if ours in found and other in found}
+        cells.setdefault((row["task"], tuple(row["layers"]), row["keep"]), {}).setdefault(row["method"], {})[row["seed"]] = row["accuracy"]
+    told: Row = {"cells": len(cells), "seeds": len({row["seed"] for row in rows})}
+    for ours, other in COMPARED:
+        gains = {cell: _by_seed(found[ours], found[other]) for cell, found in cells.items() if ours in found and other in found}
         if gains:
-            worse = [{"layers": list(cell[1]), "keep": cell[2], "gain": round(gain, 4)} for cell, gain in gains.items() if gain < 0]
-            told[f"{ours}_over_{other}"] = claim(mean(gains.values()), ">= 0", worse=worse)
+            told[f"{ours}_over_{other}"] = _gained(gains)
     return told
+
+
+def _by_seed(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]:
+    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+
+
+def _gained(gains: dict[Cell, dict[int, float]]) -> Row:
+    """The mean gain as a claim; `worse` are the cells that lose more than two standard errors, or anything where one seed tells no noise."""
+    whole = [mean(found[seed] for found in gains.values() if seed in found) for seed in sorted({seed for found in gains.values() for seed in found})]
+    by_cell = [{"layers": list(cell[1]), "keep": cell[2], **_with_noise(list(found.values()))} for cell, found in gains.items()]
+    worse = [cell for cell in by_cell if cell["gain"] < -2 * (cell["error"] or 0.0)]
+    return claim(mean(whole), ">= 0", error=_with_noise(whole)["error"], worse=worse, by_cell=by_cell)
+
+
+def _with_noise(gains: list[float]) -> Row:
+    """The mean of gains and its standard error, None of a single one."""
+    return {"gain": round(mean(gains), 4), "error": round(stdev(gains) / math.sqrt(len(gains)), 4) if len(gains) > 1 else None}
 
 
 def main() -> None:

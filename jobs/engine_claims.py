@@ -171,7 +171,10 @@ def big(rows: Rows) -> dict[str, Any]:
 
 
 def spex(rows: Rows) -> dict[str, Any]:
-    """The recovery claims on the largest planted game, and the means over seeds of all rows side by side."""
+    """The recovery claims on the largest planted game, and the means over seeds of all rows side by side.
+
+    Of a decoder that was stopped only the time is known: the ratio to it is one at least.
+    """
     there = [row for row in rows.all if row["row"] == "spex"]
     largest = max((row["n"] for row in there), default=0)
     table: dict[tuple[str, float | None], list[Row]] = {}
@@ -180,7 +183,8 @@ def spex(rows: Rows) -> dict[str, Any]:
             table.setdefault((row["method"], row["snr_db"]), []).append(row)
 
     def at(method: str, level: float | None, what: str) -> float | None:
-        return mean(row[what] for row in table[method, level]) if (method, level) in table else None
+        known = [row[what] for row in table.get((method, level), ()) if what in row]
+        return mean(known) if known else None
 
     clean, peer = table.get(("raysp soft", None)), "spectralexplain soft"
     exact = None if clean is None else float(all(row["recovery"] == 1 and row["false"] == 0 and row["largest_error"] < 1e-6 for row in clean))
@@ -193,8 +197,10 @@ def spex(rows: Rows) -> dict[str, Any]:
         "speed_10_db": claim(theirs / mine if mine and theirs else None, ">= 10"),
         "recovery_less_peers_10_db": claim(None if found is None or known is None else found - known, ">= 0"),
         "rows": [
-            {"method": method, "snr_db": level, **{what: round(at(method, level, what) or 0.0, 4) for what in ("recovery", "false", "seconds")}}
-            for method, level in table
+            {"method": method, "snr_db": level, "seeds": len(same)}
+            | {what: round(value, 4) for what in ("recovery", "false", "seconds") if (value := at(method, level, what)) is not None}
+            | ({"time_limit": True} if any("time_limit" in row for row in same) else {})
+            for (method, level), same in table.items()
         ],
     }
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
-    from raysp.lenses.specs import FeatureLens, FunctionLens, MechanisticLens
+    from raysp.lenses.specs import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.report import write_report
     from raysp.result import Result
     from raysp.spec import RunSpec, load_spec
@@ -26,7 +26,7 @@ _HOMES = {
     "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
     "raysp.explorers": ("SPEX", "Exhaustive", "ProxySPEX", "Screen", "Singles"),
     "raysp.game": ("Component", "Game"),
-    "raysp.lenses.specs": ("FeatureLens", "FunctionLens", "MechanisticLens"),
+    "raysp.lenses.specs": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report": ("write_report",),
     "raysp.result": ("Result",),
     "raysp.engine": ("run", "run_all"),
@@ -41,6 +41,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SPEX",
     "Component",
+    "DataLens",
     "EvaluationError",
     "Exhaustive",
     "FeatureLens",

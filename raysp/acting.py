@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.campaign import start_explorer
 from raysp.errors import EvaluationError, UserError
-from raysp.explorers import ProxySPEX
-from raysp.explorers.base import Explorer
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.proxyspex import random_rows
 from raysp.explorers.sampling import single_ablations
-from raysp.game import Masks, Values
 from raysp.lenses.prompt_sets import questions, read_questions
 from raysp.lenses.specs import MechanisticLens
 from raysp.lenses.tasks import CountTokens, Question, make
 from raysp.pruning import COSTS, SHARES, Known, Pruned, Room, compare
+from raysp.replaying import check_same, learnt, replayed, surrogate_of
 from raysp.spec import RunSpec, run_spec
-from raysp.spectral.fourier import FourierSurrogate, is_complete
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +57,7 @@ def prune(
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
     game = build_mechanistic_game(lens)
-    _check_same(row, game)
+    check_same(row, game, "a model or prompts")
     if folder is not None:
         _check_weights(game, folder)
     unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))
@@ -93,19 +88,6 @@ def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
     if lens.positions != "all":
         raise UserError("positions", lens.positions, "are some of a prompt, and weights work on all", "ask again with positions all")
     return spec, lens
-
-
-def _check_same(row: dict[str, Any], game: "MechanisticGame") -> None:
-    """UserError that names what is not as it was, unless the game is the one that the run asked."""
-    if game.info.fingerprint == row["game"]["fingerprint"]:
-        return
-    then, now = row["game"]["description"], game.info.description
-    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    others = [name for name in differing if name != "dtype"]
-    if "dtype" in differing:
-        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
-        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
-    raise UserError("run", row["run_id"], f"asked a model or prompts that have changed since ({', '.join(others)})", "run it again")
 
 
 def _check_folder(folder: Path | None) -> None:
@@ -178,11 +160,9 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
 
 def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Known:
     """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
-    explorer = _replayed(store, row, spec, game)
-    surrogate = explorer.result().surrogate
-    if not isinstance(surrogate, FourierSurrogate):
-        raise UserError("explorer", explorer.name, "leaves nothing to choose by", "ask again with explorer proxyspex")
-    masks, values, keep_probability = _learnt(explorer, surrogate)
+    explorer = replayed(store, row, spec, game)
+    surrogate = surrogate_of(explorer)
+    masks, values, keep_probability = learnt(explorer, surrogate)
     singles = fit_singles(masks, values, spec.seed, keep_probability)
     near = single_ablations(game.n)
     exact = store.known(row["game_id"], near)
@@ -191,27 +171,6 @@ def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "Mechanis
         exact[missing] = game.evaluate(near[missing])
     layers = tuple(component.layer or 0 for component in game.components)
     return Known(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
-
-
-def _replayed(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Explorer:
-    """The run's explorer, told what it was told."""
-    explorer = start_explorer(spec, game.info, game.estimate)
-    while not explorer.done():
-        masks = explorer.ask()
-        values = store.known(row["game_id"], masks)
-        if missing := int(np.isnan(values).sum()):
-            raise UserError("run", row["run_id"], f"would ask {missing} of {len(masks)} masks that the store has no value of", "run it again")
-        explorer.tell(masks, values)
-    return explorer
-
-
-def _learnt(explorer: Explorer, surrogate: FourierSurrogate) -> tuple[Masks, Values, float]:
-    """The rows that the surrogate was fitted to, with their P(keep)."""
-    if isinstance(explorer, ProxySPEX) and not is_complete(explorer.masks):
-        sample = explorer.sample()
-        return sample.masks, sample.values, sample.keep_probability
-    rows = random_rows(explorer.masks, surrogate.keep_probability)
-    return explorer.masks[rows], explorer.values[rows], surrogate.keep_probability
 
 
 def _table(rows: Sequence[Pruned]) -> "pa.Table":

@@ -202,6 +202,7 @@ class Campaign:
         for index, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
             rows = batches[index]
             asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
+            outputs = self._checked_outputs(asked.masks[rows], measurement.outputs)
             self.store.add_evaluations(
                 self.run_id,
                 asked.phase,
@@ -211,6 +212,7 @@ class Campaign:
                 positions=rows.astype(np.int32),
                 tokens=measurement.tokens,
                 seconds=measurement.seconds,
+                outputs=outputs,
             )
             measured += len(rows)
             elapsed = time.perf_counter() - began
@@ -227,6 +229,20 @@ class Campaign:
         fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
         size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _checked_outputs(self, masks: Masks, outputs: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Outputs (float64, `(m, queries)`) of a game that has queries; EvaluationError as for values, naming the query."""
+        queries = self.backend.info.queries
+        if not queries:
+            return None
+        if outputs is None or outputs.shape != (len(masks), len(queries)):
+            raise ValueError(f"a game of {len(queries)} queries gave outputs of shape {None if outputs is None else outputs.shape} for {len(masks)} masks")
+        for query, column in zip(queries, outputs.T, strict=True):
+            try:
+                self._checked(masks, column)
+            except EvaluationError as error:
+                raise EvaluationError(f"query {query.label}: {error}") from None
+        return outputs
 
     def _checked(self, masks: Masks, values: Values) -> Values:
         try:

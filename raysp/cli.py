@@ -5,7 +5,7 @@ import sys
 import typer
 
 from raysp import __version__
-from raysp.commands import act, ask, explain, look
+from raysp.commands import act, ask, curate, explain, look
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 
 app = typer.Typer(
@@ -18,11 +18,14 @@ app = typer.Typer(
 )
 app.command()(ask.feature)
 app.command()(ask.mechanistic)
+app.command()(ask.data)
 app.command()(ask.run)
 app.command()(ask.resume)
 app.add_typer(ask.plan_app, name="plan")
 app.command()(explain.explain_game)
 app.command()(act.prune)
+app.command()(curate.lds)
+app.command()(curate.select)
 app.command()(act.compare)
 app.command()(act.task)
 app.command()(look.runs)

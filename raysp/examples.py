@@ -1,12 +1,13 @@
 """A set of examples becomes one lens each: rows of a data set laid over a feature lens."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from raysp.corpora import PREFIX, read_corpus
 from raysp.errors import UserError
 from raysp.lenses.specs import FeatureLens
 
@@ -35,31 +36,48 @@ def read_examples(source: str, lens: FeatureLens, limit: int | None = None) -> l
 
 def read_rows(field: str, source: str, limit: int | None = None, needed: str = "prompt") -> list[Mapping[str, Any]]:
     """The rows of a file or data set as `read_examples` takes them; UserError (about `field`) when it cannot be read, is empty or lacks a column."""
-    rows = list(islice(_rows(field, source), limit))
-    if not rows:
-        raise UserError(field, source, "has no rows", "give at least one")
+    rows = list(islice(read_data(field, source), limit))
     if needed not in rows[0]:
         raise UserError(field, source, f"has no column {needed}", f"rename one of {', '.join(rows[0])}")
     return rows
 
 
-def _rows(field: str, source: str) -> Iterator[Mapping[str, Any]]:
-    if Path(source).suffix in READERS and not Path(source).exists():
+def read_data(field: str, source: str) -> Any:
+    """The rows as a `datasets.Dataset`: of a JSONL, CSV or Parquet file, a saved folder, a hub name (`hf:` may stand before it, `:SPLIT` behind) or an installed corpus.
+
+    UserError (about `field`) when it cannot be read or is empty.
+    """
+    if Path(source).suffix in READERS and not Path(source).expanduser().exists():
         raise UserError(field, source, "is no file", "give the path of a JSONL, CSV or Parquet file")
     try:
-        yield from _data(source)
+        data = _data(field, source)
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001  the library raises what its many back ends raise
         problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(field, source, f"cannot be read ({problem})", "give a JSONL, CSV or Parquet file, a saved folder or a hub name") from None
+    if not len(data):
+        raise UserError(field, source, "has no rows", "give at least one")
+    return data
 
 
-def _data(source: str) -> Any:
+def _data(field: str, source: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    if (kind := READERS.get(Path(source).suffix)) is not None:
-        return datasets.load_dataset(kind, data_files=source, split="train")
-    if Path(source).is_dir():
-        return datasets.load_from_disk(source)
-    name, _, split = source.partition(":")
+    if source.startswith(PREFIX):
+        return read_corpus(field, source)
+    path = Path(source).expanduser()
+    if (kind := READERS.get(path.suffix)) is not None:
+        return datasets.load_dataset(kind, data_files=str(path), split="train")
+    if path.is_dir():
+        saved: Any = datasets.load_from_disk(str(path))
+        return _only_split(field, source, saved) if isinstance(saved, datasets.DatasetDict) else saved
+    name, _, split = source.removeprefix("hf:").partition(":")
     return datasets.load_dataset(name, split=split or "train")
+
+
+def _only_split(field: str, source: str, splits: Mapping[Any, Any]) -> Any:
+    if "train" in splits:
+        return splits["train"]
+    raise UserError(field, source, f"holds the splits {', '.join(splits)}, and none is train", "give the folder of one of them")

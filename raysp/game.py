@@ -42,12 +42,37 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """One of the questions that a game with several answers each mask with: a short label, the text asked, the answer it is about and what that is compared with."""
+
+    index: int
+    label: str
+    prompt: str
+    target: str
+    foil: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A training example: its number in the training set, the component that it belongs to, and its text."""
+
+    index: int
+    component: int
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """The values of a batch of masks and what they cost: float64 `(m,)`, model tokens computed, seconds of model time."""
+    """The values of a batch of masks and what they cost: float64 `(m,)`, model tokens computed, seconds of model time.
+
+    `outputs`, of a game that asks several queries, are the answers to each, float64 `(m, queries)`; a value is then their mean.
+    """
 
     values: Values
     tokens: int
     seconds: float
+    outputs: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +81,8 @@ class GameInfo:
 
     `description` is what the fingerprint was made of, in readable form; `notes` are remarks for people that change no value, and `warnings` such as
     a person should hear before anything is paid for.
-    `batch_masks` is how many masks make one request of a second or two.
+    `batch_masks` is how many masks make one request of a second or two. `queries` are what a mask answers besides its value, `examples` what the
+    components of a training set are made of.
     """
 
     fingerprint: str
@@ -66,6 +92,8 @@ class GameInfo:
     batch_masks: int = 256
     source: str | None = None
     warnings: tuple[str, ...] = ()
+    queries: tuple[Query, ...] = ()
+    examples: tuple[Example, ...] = ()
 
     @property
     def n(self) -> int:

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from raysp.campaign import start_explorer
+from raysp.game import GameInfo
 from raysp.spec import RunSpec
 
-CALIBRATION_MASKS = 24
+#: Masks that pay for warming up, and masks that are timed.
+CALIBRATION = (4, 20)
+#: The same where an evaluation is a training.
+CALIBRATION_TRAININGS = (1, 8)
+#: Subsets that each component of a training set should have at least.
+SUBSETS_EACH = 4
 
 
 def plan_run(spec: RunSpec) -> dict[str, Any]:
@@ -20,12 +26,13 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
     game = spec.lens.build()
     explorer = start_explorer(spec, game.info, game.estimate)
     n = game.n
+    warming, timed = CALIBRATION_TRAININGS if spec.lens.kind == "data" else CALIBRATION
     rng = np.random.default_rng([spec.seed, 2])
-    masks = rng.random((CALIBRATION_MASKS, n)) < explorer.keep_probability
-    game.evaluate(masks[:4])  # the first call pays for warming up
+    masks = rng.random((warming + timed, n)) < explorer.keep_probability
+    game.evaluate(masks[:warming])
     began = time.perf_counter()
-    game.evaluate(masks[4:])
-    each = (time.perf_counter() - began) / (CALIBRATION_MASKS - 4)
+    game.evaluate(masks[warming:])
+    each = (time.perf_counter() - began) / timed
     explored, validated = explorer.planned(n) + 2, spec.validation.planned(n)
     pairs, triples = math.comb(n, 2), math.comb(n, 3)
     return {
@@ -34,6 +41,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
         "triples": triples,
         "subsets": 2**n if n <= 1000 else None,
         "seconds_per_evaluation": each,
+        "timed_masks": timed,
         "exhaustive": {"pairs_seconds": (n + pairs + 1) * each, "triples_seconds": (n + pairs + triples + 1) * each, "subsets_seconds": _power(n, each)},
         "this_run": {
             "explorer": explorer.name,
@@ -41,8 +49,20 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
             "validate_evaluations": validated,
             "seconds": (explored + validated) * each,
         },
+        "training": _training(game.info, explored) if spec.lens.kind == "data" else None,
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
+    }
+
+
+def _training(info: GameInfo, explored: int) -> dict[str, Any]:
+    """The training set of a data lens: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
+    kinds = sorted({component.kind for component in info.components})
+    return {
+        "examples": len(info.examples),
+        "grouped": "each for itself" if len(info.examples) == info.n else f"by {' and '.join(kinds)}",
+        "queries": len(info.queries),
+        "carried_components": explored // SUBSETS_EACH,
     }
 
 
@@ -51,12 +71,31 @@ def plan_text(plan: dict[str, Any]) -> str:
     run, every = plan["this_run"], plan["exhaustive"]
     pairs, triples, subsets = (duration(every[f"{what}_seconds"]) for what in ("pairs", "triples", "subsets"))
     explore, validate = run["explore_evaluations"], run["validate_evaluations"]
-    warnings = "".join(f"\nwarning: {text}" for text in plan["warnings"])
-    return f"""\
-{plan["components"]:,} components: {plan["pairs"]:,} pairs, {plan["triples"]:,} triples, {_subsets(plan["components"])} subsets.
-One evaluation takes {plan["seconds_per_evaluation"] * 1000:.1f} ms here (measured on {CALIBRATION_MASKS - 4} masks).
-Exhaustive testing would take {pairs} for all pairs, {triples} with all triples, {subsets} for all subsets.
-This run ({run["explorer"]}) buys at most {explore:,} evaluations to explore and {validate:,} to validate: about {duration(run["seconds"])} on one evaluator.{warnings}"""
+    each, what, mask, took = plan["seconds_per_evaluation"], "evaluation", "mask", duration(run["seconds"])
+    if plan["training"]:
+        what, mask = "retraining", "subset"
+    return "\n".join(
+        [
+            f"{plan['components']:,} components: {plan['pairs']:,} pairs, {plan['triples']:,} triples, {_subsets(plan['components'])} subsets.",
+            *_training_lines(plan),
+            f"One {what} takes {f'{each * 1000:.1f} ms' if each < 0.1 else f'{each:.2f} s'} here (measured on {plan['timed_masks']} {mask}s).",
+            f"Exhaustive testing would take {pairs} for all pairs, {triples} with all triples, {subsets} for all subsets.",
+            f"This run ({run['explorer']}) buys at most {explore:,} {what}s to explore and {validate:,} to validate: about {took} on one evaluator.",
+            *(f"warning: {text}" for text in plan["warnings"]),
+        ]
+    )
+
+
+def _training_lines(plan: dict[str, Any]) -> list[str]:
+    training = plan["training"]
+    if not training:
+        return []
+    lines = [f"They are {training['examples']:,} training examples, {training['grouped']}; every retraining answers all {training['queries']} queries."]
+    lines += [f"  {note}" for note in plan["notes"]]
+    carried, explore = training["carried_components"], plan["this_run"]["explore_evaluations"]
+    advice = f"{explore:,} subsets carry about {carried:,} components, at {SUBSETS_EACH} subsets a component"
+    more = f": group the examples with components {carried}, or buy {SUBSETS_EACH * plan['components']:,}." if carried < plan["components"] else "."
+    return [*lines, advice + more]
 
 
 def duration(seconds: float | None) -> str:

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
 from raysp.explorers.scores import GRADIENT
-from raysp.lenses.specs import FeatureLens, FunctionLens, MechanisticLens
+from raysp.lenses.specs import DataLens, FeatureLens, FunctionLens, MechanisticLens
 from raysp.validation import Validation
 
-AnyLens = FeatureLens | MechanisticLens | FunctionLens
+AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
 AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
-LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "function": FunctionLens}
+LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
+#: What is checked where every evaluation is a training, unless a person says otherwise.
+DATA_VALIDATION: Mapping[str, int] = {"heldout": 60, "top": 5, "random": 5, "low_pairs": 5}
 
 
 class RunSpec(BaseModel):
@@ -42,6 +44,21 @@ class RunSpec(BaseModel):
     local: bool = Field(default=False, description="Run in this process, without Ray.")
     evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
     threads: int | None = Field(default=None, ge=1, description="Threads of each evaluator on a CPU; without a number, the node's cores.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_less_of_trainings(cls, fields: Any) -> Any:
+        """Parts of the validation that nobody set are smaller for a data lens."""
+        if not isinstance(fields, dict) or not _is_data(fields.get("lens")):
+            return fields
+        given = fields.get("validation", {})
+        if isinstance(given, Validation):
+            given = given.model_dump(exclude_unset=True)
+        return {**fields, "validation": {**DATA_VALIDATION, **given}} if isinstance(given, Mapping) else fields
+
+
+def _is_data(lens: Any) -> bool:
+    return isinstance(lens, DataLens) or (isinstance(lens, Mapping) and lens.get("kind") == "data")
 
 
 def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
@@ -77,7 +94,7 @@ def resolve_paths(spec: RunSpec) -> RunSpec:
     """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
     lens, explorer = spec.lens, spec.explorer
     if not isinstance(lens, FunctionLens):
-        named = ("model", "spans", "prompts", "references")
+        named = ("model", "spans", "prompts", "references", "train", "queries")
         local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
         lens = lens.model_copy(update=local)
     if isinstance(explorer, Screen) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:

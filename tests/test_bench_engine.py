@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,6 +233,29 @@ def test_spex_claims(claims):
     assert found["speed_10_db"]["value"] == pytest.approx(33.4)
     bad = [spex_row("raysp soft", None, 1.0, 2.0, false=1), spex_row("raysp soft", 10.0, 0.9, 40.0), rows[2]]
     assert not any(claims.summary(bad)["spex"][name]["holds"] for name in names)
+
+
+def test_a_decoder_that_was_stopped_has_a_time_and_no_recovery(claims):
+    stopped = {key: value for key, value in spex_row("spectralexplain soft", 10.0, 0.0, 900).items() if key not in ("recovery", "false", "largest_error")}
+    found = claims.summary([spex_row("raysp soft", 10.0, 0.97, 10.0), stopped | {"time_limit": True}])["spex"]
+    assert found["speed_10_db"]["value"] == pytest.approx(90.0)
+    assert found["recovery_less_peers_10_db"]["holds"] is None
+    assert found["rows"][1] == {"method": "spectralexplain soft", "snr_db": 10.0, "seeds": 1, "seconds": 900, "time_limit": True}
+
+
+def test_a_slow_peer_is_stopped_and_says_so(monkeypatch):
+    spex = importlib.import_module("engine_spex")
+
+    def endless(*_):
+        while True:
+            pass
+
+    monkeypatch.setattr(spex, "TIME_LIMIT", 1)
+    monkeypatch.setattr(spex, "warm", lambda *_: None)
+    monkeypatch.setattr(spex, "package", lambda _: SimpleNamespace(sampling_strategy=lambda *_, **__: (None, {3: 0}), support_recovery=endless))
+    row = spex.row(spex.Planting(20, 3, 3, (10.0,)), "spectralexplain soft", 10.0, 0)
+    assert row["time_limit"]
+    assert "recovery" not in row
 
 
 def test_proxyspex_against_spex_looks_at_the_models_games_only(claims):

@@ -22,8 +22,13 @@ def timed(what, method, per_second, apart=0.0):
     return {"row": "speed", "what": what, "method": method, "round": 0, "masks": 10, "per_second": per_second, "apart": apart}
 
 
-def pruned(layers, keep, method, accuracy):
-    return {"row": "prune", "task": "facts", "layers": layers, "keep": keep, "method": method, "accuracy": accuracy}
+def pruned(layers, keep, method, accuracy, seed=0):
+    return {"row": "prune", "task": "facts", "layers": layers, "keep": keep, "method": method, "accuracy": accuracy, "seed": seed}
+
+
+def pruned_seeds(ours, theirs, keep=0.5):
+    """Rows of both ways to prune, a seed each."""
+    return [pruned([0], keep, method, value, seed) for method, values in (("interactions", ours), ("singles", theirs)) for seed, value in enumerate(values)]
 
 
 def test_the_loop_people_write_gives_our_values(bench, tmp_path):
@@ -55,7 +60,23 @@ def test_pruning_is_worse_where_it_is_worse(bench):
     rows = [pruned([0], keep, method, accuracy) for keep, ours in ((0.5, 0.8), (0.66, 0.6)) for method, accuracy in (("interactions", ours), ("singles", 0.65))]
     gain = bench.summary(rows)["prune"]["interactions_over_singles"]
     assert gain["value"] == pytest.approx(0.05)
-    assert gain["worse"] == [{"layers": [0], "keep": 0.66, "gain": -0.05}]
+    assert gain["worse"] == [{"layers": [0], "keep": 0.66, "gain": -0.05, "error": None}]
+    assert [cell["gain"] for cell in gain["by_cell"]] == [0.15, -0.05]
+
+
+def test_a_cell_that_is_worse_within_the_noise_of_seeds_is_not_called_worse(bench):
+    gain = bench.summary(pruned_seeds([0.7, 0.6, 0.7], [0.65, 0.7, 0.7]))["prune"]["interactions_over_singles"]
+    assert gain["by_cell"] == [{"layers": [0], "keep": 0.5, "gain": -0.0167, "error": 0.0441}]
+    assert gain["worse"] == []
+    assert not gain["holds"]
+    steady = bench.summary(pruned_seeds([0.60, 0.61], [0.70, 0.70]))["prune"]["interactions_over_singles"]
+    assert len(steady["worse"]) == 1
+
+
+def test_only_seeds_that_both_ways_have_are_compared(bench):
+    told = bench.summary(pruned_seeds([0.7, 0.8], [0.6]))["prune"]
+    assert told["interactions_over_singles"]["value"] == pytest.approx(0.1)
+    assert told["interactions_over_singles"]["error"] is None
 
 
 def test_without_rows_a_claim_holds_neither_way(bench):

@@ -1,4 +1,4 @@
-"""Commands that ask: `feature`, `run`, `resume`, `plan`."""
+"""Commands that ask: `feature`, `mechanistic`, `data`, `run`, `resume`, `plan`."""
 
 from typing import Annotated, Any
 
@@ -27,6 +27,14 @@ def feature(spec: RunSpec, report: ReportPath = None, json: Json = False) -> Non
 @spec_options("mechanistic")
 def mechanistic(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
     """Ask which heads, MLPs and neurons of a model, alone and together, made it answer so or do a task."""
+    from raysp.commands.answering import answer
+
+    answer(spec, json=json, report=report)
+
+
+@spec_options("data")
+def data(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
+    """Ask which training examples, alone and together, made a model that was trained on them answer queries so."""
     from raysp.commands.answering import answer
 
     answer(spec, json=json, report=report)
@@ -68,6 +76,15 @@ def plan_feature(spec: RunSpec, json: Json = False) -> None:
 @spec_options("mechanistic")
 def plan_mechanistic(spec: RunSpec, json: Json = False) -> None:
     """What a mechanistic run with these options would cost."""
+    from raysp.commands.answering import show_plan
+
+    show_plan(spec, json=json)
+
+
+@plan_app.command("data")
+@spec_options("data")
+def plan_data(spec: RunSpec, json: Json = False) -> None:
+    """What a data run with these options would cost; a few subsets are trained to find out."""
     from raysp.commands.answering import show_plan
 
     show_plan(spec, json=json)

@@ -6,7 +6,7 @@ Every option arrives as text and is checked by the model it belongs to: the one-
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,15 +15,17 @@ from pydantic.fields import FieldInfo
 
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS
-from raysp.spec import LENSES, RunSpec, run_spec
+from raysp.spec import DATA_VALIDATION, LENSES, RunSpec, run_spec
 from raysp.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
 # Text that people cannot type with a real line break on one command line.
 ESCAPED = {"template", "delimiter", "replacement"}
 RENAMED = {"examples": "prompts"}
-# A set of prompts is many runs for one lens, and one value for another.
-OWN_PROMPTS = {"mechanistic": ("examples", "limit")}
+# A set of prompts is many runs for one lens, and one value or a training set for others.
+OWN_PROMPTS = {"mechanistic": ("examples", "limit"), "data": ("examples", "limit", "repeat_on")}
+# What an evaluation of a data lens is: a training on a subset, which keeps a fraction of the components.
+ALIASES = {"data": {"budget": ("--subsets",), "keep": ("--fraction",)}}
 
 
 def spec_options(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -67,13 +69,17 @@ def _run_fields(lens_kind: str) -> tuple[str, ...]:
 
 def _parameters(lens_kind: str) -> list[inspect.Parameter]:
     """The options: of the lens, of the explorers together, of the validation, of the run."""
+    aliases = ALIASES.get(lens_kind, {})
     parameters = [_option(name, field, "Lens") for name, field in LENSES[lens_kind].model_fields.items() if name != "kind"]
-    parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
+    if "prompt" in LENSES[lens_kind].model_fields:
+        parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
     parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORERS)}. Default proxyspex.", "Explorer"))
     for name, field in _explorer_fields().items():
         users = [kind for kind, model in EXPLORERS.items() if name in model.model_fields]
-        parameters.append(_option(name, field, "Explorer", "" if len(users) == len(EXPLORERS) else f"({', '.join(users)}) "))
-    parameters += [_option(name, field, "Validation") for name, field in Validation.model_fields.items()]
+        prefix = "" if len(users) == len(EXPLORERS) else f"({', '.join(users)}) "
+        parameters.append(_option(name, field, "Explorer", prefix, aliases=aliases.get(name, ())))
+    checked = DATA_VALIDATION if lens_kind == "data" else {}
+    parameters += [_option(name, field, "Validation", usual=checked.get(name)) for name, field in Validation.model_fields.items()]
     parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in _run_fields(lens_kind)]
     return parameters
 
@@ -83,23 +89,24 @@ def _explorer_fields() -> dict[str, FieldInfo]:
     return {name: field for name, field in fields.items() if name != "kind" and not field.exclude}
 
 
-def _option(name: str, field: FieldInfo, panel: str, prefix: str = "") -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual: Any = None, aliases: Sequence[str] = ()) -> inspect.Parameter:
+    """The option of a field; `usual` stands in place of its default, `aliases` are flags of the same meaning."""
     kind: Any = str | None
     if field.annotation is bool:
         kind = bool
     elif get_origin(field.annotation) is tuple:
         kind = list[str] | None
-    default = field.get_default(call_default_factory=False)
+    default = field.get_default(call_default_factory=False) if usual is None else usual
     shown = "" if default in (None, "", (), False) or field.is_required() else f" Default {default}."
     choices = _choices(field.annotation)
     listed = f" One of {', '.join(choices)}." if choices else ""
-    return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel, _metavar(field.annotation))
+    return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel, _metavar(field.annotation), aliases=aliases)
 
 
-def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT") -> inspect.Parameter:
+def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT", *, aliases: Sequence[str] = ()) -> inspect.Parameter:
     default: Any = False if kind is bool else None
     shown = None if kind is bool else metavar
-    option = typer.Option(_flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
+    option = typer.Option(*aliases, _flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 

@@ -18,6 +18,7 @@ from raysp.lenses.framing import Frame
 from raysp.lenses.segmentation import Segmentation, Span
 from raysp.lenses.specs import FeatureLens
 from raysp.models.inputs import Integers
+from raysp.models.loading import LoadedModel
 from raysp.models.resident import ResidentModel
 
 Context = tuple[Integers, Integers, int]
@@ -37,14 +38,7 @@ class Reader:
 
     def begun(self, ids: Sequence[int] | Integers) -> Integers:
         """Ids without an end-of-text token that a causal model's tokenizer may add, as the answer follows; never empty."""
-        tokenizer = self.model.loaded.tokenizer
-        array = np.asarray(ids, np.int64)
-        appended = self.special and self.model.loaded.task == "causal" and len(array) > 1 and array[-1] == tokenizer.eos_token_id
-        array = array[:-1] if appended else array
-        if len(array):
-            return array
-        begins = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
-        return np.array([next(token for token in begins if token is not None)], np.int64)
+        return begun(self.model.loaded, ids, special=self.special)
 
     def with_offsets(self, text: str) -> tuple[Integers, NDArray[np.int64]]:
         """Token ids of one input, and the characters each covers, `(k, 2)`. UserError for a tokenizer that cannot say."""
@@ -61,6 +55,18 @@ class Reader:
 
     def _encode(self, texts: Sequence[str], **options: Any) -> Any:
         return self.model.loaded.tokenizer(list(texts), add_special_tokens=self.special, return_attention_mask=False, verbose=False, **options)
+
+
+def begun(loaded: LoadedModel, ids: Sequence[int] | Integers, *, special: bool) -> Integers:
+    """Ids (int64) that an answer follows: without the end-of-text token that a causal model's tokenizer may add where `special` tokens are. Never empty."""
+    tokenizer = loaded.tokenizer
+    array = np.asarray(ids, np.int64)
+    appended = special and loaded.task == "causal" and len(array) > 1 and array[-1] == tokenizer.eos_token_id
+    array = array[:-1] if appended else array
+    if len(array):
+        return array
+    begins = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    return np.array([next(token for token in begins if token is not None)], np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def select(text: str, layers: str | None, group: int, anatomy: Anatomy, tokens: 
             raise UserError("components", text, f"holds {piece!r}, which names nothing", LIKE)
         kind = NAMES[matched["kind"]]
         _check_group(kind, group, text)
-        found = _numbers("components", text, matched["layers"], anatomy.layers, f"layers 0 to {anatomy.layers - 1}")
+        found = numbers_of("components", text, matched["layers"], anatomy.layers, f"layers 0 to {anatomy.layers - 1}")
         for layer in (number for number in found if number in wanted):
             units = _units(kind, matched["units"], anatomy.blocks[layer], layer, text)
             parts |= dict.fromkeys(_parts(kind, layer, units, group, anatomy.blocks[layer]), kind)
@@ -54,10 +54,10 @@ def select(text: str, layers: str | None, group: int, anatomy: Anatomy, tokens: 
 
 def _layer_list(layers: str, anatomy: Anatomy) -> list[int]:
     there = f"layers 0 to {anatomy.layers - 1}"
-    return [number for piece in layers.split(",") for number in _numbers("layers", layers, piece.strip(), anatomy.layers, there)]
+    return [number for piece in layers.split(",") for number in numbers_of("layers", layers, piece.strip(), anatomy.layers, there)]
 
 
-def _numbers(name: str, whole: str, text: str | None, count: int, there: str) -> list[int]:
+def numbers_of(name: str, whole: str, text: str | None, count: int, there: str) -> list[int]:
     """The numbers that `3`, `3-7` or `all` mean, of `count` that there are."""
     if text in (None, "all"):
         return list(range(count))
@@ -92,7 +92,7 @@ def _units(kind: Kind, units: str | None, block: Block, layer: int, text: str) -
         count, what = (1, "one MLP a layer") if kind == "mlp" else (block.neurons, f"neurons 0 to {block.neurons - 1} in layer {layer}")
     if units is not None and kind in ("mlp", "blocks"):
         raise UserError("components", text, f"asks for units /{units} of {kind}, which have none", LIKE)
-    return _numbers("components", text, units, count, what)
+    return numbers_of("components", text, units, count, what)
 
 
 def _parts(kind: Kind, layer: int, units: Sequence[int], group: int, block: Block) -> list[Part]:

@@ -19,6 +19,7 @@ FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mea
 FeatureValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "class_logit"]
 MechanisticAblation = Literal["zero", "zero-rescale", "mean", "resample", "patch", "clamp"]
 MechanisticValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "kl", "accuracy", "class_logit"]
+DataValue = Literal["logprob", "logprob_mean", "loss", "margin", "class_margin"]
 Task = Literal["ioi", "facts", "greater-than", "induction"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -98,6 +99,50 @@ class MechanisticLens(ModelOptions):
         from raysp.lenses.mechanistic import build_mechanistic_game
 
         return build_mechanistic_game(self)
+
+
+class DataLens(ModelOptions):
+    """Parts of a training set: which examples, alone and together, made a model that was trained on them answer queries so.
+
+    A mask is answered by a LoRA adapter trained on the examples that it keeps; one training answers every query, and the value is their mean.
+    """
+
+    kind: Literal["data"] = "data"
+    train: str = Field(
+        default="", description="Training set: JSONL, CSV, Parquet, a saved folder, a hub name (hf:NAME or hf:NAME:SPLIT), corpus:chatterbot or corpus:reviews."
+    )
+    queries: str | None = Field(default=None, description="Queries, as train; without them, examples drawn from the training set are taken out and asked.")
+    query_count: int | None = Field(default=None, ge=1, description="Queries at most; without a number, all that are given, or 8 drawn ones.")
+    columns: str | None = Field(
+        default=None, description="Which columns hold what, such as prompt=question,completion=answer; names: prompt, completion, messages, text, label, foil."
+    )
+    limit: int | None = Field(default=None, ge=2, description="At most this many training examples, drawn at random.")
+    template: str = Field(
+        default="{prompt}", description="Text around each prompt; {prompt} is filled in. A space goes before the completion where neither has one."
+    )
+    chat: bool = Field(default=False, description="Put prompts into the model's chat template as a user's message.")
+    max_tokens: int = Field(default=256, ge=2, description="Longer examples are cut at their beginning, which is said aloud.")
+    components: int | None = Field(default=None, ge=2, description="Number of components; more examples than that are grouped.")
+    group_by: str | None = Field(default=None, description="What makes a component: a column's name, cluster, or duplicates (near-duplicate texts).")
+    rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters, as in PEFT: alpha / rank.")
+    target_modules: str = Field(default="q_proj,v_proj", description="Names of the linear layers that are adapted.")
+    adapted_layers: str = Field(default="last:4", description="Layers that are adapted: last:K, all, or numbers such as 24-27,29.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Of AdamW.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="How the learning rate goes on after the warm-up.")
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    epochs: int = Field(default=3, ge=1, description="Passes over a subset.")
+    batch_size: int = Field(default=8, ge=1, description="Examples in a step.")
+    training_seed: int = Field(default=0, ge=0, description="Seed of the adapters' start and of the batch order.")
+    seeds: int = Field(default=1, ge=1, description="Trainings of each subset, from seeds that follow training_seed; their mean is the value.")
+    value: DataValue | None = Field(default=None, description="What a query is worth; without one, what fits its foil and labels.")
+
+    def build(self) -> Game:
+        """The game, its model loaded in this process. UserError for anything that the training set, the queries or the model cannot do."""
+        from raysp.lenses.data import build_data_game
+
+        return build_data_game(self)
 
 
 class FunctionLens(BaseModel):

@@ -81,7 +81,7 @@ class Relay:
         handles = [block.module.register_forward_hook(note(i), with_kwargs=True) for i, block in enumerate(self.anatomy.blocks)]
         try:
             with torch.no_grad():
-                self._forward(ids)
+                self.forward(ids)
         finally:
             for handle in handles:
                 handle.remove()
@@ -97,7 +97,7 @@ class Relay:
             raise _ReachedError
 
         with replaced_forward([self.anatomy.blocks[0].module], [stop]), contextlib.suppress(_ReachedError):
-            self._forward(ids)
+            self.forward(ids)
         hidden = reached[0]
         for number in range(layer):
             hidden = calls[number](self.anatomy.blocks[number].module, hidden)
@@ -126,9 +126,10 @@ class Relay:
             return forward
 
         with replaced_forward([block.module for block in blocks], [bridge(i) for i in range(len(blocks))]):
-            return self._forward(ids, ids.shape[1])
+            return self.forward(ids, ids.shape[1])
 
-    def _forward(self, ids: Tensor, keep: int = 1) -> Tensor:
+    def forward(self, ids: Tensor, keep: int = 1) -> Tensor:
+        """The model's own forward pass on ids `(rows, length)`: logits of the last `keep` positions where it can be told, of all otherwise."""
         options: dict[str, Any] = {"logits_to_keep": keep} if self._keeps else {}
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             options["use_cache"] = False

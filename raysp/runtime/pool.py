@@ -3,6 +3,7 @@
 Batches are idempotent under (game, masks), so a batch whose fate is unknown is simply measured again, and the first answer counts.
 """
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from raysp.runtime.evaluator import OPTIONS, evaluator_actor
 from raysp.spec import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 
+EVALUATOR = "raysp:evaluator:"
 DEPTH = 2
 ATTEMPTS = 4
 MAX_THREADS = 16
@@ -65,7 +67,7 @@ class Pool:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.members = [self._start(f"raysp:evaluator:{i}") for i in range(shape.count)]
+        self.members = [self._start(f"{EVALUATOR}{i}") for i in range(shape.count)]
 
     def _start(self, name: str) -> Member:
         options = evaluator_actor.options(
@@ -73,11 +75,6 @@ class Pool:
         )
         actor = options.remote(name, self.shape.threads)
         return Member(name, actor, actor.ping.remote())
-
-    def dismiss(self) -> None:
-        """End the evaluators and give back what they took; models are loaded again by whoever comes next."""
-        for member in self.members:
-            ray.kill(member.actor, no_restart=True)
 
     @property
     def ready(self) -> list[Member]:
@@ -93,8 +90,7 @@ class Pool:
         deadline = time.monotonic() + PLACEMENT_SECONDS
         while not (members := self.ready):
             if time.monotonic() > deadline:
-                have = {key: value for key, value in ray.cluster_resources().items() if key in {"CPU", "GPU"}}
-                raise UserError("evaluators", len(self.members), f"could not be placed; the cluster has {have}", "ask for fewer evaluators or threads")
+                raise unplaceable(len(self.members))
             ray.wait([member.ping for member in self.members], timeout=POLL_SECONDS)
         return members
 
@@ -111,6 +107,15 @@ class Pool:
                     raise
                 time.sleep(POLL_SECONDS)
         raise AssertionError("unreachable")
+
+
+def dismiss() -> None:
+    """End the cluster's evaluators, those of an earlier scheduler too, and give back what they took; models are loaded again by whoever comes next."""
+    named: list[Any] = ray.util.list_named_actors(all_namespaces=True)
+    for actor in named:
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(EVALUATOR):
+            with contextlib.suppress(ValueError):  # one that has ended in the meantime
+                ray.kill(ray.get_actor(actor["name"], NAMESPACE), no_restart=True)
 
 
 class PoolBackend:
@@ -201,16 +206,26 @@ def _cause(error: RayTaskError) -> BaseException:
     return cause if isinstance(cause, UserError | EvaluationError | ValueError) else error
 
 
+def unplaceable(count: int) -> UserError:
+    """What is wrong when the cluster does not place any of so many evaluators."""
+    have = {key: value for key, value in ray.cluster_resources().items() if key in {"CPU", "GPU"}}
+    return UserError("evaluators", count, f"could not be placed; the cluster has {have}", "ask for fewer evaluators or threads")
+
+
 def lens_key(lens: AnyLens) -> str:
     """A name for a lens within a cluster's life."""
     return lens.anonymous if isinstance(lens, FunctionLens) else lens.model_dump_json()
 
 
 def choose_shape(spec: RunSpec) -> Shape:
-    """The evaluators a spec asks for, or one a GPU, or as many as the CPU nodes hold with all the cores of the smallest node each."""
+    """The evaluators a spec asks for, or one a GPU, or as many as the CPU nodes hold with all the cores of the smallest node each.
+
+    More evaluators than GPUs share them: as many on each, and no more than that on any.
+    """
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpus and getattr(spec.lens, "device", "auto") != "cpu":
-        return Shape(spec.evaluators or gpus, spec.threads, (("num_gpus", 1), ("num_cpus", 1)))
+        count = spec.evaluators or gpus
+        return Shape(count, spec.threads, (("num_gpus", 1 / -(-count // gpus)), ("num_cpus", 1)))
     cores = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0))) > 0] or [1]
     threads = spec.threads or min(MAX_THREADS, *cores, max(1, sum(cores) // (spec.evaluators or 1)))
     if threads > max(cores):

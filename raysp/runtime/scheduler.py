@@ -2,12 +2,16 @@
 
 One a cluster, named `raysp:scheduler`, detached: runs of many jobs share its resident models and its store. A run lives in a thread of its own;
 losing the scheduler loses no evaluation, and a run submitted again under its own id goes on from what is stored.
+
+Runs that train have the cluster to themselves: idle evaluators are ended before one, and made anew by the next run that needs them.
 """
 
+import contextlib
 import threading
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -19,23 +23,29 @@ from raysp.home import store_path
 from raysp.result import Result, read_result
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.metrics import RunMetrics
-from raysp.runtime.pool import Pool, PoolBackend, choose_shape
+from raysp.runtime.pool import Pool, PoolBackend, Shape, choose_shape, dismiss
 from raysp.spec import RunSpec
 from raysp.store import Store
 
+if TYPE_CHECKING:
+    from raysp.runtime.retraining import TuneBackend
+
 NAME = "raysp:scheduler"
 MAX_CONCURRENCY = 64
+# Lenses whose evaluations are trainings.
+TRAINING = {"data"}
 
 
 @dataclass
 class Ticket:
-    """One run in the scheduler's hands."""
+    """One run in the scheduler's hands, and what it uses of the cluster."""
 
     spec: RunSpec
     progress: Progress
     thread: threading.Thread | None = None
     error: BaseException | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    uses: Literal["evaluators", "trainings"] | None = None
 
 
 class Scheduler:
@@ -89,7 +99,7 @@ class Scheduler:
         return read_result(self._store(ticket.spec), run_id)
 
     def cancel(self, run_id: str) -> None:
-        """Stop a run after the batches under way; it can be run again."""
+        """Stop a run after the batches under way, trainings at once; it can be run again."""
         self._tickets[run_id].cancelled.set()
 
     def close(self) -> None:
@@ -110,11 +120,10 @@ class Scheduler:
             ticket.progress = progress
 
         try:
-            backend = PoolBackend(self._evaluators(ticket.spec), ticket.spec.lens)
-            campaign = Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set)
-            campaign.execute()
-            if backend.retried:
-                store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
+            with self._backend(ticket) as backend:
+                Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
+                if backend.retried:
+                    store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
         except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run belongs to whoever asks for its result
             ticket.error = error
         ticket.progress = replace(ticket.progress, phase="failed" if ticket.error else "done")
@@ -126,20 +135,55 @@ class Scheduler:
                 self._stores[path] = Store.open(path)
             return self._stores[path]
 
-    def _evaluators(self, spec: RunSpec) -> Pool:
-        """The cluster's evaluators; made anew in another shape when a spec asks for one and nobody else is using them."""
+    @contextlib.contextmanager
+    def _backend(self, ticket: Ticket) -> "Generator[PoolBackend | TuneBackend]":
+        """What measures a run, for as long as it runs. UserError when another run is in its way."""
+        lens = ticket.spec.lens
+        try:
+            if lens.kind in TRAINING:
+                from raysp.runtime.retraining import TuneBackend
+
+                with contextlib.closing(TuneBackend(self._room(ticket), lens, ticket.cancelled.is_set)) as backend:
+                    yield backend
+            else:
+                yield PoolBackend(self._evaluators(ticket), lens)
+        finally:
+            ticket.uses = None
+
+    def _room(self, ticket: Ticket) -> Shape:
+        """The whole cluster for a run that trains, once no other is using it."""
         with self._lock:
+            self._take(ticket, "trainings", self._others(ticket))
+            dismiss()
+            self._pool = None
+            return choose_shape(ticket.spec)
+
+    def _evaluators(self, ticket: Ticket) -> Pool:
+        """The cluster's evaluators; made anew in another shape when a spec asks for one and nobody else is using them."""
+        spec = ticket.spec
+        with self._lock:
+            others = self._others(ticket)
+            self._take(ticket, "evaluators", [other for other in others if other.uses == "trainings"])
             if self._pool is not None and (spec.evaluators or spec.threads) and choose_shape(spec) != self._pool.shape:
-                others = [t for t in self._tickets.values() if t.spec is not spec and t.thread is not None and t.thread.is_alive()]
                 if others:
                     raise UserError(
                         "evaluators", spec.evaluators, "cannot change while another run uses them", "wait for it, or leave evaluators and threads out"
                     )
-                self._pool.dismiss()
+                dismiss()
                 self._pool = None
             if self._pool is None:
                 self._pool = Pool(choose_shape(spec))
             return self._pool
+
+    def _others(self, ticket: Ticket) -> list[Ticket]:
+        return [other for other in self._tickets.values() if other is not ticket and other.uses]
+
+    def _take(self, ticket: Ticket, uses: Literal["evaluators", "trainings"], in_the_way: list[Ticket]) -> None:
+        if in_the_way:
+            other = in_the_way[0]
+            what = "trains on the cluster" if other.uses == "trainings" else "uses the cluster's evaluators"
+            raise UserError("lens", ticket.spec.lens.kind, f"cannot run while run {other.progress.run_id} {what}", "wait for it to end, or cancel it")
+        ticket.uses = uses
 
 
 scheduler_actor: Any = ray.remote(Scheduler)

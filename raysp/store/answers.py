@@ -13,7 +13,7 @@ from raysp.store.packing import Table
 
 Cursor = duckdb.DuckDBPyConnection
 
-ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks")
+ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions")
 SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
 #: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
@@ -24,6 +24,13 @@ RUN_TABLES = {
     "heldout": "SELECT * EXCLUDE (run_id) FROM heldout WHERE run_id = $run ORDER BY rowid",
     "cross_checks": "SELECT * EXCLUDE (run_id) FROM cross_checks WHERE run_id = $run ORDER BY method, component",
     "prunings": "SELECT * EXCLUDE (run_id) FROM prunings WHERE run_id = $run ORDER BY keep, method",
+    "queries": "SELECT q.* EXCLUDE (game_id) FROM queries q JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY query",
+    "examples": "SELECT e.* EXCLUDE (game_id) FROM examples e JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY example",
+    "query_scores": "SELECT * EXCLUDE (run_id) FROM query_scores WHERE run_id = $run ORDER BY query",
+    "query_singles": "SELECT * EXCLUDE (run_id) FROM query_singles WHERE run_id = $run ORDER BY query, component",
+    "query_interactions": "SELECT * EXCLUDE (run_id) FROM query_interactions WHERE run_id = $run ORDER BY query, rank",
+    "data_scores": "SELECT * EXCLUDE (run_id) FROM data_scores WHERE run_id = $run ORDER BY rowid",
+    "selections": "SELECT * EXCLUDE (run_id) FROM selections WHERE run_id = $run ORDER BY created, rowid",
     "costs": "SELECT * EXCLUDE (run_id, name) FROM run_costs WHERE run_id = $run",
     "events": "SELECT time, kind, message FROM events WHERE run_id = $run ORDER BY time, rowid",
     "components": "SELECT c.* EXCLUDE (game_id) FROM components c JOIN runs r USING (game_id) WHERE r.run_id = $run ORDER BY component",
@@ -47,12 +54,21 @@ def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None]
             _insert(cur, name, run_id, _complete(name, table, components))
 
 
-def replace_prunings(cur: Cursor, run_id: str, rows: Table, now: datetime) -> None:
-    """Put a run's prunings in the place of earlier ones; within the caller's transaction. ValueError for unknown columns."""
-    cur.execute("DELETE FROM prunings WHERE run_id = ?", [run_id])
-    if rows.num_rows:
-        created = pa.array([now] * rows.num_rows, pa.timestamp("us"))
-        _insert(cur, "prunings", run_id, rows if "created" in rows.column_names else rows.append_column("created", created))
+def replace_rows(cur: Cursor, name: str, run_id: str, rows: Table, now: datetime) -> None:
+    """Put rows made at `now` in a table in the place of all of the run's earlier ones; within the caller's transaction. ValueError for unknown columns."""
+    cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
+    _insert(cur, name, run_id, _dated(rows, now))
+
+
+def replace_selections(cur: Cursor, run_id: str, rows: Table, now: datetime) -> None:
+    """Put a run's selections in the place of those made in the same way (`how`) before; as `replace_rows`."""
+    for how in set(rows["how"].to_pylist()):
+        cur.execute("DELETE FROM selections WHERE run_id = ? AND how = ?", [run_id, how])
+    _insert(cur, "selections", run_id, _dated(rows, now))
+
+
+def _dated(rows: Table, now: datetime) -> Table:
+    return rows if "created" in rows.column_names else rows.append_column("created", pa.array([now] * rows.num_rows, pa.timestamp("us")))
 
 
 def update_run(cur: Cursor, run_id: str, status: str, summary: Mapping[str, Any], finished: datetime | None) -> None:
@@ -76,7 +92,7 @@ def _stored(key: str, value: Any) -> Any:
 def _complete(name: str, table: Table, components: Sequence[Component]) -> Table:
     table = table.rename_columns(["set_order" if column == "order" else column for column in table.column_names])
     present = set(table.column_names)
-    if name in ("singles", "cross_checks") and "label" not in present:
+    if name in ("singles", "cross_checks", "query_singles") and "label" not in present:
         table = table.append_column("label", pa.array([components[i].label for i in table["component"].to_pylist()], pa.string()))
     if "components" in present:
         members: list[list[int]] = table["components"].to_pylist()
@@ -84,7 +100,7 @@ def _complete(name: str, table: Table, components: Sequence[Component]) -> Table
             table = table.append_column("labels", pa.array([labels(components, some) for some in members], pa.string()))
         if "set_order" not in present:
             table = table.append_column("set_order", pa.array([len(some) for some in members], pa.int32()))
-    if name == "interactions":
+    if name in ("interactions", "query_interactions"):
         if "rank" not in present:
             table = table.append_column("rank", pa.array(range(1, table.num_rows + 1), pa.int32()))
         if "verified" not in present:

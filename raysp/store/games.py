@@ -10,6 +10,7 @@ import duckdb
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
 from raysp.store.answers import JSON_COLUMNS
+from raysp.store.training_sets import insert_texts
 
 Cursor = duckdb.DuckDBPyConnection
 
@@ -46,14 +47,11 @@ def find_run(cur: Cursor, wanted: str) -> str:
 
 
 def insert(cur: Cursor, info: GameInfo) -> int:
-    """Store a game and its components; within the caller's transaction. The id of the game."""
+    """Store a game with its components, queries and examples; within the caller's transaction. The id of the game."""
     game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
     described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
     cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
-    cur.executemany(
-        "INSERT INTO components VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [[game_id, c.index, c.label, c.kind, c.start, c.stop, c.size, c.layer, c.unit] for c in info.components],
-    )
+    insert_texts(cur, game_id, info)
     return game_id
 
 

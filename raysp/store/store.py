@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -17,8 +18,8 @@ import duckdb
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import Component, GameInfo, Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, questions
+from raysp.game import Component, Example, GameInfo, Masks, Query, Values, check_masks
+from raysp.store import answers, evaluations, games, questions, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.snapshots import Publisher
@@ -159,6 +160,9 @@ class Store:
         validations: Table | None = None,
         heldout: Table | None = None,
         cross_checks: Table | None = None,
+        query_scores: Table | None = None,
+        query_singles: Table | None = None,
+        query_interactions: Table | None = None,
     ) -> None:
         """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`; labels, ranks and orders are added where absent.
 
@@ -166,7 +170,10 @@ class Store:
         """
         game_id, _ = self._game_of(run_id)
         components = self.components(game_id)
-        tables = {"singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout, "cross_checks": cross_checks}
+        tables = {
+            "singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout, "cross_checks": cross_checks,
+            "query_scores": query_scores, "query_singles": query_singles, "query_interactions": query_interactions,
+        }  # fmt: skip
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
             answers.update_run(cur, run_id, status, summary, _now())
@@ -178,7 +185,19 @@ class Store:
         """
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.replace_prunings(cur, run_id, rows, _now())
+            answers.replace_rows(cur, "prunings", run_id, rows, _now())
+
+    def replace_data_scores(self, run_id: str, rows: Table) -> None:
+        """Store how well methods foretold trainings, in place of earlier scores of the run; columns and errors as `add_prunings`."""
+        self._game_of(run_id)
+        with self._transaction() as cur:
+            answers.replace_rows(cur, "data_scores", run_id, rows, _now())
+
+    def add_selections(self, run_id: str, rows: Table) -> None:
+        """Store what was chosen of a run's training set, in place of what was chosen in the same way (`how`) before; columns and errors as `add_prunings`."""
+        self._game_of(run_id)
+        with self._transaction() as cur:
+            answers.replace_selections(cur, run_id, rows, _now())
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
         """Note that a run is running, done, failed or interrupted."""
@@ -193,6 +212,11 @@ class Store:
         with explaining(self.path):
             return evaluations.known(self._cursor(), game_id, masks)
 
+    def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
+        """The stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows where it was never evaluated."""
+        with explaining(self.path):
+            return training_sets.outputs_of(self._cursor(), game_id, masks)
+
     def add_evaluations(
         self,
         run_id: str,
@@ -204,15 +228,20 @@ class Store:
         positions: NDArray[np.int32] | None = None,
         tokens: float = 0,
         seconds: float = 0.0,
+        outputs: NDArray[np.float64] | None = None,
+        game_id: int | None = None,
     ) -> int:
-        """Store what a run bought: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, and the whole batch's cost.
+        """Store what a run bought: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, the whole batch's cost, and `outputs` (`(m, queries)`).
 
+        With `game_id`, values of another game with as many components, such as the same training set under another training seed, at this run's cost.
         Returns how many were new: the others had been stored by another run meanwhile, and are noted as reused, their cost as spent.
         """
         batch = self._batch(run_id, phase, masks, in_round, positions)
+        batch = batch if game_id is None else replace(batch, game_id=game_id)
         told = np.ascontiguousarray(values, dtype=np.float64)
         if told.shape != (len(batch.masks),):
             raise ValueError(f"values have shape {told.shape}; expected ({len(batch.masks)},)")
+        answered = None if outputs is None else self._checked_outputs(batch, outputs)
         if not len(told):
             return 0
         cost = evaluations.Cost(float(tokens), float(seconds), _now())
@@ -221,11 +250,30 @@ class Store:
             first, self._next_id = self._next_id, self._next_id + len(told)
             self._publisher.dirty = True
             try:
-                evaluations.insert(self._cursor(), batch, told, first, cost)
+                self._insert_evaluations(batch, told, first, cost, answered)
             except duckdb.ConstraintException:
                 with self._transaction() as cur:
-                    return evaluations.insert_new(cur, batch, told, first, cost)
+                    new = evaluations.insert_new(cur, batch, told, first, cost)
+                    if answered is not None:
+                        training_sets.insert_outputs(cur, first, answered)
+                    return new
             return len(told)
+
+    def _insert_evaluations(self, batch: evaluations.Batch, told: Values, first: int, cost: evaluations.Cost, outputs: NDArray[np.float64] | None) -> None:
+        """Store a batch that is all new; duckdb.ConstraintException when it is not, and nothing is stored."""
+        if outputs is None:
+            evaluations.insert(self._cursor(), batch, told, first, cost)
+            return
+        with self._transaction() as cur:
+            evaluations.insert(cur, batch, told, first, cost)
+            training_sets.insert_outputs(cur, first, outputs)
+
+    def _checked_outputs(self, batch: evaluations.Batch, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        expected = (len(batch.masks), len(self.queries(batch.game_id)))
+        answered = np.asarray(outputs, dtype=np.float64)
+        if answered.shape != expected:
+            raise ValueError(f"outputs have shape {answered.shape}; expected {expected}")
+        return answered
 
     def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
         """Note that a run asked for masks (bool, `(m, n)`) that the store holds; those it has asked for before in this phase add nothing."""
@@ -251,6 +299,12 @@ class Store:
         game_id, n = self._game_of(run_id)
         return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
 
+    def run_outputs(self, run_id: str, phase: str | None = None) -> NDArray[np.float64]:
+        """The outputs (float64, `(m, queries)`) of a run's evaluations, in the order of `run_evaluations`."""
+        game_id, _ = self._game_of(run_id)
+        asked = self.run_evaluations(run_id, phase)["evaluation_id"].to_numpy()
+        return training_sets.outputs_by_id(self._cursor(), game_id, asked)
+
     def run_table(self, name: str, run_id: str) -> Table:
         """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
         return answers.run_table(self._cursor(), name, run_id)
@@ -262,6 +316,14 @@ class Store:
     def components(self, game_id: int) -> tuple[Component, ...]:
         """A game's components in the order of the masks' columns."""
         return games.components(self._cursor(), game_id)
+
+    def queries(self, game_id: int) -> tuple[Query, ...]:
+        """A game's queries, in the order of the outputs' columns."""
+        return training_sets.queries(self._cursor(), game_id)
+
+    def examples(self, game_id: int) -> tuple[Example, ...]:
+        """A game's training examples, in their order."""
+        return training_sets.examples(self._cursor(), game_id)
 
     def runs(self) -> Table:
         """The view run_summary: one row a run, newest first."""

@@ -1,0 +1,197 @@
+"""Commands that act on data runs: `lds` scores one by trainings on other subsets, `select` chooses what of a training set to keep."""
+
+import math
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raysp.commands.ask import Json, Store
+from raysp.commands.look import RunId
+from raysp.errors import UserError
+from raysp.home import store_path
+
+#: What the trainings themselves say, in words.
+CEILINGS = {
+    "ceiling_halves": "between disjoint halves of the seeds",
+    "ceiling_averaged": "between means of all seeds (Spearman-Brown)",
+    "ceiling_attainable": "attainable: who knows the expected output",
+}
+OTHERS = {
+    "leave_one_out": "leave one out (Spearman)",
+    "leave_one_out_pearson": "leave one out (Pearson)",
+    "mislabel_auc": "mislabelled found (AUC)",
+    "mislabel_auc_own_label": "mislabelled found, on queries of their own label (AUC)",
+    "fall": "fall of the output without the {k} most helpful",
+    "flipped": "right answers lost without the {k} most helpful",
+}
+SHOWN = 12
+
+
+def lds(
+    run_id: RunId,
+    *,
+    subsets: Annotated[int, typer.Option(help="Subsets to train on that the run was not fitted to.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Trainings of each, from seeds that the run did not use; two or more have a ceiling.")] = 2,
+    fraction: Annotated[float, typer.Option(help="Share of the components in a subset, exactly.")] = 0.5,
+    methods: Annotated[str, typer.Option(help="What to score.")] = "proxyspex,singles,influence,tracin,gradient_dot",
+    leave_one_out: Annotated[int, typer.Option(metavar="K", help="Leave out K components one by one as well, and correlate.")] = 0,
+    brittleness: Annotated[str | None, typer.Option(metavar="K,...", help="Remove the K most helpful components of each query, and see outputs fall.")] = None,
+    mislabelled: Annotated[str | None, typer.Option(help="A column that says which examples are mislabelled, or a file of their row numbers.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Score a data run: how well its answer, simpler ones and gradients foretell trainings on subsets they have not seen.
+
+    Trainings run in this process; what they cost is stored, and never paid twice.
+    """
+    from raysp.commands import display
+    from raysp.scoring import Wish, score_run
+    from raysp.store import Store as Writer
+
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    wish = Wish(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
+    path = store_path(store)
+    with Writer.read(path) as reading:
+        found = reading.find_run(run_id)
+    with Writer.open(path) as writing, display.live_bar(json) as bar:
+        done = score_run(writing, found, wish, watch=lambda progress: bar("", progress))
+    if json:
+        display.print_json(_plain(asdict(done)))
+        return
+    _print_scores(done)
+
+
+def select(
+    run_id: RunId,
+    *,
+    drop: Annotated[str | None, typer.Option(help="harmful:5%, harmful:10, redundant or redundant:10%.")] = None,
+    keep: Annotated[str | None, typer.Option(help="best:50 or best:50%.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the rows that stay into this new file, as JSONL.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="The file may be there already.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Train with everything, with what stays and with random sets as large, and compare.")] = False,
+    heldout: Annotated[str | None, typer.Option(help="Queries to verify on, as --queries; without a file, the run's own.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each set to verify.")] = 3,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Choose what of a training set to keep by what a data run found, and verify by training that it was wise.
+
+    Trainings run in this process; what they cost is stored, and never paid twice.
+    """
+    from raysp.commands import display
+    from raysp.curating import Verification
+    from raysp.curating import select as act
+    from raysp.store import Store as Writer
+
+    if heldout is not None and not verify:
+        raise UserError("heldout", heldout, "is asked only to verify", "add --verify")
+    path = store_path(store)
+    with Writer.read(path) as reading:
+        found = reading.find_run(run_id)
+    place, how = None if output is None else Path(output).expanduser(), Verification(heldout, seeds) if verify else None
+    with Writer.open(path) as writing, display.live_bar(json) as bar:
+        done = act(writing, found, drop=drop, keep=keep, output=place, overwrite=overwrite, verify=how, watch=lambda progress: bar("", progress))
+    if json:
+        display.print_json(_plain(_told(done) | {"choice": _told(done.choice) | {"mask": None, "kept": done.choice.mask.nonzero()[0].tolist()}}))
+        return
+    _print_choice(done)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if any(not word.isdecimal() for word in words):
+        raise UserError("brittleness", text, "is no list of numbers of components", "write for example 4 or 2,4,8")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _told(value: Any) -> dict[str, Any]:
+    """A data class by field, those in it as well."""
+    return {each.name: _told(inner) if is_dataclass(inner := getattr(value, each.name)) else inner for each in fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if is_dataclass(value):
+        return _plain(_told(value))
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _print_scores(done: Any) -> None:
+    from rich.table import Table
+
+    from raysp.commands import display
+
+    told = done.conventions
+    whole = [row for row in done.rows if row.query is None]
+    by_metric = {(row.metric, row.method): row for row in whole}
+    title = f"Linear datamodeling score: {told['subsets']} subsets of {told['kept']} components, mean of {told['seeds']} trainings, {len(done.queries)} queries"
+    table = Table("method", "LDS", "95 % interval", "shuffled components", title=title, title_justify="left", box=None)
+    for row in whole:
+        if row.metric == "lds":
+            floor = by_metric["lds_floor", row.method]
+            table.add_row(row.method, _number(row.value), _interval(row), f"{_number(floor.value)} {_interval(floor)}")
+    display.out.print(table)
+    ceilings = Table("ceiling", "", "95 % interval", box=None)
+    for metric, words in CEILINGS.items():
+        if (metric, None) in by_metric:
+            ceilings.add_row(words, _number(by_metric[metric, None].value), _interval(by_metric[metric, None]))
+    if ceilings.row_count:
+        display.out.print(ceilings)
+    else:
+        display.out.print("No ceiling: it takes two training seeds or more.")
+    others = Table("score", "method", "", "95 % interval", box=None)
+    for row in whole:
+        if row.metric in OTHERS:
+            others.add_row(OTHERS[row.metric].format(k=row.k), row.method, _number(row.value), _interval(row))
+    if others.row_count:
+        display.out.print(others)
+    notes = dict.fromkeys((*done.notes, *(row.note for row in whole if row.metric == "lds" and row.note)))
+    for note in (*notes, f"{told['correlation']}; {told['sign']}.", f"{done.trained} trainings here, {done.found} from the store."):
+        display.out.print(f"  · {note}", markup=False)
+
+
+def _print_choice(done: Any) -> None:
+    from rich.table import Table
+
+    from raysp.commands import display
+
+    choice = done.choice
+    kept = int(choice.mask.sum())
+    display.out.print(
+        f"{len(done.dropped)} of {len(choice.mask)} components go, {kept} stay ({done.kept} of {done.examples} examples). "
+        f"The run predicts a value of {choice.after:+.4g} instead of {choice.before:+.4g}.",
+        markup=False,
+    )
+    listed = "; ".join(done.dropped[:SHOWN]) + ("; …" if len(done.dropped) > SHOWN else "")
+    display.out.print(f"gone: {listed}", markup=False)
+    display.out.print(f"  · {choice.note}", markup=False)
+    found = done.verified
+    if found is not None:
+        queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
+        table = Table("trained on", "value", "what stays is better by", "95 % interval", title=f"Verified on {queries}, {found.seeds} training seeds", box=None)
+        for name, words in (("all", "everything"), ("random", "random sets as large")):
+            if name in found.gains:
+                table.add_row(words, f"{found.means[name]:+.4f}", f"{found.gains[name].value:+.4f}", _interval(found.gains[name], 4))
+        table.add_row("what stays", f"{found.chosen:+.4f}", "", "")
+        display.out.print(table)
+        display.out.print(f"  · {found.trained} trainings here, {found.found} from the store.", markup=False)
+    for note in done.notes:
+        display.out.print(f"  · {note}", markup=False)
+    if done.output is not None:
+        display.out.print(f"training set: {done.output} ({done.kept} rows)", markup=False)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.3f}"
+
+
+def _interval(row: Any, digits: int = 3) -> str:
+    if row.lo is None or math.isnan(row.lo):
+        return ""
+    return f"\\[{row.lo:+.{digits}f}, {row.hi:+.{digits}f}]"

@@ -1,0 +1,363 @@
+"""The data lens: examples of a training set as components, and what a model says that was trained on those that a mask keeps.
+
+Every mask is a LoRA adapter trained from the same start; it answers every query, and the value is the mean of what the queries are worth.
+"""
+
+import hashlib
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from raysp.errors import EvaluationError, UserError
+from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint
+from raysp.lenses.encoding import Asked, encode, encode_queries
+from raysp.lenses.grouping import Groups, group
+from raysp.lenses.selection import numbers_of
+from raysp.lenses.specs import DataLens, DataValue
+from raysp.lenses.training_sets import Sample, TrainingSet, read_training_set
+from raysp.models.influence import Gathered, Singles, by_component, gather, gradient_dot, influence, pair_deviations, tracin
+from raysp.models.inputs import Floats, Integers
+from raysp.models.lora import Recipe, Stack
+from raysp.models.memory import is_out_of_memory
+from raysp.models.reference import PlainTrainer
+from raysp.models.resident import ResidentModel, resident
+from raysp.models.training import DivergenceError, Trainer
+from raysp.models.trunk import Text
+from raysp.spectral.fourier import FourierSurrogate
+
+Influence = Literal["influence", "tracin", "gradient_dot"]
+INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
+#: Characters of a query that make its label.
+SHOWN = 60
+#: Pairs at most that gradients propose.
+PROPOSED = 5000
+
+
+@dataclass
+class DataGame(Game):
+    """Masks over the components of a training set; `outputs` of a measurement are the queries' worths, higher meaning more of the answer (but for `loss`)."""
+
+    info: GameInfo
+    lens: DataLens
+    model: ResidentModel = field(repr=False)
+    groups: Groups = field(repr=False)
+    trainer: Trainer | PlainTrainer = field(repr=False)
+    asked: tuple[Asked, ...] = field(repr=False)
+    value: DataValue
+    training: TrainingSet = field(repr=False)
+    _gathered: tuple[Gathered, Floats] | None = field(default=None, repr=False)
+
+    @property
+    def stacked(self) -> int:
+        """Subsets trained side by side."""
+        return self.trainer.stacked
+
+    def examples_of(self, mask: Masks) -> Integers:
+        """The numbers of the examples that a mask (bool `(n,)`) keeps, int64."""
+        return np.flatnonzero(mask[self.groups.of]).astype(np.int64)
+
+    def measure(self, masks: Masks) -> Measurement:
+        """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. EvaluationError for a training that diverged."""
+        began, before = time.perf_counter(), self._tokens
+        seeds = range(self.lens.training_seed, self.lens.training_seed + self.lens.seeds)
+        outputs = np.mean([self.outputs_of(masks, seed) for seed in seeds], axis=0)
+        return Measurement(outputs.mean(axis=1), self._tokens - before, time.perf_counter() - began, outputs)
+
+    def outputs_of(self, masks: Masks, seed: int) -> Floats:
+        """What the queries are worth after training with one seed, float64 `(m, queries)`, for masks bool `(m, n)`. Errors as `measure`."""
+        checked = check_masks(masks, self.n)
+        found = np.empty((len(checked), len(self.asked)))
+        for start in range(0, len(checked), self.stacked):
+            some = slice(start, start + self.stacked)
+            with self._at_work():
+                found[some] = self._worth(self._trained(checked[some], seed))
+        return found
+
+    def adapters(self, masks: Masks, seed: int) -> Stack:
+        """The adapters that these masks (bool `(m, n)`) leave, for `Stack.save`. UserError where the model is trained the plain way."""
+        with self._at_work():
+            return self._fast.train([self.examples_of(mask) for mask in check_masks(masks, self.n)], seed)
+
+    def influences(self, method: Influence) -> Floats:
+        """What gradients say: the effect v(all) - v(all without i) of removing each component on each query, float64 `(queries, n)`, without training again.
+
+        At the adapter trained on everything with the first seed (`tracin`: along its training). See `raysp.models.influence`.
+        """
+        of, numbers = self.groups.of, np.arange(len(self.training.samples))
+        with self._at_work():
+            if method == "influence":
+                return by_component(influence(self._gradients()[0]), of, self.n)
+            checkpoints, last = self._path()
+            if method == "gradient_dot":
+                return by_component(gradient_dot(self._of_examples(last, numbers), self._of_queries(last)), of, self.n)
+            told = ((pace, self._of_examples(stack, numbers), self._of_queries(stack)) for pace, stack in checkpoints)
+            return by_component(tracin(told), of, self.n)
+
+    def attributions(self) -> dict[str, Values]:
+        """Effects on the mean of the queries by each of `INFLUENCES`, float64 `(n,)` each."""
+        if isinstance(self.trainer, PlainTrainer):
+            found = Attributions()
+            found.notes = ("gradients of adapters are not had of a model that is trained the plain way",)
+            return found
+        return {method: self.influences(method).mean(axis=0) for method in INFLUENCES}
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """What influence functions say of every mask: single effects, and how pairs deviate where curvature goes with the examples."""
+        if isinstance(self.trainer, PlainTrainer):
+            return None
+        with self._at_work():
+            gathered, intact = self._gradients()
+        weights = np.full(len(self.asked), 1 / len(self.asked))
+        if max_order < 2:
+            effects = weights @ by_component(influence(gathered), self.groups.of, self.n)
+            return FourierSurrogate.from_deviations(self.n, float(intact.mean()), {(i,): float(effects[i]) for i in range(self.n)})
+        effects, deviations = pair_deviations(gathered, weights, self.groups.of, self.n)
+        first, second = np.triu_indices(self.n, 1)
+        strongest = np.argsort(-np.abs(deviations[first, second]), kind="stable")[:PROPOSED]
+        sets: dict[tuple[int, ...], float] = {(i,): float(effects[i]) for i in range(self.n)}
+        sets |= {(int(first[k]), int(second[k])): float(deviations[first[k], second[k]]) for k in strongest}
+        return FourierSurrogate.from_deviations(self.n, float(intact.mean()), sets)
+
+    # ---- training
+
+    @property
+    def _fast(self) -> Trainer:
+        if isinstance(self.trainer, PlainTrainer):
+            raise UserError("model", self.lens.model, "is trained the plain way, without adapters side by side", "use another model")
+        return self.trainer
+
+    @property
+    def _tokens(self) -> int:
+        return self.trainer.tokens
+
+    def _trained(self, masks: Masks, seed: int) -> Floats:
+        """Sums and numbers of target log-probabilities of all texts asked, float64 `(m, texts, 2)`."""
+        subsets = [self.examples_of(mask) for mask in masks]
+        try:
+            return self.trainer.evaluate(subsets, seed)
+        except DivergenceError as error:
+            gone = np.flatnonzero(~masks[error.row]).tolist()
+            named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
+            what = f"without {len(gone)} of {self.n} components ({named})" if gone else "on everything"
+            raise EvaluationError(f"the training {what} diverged at step {error.step}: its loss was {error.loss}; give a smaller learning_rate") from None
+
+    def _worth(self, scored: Floats) -> Floats:
+        """What the queries are worth, float64 `(m, queries)`, from what `_trained` gives."""
+        found, at = np.empty((len(scored), len(self.asked))), 0
+        for number, query in enumerate(self.asked):
+            sums, counts = np.moveaxis(scored[:, at : at + len(query.texts)], -1, 0)
+            found[:, number] = _worth(self.value, sums, counts[0, 0])
+            at += len(query.texts)
+        return found
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        with self.model.lock:
+            try:
+                yield
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise EvaluationError(
+                        f"memory does not hold one batch of training on {self.model.loaded.device}; give a smaller batch_size or max_tokens"
+                    ) from error
+                raise
+
+    # ---- gradients
+
+    def _path(self) -> tuple[list[tuple[float, Stack]], Stack]:
+        """The training on everything: at the beginning of each epoch the adapter with the mean learning rate of the epoch's steps, and the adapter at the end."""
+        trainer, everything = self._fast, np.arange(len(self.training.samples))
+        steps = -(-len(everything) // trainer.recipe.batch_size)
+        found: list[tuple[float, Stack]] = [(0.0, trainer.start(1, self.lens.training_seed))]
+        paces: list[list[float]] = [[]]
+
+        def watch(stack: Stack, losses: list[list[float]], rates: list[float]) -> None:
+            paces[-1].append(rates[0])
+            if len(losses[0]) % steps == 0:
+                found.append((0.0, stack.copies(0, 1)))
+                paces.append([])
+
+        trainer.train([everything], self.lens.training_seed, watch)
+        return [(float(np.mean(some)), stack) for (_, stack), some in zip(found, paces, strict=True) if some], found[-1][1]
+
+    def _gradients(self) -> tuple[Gathered, Floats]:
+        """Gradients at the adapter trained on everything, and what the queries are worth there, float64 `(queries,)`."""
+        if self._gathered is None:
+            last, numbers = self._path()[1], np.arange(len(self.training.samples))
+            sizes = [down[0].numel() + up[0].numel() for down, up in zip(last.down, last.up, strict=True)]
+            gathered = gather(self._of_examples(last, numbers), len(numbers), self._of_queries(last), sizes=sizes)
+            self._gathered = gathered, self._worth(self._fast.logprobs(last))[0]
+        return self._gathered
+
+    def _of_examples(self, stack: Stack, numbers: Integers) -> Iterator[Any]:
+        """Gradients of what each example adds to the loss, in parts."""
+        for _, rows in self._fast.gradients(stack, 0, numbers):
+            yield -rows.numpy()
+
+    def _of_queries(self, stack: Stack) -> Any:
+        """Gradients of what the queries are worth, float32 `(queries, parameters)`."""
+        trainer = self._fast
+        scored = trainer.logprobs(stack)[0]
+        numbers = np.arange(len(trainer.asked))
+        rows = np.concatenate([part.numpy() for _, part in trainer.gradients(stack, 0, numbers, "asked")])
+        found, at = np.empty((len(self.asked), rows.shape[1]), np.float32), 0
+        for number, query in enumerate(self.asked):
+            texts = slice(at, at + len(query.texts))
+            found[number] = _slopes(self.value, scored[texts, 0], scored[0 + at, 1]) @ rows[texts]
+            at = texts.stop
+        return found
+
+
+def _worth(value: DataValue, sums: Floats, count: float) -> Floats:
+    """What a query is worth by the sums of log-probabilities of its answers, float64 `(m, answers)`, of which the first has so many tokens."""
+    if value == "logprob":
+        return sums[:, 0]
+    if value in ("logprob_mean", "loss"):
+        return sums[:, 0] / (count if value == "logprob_mean" else -count)
+    return sums[:, 0] - sums[:, 1:].max(axis=1)
+
+
+def _slopes(value: DataValue, sums: Floats, count: float) -> Singles:
+    """How a query's worth goes with the sums of its answers, float32 `(answers,)`."""
+    found: Singles = np.zeros(len(sums), np.float32)
+    found[0] = 1.0 if value not in ("logprob_mean", "loss") else 1 / count if value == "logprob_mean" else -1 / count
+    if value in ("margin", "class_margin"):
+        found[1 + int(np.argmax(sums[1:]))] = -1.0
+    return found
+
+
+# ---- building
+
+
+def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGame:
+    """Read the training set and the queries, load the model, prepare the training. UserError for anything that they cannot do.
+
+    `others` are asked in place of the lens's queries; what is trained on stays the same.
+    """
+    training, queries = read_training_set(lens)
+    queries = queries if others is None else others
+    groups = group(training, lens)
+    model = resident(lens)
+    if model.loaded.task != "causal":
+        raise UserError("model", lens.model, "is a classifier, and adapters of the data lens are trained to say an answer", "use a causal language model")
+    value = _value(lens, queries)
+    encoded = encode(model.loaded, lens, training.samples)
+    asked, query_notes = encode_queries(model.loaded, lens, queries.samples, queries.labels)
+    _check_answers(value, asked)
+    texts = [text for query in asked for text in query.texts]
+    with model.lock:
+        recipe = _recipe(lens, int(model.loaded.model.config.get_text_config().num_hidden_layers))
+        trainer, way = _trainer(lens, model, recipe, encoded.texts, texts)
+    described = _described(lens, model, recipe, value, groups) | {
+        "texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in asked]), "components": _digest_array(groups.of),
+    }  # fmt: skip
+    notes = (*training.notes, *groups.notes, *encoded.notes, *queries.notes, *query_notes, f"model {lens.model} in {model.place}, {way}")
+    info = GameInfo(
+        fingerprint(described),
+        _components(groups, encoded.texts),
+        described,
+        notes,
+        batch_masks=trainer.stacked,
+        warnings=(*training.warnings, *queries.warnings),
+        queries=tuple(_query(number, sample, query) for number, (sample, query) in enumerate(zip(queries.samples, asked, strict=True))),
+        examples=tuple(Example(i, int(groups.of[i]), sample.prompt, sample.completion) for i, sample in enumerate(training.samples)),
+    )
+    return DataGame(info, lens, model, groups, trainer, asked, value, training)
+
+
+def _trainer(lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], asked: Sequence[Text]) -> tuple[Trainer | PlainTrainer, str]:
+    """The fast way of training where it gives what the model gives, the plain way otherwise; and which, in words."""
+    loaded = model.loaded
+    trainer, doubt = Trainer.fitting(loaded.model, loaded.device, recipe, texts, asked, lens.model)
+    if trainer is not None:
+        return trainer, "adapters trained side by side"
+    return PlainTrainer(loaded.model, loaded.device, recipe, texts, asked), f"adapters trained one by one: {doubt}"
+
+
+def _value(lens: DataLens, queries: TrainingSet) -> DataValue:
+    foils = [sample.foil is not None for sample in queries.samples]
+    if lens.value == "margin" and not all(foils):
+        raise UserError("value", lens.value, "compares each answer with a foil, and some queries have none", "give every query a foil, or use logprob")
+    if lens.value == "class_margin" and len(queries.labels) < 2:
+        raise UserError("value", lens.value, "compares labels, and the queries have none", "give columns text and label, or use logprob")
+    if lens.value is not None:
+        return lens.value
+    if len(queries.labels) > 1:
+        return "class_margin"
+    if any(foils) and not all(foils):
+        raise UserError("queries", lens.queries, "have foils in some rows only", "give every query a foil, or none")
+    return "margin" if all(foils) else "logprob"
+
+
+def _check_answers(value: DataValue, asked: Sequence[Asked]) -> None:
+    for number, query in enumerate(asked, 1):
+        if value in ("margin", "class_margin") and len(query.texts) < 2:
+            raise UserError(
+                f"queries row {number}", query.answers[0], f"has nothing that value {value} compares its answer with", "give it a foil, or use logprob"
+            )
+
+
+def _recipe(lens: DataLens, layers: int) -> Recipe:
+    modules = tuple(name.strip() for name in lens.target_modules.split(",") if name.strip())
+    if not modules:
+        raise UserError("target_modules", lens.target_modules, "names no linear layer", "write for example q_proj,v_proj")
+    return Recipe(
+        lens.rank, lens.alpha, modules, tuple(_layers(lens.adapted_layers, layers)), lens.learning_rate, lens.weight_decay, lens.schedule, lens.warmup,
+        lens.epochs, lens.batch_size,
+    )  # fmt: skip
+
+
+def _layers(text: str, layers: int) -> list[int]:
+    if text == "all":
+        return list(range(layers))
+    if text.startswith("last:"):
+        count = text.removeprefix("last:")
+        if not count.isdecimal() or not 1 <= int(count) <= layers:
+            raise UserError("adapted_layers", text, f"asks for another number of layers than the model's {layers} allow", f"write last:1 to last:{layers}")
+        return list(range(layers - int(count), layers))
+    there = f"layers 0 to {layers - 1}"
+    return [number for piece in text.split(",") for number in numbers_of("adapted_layers", text, piece.strip(), layers, there)]
+
+
+def _components(groups: Groups, texts: Sequence[Text]) -> tuple[Component, ...]:
+    sizes = np.bincount(groups.of, [len(text.ids) for text in texts], groups.count).astype(np.int64)
+    return tuple(Component(i, label, groups.kind, size=int(size)) for i, (label, size) in enumerate(zip(groups.labels, sizes, strict=True)))
+
+
+def _query(number: int, sample: Sample, asked: Asked) -> Query:
+    words = " ".join(f"{sample.prompt} → {sample.completion}".split())
+    label = words if len(words) <= SHOWN else f"{words[: SHOWN - 1]}…"
+    return Query(number, label, sample.prompt, asked.answers[0], asked.answers[1] if len(asked.answers) == 2 else None)
+
+
+def _described(lens: DataLens, model: ResidentModel, recipe: Recipe, value: DataValue, groups: Groups) -> dict[str, Any]:
+    """All that values depend on but for texts, in readable form."""
+    return {
+        "lens": "data",
+        "model": lens.model,
+        "weights": model.loaded.weights,
+        "tokens": model.loaded.tokens,
+        "dtype": str(model.loaded.dtype).removeprefix("torch."),
+        "value": value,
+        "recipe": asdict(recipe) | {"modules": list(recipe.modules), "layers": list(recipe.layers)},
+        "training_seed": lens.training_seed,
+        "seeds": lens.seeds,
+        "grouped": groups.kind,
+    }
+
+
+def _digest(groups: Sequence[Sequence[Text]]) -> str:
+    found = hashlib.sha256()
+    for texts in groups:
+        found.update(len(texts).to_bytes(8, "big"))
+        for text in texts:
+            found.update(text.first.to_bytes(8, "big") + len(text.ids).to_bytes(8, "big") + text.ids.astype(">i8").tobytes())
+    return found.hexdigest()
+
+
+def _digest_array(numbers: Integers) -> str:
+    return hashlib.sha256(numbers.astype(">i8").tobytes()).hexdigest()

@@ -1,0 +1,179 @@
+"""Training examples and queries as token ids: prompt in its template or chat markup, the answer behind it.
+
+Decided once, here: an example is ids(prompt) + ids(answer), tokenised apart and joined, so that an answer's tokens are the same whatever goes before it, prompts
+are shared between the answers of a query, and the first target is where the answer begins. The prompt carries the special tokens that the tokenizer puts around
+texts (a chat template has them in its text already), the answer carries none. Where neither side has white space at the seam, a space goes in between, save in
+a chat, where the answer is a message of its own. Training examples end with the end-of-sequence token; queries do not, as their value is about the answer alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.lenses.contexts import begun
+from raysp.lenses.specs import DataLens
+from raysp.lenses.training_sets import Message, Sample
+from raysp.models.inputs import Integers
+from raysp.models.loading import LoadedModel
+from raysp.models.trunk import Text
+
+_SLOT = "{prompt}"
+#: Values that look at nothing but a query's own answer.
+_ALONE = ("logprob", "logprob_mean", "loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The texts of training examples, in their order, and what was done to them."""
+
+    texts: tuple[Text, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The texts of one query: its answer, then its foil or the other labels as `answers` (as they were tokenised). `cut` says whether its prompt lost its beginning."""
+
+    texts: tuple[Text, ...]
+    answers: tuple[str, ...]
+    cut: bool = False
+
+
+def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> Encoded:
+    """The training examples. UserError for a template, a chat or a length that the model cannot do, or if no example keeps anything of its prompt."""
+    limit, notes = _limit(loaded, lens)
+    end = loaded.tokenizer.eos_token_id
+    ending = np.array([] if end is None else [end], np.int64)
+    if end is None:
+        notes = (*notes, "the tokenizer has no end-of-sequence token: examples end with their completion")
+    prompts = _prompt_ids(loaded, lens, samples)
+    answers = _answer_ids(loaded, [_answer(lens, sample, sample.completion) for sample in samples])
+    fitted = [_fit(loaded, prompt, [np.concatenate([answer, ending])], limit) for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = tuple(texts[0] for texts, _ in fitted)
+    cut = sum(was for _, was in fitted)
+    bare = sum(text.first == 1 < len(prompt) for text, prompt in zip(texts, prompts, strict=True))
+    if bare and bare == len(texts):
+        raise UserError("max_tokens", lens.max_tokens, "leaves nothing of any example's prompt", f"the longest example has {_longest(prompts, answers)} tokens")
+    if cut:
+        notes = (*notes, f"{cut} of {len(texts)} examples were cut to {limit} tokens")
+    return Encoded(texts, notes)
+
+
+def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> Asked:
+    """The texts of one query: its answer, then its foil, else the other labels; its answer alone for values that need no more. Errors as `encode`.
+
+    All share one prompt, cut so that the longest answer fits; UserError for a foil that is the answer.
+    """
+    limit, _ = _limit(loaded, lens)
+    answers = [_answer(lens, sample, text) for text in _compared(lens, sample, labels)]
+    ids = _answer_ids(loaded, answers)
+    if any(np.array_equal(ids[0], other) for other in ids[1:]):
+        raise UserError(f"queries row {sample.row}, foil", sample.foil, "is equal to the completion", "give another foil, or none")
+    texts, cut = _fit(loaded, _prompt_ids(loaded, lens, [sample])[0], ids, limit)
+    return Asked(texts, tuple(answers), cut)
+
+
+def encode_queries(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], labels: Sequence[str] = ()) -> tuple[tuple[Asked, ...], tuple[str, ...]]:
+    """The texts of every query, as `encode_query`, and what was done to them."""
+    asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
+    cut = sum(query.cut for query in asked)
+    return asked, (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
+
+
+def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
+    if lens.value in _ALONE:
+        return [sample.completion]
+    if sample.foil is not None and lens.value != "class_margin":
+        return [sample.completion, sample.foil]
+    others = [label for label in labels if label != sample.label] if sample.label is not None else []
+    return [sample.completion, *others]
+
+
+def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:
+    """Tokens of an example at most, and a note where that is the model's doing."""
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    reads = next((value for name in names if (value := getattr(loaded.model.config.get_text_config(), name, None))), lens.max_tokens)
+    return (lens.max_tokens, ()) if lens.max_tokens <= reads else (reads, (f"max_tokens is {reads}, which is all the model reads",))
+
+
+def _prompt_ids(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> list[Integers]:
+    before, after = _template(lens)
+    framed = [_chat(lens, sample, before + sample.prompt + after) for sample in samples]
+    texts = [text if isinstance(text, str) else _render(loaded, text) for text in framed]
+    plain = [isinstance(text, str) for text in framed]
+    found: list[Integers] = [np.zeros(0, np.int64)] * len(texts)
+    for special in (True, False):
+        numbers = [number for number, is_plain in enumerate(plain) if is_plain == special]
+        for number, ids in zip(numbers, _tokenised(loaded, [texts[number] for number in numbers], special=special), strict=True):
+            found[number] = begun(loaded, ids, special=special)
+    return found
+
+
+def _answer_ids(loaded: LoadedModel, answers: Sequence[str]) -> list[Integers]:
+    found = [np.asarray(ids, np.int64) for ids in _tokenised(loaded, answers, special=False)]
+    for answer, ids in zip(answers, found, strict=True):
+        if not len(ids):
+            raise UserError("completion", answer, "has no token of the model", "give a text that the model can say")
+    return found
+
+
+def _tokenised(loaded: LoadedModel, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    return loaded.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _template(lens: DataLens) -> tuple[str, str]:
+    if lens.template.count(_SLOT) != 1:
+        raise UserError("template", lens.template, "must have {prompt} in it, once", 'write for example "Question: {prompt}\\nAnswer:"')
+    before, _, after = lens.template.partition(_SLOT)
+    return before, after
+
+
+def _chat(lens: DataLens, sample: Sample, filled: str) -> str | tuple[Message, ...]:
+    """The prompt as text, or as the messages that the chat template takes."""
+    if sample.messages:
+        if lens.template != _SLOT:
+            raise UserError(
+                "template", lens.template, "is given, and these examples are conversations", "leave template out: the model's chat template is used"
+            )
+        return sample.messages
+    return (("user", filled),) if lens.chat else filled
+
+
+def _render(loaded: LoadedModel, messages: Sequence[Message]) -> str:
+    tokenizer = loaded.tokenizer
+    if not tokenizer.chat_template:
+        raise UserError(
+            "chat", None, "is needed, but the model's tokenizer has no chat template", "give prompts and completions, or name an instruction-tuned model"
+        )
+    spoken = [{"role": role, "content": content} for role, content in messages]
+    try:
+        return tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # noqa: BLE001  templates raise what their authors please
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError("messages", spoken, f"do not fit the model's chat template ({problem})", "use the roles that it knows, in its order") from None
+
+
+def _answer(lens: DataLens, sample: Sample, text: str) -> str:
+    """An answer with the space that parts it from the prompt."""
+    before, after = _template(lens)
+    prompt = before + sample.prompt + after
+    apart = lens.chat or sample.messages or not prompt or prompt[-1:].isspace() or text[:1].isspace()
+    return text if apart else " " + text
+
+
+def _fit(loaded: LoadedModel, prompt: Integers, answers: Sequence[Integers], limit: int) -> tuple[tuple[Text, ...], bool]:
+    """Prompt and answers in `limit` tokens, and whether anything had to go: the beginning of the prompt but for its first special token, then the answer's end."""
+    room = max(1, limit - max(len(answer) for answer in answers))
+    begins = room > 1 and len(prompt) > room and prompt[0] == loaded.tokenizer.bos_token_id
+    kept = np.concatenate([prompt[:1], prompt[len(prompt) - room + 1 :]]) if begins else prompt[-room:]
+    texts = tuple(Text(np.concatenate([kept, answer[: limit - len(kept)]]), len(kept)) for answer in answers)
+    return texts, len(kept) < len(prompt) or any(len(kept) + len(answer) > limit for answer in answers)
+
+
+def _longest(prompts: Sequence[Any], answers: Sequence[Any]) -> int:
+    return max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))

@@ -1,0 +1,142 @@
+"""Which of many texts are nearly the same: Jaccard similarity of their 5-character shingles, by MinHash banding where there are too many pairs to look at.
+
+Shingles are hashes of windows over code points, so that a hundred thousand texts take seconds. Broder 1997 (resemblance); Leskovec et al., Mining of Massive
+Datasets, section 3.4 (banding).
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+#: Characters in a shingle.
+WIDTH = 5
+#: Texts this alike are near-duplicates.
+SIMILARITY = 0.8
+#: Distinct texts of which every pair is compared.
+EXACT = 1500
+#: Hashes a band, and bands: two texts of similarity 0.8 share a band with probability 1 - (1 - 0.8⁴)²⁰ > 0.9999.
+ROWS, BANDS = 4, 20
+#: Members of a bucket of which all pairs are compared; in larger ones each is compared with a few others.
+BUCKET, NEIGHBOURS = 40, 20
+#: Pairs compared at once.
+CHUNK = 20_000
+#: Shingles hashed at once.
+CACHED = 1 << 17
+
+
+def near_duplicates(texts: Sequence[str], seed: int = 0) -> Integers:
+    """The group of each text, int64 `(texts,)`, numbered in the order in which they appear; alone in its group is what resembles no other.
+
+    Groups are closed: a text near one of a group's belongs to it. Case and white space do not count.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    distinct: dict[str, int] = {}
+    of = np.array([distinct.setdefault(" ".join(text.lower().split()), len(distinct)) for text in texts], np.int64)
+    shingles, offsets = _shingles(list(distinct))
+    first, second = _candidates(shingles, offsets, seed)
+    alike = _similar(shingles, offsets, first, second)
+    count = len(distinct)
+    edges = coo_matrix((np.ones(int(alike.sum()), np.bool_), (first[alike], second[alike])), shape=(count, count))
+    _, group = connected_components(edges, directed=False)
+    return renumbered(np.asarray(group, np.int64)[of])
+
+
+def renumbered(of: Integers) -> Integers:
+    """The same groups, numbered in the order in which they appear."""
+    _, first, inverse = np.unique(of, return_index=True, return_inverse=True)
+    order = np.empty(len(first), np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    return order[inverse]
+
+
+def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
+    """The distinct shingles of every text one after another, uint64, and where each text's begin, int64 `(texts + 1,)`. A short text is one shingle."""
+    padded = [text.ljust(WIDTH, "\0") for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    lengths = np.array([len(text) for text in padded], np.int64)
+    ends = np.cumsum(lengths)
+    owner = np.repeat(np.arange(len(texts)), lengths - WIDTH + 1)
+    starts = np.arange(len(owner)) + (WIDTH - 1) * owner
+    hashes = np.zeros(len(starts), np.uint64)
+    for i in range(WIDTH):
+        hashes = _mixed(hashes * np.uint64(0x9E3779B97F4A7C15) + points[starts + i])
+    # One sort for all: by text, then by hash.
+    order = np.lexsort((hashes, owner))
+    hashes, owner = hashes[order], owner[order]
+    new = np.ones(len(hashes), np.bool_)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
+    counts = np.bincount(owner[new], minlength=len(ends))
+    return hashes[new], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    hashes = hashes ^ (hashes >> np.uint64(31))
+    return hashes * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def _candidates(shingles: Hashes, offsets: Integers, seed: int) -> tuple[Integers, Integers]:
+    """Pairs of texts worth a look, first before second."""
+    count = len(offsets) - 1
+    if count <= EXACT:
+        first, second = np.triu_indices(count, 1)
+        return first.astype(np.int64), second.astype(np.int64)
+    pairs = np.unique(np.concatenate([_within(band) for band in _bands(shingles, offsets, seed)]), axis=0)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _bands(shingles: Hashes, offsets: Integers, seed: int) -> Hashes:
+    """A hash of each text's least shingles under some random orders, uint64 `(BANDS, texts)`: equal for two texts with the probability of similarity^ROWS."""
+    orders = np.random.default_rng([seed, 3]).integers(1 << 62, size=(BANDS, ROWS, 2), dtype=np.uint64)
+    found = np.zeros((BANDS, len(offsets) - 1), np.uint64)
+    # As many texts at once as the caches hold.
+    starts = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1], CACHED), side="right") - 1).tolist()
+    for start, stop in itertools.pairwise([*starts, len(offsets) - 1]):
+        mine, begins = shingles[offsets[start] : offsets[stop]], offsets[start:stop] - offsets[start]
+        for band in range(BANDS):
+            for multiplier, shift in orders[band]:
+                least = np.minimum.reduceat(_mixed(mine * (multiplier | np.uint64(1)) + shift), begins)
+                found[band, start:stop] = _mixed(found[band, start:stop] * np.uint64(0x9E3779B97F4A7C15) + least)
+    return found
+
+
+def _within(band: Hashes) -> Integers:
+    """Pairs of texts with the same hash of a band, int64 `(pairs, 2)`."""
+    order = np.argsort(band, kind="stable")
+    _, starts, sizes = np.unique(band[order], return_index=True, return_counts=True)
+    size_of, place = np.repeat(sizes, sizes), np.arange(len(order)) - np.repeat(starts, sizes)
+    found: list[Any] = []
+    for step in range(1, min(BUCKET, int(sizes.max()))):
+        here = np.flatnonzero((place + step < size_of) & ((size_of <= BUCKET) | (step <= NEIGHBOURS)))
+        found.append(np.stack([order[here], order[here + step]], axis=1))
+    # In a large bucket everything is compared with its first text too, which is the original more often than not.
+    far = np.flatnonzero((size_of > BUCKET) & (place > NEIGHBOURS))
+    found.append(np.stack([order[far - place[far]], order[far]], axis=1))
+    return np.concatenate(found).astype(np.int64)
+
+
+def _similar(shingles: Hashes, offsets: Integers, first: Integers, second: Integers) -> NDArray[np.bool_]:
+    """Which of these pairs have a Jaccard similarity of at least `SIMILARITY`."""
+    from scipy.sparse import csr_matrix
+
+    sizes = np.diff(offsets)
+    # Sets of very different sizes cannot be that similar.
+    possible = np.minimum(sizes[first], sizes[second]) >= SIMILARITY * np.maximum(sizes[first], sizes[second])
+    found = np.zeros(len(first), np.bool_)
+    kept = np.flatnonzero(possible)
+    if not len(kept):
+        return found
+    known, column = np.unique(shingles, return_inverse=True)
+    sets: Any = csr_matrix((np.ones(len(column), np.int32), column.astype(np.int64), offsets), shape=(len(sizes), len(known)))
+    for start in range(0, len(kept), CHUNK):
+        some = kept[start : start + CHUNK]
+        shared = np.asarray(sets[first[some]].multiply(sets[second[some]]).sum(axis=1)).ravel()
+        found[some] = shared >= SIMILARITY * (sizes[first[some]] + sizes[second[some]] - shared) - 1e-9
+    return found

@@ -1,0 +1,218 @@
+"""What gradients say of removing training examples, without training again: linear algebra on matrices of gradients. Knows no models.
+
+Given are the gradients of what each training example adds to the training loss, float32 `(examples, parameters)`, and the gradients of the queries' outputs,
+`(queries, parameters)`, both at the adapter that was trained on everything. What comes back are predicted effects `v(all) - v(all without i)`, float64
+`(queries, examples)`: positive for an example whose removal lowers the output. To first order, removing example i moves the optimum of `sum of losses` by `+H⁻¹ g_i`,
+so the effect is `-q H⁻¹ g_i` (Koh and Liang 2017). The methods differ in what stands for `H⁻¹`.
+
+- `influence`: the damped empirical Fisher matrix `GᵀG + λ` (Grosse et al. 2023 and LoGra, Choe et al. 2024, are of this kind), in the space of examples where
+  these are fewer than parameters (`(GᵀG + λ)⁻¹ Gᵀ = Gᵀ (GGᵀ + λ)⁻¹`, exact), and after a random projection where neither fits in memory (TRAK, Park et al. 2023).
+- `tracin`: learning rate times the identity, summed over checkpoints along the training (Pruthi et al. 2020).
+- `gradient_dot`: the identity at the end of training.
+
+All of them take the training for gradient descent, and `influence` takes it to have converged. AdamW divides every coordinate by how large its gradients have been, and a few
+epochs do not converge: signs and ranks carry over, which is all that screening and the linear datamodeling score look at, but the scale does not. Where the scale
+matters it has to be fitted to retrainings, as the proxy `gradient` of ProxySPEX does.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.models.inputs import Floats, Integers
+
+Singles = NDArray[np.float32]
+Reals = Singles | Floats
+
+#: Entries of the gradient matrix that are held as they are (1 GiB); a larger one is projected while it comes in.
+ROOM = 1 << 28
+#: Columns at most that a projection leaves.
+WIDEST = 4096
+#: Columns that a product in float64 takes at a time, and columns whose signs are drawn at a time.
+COLUMNS = 2048
+#: Damping as a share of the mean eigenvalue. Training that stops early is like strong damping, hence not the tenth that is usual at convergence.
+DAMPING = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Gradients in memory: of the examples, float32 `(examples, columns)`, of the queries `(queries, columns)`, and where each block of columns ends.
+
+    Blocks are parts of the parameters, such as layers, between which curvature is taken to be zero. `projected` says whether columns are random projections of
+    parameters rather than parameters.
+    """
+
+    examples: Singles
+    queries: Singles
+    blocks: tuple[int, ...]
+    projected: bool = False
+
+    def parts(self) -> list[tuple[Singles, Singles]]:
+        """Examples' and queries' columns of each block."""
+        starts = (0, *self.blocks[:-1])
+        return [(self.examples[:, start:stop], self.queries[:, start:stop]) for start, stop in zip(starts, self.blocks, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A matrix of random signs over sqrt(width), `(size, width)`, never held whole: inner products keep their expectation, with a variance of about 1 / width.
+
+    A pure function of its three numbers: rows that come in parts are projected as if they came together.
+    """
+
+    size: int
+    width: int
+    seed: int
+
+    def __call__(self, rows: Singles) -> Singles:
+        """Rows float32 `(any, size)` as `(any, width)`."""
+        found = np.zeros((len(rows), self.width), np.float32)
+        for start in range(0, self.size, COLUMNS):
+            found += rows[:, start : start + COLUMNS] @ self._signs(start)
+        return found / np.float32(self.width**0.5)
+
+    def _signs(self, start: int) -> Singles:
+        shape = (min(COLUMNS, self.size - start), self.width)
+        count = shape[0] * shape[1]
+        drawn = np.frombuffer(np.random.default_rng([self.seed, start]).bytes(-(-count // 8)), np.uint8)
+        return (np.unpackbits(drawn, count=count).reshape(shape) * np.float32(2)) - np.float32(1)
+
+
+def gather(chunks: Iterable[Singles], examples: int, queries: Singles, *, sizes: Sequence[int] | None = None, room: int = ROOM, seed: int = 0) -> Gathered:
+    """Gradients of the examples as they come, some rows at a time, and those of the queries; as they are where `examples x parameters` fits in `room`, else projected.
+
+    `sizes` are the numbers of parameters of consecutive blocks; one block without them. Never more than one chunk is held besides what is returned: 10^5 examples
+    of 60,000 parameters take 10^5 x `room / 10^5` numbers. ValueError where shapes do not fit together.
+    """
+    parameters = queries.shape[1]
+    sizes = list(sizes) if sizes is not None else [parameters]
+    if sum(sizes) != parameters:
+        raise ValueError(f"blocks of {sum(sizes)} parameters for gradients of {parameters}")
+    whole = examples * parameters <= room
+    width = parameters if whole else max(min(WIDEST, room // examples), len(sizes))
+    projections = [] if whole else _projections(sizes, width, seed)
+    ends = np.cumsum(sizes if whole else [projection.width for projection in projections])
+    held = np.empty((examples, int(ends[-1])), np.float32)
+    done = 0
+    for chunk in chunks:
+        if chunk.shape[1] != parameters or done + len(chunk) > examples:
+            raise ValueError(f"a chunk of shape {chunk.shape} behind {done} of {examples} examples; expected {parameters} columns")
+        held[done : done + len(chunk)] = chunk if whole else _projected(chunk, projections)
+        done += len(chunk)
+    if done != examples:
+        raise ValueError(f"gradients of {done} examples; expected {examples}")
+    asked = np.asarray(queries, np.float32) if whole else _projected(queries, projections)
+    return Gathered(held, asked, tuple(ends.tolist()), not whole)
+
+
+def influence(gradients: Gathered, damping: float = DAMPING, curvature: Gathered | None = None) -> Floats:
+    """Predicted effects `-Q (CᵀC + λ)⁻¹ Gᵀ`, float64 `(queries, examples)`, block by block; the empirical Fisher matrix, C = G, unless `curvature` gives other rows C.
+
+    λ is `damping` times the mean of the eigenvalues that can differ from zero, trace / min(examples, columns), of each block. Of squared losses C are the gradients of
+    the predictions, and the Gauss-Newton matrix is the Hessian. A block without any gradient adds nothing.
+    """
+    total = np.zeros((len(gradients.queries), len(gradients.examples)))
+    others = gradients.parts() if curvature is None else curvature.parts()
+    for (examples, queries), (rows, _) in zip(gradients.parts(), others, strict=True):
+        total -= _solved(queries, rows, examples, damping)
+    return total
+
+
+def pair_deviations(gradients: Gathered, weights: Floats, of: Integers, n: int, damping: float = DAMPING) -> tuple[Floats, Floats]:
+    """What `influence` says of the weighted sum of the queries' outputs, once curvature goes with the examples: effects `(n,)`, deviations of pairs `(n, n)`, float64.
+
+    `weights` float64 `(queries,)`; `of` int64 `(examples,)` is each example's component. Removing a set S takes its rows out of the Fisher matrix too,
+    `-q (H - G_SᵀG_S)⁻¹ g_S`; to first order in what is taken out, an effect e_i gains `sum over j of S of e_j a_ij` with `a = G H⁻¹ Gᵀ`. So two examples deviate from
+    additivity by `(e_i + e_j) a_ij`: positive, redundant, where they are alike and help. Deviations are Δ(ij) - Δ(i) - Δ(j), symmetric, with a zero diagonal.
+    """
+    singles, pairs = np.zeros(n), np.zeros((n, n))
+    for examples, queries in gradients.parts():
+        effects = -_solved((weights @ queries.astype(np.float64))[None], examples, examples, damping)[0]
+        if len(examples) < examples.shape[1]:
+            alike = by_component(_solved(examples, examples, examples, damping), of, n)
+        else:  # many examples: never one number for each two of them
+            alike = _solved(examples, examples, by_component(examples.T, of, n).T, damping)
+        # Component I with J: the effects of I's members times their likeness to J's, which is how much more they matter once J is gone.
+        gained = by_component((effects[:, None] * alike).T, of, n).T
+        singles += by_component(effects[None], of, n)[0] + np.diag(gained)
+        pairs += gained + gained.T
+    np.fill_diagonal(pairs, 0.0)
+    return singles, pairs
+
+
+def gradient_dot(chunks: Iterable[Singles], queries: Singles, preconditioner: Floats | None = None) -> Floats:
+    """Predicted effects `-Q Gᵀ`, float64 `(queries, examples)`, of gradients that come some rows at a time.
+
+    With a `preconditioner`, float `(parameters,)`, `-Q diag(preconditioner) Gᵀ`: what an optimiser multiplies gradients by.
+    """
+    asked = queries.astype(np.float64)
+    if preconditioner is not None:
+        asked *= preconditioner
+    parts = [-_product(asked, chunk) for chunk in chunks]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(queries), 0))
+
+
+def tracin(checkpoints: Iterable[tuple[float, Iterable[Singles], Singles]]) -> Floats:
+    """The sum of `gradient_dot` over checkpoints `(weight, gradients of the examples in chunks, gradients of the queries)`, float64 `(queries, examples)`.
+
+    A checkpoint's weight is the learning rate times how often each example was stepped on while the adapter was about there, such as the sum of the
+    schedule's learning rates over an epoch, over the number of the epoch's steps. ValueError without checkpoints.
+    """
+    total: Floats | None = None
+    for weight, chunks, queries in checkpoints:
+        found = weight * gradient_dot(chunks, queries)
+        total = found if total is None else total + found
+    if total is None:
+        raise ValueError("no checkpoints to trace influence along")
+    return total
+
+
+def by_component(effects: Reals, of: Integers, n: int) -> Floats:
+    """Effects of examples, `(queries, examples)`, summed over the members of each component (`of` int64 `(examples,)`), float64 `(queries, n)`.
+
+    To first order that is the effect of removing all of them.
+    """
+    found = np.zeros((n, len(effects)))
+    np.add.at(found, of, effects.T.astype(np.float64))
+    return found.T.copy()
+
+
+def _solved(queries: Reals, rows: Singles, examples: Reals, damping: float) -> Floats:
+    """`Q (CᵀC + λ)⁻¹ Gᵀ` for C = rows and G = examples, float64; zero where C is."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    fewer = len(rows) < rows.shape[1]
+    square = _product(rows, rows) if fewer else _product(rows.T, rows.T)
+    strength = damping * float(np.trace(square)) / len(square)
+    if strength <= 0:
+        return np.zeros((len(queries), len(examples)))
+    factor = cho_factor(square + strength * np.eye(len(square)), lower=True)
+    if not fewer:
+        return np.asarray(_product(queries, cho_solve(factor, examples.T.astype(np.float64)).T))
+    # Woodbury: (CᵀC + λ)⁻¹ = (1 - Cᵀ (CCᵀ + λ)⁻¹ C) / λ; with G = C it comes to Q Cᵀ (CCᵀ + λ)⁻¹, without the difference.
+    reached = cho_solve(factor, _product(rows, queries)).T
+    if examples is rows:
+        return np.asarray(reached)
+    return np.asarray((_product(queries, examples) - reached @ _product(rows, examples)) / strength)
+
+
+def _product(left: Reals, right: Reals) -> Floats:
+    """`left rightᵀ` in float64, some columns at a time: no second copy of a large matrix in the wider type."""
+    found = np.zeros((len(left), len(right)))
+    for start in range(0, left.shape[1], COLUMNS):
+        some = slice(start, start + COLUMNS)
+        found += left[:, some].astype(np.float64) @ right[:, some].astype(np.float64).T
+    return found
+
+
+def _projections(sizes: Sequence[int], width: int, seed: int) -> list[Projection]:
+    """One projection a block, of a width in proportion to its size."""
+    total = sum(sizes)
+    return [Projection(size, max(min(size, width * size // total), 1), seed * len(sizes) + number) for number, size in enumerate(sizes)]
+
+
+def _projected(rows: Singles, projections: Sequence[Projection]) -> Singles:
+    ends = np.cumsum([projection.size for projection in projections])
+    return np.concatenate([projection(rows[:, end - projection.size : end]) for projection, end in zip(projections, ends, strict=True)], axis=1)

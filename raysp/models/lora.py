@@ -1,0 +1,164 @@
+"""Low-rank adapters (Hu et al., ICLR 2022), many at once: row r of a batch goes through adapter r of a stack. Knows neither texts nor training.
+
+The definition is PEFT's: a linear layer's output gains `alpha / rank * B A x`, A drawn as PEFT draws it and B zero at the start, no dropout; adapters compute in
+float32 whatever the model does, and can be written in PEFT's format.
+"""
+
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from raysp.errors import UserError
+from raysp.models.anatomy import Anatomy, is_linear, width_in, width_out
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an adapter is made and trained. `modules` are names of linear layers, `layers` the numbers of the blocks whose layers of that name are adapted."""
+
+    rank: int
+    alpha: float
+    modules: tuple[str, ...]
+    layers: tuple[int, ...]
+    learning_rate: float
+    weight_decay: float
+    schedule: Schedule
+    warmup: float
+    epochs: int
+    batch_size: int
+
+    @property
+    def scale(self) -> float:
+        """What `B A x` is multiplied by."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An adapted linear layer: the module, its name in the model, its block, and the channels that it reads and writes."""
+
+    module: Any
+    name: str
+    layer: int
+    reads: int
+    writes: int
+
+
+def sites(model: Any, anatomy: Anatomy, recipe: Recipe) -> tuple[Site, ...]:
+    """The layers that a recipe adapts, in the model's order. UserError for a name or a number that is not there, saying which are."""
+    names = {id(module): name for name, module in model.named_modules()}
+    wrong = [layer for layer in recipe.layers if not 0 <= layer < anatomy.layers]
+    if wrong:
+        raise UserError("adapted_layers", wrong[0], f"is no layer of the model, which has {anatomy.layers}", f"name layers 0-{anatomy.layers - 1}")
+    found: list[Site] = []
+    linear: set[str] = set()
+    for layer in sorted(set(recipe.layers)):
+        for module in anatomy.blocks[layer].module.modules():
+            if is_linear(module):
+                name = names[id(module)]
+                linear.add(name.rpartition(".")[2])
+                if name.rpartition(".")[2] in recipe.modules:
+                    found.append(Site(module, name, layer, width_in(module), width_out(module)))
+    for name in recipe.modules:
+        if name not in linear:
+            raise UserError("target_modules", name, "is no linear layer of these blocks", f"name some of {', '.join(sorted(linear))}")
+    return tuple(found)
+
+
+class Stack:
+    """`count` adapters side by side: of each site A float32 `(count, rank, reads)` and B `(count, writes, rank)`, on the site's device."""
+
+    def __init__(self, places: Sequence[Site], recipe: Recipe, down: list[Tensor], up: list[Tensor]) -> None:
+        self.sites, self.recipe, self.down, self.up = tuple(places), recipe, down, up
+
+    @classmethod
+    def start(cls, places: Sequence[Site], recipe: Recipe, count: int, seed: int) -> "Stack":
+        """Adapters before training, all alike: A uniform within 1 / sqrt(reads) (PEFT's draw) from a stream of the seed and the site's name, B zero."""
+        down, up = list[Tensor](), list[Tensor]()
+        for site in places:
+            stream = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {site.name}".encode()).digest()[:7], "big"))
+            first = (torch.rand((recipe.rank, site.reads), generator=stream) * 2 - 1) / site.reads**0.5
+            device = site.module.weight.device
+            down.append(first.to(device).expand(count, -1, -1).contiguous())
+            up.append(torch.zeros((count, site.writes, recipe.rank), device=device))
+        return cls(places, recipe, down, up)
+
+    @property
+    def count(self) -> int:
+        """How many adapters there are."""
+        return len(self.down[0])
+
+    @property
+    def size(self) -> int:
+        """Parameters of one adapter."""
+        return sum(tensor[0].numel() for tensor in self.parameters)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """A and B of every site, site by site."""
+        return [tensor for pair in zip(self.down, self.up, strict=True) for tensor in pair]
+
+    def copies(self, row: int, count: int) -> "Stack":
+        """One of the adapters, so many times."""
+        return Stack(self.sites, self.recipe, *([tensor[row].detach().expand(count, -1, -1).clone() for tensor in tensors] for tensors in (self.down, self.up)))
+
+    def flat(self) -> Tensor:
+        """All parameters, float32 `(count, size)`, on the CPU."""
+        return torch.cat([tensor.detach().flatten(1).cpu() for tensor in self.parameters], dim=1)
+
+    @contextmanager
+    def applied(self, rows: Tensor) -> Generator[None]:
+        """Within the block row i of the model's batch goes through adapter `rows[i]`, int64 `(batch,)`."""
+        handles = [
+            site.module.register_forward_hook(_hook(down[rows.to(down.device)], up[rows.to(up.device)], self.recipe.scale))
+            for site, down, up in zip(self.sites, self.down, self.up, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def save(self, folder: Path, row: int, base: str) -> None:
+        """Write one adapter as PEFT does, so that `PeftModel.from_pretrained` loads it; `base` names the model that it belongs to."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {
+            f"base_model.model.{site.name}.lora_{letter}.weight": tensor[row].detach().cpu().contiguous()
+            for site, *pair in zip(self.sites, self.down, self.up, strict=True)
+            for letter, tensor in zip("AB", pair, strict=True)
+        }
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        told = configuration(self.sites, self.recipe, base).to_dict()
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}
+        (folder / "adapter_config.json").write_text(json.dumps(plain, indent=1, default=str), encoding="utf-8")
+
+
+def configuration(places: Sequence[Site], recipe: Recipe, base: str | None = None) -> Any:
+    """The recipe's adapter as a `peft.LoraConfig`, its layers named one by one."""
+    from peft import LoraConfig
+
+    names = [site.name for site in places]
+    transposed = any(type(site.module).__name__ == "Conv1D" for site in places)
+    return LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, bias="none", target_modules=names, fan_in_fan_out=transposed,  # pyright: ignore[reportArgumentType]  PEFT takes a fractional alpha
+        task_type="CAUSAL_LM", base_model_name_or_path=base, inference_mode=True,
+    )  # fmt: skip
+
+
+def _hook(down: Tensor, up: Tensor, scale: float) -> Any:
+    def add(module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG001  torch passes the module
+        lower = torch.bmm(inputs[0].to(down.dtype), down.transpose(1, 2))
+        return (output + scale * torch.bmm(lower, up.transpose(1, 2))).to(output.dtype)
+
+    return add

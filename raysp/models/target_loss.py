@@ -1,0 +1,130 @@
+"""From what the last block gives at chosen positions to log-probabilities of tokens, and back: the head runs there only, a few rows at a time.
+
+Logits of a whole batch are the largest thing that training makes (rows x vocabulary, kept for the backward pass by a plain loop). Here a chunk of them is made,
+read, turned into its own gradient in place and dropped. Where a model does more than a product behind its last norm (capped or scaled logits), autograd does the chunk.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raysp.models.anatomy import Anatomy, replaced_forward
+from raysp.models.inputs import Integers
+from raysp.models.relay import Relay
+from raysp.models.resident import TOLERANCE
+
+#: Rows of logits at once. More would read the head's weights less often and leave the caches.
+CHUNK = {"cpu": 192, "cuda": 2048, "mps": 512}
+
+
+class _ReachedError(Exception):
+    """What the head reads is there."""
+
+
+@dataclass(slots=True)
+class TargetLoss:
+    """The norm and the head of one model."""
+
+    model: Any
+    anatomy: Anatomy
+    device: torch.device
+    plain: bool = field(init=False)
+    _relay: Relay = field(init=False, repr=False)
+    _tuples: tuple[bool, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._relay = Relay(self.model, self.anatomy, self.device)
+        ids = torch.ones((1, 2), dtype=torch.long, device=self.device)
+        self._tuples = tuple(call.gives_tuple for call in self._relay.calls(ids))
+        self.plain = self._is_plain(ids)
+
+    def __call__(self, hidden: Tensor, at: Integers, tokens: Integers, weights: Tensor | None = None) -> Tensor:
+        """Log-probabilities (float32 or more, `(targets,)`) of `tokens` at rows `at` of `hidden` `(rows, channels)`.
+
+        With `weights` (`(targets,)`) the gradient of minus their weighted sum is passed back through `hidden`.
+        """
+        where, which = torch.from_numpy(at).to(self.device), torch.from_numpy(tokens).to(self.device)
+        with contextlib.nullcontext() if weights is not None else torch.no_grad():
+            reading = self._reading(hidden) if self.plain else hidden
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        found = torch.empty(len(at), dtype=wide, device=self.device)
+        slope = None if weights is None else torch.empty_like(reading)
+        step = CHUNK.get(self.device.type, 192)
+        for start in range(0, len(hidden), step):
+            some = reading[start : start + step].detach()
+            mine = torch.nonzero((where >= start) & (where < start + step))[:, 0]
+            chunk = self._product if self.plain else self._autograd
+            found[mine], back = chunk(some, where[mine] - start, which[mine], None if weights is None else weights[mine].to(wide))
+            if slope is not None and back is not None:
+                slope[start : start + step] = back
+        if slope is not None:
+            torch.autograd.backward(reading, slope)
+        return found
+
+    def _product(self, some: Tensor, at: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        head = self.model.get_output_embeddings()
+        with torch.no_grad():
+            # A token a row: a product with so many rows of weights runs half as fast again this way round.
+            logits = head.weight @ some.T
+            logits = (logits if head.bias is None else logits + head.bias[:, None]).to(torch.promote_types(some.dtype, torch.float32))
+            chosen = logits[tokens, at]
+            most = logits.amax(0)
+            exponentials = logits.sub_(most).exp_()
+            total = exponentials.sum(0)
+            logprobs = chosen - (most + total.log())[at]
+            if weights is None:
+                return logprobs, None
+            slope = exponentials.mul_(torch.zeros_like(total).index_add_(0, at, weights) / total)
+            slope.index_put_((tokens, at), -weights, accumulate=True)
+            return logprobs, slope.to(head.weight.dtype).T @ head.weight
+
+    def _autograd(self, some: Tensor, at: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        with torch.enable_grad() if weights is not None else torch.no_grad():
+            leaf = some.requires_grad_(weights is not None)
+            logits = self._relay.logits(self._filler(len(leaf)), leaf[None], 0)[0]
+            logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)[at, tokens]
+            if weights is None:
+                return logprobs, None
+            (slope,) = torch.autograd.grad(-(logprobs * weights).sum(), leaf)
+            return logprobs.detach(), slope
+
+    def _reading(self, hidden: Tensor) -> Tensor:
+        """What the head's product reads, `(rows, channels)`: mostly the last norm of the hidden states."""
+        reached: list[Tensor] = []
+
+        def stop(read: Tensor) -> None:
+            reached.append(read)
+            raise _ReachedError
+
+        blocks = [block.module for block in self.anatomy.blocks]
+        bridges = [self._bridge(number, hidden[None]) for number in range(len(blocks))]
+        with replaced_forward([*blocks, self.model.get_output_embeddings()], [*bridges, stop]), contextlib.suppress(_ReachedError):
+            self._relay.forward(self._filler(len(hidden)), len(hidden))
+        return reached[0][0]
+
+    def _bridge(self, number: int, hidden: Tensor) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            passed = hidden if number == self.anatomy.layers - 1 else args[0] if args else kwargs["hidden_states"]
+            return (passed,) if self._tuples[number] else passed
+
+        return forward
+
+    def _filler(self, length: int) -> Tensor:
+        """Tokens in whose place hidden states are put."""
+        return torch.zeros((1, length), dtype=torch.long, device=self.device)
+
+    def _is_plain(self, ids: Tensor) -> bool:
+        """Whether the model's logits are the head's product of what it reads, and nothing more."""
+        head = self.model.get_output_embeddings()
+        with torch.no_grad():
+            hidden = self._relay.entry(ids, self.anatomy.layers)[0]
+            expected = self._relay.logits(ids, hidden[None], 0)[0]
+            try:
+                product = functional.linear(self._reading(hidden), head.weight, head.bias)
+            except (AttributeError, IndexError, TypeError, RuntimeError):
+                return False
+        return bool((product - expected).abs().max() <= TOLERANCE[self.model.dtype] * (1 + expected.abs().max()))

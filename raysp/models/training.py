@@ -1,0 +1,289 @@
+"""Training many adapters at once, each on a subset of the same texts: the fast path of the data lens.
+
+One retraining of a plain loop runs the whole model over padded batches and computes logits everywhere. Here blocks below the first adapted one have run once for
+all (`Trunk`), adapters of a stack are rows of one batch, texts of a batch share the tokens with which they begin, and the head sees targets only.
+`reference.py` is the plain loop; in float32 both give the same losses and values.
+
+What an adapter becomes is a function of recipe, subset and seed alone: the adapters that it is trained beside change nothing but the last bits.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.errors import EvaluationError, UserError
+from raysp.models.anatomy import Anatomy, dissect
+from raysp.models.inputs import Floats, Integers
+from raysp.models.lora import Recipe, Site, Stack, sites
+from raysp.models.memory import is_out_of_memory
+from raysp.models.resident import REFUSALS, TOLERANCE
+from raysp.models.target_loss import TargetLoss
+from raysp.models.trunk import Rows, Text, Trunk, targets
+
+#: AdamW as torch has it by default.
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+#: Nodes of the trees of all rows that go through the adapted blocks at once, filled up.
+NODES = {"cpu": 1024, "cuda": 32768, "mps": 8192}
+#: Texts on which the fast path is compared with the model's own forward pass.
+CHECKED = 6
+#: Adapters trained side by side.
+STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
+
+Numbers = Sequence[Integers]
+
+
+class DivergenceError(EvaluationError):
+    """A training whose loss was no finite number: the row of the stack, the step (from 1)."""
+
+    def __init__(self, row: int, step: int, loss: float) -> None:
+        super().__init__(f"training diverged at step {step}: the loss was {loss}")
+        self.row, self.step, self.loss = row, step, loss
+
+
+def batches(subset: Integers, recipe: Recipe, seed: int, examples: int) -> list[Integers]:
+    """The batches of all epochs, in order. An example's place depends on the seed, the epoch and its own number, not on what else is in the subset."""
+    found: list[Integers] = []
+    for epoch in range(recipe.epochs if len(subset) else 0):
+        keys = np.random.default_rng([seed, epoch]).random(examples)
+        ordered = subset[np.argsort(keys[subset], kind="stable")]
+        found += [ordered[start : start + recipe.batch_size] for start in range(0, len(ordered), recipe.batch_size)]
+    return found
+
+
+def rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of a step (from 0) of so many, as transformers' schedules have it."""
+    warm = math.ceil(recipe.warmup * steps)
+    if step < warm:
+        return recipe.learning_rate * step / max(1, warm)
+    left = (steps - step) / max(1, steps - warm)
+    factor = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left)))}[recipe.schedule]
+    return recipe.learning_rate * factor
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One model, one recipe, the training texts and those that trained adapters are asked. `tokens` counts what has gone through blocks."""
+
+    model: Any
+    device: torch.device
+    recipe: Recipe
+    texts: Sequence[Text]
+    asked: Sequence[Text]
+    name: str = "the model"
+    anatomy: Anatomy = field(init=False, repr=False)
+    sites: tuple[Site, ...] = field(init=False, repr=False)
+    trunk: Trunk = field(init=False, repr=False)
+    head: TargetLoss = field(init=False, repr=False)
+    tokens: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.anatomy = dissect(self.model, self.name)
+        self.sites = sites(self.model, self.anatomy, self.recipe)
+        self.head = TargetLoss(self.model, self.anatomy, self.device)
+        self.trunk = Trunk(self.model, self.anatomy, self.device, min(self.recipe.layers), (*self.texts, *self.asked))
+        self.tokens += self.trunk.tokens
+
+    @classmethod
+    def fitting(cls, *what: Any, **named: Any) -> "tuple[Trainer | None, str]":
+        """A trainer made of these, unless the model gives other answers with texts in one tree than on their own; then None, and what is wrong in words.
+
+        Models whose attention does not take a mask of ours as it is (a window shorter than the texts, a score from the distance of tokens) are of that kind.
+        """
+        try:
+            trainer = cls(*what, **named)
+            apart = trainer.apart()
+        except UserError:
+            raise
+        except REFUSALS as error:
+            if is_out_of_memory(error):
+                raise
+            return None, f"this architecture refuses another way ({type(error).__name__})"
+        return (trainer, "") if apart is None else (None, f"texts in one tree are {apart:.2g} from the model's own answers")
+
+    @property
+    def stacked(self) -> int:
+        """How many adapters are best trained at once."""
+        return STACKED.get(self.device.type, 8)
+
+    def apart(self) -> float | None:
+        """How far the untrained adapters' answers are from the model's own on some of the texts, a token; None where that is within rounding."""
+        lengths = [len(text.ids) for text in (*self.texts, *self.asked)]
+        order = np.argsort(lengths, kind="stable")
+        chosen = np.unique(order[np.linspace(0, len(order) - 1, min(CHECKED, len(order))).astype(int)])
+        with torch.no_grad():
+            found, _ = self._logprobs(self.start(1, 0), [0], [chosen], None)
+            expected = torch.cat([self._own(self.trunk.texts[number]) for number in chosen])
+        apart = float((found.cpu() - expected.cpu()).abs().max())
+        return None if apart <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else apart
+
+    def _own(self, text: Text) -> Tensor:
+        """The model's log-probabilities of a text's targets, by a forward pass of its own."""
+        ids = torch.from_numpy(text.ids).to(self.device)
+        logits = self.model(input_ids=ids[None], use_cache=False).logits[0, text.first - 1 : -1]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).gather(1, ids[text.first :, None])[:, 0]
+
+    def start(self, count: int, seed: int) -> Stack:
+        """Adapters before training."""
+        return Stack.start(self.sites, self.recipe, count, seed)
+
+    def train(self, subsets: Numbers, seed: int, watch: Callable[[Stack, list[list[float]], list[float]], None] | None = None) -> Stack:
+        """Adapters trained on the texts whose numbers (int64) each subset has, side by side.
+
+        After every step `watch` is told the adapters, the losses so far of each and the learning rates of the step. DivergenceError for a loss that
+        is no finite number.
+        """
+        stack = self.start(len(subsets), seed)
+        plans = [batches(np.asarray(subset, np.int64), self.recipe, seed, len(self.texts)) for subset in subsets]
+        optimiser = _AdamW(stack, self.recipe.weight_decay)
+        losses: list[list[float]] = [[] for _ in plans]
+        for step in range(max(map(len, plans), default=0)):
+            active = [row for row, plan in enumerate(plans) if step < len(plan)]
+            with optimiser.gradients():
+                found = self._pass(stack, active, [plans[row][step] for row in active])
+            for row, loss in zip(active, found, strict=True):
+                losses[row].append(loss)
+                if not math.isfinite(loss):
+                    raise DivergenceError(row, step + 1, loss)
+            rates = [rate(self.recipe, step, len(plan)) if step < len(plan) else 0.0 for plan in plans]
+            optimiser.step(rates)
+            if watch is not None:
+                watch(stack, losses, rates)
+        return stack
+
+    def evaluate(self, subsets: Numbers, seed: int) -> Floats:
+        """As `logprobs`, of adapters trained as `train` does."""
+        return self.logprobs(self.train(subsets, seed))
+
+    def logprobs(self, stack: Stack) -> Floats:
+        """What each adapter makes of the texts asked: sum of the targets' log-probabilities and their number, float64 `(adapters, asked, 2)`."""
+        numbers = np.arange(len(self.texts), len(self.texts) + len(self.asked))
+        found = np.zeros((stack.count, len(self.asked), 2))
+        with torch.no_grad():
+            for rows in _shares(stack.count, len(self.trunk.nodes(numbers)), NODES.get(self.device.type, 1024)):
+                logprobs, owners = self._logprobs(stack, rows, [numbers] * len(rows), None)
+                np.add.at(found[..., 0], (owners[0] + rows[0], owners[1]), logprobs.cpu().double().numpy())
+                np.add.at(found[..., 1], (owners[0] + rows[0], owners[1]), 1.0)
+        return found
+
+    def gradients(self, stack: Stack, row: int, numbers: Integers, of: Literal["texts", "asked"] = "texts") -> Iterator[tuple[Integers, Tensor]]:
+        """Of one adapter, some texts at a time: their numbers, and the gradient of the sum of each one's target log-probabilities, float32 `(some, size)`.
+
+        Every text gets a copy of the adapter as a row of its own, so that one backward pass gives all of their gradients apart.
+        """
+        shift = len(self.texts) if of == "asked" else 0
+        longest = max(len(self.trunk.paths[number + shift]) for number in numbers)
+        for places in _shares(len(numbers), longest, NODES.get(self.device.type, 1024)):
+            some = numbers[places]
+            copies = stack.copies(row, len(some))
+            optimiser = _AdamW(copies, 0.0)
+            with optimiser.gradients():
+                weights = [torch.full((len(self.trunk.texts[number + shift].ids) - self.trunk.texts[number + shift].first,), 1.0) for number in some]
+                self._logprobs(copies, list(range(len(some))), [np.array([number + shift]) for number in some], weights)
+            # What is passed back is the gradient of minus the sum.
+            slopes = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
+            yield some, -torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
+
+    # ---- one pass
+
+    def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:
+        """Losses of a step, gradients added up in the stack's parameters: the mean over the targets of each adapter's batch."""
+        sizes = [len(self.trunk.nodes(numbers)) for numbers in chosen]
+        losses = [0.0] * len(active)
+        for places in _grouped(sizes, NODES.get(self.device.type, 1024)):
+            mine = [chosen[place] for place in places]
+            counts = [sum(len(self.trunk.texts[number].ids) - self.trunk.texts[number].first for number in numbers) for numbers in mine]
+            weights = [torch.full((count,), 1.0 / count) for count in counts]
+            logprobs, owners = self._logprobs(stack, [active[place] for place in places], mine, weights)
+            sums = torch.zeros(len(places), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu())
+            for place, count, total in zip(places, counts, sums.tolist(), strict=True):
+                losses[place] = -total / count
+        return losses
+
+    def _logprobs(self, stack: Stack, rows: list[int], chosen: Numbers, weights: list[Tensor] | None) -> tuple[Tensor, tuple[Integers, Integers]]:
+        """Log-probabilities of the targets of each row's texts, `(targets,)`, with the place of row and text of each; gradients passed back where weights are given."""
+        held = self.trunk.rows(chosen)
+        self.tokens += int(held.lengths.sum())
+        with stack.applied(torch.tensor(rows)):
+            hidden = self.trunk.run(held)
+        owner, text, place, token = _flat_targets(self.trunk, held, chosen)
+        flat, at = np.unique(owner * held.nodes.shape[1] + place, return_inverse=True)
+        picked = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
+        return self.head(picked, at, token, None if weights is None else torch.cat(weights).to(hidden.device)), (owner, text)
+
+
+def _flat_targets(trunk: Trunk, held: Rows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
+    """Of every target: row, place of its text in the row's choice, column where it is predicted, token; int64 `(targets,)` each."""
+    parts: list[tuple[Integers, ...]] = []
+    for row, numbers in enumerate(chosen):
+        text, node, token = targets(trunk, numbers)
+        parts.append((np.full(len(text), row), text, np.searchsorted(held.nodes[row, : held.lengths[row]], node), token))
+    owner, text, place, token = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return owner, text, place, token
+
+
+def _grouped(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Places grouped by like size, so that no group filled up to its largest is over the limit (or holds one)."""
+    groups: list[list[int]] = []
+    for place in np.argsort(sizes, kind="stable")[::-1].tolist():
+        if groups and sizes[groups[-1][0]] * (len(groups[-1]) + 1) <= limit:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _shares(count: int, size: int, limit: int) -> list[list[int]]:
+    """Rows of one size cut into groups within the limit."""
+    step = max(limit // max(size, 1), 1)
+    return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
+
+
+class _AdamW:
+    """AdamW (Loshchilov & Hutter, ICLR 2019) on every adapter of a stack, each with a learning rate of its own; zero leaves one as it is."""
+
+    def __init__(self, stack: Stack, weight_decay: float) -> None:
+        self._parameters = stack.parameters
+        self._decay = weight_decay
+        self._first = [torch.zeros_like(tensor) for tensor in self._parameters]
+        self._second = [torch.zeros_like(tensor) for tensor in self._parameters]
+        self._count = 0
+
+    def gradients(self) -> "_Gradients":
+        """A block within which what is computed adds up in the parameters' gradients."""
+        return _Gradients(self._parameters)
+
+    def step(self, rates: Sequence[float]) -> None:
+        """Move every parameter; `rates` are those of the adapters."""
+        self._count += 1
+        first, second = (1 - beta**self._count for beta in BETAS)
+        for tensor, mean, square in zip(self._parameters, self._first, self._second, strict=True):
+            slope = tensor.grad
+            if slope is None:
+                continue
+            pace = torch.tensor(rates, dtype=tensor.dtype, device=tensor.device)[:, None, None]
+            mean.lerp_(slope, 1 - BETAS[0])
+            square.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
+            if self._decay:
+                tensor.mul_(1 - pace * self._decay)
+            tensor.sub_(pace / first * mean / (square.sqrt() / math.sqrt(second) + EPSILON))
+
+
+@dataclass
+class _Gradients:
+    """Turns gradients on for some tensors, from zero, within a block."""
+
+    tensors: list[Tensor]
+
+    def __enter__(self) -> None:
+        for tensor in self.tensors:
+            tensor.grad = None
+            tensor.requires_grad_()
+
+    def __exit__(self, *_: object) -> None:
+        for tensor in self.tensors:
+            tensor.requires_grad_(False)

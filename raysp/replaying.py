@@ -1,0 +1,61 @@
+"""A run that is done, gone through again without paying: its explorer asks as it did, and the store answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysp.campaign import start_explorer
+from raysp.errors import UserError
+from raysp.explorers import ProxySPEX
+from raysp.explorers.proxyspex import random_rows
+from raysp.spectral.fourier import FourierSurrogate, is_complete
+
+if TYPE_CHECKING:
+    from raysp.explorers.base import Explorer
+    from raysp.game import Game, Masks, Values
+    from raysp.spec import RunSpec
+    from raysp.store import Store
+
+
+def check_same(row: dict[str, Any], game: Game, asked: str) -> None:
+    """UserError that names what is not as it was, unless the game is the one that the run (its row) asked. `asked` says in a word or two what it asked."""
+    if game.info.fingerprint == row["game"]["fingerprint"]:
+        return
+    then, now = row["game"]["description"], game.info.description
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    others = [name for name in differing if name != "dtype"]
+    if "dtype" in differing:
+        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
+        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
+    raise UserError("run", row["run_id"], f"asked {asked} that have changed since ({', '.join(others)})", "run it again")
+
+
+def replayed(store: Store, row: dict[str, Any], spec: RunSpec, game: Game) -> Explorer:
+    """The run's explorer, told what it was told. UserError where the store lacks a value."""
+    explorer = start_explorer(spec, game.info, game.estimate)
+    while not explorer.done():
+        masks = explorer.ask()
+        values = store.known(row["game_id"], masks)
+        if missing := int(np.isnan(values).sum()):
+            raise UserError("run", row["run_id"], f"would ask {missing} of {len(masks)} masks that the store has no value of", "run it again")
+        explorer.tell(masks, values)
+    return explorer
+
+
+def surrogate_of(explorer: Explorer) -> FourierSurrogate:
+    """What a run's explorer made of its values; UserError for an explorer that makes nothing to choose by."""
+    surrogate = explorer.result().surrogate
+    if not isinstance(surrogate, FourierSurrogate):
+        raise UserError("explorer", explorer.name, "leaves nothing to choose by", "ask again with explorer proxyspex")
+    return surrogate
+
+
+def learnt(explorer: Explorer, surrogate: FourierSurrogate) -> tuple[Masks, Values, float]:
+    """The rows that the surrogate was fitted to, with their P(keep)."""
+    if isinstance(explorer, ProxySPEX) and not is_complete(explorer.masks):
+        sample = explorer.sample()
+        return sample.masks, sample.values, sample.keep_probability
+    rows = random_rows(explorer.masks, surrogate.keep_probability)
+    return explorer.masks[rows], explorer.values[rows], surrogate.keep_probability
