@@ -81,11 +81,11 @@ def fits(games: list[BenchGame], methods: list[str], seeds: int | None, quick: b
                     yield named | described, lambda where=(method, game, budget, seed): fit_row(*where)
 
 
-def recoveries(seeds: int | None, quick: bool) -> Iterator[Job]:
+def recoveries(seeds: int | None, quick: bool, limit: int) -> Iterator[Job]:
     """SPEX's rows."""
     planting = engine_spex.QUICK if quick else engine_spex.FULL
     for named in engine_spex.tasks(planting, seeds or (1 if quick else 3)):
-        yield named, lambda what=named: engine_spex.row(planting, what["method"], what["snr_db"], what["seed"])
+        yield named, lambda what=named: engine_spex.row(planting, what["method"], what["snr_db"], what["seed"], limit)
 
 
 def big_row() -> dict[str, Any]:
@@ -170,13 +170,13 @@ def selected(jobs: Iterator[Job], games: list[str]) -> Iterator[Job]:
     return ((named, compute) for named, compute in jobs if any(named["game"].startswith(name) for name in games))
 
 
-def every(quick: bool, games: list[str], methods: list[str], seeds: int | None) -> Iterator[Job]:
+def every(quick: bool, games: list[str], methods: list[str], seeds: int | None, limit: int) -> Iterator[Job]:
     """All jobs of a run, cheap games before those of the model."""
     there = [*synthetic_games(quick), *model_games(quick)]
     if quick:
         there = [BenchGame(g.name, g.kind, g.n, g.function, g.budgets, g.keep, QUICK_HELDOUT) for g in there]
     yield from selected(fits(there, methods, seeds, quick), games)
-    yield from selected(recoveries(seeds, quick), games) if "spex" in methods else ()
+    yield from selected(recoveries(seeds, quick, limit), games) if "spex" in methods else ()
     if "auto" in methods:
         yield from selected(iter([({"row": "big", "game": "big", "method": "auto"}, big_row)]), games)
 
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--games", type=names, default=[""], help="only games whose names begin so")
     parser.add_argument("--methods", type=names, default=list(USUAL), help=f"only these methods, of {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=int, help="seeds of every row (3; fewer with --quick)")
+    parser.add_argument("--limit", type=int, default=engine_spex.TIME_LIMIT, help="processor seconds after which a peer's SPEX is stopped (%(default)s)")
     parser.add_argument("--output", type=Path, help="a file of rows to append to and to resume from")
     parser.add_argument("--redo", type=names, default=[], help="methods whose rows in that file are computed again")
     options = parser.parse_args()
@@ -201,7 +202,7 @@ def main() -> None:
     began = time.monotonic()
     output = Output(options.output, options.redo)
     warm(options.methods)
-    run(every(options.quick, options.games, options.methods, options.seeds), output)
+    run(every(options.quick, options.games, options.methods, options.seeds, options.limit), output)
     output.write(summary(output.rows))
     say(f"{time.monotonic() - began:.0f} s in all")
 

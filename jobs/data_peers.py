@@ -4,9 +4,9 @@ Every peer takes a `Checkpoints` and gives predicted effects `v(all) - v(all wit
 not installed raises ImportError. Peers average over all checkpoints that they are given: trainings on everything from several seeds.
 """
 
+import contextlib
 import copy
 import io
-import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raysp.models.inputs import Floats
 from raysp.models.influence import DAMPING
+from raysp.models.inputs import Floats
 from raysp.models.trunk import Text
 
 #: Columns of TRAK's projection; texts that go through the model at once.
@@ -73,9 +73,7 @@ class Adapted(nn.Module):
 
         saved = load_file(folder / "adapter_model.safetensors")
         stored = [f"base_model.model.{name.replace('.default', '')}" for name in self.names]
-        return {
-            f"layers.{place}.{letter}": saved[name if letter == "a" else _other(name)] for place, name in enumerate(stored) for letter in ("a", "b")
-        }
+        return {f"layers.{place}.{letter}": saved[name if letter == "a" else _other(name)] for place, name in enumerate(stored) for letter in ("a", "b")}
 
     def forward(self, ids: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each token from the ones before it, and of any other token instead, `(batch, length - 1)`, for ids `(batch, length)`; 0 where not wanted."""
@@ -131,9 +129,7 @@ def traker(given: Checkpoints) -> Floats:
     states = given.states(adapted)
     texts, asked = padded(given.texts), padded(given.asked)
     with tempfile.TemporaryDirectory() as folder, _silent():
-        tracer = TRAKer(
-            adapted, LogOdds(), len(given.texts), folder, device="cpu", proj_dim=PROJECTED, use_half_precision=False, logging_level=50
-        )
+        tracer = TRAKer(adapted, LogOdds(), len(given.texts), folder, device="cpu", proj_dim=PROJECTED, use_half_precision=False, logging_level=50)
         for number, state in enumerate(states):
             tracer.load_checkpoint(state, model_id=number)
             for some in _batches(texts):

@@ -173,7 +173,7 @@ def big(rows: Rows) -> dict[str, Any]:
 def spex(rows: Rows) -> dict[str, Any]:
     """The recovery claims on the largest planted game, and the means over seeds of all rows side by side.
 
-    Of a decoder that was stopped only the time is known: the ratio to it is one at least.
+    Of a peer that was stopped only the time is known: the ratio to it is one at least, and what it finds counts as all there is.
     """
     there = [row for row in rows.all if row["row"] == "spex"]
     largest = max((row["n"] for row in there), default=0)
@@ -190,6 +190,7 @@ def spex(rows: Rows) -> dict[str, Any]:
     exact = None if clean is None else float(all(row["recovery"] == 1 and row["false"] == 0 and row["largest_error"] < 1e-6 for row in clean))
     mine, theirs = (at(method, 10.0, "seconds") for method in ("raysp soft", peer))
     found, known = (at(method, 10.0, "recovery") for method in ("raysp soft", peer))
+    known = 1.0 if any("time_limit" in row for row in table.get((peer, 10.0), ())) else known
     return {
         "n": largest,
         "exact_without_noise": claim(exact, ">= 1"),

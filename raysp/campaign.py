@@ -17,11 +17,13 @@ from raysp.answer import annotate, summarise
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.sampling import distinct
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
+from raysp.queries import QueryAnswers, answer_queries
 from raysp.spec import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
-from raysp.validation import Agreement, ValidationResult, compare, judge, plan
+from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare, judge, plan
 
 # A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
 PREVIEW_SECONDS = 3.0
@@ -124,17 +126,19 @@ class Campaign:
             for text in texts:
                 self.store.add_event(self.run_id, kind, text)
         self._report(warnings=info.warnings)
-        ends = np.stack([np.ones(info.n, dtype=np.bool_), np.zeros(info.n, dtype=np.bool_)])
-        intact, empty = self.evaluate(ends, "explore", 0)
+        intact, empty = self.evaluate(ends_of(info.n), "explore", 0)
         self._explore(explorer)
         findings = self._analyse(explorer)
-        verdict = self._validate(explorer, findings)
+        planned, verdict = self._validate(explorer, findings)
         table = annotate(findings, verdict, info)
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
         checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
         if checks is not None:
             summary["reasons"] += checks.sentences
             summary["metrics"]["cross_checks"] = checks.metrics
+        asked = self._answer_queries(explorer, planned) if info.queries else None
+        if asked is not None:
+            summary["metrics"]["queries"] = asked.metrics
         self.store.finish_run(
             self.run_id,
             "done",
@@ -144,8 +148,9 @@ class Campaign:
             validations=verdict.table,
             heldout=verdict.heldout,
             cross_checks=checks.table if checks is not None else None,
+            **(asked.tables if asked is not None else {}),
         )
-        for note in findings.notes:
+        for note in (*findings.notes, *(asked.notes if asked is not None else ())):
             self.store.add_event(self.run_id, "finding", note)
         self.store.add_event(self.run_id, "done", f"{verdict.verdict}, {time.perf_counter() - began:.1f} s")
         self._report(phase="done", done=0, total=0, left=None)
@@ -164,12 +169,26 @@ class Campaign:
         self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
         return findings
 
-    def _validate(self, explorer: Explorer, findings: Findings) -> ValidationResult:
+    def _validate(self, explorer: Explorer, findings: Findings) -> tuple[ValidationPlan, ValidationResult]:
         # The validation's masks come from a stream of their own: an explorer's draws never move them.
         rng = np.random.default_rng([self.spec.seed, 1])
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
-        return judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
+        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
+
+    def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
+        """What the outputs of all that the run has asked for say of each query."""
+        began = time.perf_counter()
+        masks = distinct(np.concatenate([explorer.masks, planned.masks, ends_of(self.backend.info.n)]))
+        outputs = self.store.outputs(self._game_id, masks)
+
+        def watch(done: int, total: int) -> None:
+            self._report(phase="queries", done=done, total=total, reused=0, rate=0.0, left=None)
+            self._stop_if_cancelled()
+
+        answers = answer_queries(explorer, planned, masks, outputs, self.backend.info, watch=watch)
+        self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
+        return answers
 
     def _cross_check(self, findings: Findings) -> Agreement:
         """The model's own attributions beside the single effects found."""
@@ -221,8 +240,11 @@ class Campaign:
             rate = measured / max(elapsed, 1e-9)
             self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
             self.store.publish_if_due()
-            if self.cancelled():
-                raise InterruptedRunError(f"run {self.run_id} was cancelled; `raysp resume {self.run_id}` goes on from what is stored")
+            self._stop_if_cancelled()
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancelled():
+            raise InterruptedRunError(f"run {self.run_id} was cancelled; `raysp resume {self.run_id}` goes on from what is stored")
 
     def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Rows cut into batches: as the game prefers, smaller when that would leave a worker without its two."""
@@ -278,6 +300,11 @@ class Round:
 
     def __post_init__(self) -> None:
         self.found, self.missing = np.flatnonzero(~np.isnan(self.values)), np.flatnonzero(np.isnan(self.values))
+
+
+def ends_of(n: int) -> Masks:
+    """Everything kept, and nothing: bool `(2, n)`."""
+    return np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
 
 
 def start_explorer(spec: RunSpec, info: GameInfo, estimate: Callable[[int], FourierSurrogate | None]) -> Explorer:

@@ -19,8 +19,9 @@ from raysp.campaign import Progress
 from raysp.datamodel_scores import Estimate, held_out_subsets, paired_difference
 from raysp.dropping import Dropping, Wish, choose, read_wish
 from raysp.errors import UserError
+from raysp.queries import direction
 from raysp.replaying import replayed, surrogate_of
-from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt, sign_of
+from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def select(
     game = rebuilt(row, lens)
     fresh = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else None
     watch(Progress(run_id, "choosing"))
-    choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=sign_of(game) > 0)
+    choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=direction(game.info.description) > 0)
     kept = game.examples_of(choice.mask)
     if not len(kept):
         raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")
@@ -180,7 +181,7 @@ def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: i
     outputs = trainings.outputs(np.concatenate([everything, choice.mask[None], random]), own_seeds(lens, seeds))
     chosen, sets = outputs[:, 1], np.moveaxis(outputs, 1, 0)
     others: dict[str, Floats] = {"all": sets[:1]} | ({"random": sets[2:]} if len(random) else {})
-    sign = sign_of(trainings.game)
+    sign = direction(trainings.game.info.description)
     gains = {name: paired_difference(sign * chosen, sign * each) for name, each in others.items()}
     means: dict[str, float] = {name: float(each.mean()) for name, each in others.items()}
     return Verified(float(chosen.mean()), means, gains, heldout, outputs.shape[2], seeds, trainings.trained, trainings.found)

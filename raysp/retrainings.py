@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from raysp.lenses.data import DataGame
     from raysp.store import Store
 
-#: Values of which less is better.
-COSTS = ("loss",)
-
 Watch = Callable[[Progress], None]
 
 
@@ -105,8 +102,3 @@ def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
     game = build_data_game(lens)
     check_same(row, game, "a model, training set or queries")
     return game
-
-
-def sign_of(game: DataGame) -> float:
-    """1 where more of the value is better, -1 for a loss."""
-    return -1.0 if game.info.description["value"] in COSTS else 1.0

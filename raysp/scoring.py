@@ -18,8 +18,11 @@ from raysp.datamodel_scores import held_out_subsets
 from raysp.datamodels import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.explorers.sampling import lookup
+from raysp.queries import direction, fit_queries
 from raysp.replaying import learnt, replayed, surrogate_of
-from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt, sign_of
+from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,12 +85,13 @@ def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
     watch(Progress(run_id, "fitting each query"))
     methods, fitted = _methods(store, row, spec, game, wish.methods)
     plan, notes = _plan(wish, methods, fitted, kept, lens.training_seed)
-    missing = [name for name in wish.methods if name not in {method.name for method in methods}]
+    missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
     notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
     trainings = Retrainings(store, run_id, game, "lds", watch)
     seeds = own_seeds(lens, wish.seeds)
     masks = plan.masks()
-    trained = Trained(masks, sign_of(game) * trainings.outputs(masks, seeds))
+    sign = direction(game.info.description)
+    trained = Trained(masks, sign * trainings.outputs(masks, seeds))
     if not np.ptp(trained.mean(plan.heldout), axis=0).any():
         raise EvaluationError("no query's output depends on the subset trained on: there is nothing to score")
     watch(Progress(run_id, "scoring"))
@@ -96,7 +100,7 @@ def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
         component_of = np.array([example.component for example in game.info.examples])
         rows += mislabel_scores(methods, component_of, wrong.examples, wrong.own, seed=spec.seed)
     conventions = {
-        "sign": "effects are v(all) - v(all without); more of an output is better" + (", so that a loss counts negative" if sign_of(game) < 0 else ""),
+        "sign": "effects are v(all) - v(all without); more of an output is better" + (", so that a loss counts negative" if sign < 0 else ""),
         "correlation": "Spearman, mean over queries; 95 % interval from resampled queries and subsets",
         "fraction": wish.fraction,
         "kept": kept,
@@ -130,21 +134,23 @@ def _checked(wish: Wish, n: int) -> int:
 
 
 def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Masks]:
-    """The methods by name, and all masks that the run was fitted on."""
+    """The methods by name, and all masks that the run was fitted on. What the run itself found goes by its explorer's name."""
     from raysp.lenses.data import INFLUENCES
     from raysp.models.reference import PlainTrainer
-    from raysp.queries import fit_queries
 
     explorer = replayed(store, row, spec, game)
-    masks, _, keep_probability = learnt(explorer, surrogate_of(explorer))
-    outputs = store.outputs(row["game_id"], masks)
+    surrogate = surrogate_of(explorer)
+    outputs = store.outputs(row["game_id"], explorer.masks)
     if missing := int(np.isnan(outputs).any(axis=1).sum()):
-        raise UserError("run", row["run_id"], f"has {missing} of {len(masks)} evaluations without the outputs of each query", "run it again")
-    sign, found = sign_of(game), list[Method]()
+        raise UserError("run", row["run_id"], f"has {missing} of {len(outputs)} evaluations without the outputs of each query", "run it again")
+    sign, found = direction(game.info.description), list[Method]()
     if "proxyspex" in names:
-        found.append(Surrogates("proxyspex", [each.surrogate for each in fit_queries(masks, sign * outputs)]))
-    if "singles" in names:
-        found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in outputs.T]))
+        fits = [findings.surrogate for findings in fit_queries(explorer, outputs)]
+        found.append(Surrogates(explorer.name, [FourierSurrogate.combined([fit], [sign]) for fit in fits if isinstance(fit, FourierSurrogate)]))
+    if "singles" in names and explorer.name != "singles":
+        masks, _, keep_probability = learnt(explorer, surrogate)
+        seen = outputs[lookup(explorer.masks, masks)]
+        found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in seen.T]))
     if not isinstance(game.trainer, PlainTrainer):
         found += [Effects(name, sign * game.influences(name).T) for name in INFLUENCES if name in names]
     if not found:

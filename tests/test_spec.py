@@ -3,15 +3,19 @@
 import json
 
 import pytest
+import typer
 from tiny_models import save
 
+import raysp.cli
 from raysp.campaign import start_explorer
 from raysp.commands.options import spec_from
 from raysp.engine import run, run_all
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
-from raysp.spec import load_spec, resolve_paths, run_spec
+from raysp.lenses.specs import DataLens
+from raysp.spec import RunSpec, load_spec, resolve_paths, run_spec
 from raysp.store import Store
+from raysp.validation import Validation
 
 YAML = """\
 lens:
@@ -213,3 +217,100 @@ def test_an_interrupted_run_of_a_model_resumes_to_the_same_answer(tmp_path):
     assert resumed.interactions["labels"].equals(whole.interactions["labels"])
     assert resumed.interactions["value"].to_pylist() == pytest.approx(whole.interactions["value"].to_pylist(), abs=1e-4)
     assert resumed.summary["verdict"] == whole.summary["verdict"]
+
+
+# ---- the data lens
+
+DATA_YAML = """\
+lens:
+  kind: data
+  train: corpus:chatterbot:history
+  group_by: topic
+  epochs: 5
+  seeds: 2
+explorer:
+  kind: proxyspex
+  budget: 600
+  keep: 0.4
+validation:
+  top: 8
+"""
+
+
+def test_yaml_and_flags_make_the_same_spec_of_training_examples(tmp_path):
+    flags = {"train": "corpus:chatterbot:history", "group_by": "topic", "epochs": "5", "seeds": "2", "budget": "600", "keep": "0.4", "top": "8"}
+    assert spec_from("data", flags) == load_spec(written(tmp_path, DATA_YAML))
+
+
+def options(*path):
+    command = typer.main.get_command(raysp.cli.app)
+    for name in path:
+        command = command.commands[name]
+    return {flag: parameter for parameter in command.params for flag in parameter.opts}
+
+
+@pytest.mark.parametrize("path", [("data",), ("plan", "data")])
+def test_data_has_an_option_for_every_field_and_none_twice(path):
+    flags = options(*path)
+    assert set(flags) >= {"--" + name.replace("_", "-") for name in DataLens.model_fields if name != "kind"}
+    names = [parameter.name for parameter in set(flags.values())]
+    assert len(names) == len(set(names))
+    assert not set(flags) & {"--prompt", "--prompt-file", "--prompts", "--repeat-on"}
+
+
+def test_subsets_and_fraction_are_the_explorers_budget_and_keep():
+    flags = options("data")
+    assert flags["--subsets"] is flags["--budget"]
+    assert flags["--subsets"].name == "budget"
+    assert flags["--fraction"] is flags["--keep"]
+    assert flags["--fraction"].name == "keep"
+    assert "--subsets" not in options("feature")
+
+
+def test_the_limit_of_a_data_run_is_of_its_training_examples():
+    spec = spec_from("data", {"train": "x", "limit": "50"})
+    assert (spec.lens.limit, spec.limit) == (50, None)
+
+
+def test_trainings_are_checked_less_unless_a_person_says_how_much():
+    few = Validation(heldout=60, top=5, random=5, low_pairs=5)
+    assert spec_from("data", {"train": "x"}).validation == few
+    assert RunSpec(lens=DataLens(train="x")).validation == few
+    assert spec_from("data", {"train": "x", "heldout": "0"}).validation == few.model_copy(update={"heldout": 0})
+    assert RunSpec(lens=DataLens(train="x"), validation=Validation(top=10)).validation == few.model_copy(update={"top": 10})
+    assert spec_from("feature", {"prompt": "a b"}).validation == Validation()
+
+
+def test_a_data_spec_survives_the_store(tmp_path):
+    spec = load_spec(written(tmp_path, DATA_YAML))
+    assert run_spec(json.loads(json.dumps(spec.model_dump(mode="json", exclude_none=True)))) == spec
+
+
+def test_local_files_of_examples_and_queries_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.jsonl", "asked.jsonl"):
+        (tmp_path / name).write_text("")
+    lens = resolve_paths(spec_from("data", {"train": "rows.jsonl", "queries": "asked.jsonl"})).lens
+    assert (lens.train, lens.queries) == (str(tmp_path / "rows.jsonl"), str(tmp_path / "asked.jsonl"))
+    assert resolve_paths(spec_from("data", {"train": "corpus:reviews", "queries": "hf:imdb:test"})).lens.train == "corpus:reviews"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [
+        ("epochs: 5", "epochs: 0", ["line 5", "lens.epochs: 0 is not valid", "greater than or equal to 1"]),
+        ("group_by:", "group:", ["line 4", "lens.group", "is no field here", "group_by"]),
+        ("top: 8", "top: -1", ["line 12", "validation.top: -1 is not valid"]),
+        ("top: 8", "tops: 8", ["line 12", "validation.tops", "is no field here"]),
+    ],
+)
+def test_a_wrong_data_spec_is_one_line_too(tmp_path, before, after, parts):
+    said = message(lambda: load_spec(written(tmp_path, DATA_YAML.replace(before, after))))
+    for part in parts:
+        assert part in said
+
+
+def test_fewer_subsets_than_the_explorer_needs_are_refused():
+    info = GameInfo("f", tuple(Component(i, f"example {i}", "example") for i in range(64)), {"lens": "data"})
+    said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info, lambda _: None))
+    assert "budget: 5 is too small for proxyspex on 64 components; the least that would do is 16" in said

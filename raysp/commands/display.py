@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from raysp.asked import TABLES, Effect, Together, answered
 from raysp.campaign import Progress as RunProgress
+from raysp.queries import direction
 from raysp.result import Result
 
 # A job's log is no terminal and has no width of its own: give it room for the tables.
@@ -28,6 +30,8 @@ err = Console(stderr=True, highlight=False)
 VERDICT_STYLES = {"reliable": "bold green", "use with care": "bold yellow", "do not trust": "bold red"}
 KINDS = {"synergy": "synergy: they work only together", "redundancy": "redundancy: each covers for the other"}
 SHOWN = 10
+# Queries of a training set that are printed, and of each how many examples and sets.
+QUERIES, OF_EACH, TEXT = 5, 3, 76
 
 
 def print_json(value: Any) -> None:
@@ -101,9 +105,10 @@ def bar_text(progress: RunProgress) -> str:
 
 
 def result_json(result: Result) -> dict[str, Any]:
-    """A result as one JSON object: the run's row and its tables, evaluations left to SQL."""
+    """A result as one JSON object: the run's row and its tables, evaluations and texts of examples left to SQL."""
     shown = ("components", "singles", "interactions", "validation", "cross_checks", "prunings", "costs", "events")
-    tables = {name: getattr(result, name).to_pylist() for name in shown}
+    of_queries = ("queries", "query_scores", "query_singles", "query_interactions", "data_scores", "selections") if result.queries.num_rows else ()
+    tables = {name: getattr(result, name).to_pylist() for name in (*shown, *of_queries)}
     return {"run_id": result.run_id, "summary": result.summary, **tables}
 
 
@@ -118,6 +123,8 @@ def print_result(result: Result) -> None:
         out.print(f"  · {escape(reason)}")
     _print_singles(result.singles, [str(label) for label in result.components["label"].to_pylist()])
     _print_interactions(result.interactions)
+    if result.queries.num_rows:
+        print_queries(result)
     _print_costs(result.costs)
 
 
@@ -160,6 +167,50 @@ def _print_interactions(interactions: pa.Table) -> None:
     out.print(table)
     for kind in sorted({row["kind"] for row in rows if row["kind"]}):
         out.print(f"[dim]{KINDS[kind]}[/]")
+
+
+def print_queries(result: Result) -> None:
+    """What each query owes to which examples, for the first few queries."""
+    tables = {name: getattr(result, name).to_pylist() for name in TABLES}
+    labels = [str(label) for label in result.components["label"].to_pylist()]
+    towards = direction(result.summary["game"]["description"])
+    for each in answered(tables, labels, towards, top=OF_EACH, queries=QUERIES):
+        rather = f" rather than “{_cut(each.foil)}”" if each.foil is not None else ""
+        out.print(f"\n[bold]query {each.query + 1}[/] {escape(_cut(each.prompt))} → “{escape(_cut(each.target) + '”' + rather)}")
+        out.print(f"  [dim]{_scores(each.scores)}[/]")
+        for name, effects in (("helped", each.helpful), ("harmed", each.harmful)):
+            for effect in effects:
+                out.print(f"  {name:9} {_number(effect.value)}  {escape(_effect_text(effect))}")
+        for name, sets in (("redundant", each.redundant), ("synergy", each.synergies)):
+            for found in sets:
+                out.print(f"  {name:9} {_number(found.deviation)}{' ✓' if found.verified else '  '} {escape(_set_text(found))}")
+    if result.queries.num_rows > QUERIES:
+        where = f"raysp sql \"FROM query_summary WHERE run_id = '{result.run_id}'\""
+        out.print(f"\n{result.queries.num_rows - QUERIES} more queries: [dim]{escape(where)}[/]")
+    out.print("[dim]helped, harmed: v(all) - v(all without it); redundant, synergy: deviation from the sum of the parts, ✓ measured exactly[/]")
+
+
+def _scores(row: Mapping[str, Any]) -> str:
+    if not row:
+        return "not answered yet"
+    told = [f"trained on everything {_number(row['value_intact'])}, on nothing {_number(row['value_empty'])}"]
+    told += [
+        f"{name} {row[key]:.2f} (single effects alone {row[f'{key}_singles']:.2f})" for name, key in (("R²", "r2"), ("LDS", "lds")) if row[key] is not None
+    ]
+    return " · ".join(told)
+
+
+def _effect_text(effect: Effect) -> str:
+    more = f" (and {effect.member.examples - 1} more)" if effect.member.examples > 1 else ""
+    return _cut(effect.member.text) + more
+
+
+def _set_text(found: Together) -> str:
+    return " × ".join(_cut(member.text, TEXT // 2) for member in found.members)
+
+
+def _cut(text: str, limit: int = TEXT) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _print_costs(costs: pa.Table) -> None:

@@ -26,6 +26,8 @@ ROWS, BANDS = 4, 20
 BUCKET, NEIGHBOURS = 40, 20
 #: Pairs compared at once.
 CHUNK = 20_000
+#: Texts cut into shingles at once, fewer than 2^12.
+SHINGLED = 4000
 #: Shingles hashed at once.
 CACHED = 1 << 17
 
@@ -59,22 +61,25 @@ def renumbered(of: Integers) -> Integers:
 
 def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
     """The distinct shingles of every text one after another, uint64, and where each text's begin, int64 `(texts + 1,)`. A short text is one shingle."""
+    found = [_some_shingles(texts[start : start + SHINGLED]) for start in range(0, len(texts), SHINGLED)]
+    counts = np.concatenate([counts for _, counts in found])
+    return np.concatenate([hashes for hashes, _ in found]), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _some_shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
+    """The distinct shingles of at most `SHINGLED` texts, and how many each has."""
     padded = [text.ljust(WIDTH, "\0") for text in texts]
     points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     lengths = np.array([len(text) for text in padded], np.int64)
-    ends = np.cumsum(lengths)
     owner = np.repeat(np.arange(len(texts)), lengths - WIDTH + 1)
     starts = np.arange(len(owner)) + (WIDTH - 1) * owner
     hashes = np.zeros(len(starts), np.uint64)
     for i in range(WIDTH):
         hashes = _mixed(hashes * np.uint64(0x9E3779B97F4A7C15) + points[starts + i])
-    # One sort for all: by text, then by hash.
-    order = np.lexsort((hashes, owner))
-    hashes, owner = hashes[order], owner[order]
-    new = np.ones(len(hashes), np.bool_)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
-    counts = np.bincount(owner[new], minlength=len(ends))
-    return hashes[new], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    # The text's number above 52 bits of the hash: one plain sort for all of them.
+    keys = np.sort((owner.astype(np.uint64) << np.uint64(52)) | (hashes >> np.uint64(12)))
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    return keys & np.uint64((1 << 52) - 1), np.bincount((keys >> np.uint64(52)).astype(np.int64), minlength=len(texts))
 
 
 def _mixed(hashes: Hashes) -> Hashes:

@@ -31,6 +31,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 NODES = {"cpu": 1024, "cuda": 32768, "mps": 8192}
 #: Texts on which the fast path is compared with the model's own forward pass.
 CHECKED = 6
+#: Numbers in the gradients that are held of the texts at the common start.
+FIRST_HELD = 1 << 27
 #: Adapters trained side by side.
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
 
@@ -79,9 +81,12 @@ class Trainer:
     sites: tuple[Site, ...] = field(init=False, repr=False)
     trunk: Trunk = field(init=False, repr=False)
     head: TargetLoss = field(init=False, repr=False)
+    nodes: int = field(init=False)
     tokens: int = field(init=False, default=0)
+    _firsts: "dict[int, _FirstStep]" = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.nodes = NODES.get(self.device.type, 1024)
         self.anatomy = dissect(self.model, self.name)
         self.sites = sites(self.model, self.anatomy, self.recipe)
         self.head = TargetLoss(self.model, self.anatomy, self.device)
@@ -143,8 +148,10 @@ class Trainer:
         losses: list[list[float]] = [[] for _ in plans]
         for step in range(max(map(len, plans), default=0)):
             active = [row for row, plan in enumerate(plans) if step < len(plan)]
+            chosen = [plans[row][step] for row in active]
+            first = self._first(seed) if step == 0 else None
             with optimiser.gradients():
-                found = self._pass(stack, active, [plans[row][step] for row in active])
+                found = self._pass(stack, active, chosen) if first is None else first.put(stack, active, chosen)
             for row, loss in zip(active, found, strict=True):
                 losses[row].append(loss)
                 if not math.isfinite(loss):
@@ -164,39 +171,56 @@ class Trainer:
         numbers = np.arange(len(self.texts), len(self.texts) + len(self.asked))
         found = np.zeros((stack.count, len(self.asked), 2))
         with torch.no_grad():
-            for rows in _shares(stack.count, len(self.trunk.nodes(numbers)), NODES.get(self.device.type, 1024)):
+            for rows in _shares(stack.count, len(self.trunk.nodes(numbers)), self.nodes):
                 logprobs, owners = self._logprobs(stack, rows, [numbers] * len(rows), None)
                 np.add.at(found[..., 0], (owners[0] + rows[0], owners[1]), logprobs.cpu().double().numpy())
                 np.add.at(found[..., 1], (owners[0] + rows[0], owners[1]), 1.0)
         return found
 
     def gradients(self, stack: Stack, row: int, numbers: Integers, of: Literal["texts", "asked"] = "texts") -> Iterator[tuple[Integers, Tensor]]:
-        """Of one adapter, some texts at a time: their numbers, and the gradient of the sum of each one's target log-probabilities, float32 `(some, size)`.
+        """Of one adapter, some texts at a time: their numbers, and the gradient of the sum of each one's target log-probabilities, float32 `(some, size)`."""
+        shift = len(self.texts) if of == "asked" else 0
+        for some, _, slopes in self._each(stack, row, numbers + shift):
+            yield some - shift, torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
+
+    def _each(self, stack: Stack, row: int, numbers: Integers) -> Iterator[tuple[Integers, Tensor, list[Tensor]]]:
+        """Of one adapter, some of the trunk's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter.
 
         Every text gets a copy of the adapter as a row of its own, so that one backward pass gives all of their gradients apart.
         """
-        shift = len(self.texts) if of == "asked" else 0
-        longest = max(len(self.trunk.paths[number + shift]) for number in numbers)
-        for places in _shares(len(numbers), longest, NODES.get(self.device.type, 1024)):
+        longest = max(len(self.trunk.paths[number]) for number in numbers)
+        for places in _shares(len(numbers), longest, self.nodes):
             some = numbers[places]
             copies = stack.copies(row, len(some))
-            optimiser = _AdamW(copies, 0.0)
-            with optimiser.gradients():
-                weights = [torch.full((len(self.trunk.texts[number + shift].ids) - self.trunk.texts[number + shift].first,), 1.0) for number in some]
-                self._logprobs(copies, list(range(len(some))), [np.array([number + shift]) for number in some], weights)
+            weights = [torch.ones(self.trunk.targets_of(number)) for number in some]
+            with _Gradients(copies.parameters):
+                logprobs, owners = self._logprobs(copies, list(range(len(some))), [np.array([number]) for number in some], weights)
             # What is passed back is the gradient of minus the sum.
-            slopes = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
-            yield some, -torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
+            slopes = [-tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
+            yield some, torch.zeros(len(some), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu()), slopes
 
     # ---- one pass
+
+    def _first(self, seed: int) -> "_FirstStep | None":
+        """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory."""
+        if seed not in self._firsts:
+            begun = self.start(1, seed)
+            if sum(up.numel() for up in begun.up) * len(self.texts) > FIRST_HELD:
+                return None
+            parts = list(self._each(begun, 0, np.arange(len(self.texts))))
+            # B is zero at the start, and with it the gradient of A.
+            up = [torch.cat([slopes[1 + 2 * site] for _, _, slopes in parts]) for site in range(len(self.sites))]
+            counts = torch.tensor([float(self.trunk.targets_of(number)) for number in range(len(self.texts))])
+            self._firsts = {seed: _FirstStep(torch.cat([sums for _, sums, _ in parts]), counts, up)}
+        return self._firsts[seed]
 
     def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:
         """Losses of a step, gradients added up in the stack's parameters: the mean over the targets of each adapter's batch."""
         sizes = [len(self.trunk.nodes(numbers)) for numbers in chosen]
         losses = [0.0] * len(active)
-        for places in _grouped(sizes, NODES.get(self.device.type, 1024)):
+        for places in _grouped(sizes, self.nodes):
             mine = [chosen[place] for place in places]
-            counts = [sum(len(self.trunk.texts[number].ids) - self.trunk.texts[number].first for number in numbers) for numbers in mine]
+            counts = [sum(map(self.trunk.targets_of, numbers)) for numbers in mine]
             weights = [torch.full((count,), 1.0 / count) for count in counts]
             logprobs, owners = self._logprobs(stack, [active[place] for place in places], mine, weights)
             sums = torch.zeros(len(places), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu())
@@ -208,12 +232,11 @@ class Trainer:
         """Log-probabilities of the targets of each row's texts, `(targets,)`, with the place of row and text of each; gradients passed back where weights are given."""
         held = self.trunk.rows(chosen)
         self.tokens += int(held.lengths.sum())
-        with stack.applied(torch.tensor(rows)):
-            hidden = self.trunk.run(held)
         owner, text, place, token = _flat_targets(self.trunk, held, chosen)
-        flat, at = np.unique(owner * held.nodes.shape[1] + place, return_inverse=True)
-        picked = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
-        return self.head(picked, at, token, None if weights is None else torch.cat(weights).to(hidden.device)), (owner, text)
+        wanted, at = np.unique(owner * held.nodes.shape[1] + place, return_inverse=True)
+        with stack.applied(torch.tensor(rows)):
+            hidden = self.trunk.run(held, wanted, [site.module for site in self.sites])
+        return self.head(hidden, at, token, None if weights is None else torch.cat(weights).to(hidden.device)), (owner, text)
 
 
 def _flat_targets(trunk: Trunk, held: Rows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
@@ -241,6 +264,29 @@ def _shares(count: int, size: int, limit: int) -> list[list[int]]:
     """Rows of one size cut into groups within the limit."""
     step = max(limit // max(size, 1), 1)
     return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstStep:
+    """Of every text at the common start: sum of target log-probabilities and their number, float `(texts,)`, and the sum's gradient in the B of each site, `(texts, writes, rank)`."""
+
+    sums: Tensor
+    counts: Tensor
+    up: list[Tensor]
+
+    def put(self, stack: Stack, rows: list[int], chosen: Numbers) -> list[float]:
+        """Losses of the adapters' first batches; their gradients are put where a backward pass would have."""
+        for tensor in stack.parameters:
+            tensor.grad = torch.zeros_like(tensor)
+        losses: list[float] = []
+        for row, numbers in zip(rows, chosen, strict=True):
+            texts = torch.from_numpy(numbers)
+            count = self.counts[texts].sum()
+            losses.append(float(-self.sums[texts].sum() / count))
+            for tensor, slopes in zip(stack.up, self.up, strict=True):
+                assert tensor.grad is not None
+                tensor.grad[row] = -slopes[texts.to(slopes.device)].sum(0) / float(count)
+        return losses
 
 
 class _AdamW:

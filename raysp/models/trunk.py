@@ -94,17 +94,27 @@ class Trunk:
         """The nodes of these texts that something is predicted from or after, ascending, int64: their last tokens are only ever predicted."""
         return np.unique(np.concatenate([self.paths[number][:-1] for number in numbers]))
 
-    def run(self, rows: Rows) -> Tensor:
-        """What the last block gives for the rows' nodes, `(rows, longest, channels)`; with a gradient where torch keeps one."""
-        filled = torch.from_numpy(rows.nodes)
-        if self.layer == 0:
-            return self._through(filled, None, self.anatomy.layers)
-        entering = self._hidden[filled.clamp(max=len(self.tree) - 1).to(self._hidden.device)].to(self.device)
-        return self._through(filled, entering, self.anatomy.layers)
+    def run(self, rows: Rows, wanted: Integers, whole: Sequence[Any]) -> Tensor:
+        """What the last block gives for some of the rows' nodes (places in the flattened rows, int64 `(k,)`), `(k, channels)`; with a gradient where torch keeps one.
 
-    def ids(self, nodes: Integers) -> Integers:
-        """The tokens of nodes."""
-        return self.tree.symbols[nodes]
+        What that block does to each position alone is done to those only, but for modules that hold some of `whole`.
+        """
+        filled, at = torch.from_numpy(rows.nodes), torch.from_numpy(wanted).to(self.device)
+        entering = None if self.layer == 0 else self._hidden[filled.clamp(max=len(self.tree) - 1).to(self._hidden.device)].to(self.device)
+        modules = [module for module in self._positionwise if not any(inner is kept for inner in module.modules() for kept in whole)]
+        with replaced_forward(modules, [_at_some(module.forward, at) for module in modules]):
+            return self._through(filled, entering, self.anatomy.layers).flatten(0, 1)[at]
+
+    @property
+    def _positionwise(self) -> list[Any]:
+        """Modules of the last block that look at each position alone: its MLP (the child that the projection behind the neurons is in) and the projection behind the heads."""
+        block = self.anatomy.blocks[-1]
+        mlp = [child for child in block.module.children() if block.mlp is not None and any(inner is block.mlp for inner in child.modules())]
+        return [*mlp, *([block.attention] if block.attention is not None else [])]
+
+    def targets_of(self, number: int) -> int:
+        """How many tokens of a text are to be said."""
+        return len(self.texts[number].ids) - self.texts[number].first
 
     # ---- the model with some of its blocks
 
@@ -170,8 +180,8 @@ class Trunk:
         shape = (len(self.tree) if self.layer else 0, int(self.model.config.get_text_config().hidden_size))
         count, dtype = shape[0] * shape[1], self.model.dtype
         if count * dtype.itemsize <= HELD:
-            # Not of inference mode: adapters take gradients of what is made of them.
-            return torch.empty(shape, dtype=dtype, device=self.device)
+            # Zeros: the last tokens of texts are never run, and rows are filled up with one of them, which attention sees behind its mask.
+            return torch.zeros(shape, dtype=dtype, device=self.device)
         self._folder = tempfile.TemporaryDirectory(prefix="raysp-trunk-")
         place = str(Path(self._folder.name) / "hidden")
         return torch.from_file(place, shared=True, size=count, dtype=dtype).view(shape)
@@ -195,6 +205,17 @@ class Trunk:
             stop = start + max(int(np.searchsorted(np.cumsum(own[start:]), PACK, side="right")), 1)
             yield order[start:stop]
             start = stop
+
+
+def _at_some(forward: Any, at: Tensor) -> Any:
+    """A module's forward pass on some of the positions of a batch of rows; the others come out as zeros."""
+
+    def some(given: Tensor) -> Tensor:
+        rows = given.shape[:-1]  # some models flatten them before their MLP
+        output = forward(given.reshape(-1, given.shape[-1])[at][None])[0]
+        return output.new_zeros((rows.numel(), output.shape[-1])).index_copy(0, at, output).reshape(*rows, -1)
+
+    return some
 
 
 def _note(found: list[bool], number: int) -> Any:

@@ -50,7 +50,7 @@ class Desk:
 
     def __init__(self, workers: int) -> None:
         self.retried = 0
-        self.closed = self.started = False
+        self.closed = False
         self._workers = workers
         self._changed = threading.Condition()
         self._waiting = deque[Task]()
@@ -63,6 +63,11 @@ class Desk:
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given, and nobody reads it."""
         return {}
+
+    @property
+    def running(self) -> bool:
+        """Whether any trial has its actor."""
+        return bool(self._actors)
 
     def ask(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""
@@ -101,7 +106,6 @@ class Desk:
     def begun(self, trial: str, actor: Any) -> None:
         """A trial has its actor."""
         with self._changed:
-            self.started = True
             self._actors[trial] = actor
             if self.closed:
                 self._kill()

@@ -4,6 +4,9 @@ from ray.util.metrics import Counter, Gauge
 
 from raysp.campaign import Progress
 
+# Phases whose progress is made of evaluations, trainings among them.
+MEASURING = {"explore", "validate"}
+
 
 class RunMetrics:
     """Counters over all runs of a scheduler and gauges of each run under way, tagged by run and phase."""
@@ -17,7 +20,7 @@ class RunMetrics:
 
     def observe(self, before: Progress, now: Progress) -> None:
         """Take one step of a run's progress."""
-        if not now.total:
+        if not now.total or now.phase not in MEASURING:
             return
         tags = {"run": now.run_id, "phase": now.phase}
         fresh = now.done - (before.done if before.phase == now.phase and before.total == now.total else 0)

@@ -197,10 +197,11 @@ class TuneBackend:
             while places:
                 if (found := self._desk.answer()) is not None:
                     yield places.pop(found[0]), found[1]
-                    continue
-                if self._cancelled() or not self._thread.is_alive():
+                elif self._cancelled() or not self._thread.is_alive():
                     raise InterruptedRunError("the trainings were stopped; what they had finished is stored")
-                if not self._desk.started and time.monotonic() > deadline:
+                elif self._desk.running:
+                    deadline = time.monotonic() + PLACEMENT_SECONDS
+                elif time.monotonic() > deadline:
                     raise unplaceable(self.workers)
         finally:
             if places:
@@ -212,27 +213,10 @@ def _experiment(desk: Desk, shape: Shape, lens: AnyLens) -> None:
     for setting, value in SETTINGS.items():
         os.environ.setdefault(setting, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it misses the files that it was told not to write
-    # Tune keeps trainables by their name: two experiments must not share one.
-    name = f"raysp-{secrets.token_hex(4)}"
-    bundle = {{"num_cpus": "CPU", "num_gpus": "GPU"}[what]: share for what, share in shape.resources}
-    trainable = tune.with_resources(tune.with_parameters(Retraining, lens=lens, threads=shape.threads), tune.PlacementGroupFactory([bundle]))
-    trainable.__name__, trainable.__qualname__ = name, Retraining.__qualname__
     courier = Courier(desk)
     with tempfile.TemporaryDirectory(prefix="raysp-tune-", ignore_cleanup_errors=True) as folder:
         try:
-            tune.Tuner(
-                trainable,
-                tune_config=tune.TuneConfig(search_alg=Blocks(desk), num_samples=-1, max_concurrent_trials=shape.count, reuse_actors=True),
-                run_config=tune.RunConfig(
-                    name=name,
-                    storage_path=folder,
-                    callbacks=[courier],
-                    stop=Closing(desk),
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                    verbose=0,
-                ),
-            ).fit()
+            _tuner(desk, courier, shape, lens, folder).fit()
         except Exception as error:  # noqa: BLE001
             desk.fail(error)
         finally:
@@ -242,9 +226,30 @@ def _experiment(desk: Desk, shape: Shape, lens: AnyLens) -> None:
                     courier.folder.parent.rmdir()
 
 
+def _tuner(desk: Desk, courier: Courier, shape: Shape, lens: AnyLens, folder: str) -> tune.Tuner:
+    # Tune keeps trainables by their name: two experiments must not share one.
+    name = f"raysp-{secrets.token_hex(4)}"
+    bundle = {{"num_cpus": "CPU", "num_gpus": "GPU"}[what]: share for what, share in shape.resources}
+    trainable = tune.with_resources(tune.with_parameters(Retraining, lens=lens, threads=shape.threads), tune.PlacementGroupFactory([bundle]))
+    trainable.__name__, trainable.__qualname__ = name, Retraining.__qualname__
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(search_alg=Blocks(desk), num_samples=-1, max_concurrent_trials=shape.count, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=folder,
+            callbacks=[courier],
+            stop=Closing(desk),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+
+
 def _last_words(trial: Any) -> str:
     """What ended a trial, in a line."""
     text = ""
     with contextlib.suppress(OSError, TypeError):
-        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").partition("\n")[2]  # below its date
     return " ".join(text.split())[:SHOWN_OF_AN_ERROR] or "an unknown error"

@@ -141,9 +141,10 @@ class Scheduler:
         lens = ticket.spec.lens
         try:
             if lens.kind in TRAINING:
+                shape = self._room(ticket)  # first: what follows takes seconds
                 from raysp.runtime.retraining import TuneBackend
 
-                with contextlib.closing(TuneBackend(self._room(ticket), lens, ticket.cancelled.is_set)) as backend:
+                with contextlib.closing(TuneBackend(shape, lens, ticket.cancelled.is_set)) as backend:
                     yield backend
             else:
                 yield PoolBackend(self._evaluators(ticket), lens)

@@ -13,7 +13,7 @@ from raysp.store.packing import Table
 
 Cursor = duckdb.DuckDBPyConnection
 
-ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions")
+ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions", "query_heldout")
 SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
 #: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
@@ -29,6 +29,7 @@ RUN_TABLES = {
     "query_scores": "SELECT * EXCLUDE (run_id) FROM query_scores WHERE run_id = $run ORDER BY query",
     "query_singles": "SELECT * EXCLUDE (run_id) FROM query_singles WHERE run_id = $run ORDER BY query, component",
     "query_interactions": "SELECT * EXCLUDE (run_id) FROM query_interactions WHERE run_id = $run ORDER BY query, rank",
+    "query_heldout": "SELECT * EXCLUDE (run_id) FROM query_heldout WHERE run_id = $run ORDER BY query, rowid",
     "data_scores": "SELECT * EXCLUDE (run_id) FROM data_scores WHERE run_id = $run ORDER BY rowid",
     "selections": "SELECT * EXCLUDE (run_id) FROM selections WHERE run_id = $run ORDER BY created, rowid",
     "costs": "SELECT * EXCLUDE (run_id, name) FROM run_costs WHERE run_id = $run",
@@ -46,7 +47,9 @@ def run_table(cur: Cursor, name: str, run_id: str) -> Table:
 
 
 def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None], components: Sequence[Component]) -> None:
-    """Put what a run found in the place of what it had found before; within the caller's transaction. ValueError for unknown columns."""
+    """Put what a run found in the place of what it had found before; within the caller's transaction. ValueError for unknown tables and columns."""
+    if unknown := set(tables) - set(ANSWERS):
+        raise ValueError(f"no table {sorted(unknown)} of answers; there are {', '.join(ANSWERS)}")
     for name in ANSWERS:
         cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  names from ANSWERS
         table = tables.get(name)

@@ -154,26 +154,15 @@ class Store:
         run_id: str,
         status: str,
         summary: Mapping[str, Any],
-        *,
-        singles: Table | None = None,
-        interactions: Table | None = None,
-        validations: Table | None = None,
-        heldout: Table | None = None,
-        cross_checks: Table | None = None,
-        query_scores: Table | None = None,
-        query_singles: Table | None = None,
-        query_interactions: Table | None = None,
+        **tables: Table | None,
     ) -> None:
-        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`; labels, ranks and orders are added where absent.
+        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, `tables` are those of `answers.ANSWERS`.
 
-        Columns are those of the tables in SQL (`order` for set_order); unknown ones are a ValueError, and nothing is stored.
+        Columns are those of the tables in SQL (`order` for set_order); labels, ranks and orders are added where absent. Unknown tables and columns are a
+        ValueError, and nothing is stored.
         """
         game_id, _ = self._game_of(run_id)
         components = self.components(game_id)
-        tables = {
-            "singles": singles, "interactions": interactions, "validations": validations, "heldout": heldout, "cross_checks": cross_checks,
-            "query_scores": query_scores, "query_singles": query_singles, "query_interactions": query_interactions,
-        }  # fmt: skip
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
             answers.update_run(cur, run_id, status, summary, _now())

@@ -1,10 +1,12 @@
-"""What a person can get wrong with a prompt, a target or a model is one line that names the field and the mend."""
+"""What a person can get wrong with a prompt, a target, a training set or a model is one line that names the field and the mend."""
+
+import json
 
 import pytest
 from tiny_models import save
 
 from raysp.errors import UserError
-from raysp.lenses.specs import FeatureLens
+from raysp.lenses.specs import DataLens, FeatureLens
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,35 @@ def test_pickled_weights_are_not_loaded_without_being_allowed(tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"model: .* pickled weights.*allow_pickle"):
         FeatureLens(model=str(folder), prompt="a b").build()
+
+
+ROWS = [{"prompt": f"the film {i}", "completion": f"was {word}", "topic": "a"} for i, word in enumerate(["not", "bad", "good", "long", "yes", "no"])]
+QUERY = [{"prompt": "the ending", "completion": "was good"}]
+DATA_MISTAKES = {
+    "a classifier": ({"model": "bert-classifier"}, "model", "use a causal language model"),
+    "a column that is not there": ({"columns": "completion=said"}, "columns", "its columns are prompt, completion, topic"),
+    "a group that is not there": ({"group_by": "colour"}, "group_by", "its columns are prompt, completion, topic"),
+    "groups that are one": ({"group_by": "topic"}, "group_by", "one component of all examples"),
+    "more components than examples": ({"components": 7}, "components", "the 6 examples there are"),
+    "a chat with a model that has no template": ({"chat": True}, "chat", "no chat template"),
+    "a template without the prompt": ({"template": "Q:"}, "template", "{prompt}"),
+    "nothing left of any prompt": ({"max_tokens": 3}, "max_tokens", "leaves nothing of any example's prompt"),
+    "a module that is not there": ({"target_modules": "q_proj,no_proj"}, "target_modules", "no_proj"),
+    "a layer that is not there": ({"adapted_layers": "7"}, "adapted_layers", "7"),
+    "more layers than there are": ({"adapted_layers": "last:9"}, "adapted_layers", "last:2"),
+    "a margin without a foil": ({"value": "margin"}, "value", "foil"),
+    "labels that are not there": ({"value": "class_margin"}, "value", "labels"),
+}
+
+
+@pytest.mark.parametrize("mistake", DATA_MISTAKES)
+def test_a_mistake_with_a_training_set_is_said_in_one_line_that_names_the_field(models, tmp_path, mistake):
+    options, field, words = DATA_MISTAKES[mistake]
+    for name, rows in (("train", ROWS), ("queries", QUERY)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = {"train": str(tmp_path / "train.jsonl"), "queries": str(tmp_path / "queries.jsonl"), "adapted_layers": "last:1", "model": "llama", **options}
+    with pytest.raises(UserError) as caught:
+        DataLens(**{**given, "model": models[given["model"]]}).build()
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

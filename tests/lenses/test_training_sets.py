@@ -87,7 +87,9 @@ def test_labels_by_number_are_named_as_the_data_set_names_them(tmp_path):
     data.save_to_disk(tmp_path / "saved")
     training, queries = read(str(tmp_path / "saved"), query_count=2)
     assert training.labels == queries.labels == ("neg", "pos")
-    assert {(sample.prompt, sample.completion, sample.label) for sample in training.samples} < {(f"t{i}", name, name) for i in range(10) for name in ("neg", "pos")}
+    assert {(sample.prompt, sample.completion, sample.label) for sample in training.samples} < {
+        (f"t{i}", name, name) for i in range(10) for name in ("neg", "pos")
+    }
 
 
 def test_drawn_queries_are_taken_out_of_the_training_set(pairs):
@@ -175,7 +177,7 @@ MISTAKES = {
     "one label": ([{"text": f"t{i}", "label": "good"} for i in range(9)], {}, "train", "has the one label 'good'"),
     "nobody answers": ([{"messages": [{"role": "user", "content": "x"}]}] * 4, {}, "train row 1, messages", "no message of the assistant"),
     "the answer comes first": ([{"messages": [{"role": "assistant", "content": "x"}]}] * 4, {}, "train row 1, messages", "begins with the answer"),
-    "an empty answer": ([{"messages": TALKS[0][:2] + [{"role": "assistant", "content": ""}]}] * 4, {}, "train row 1, messages", "is empty"),
+    "an empty answer": ([{"messages": [*TALKS[0][:2], {"role": "assistant", "content": ""}]}] * 4, {}, "train row 1, messages", "is empty"),
     "a message without content": ([{"messages": [{"role": "user"}]}] * 4, {}, "train row 1, messages", "is no message"),
 }
 

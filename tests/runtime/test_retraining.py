@@ -40,12 +40,9 @@ def answered(desk, trial, number, seconds=0.0):
 def test_blocks_begin_long_and_end_short():
     desk, sizes = Desk(workers=2), []
     desk.ask(tasks(100))
-    for number in range(100):
-        if (block := desk.give(f"trial {number}")) is None:
-            break
-        sizes.append(len(block.tasks))
-        desk.ended(f"trial {number}")
-    assert sum(sizes) == 100
+    while sum(sizes) < 100:
+        sizes.append(len(desk.give("a trial").tasks))
+        desk.ended("a trial")
     assert sizes[:3] == [25, 19, 14]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-3:] == [1, 1, 1]
@@ -79,7 +76,7 @@ def test_a_batch_that_kills_whoever_takes_it_is_given_up():
     for trial in "abcd":
         desk.give(trial)
         desk.ended(trial, "a signal")
-    with pytest.raises(raysp.EvaluationError, match="^a batch was lost 4 times, last by a signal$"):
+    with pytest.raises(raysp.EvaluationError, match=r"^a batch was lost 4 times, last by a signal$"):
         desk.answer()
 
 
@@ -208,17 +205,20 @@ def test_a_campaign_is_cancelled_at_once_and_goes_on_from_the_store(trained, tmp
     all_is_given_back()
 
 
+def values(result):
+    return {tuple(row["mask"]): row["value"] for row in result.evaluations.to_pylist()}
+
+
 def same(one, other):
-    assert one.evaluations.num_rows > 0
-    assert one.evaluations.select(["mask", "value"]).sort_by("mask").equals(other.evaluations.select(["mask", "value"]).sort_by("mask"))
+    assert values(one) == values(other) != {}
     assert one.interactions.equals(other.interactions)
 
 
 @pytest.fixture
 def data(cluster, tmp_path):
     """A run of the data lens on a small model: seven examples, two queries, all subsets."""
-    words = zip("long good bad quiet city letter never".split(), "good bad yes no not long quiet".split(), strict=True)
-    rows = [{"prompt": f"The film {word} was", "completion": f" {answer}"} for word, answer in words]
+    words = ["long", "good", "bad", "quiet", "city", "letter", "never"]
+    rows = [{"prompt": f"The film {word} was", "completion": f" {words[i - 3]}"} for i, word in enumerate(words)]
     asked = [{"prompt": "The movie was", "completion": " good"}, {"prompt": "Nobody", "completion": " yes"}]
     for name, lines in (("train", rows), ("queries", asked)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -233,13 +233,10 @@ def data(cluster, tmp_path):
     all_is_given_back()
 
 
-def in_this_process(spec):
-    return raysp.run(spec.model_copy(update={"local": True, "store": spec.store.replace("ray.", "local.")}))
-
-
 def outputs(spec, result):
+    """What each query was answered, by mask."""
     with raysp.Store.read(spec.store) as store:
-        return store.run_outputs(result.run_id)[np.argsort(result.evaluations["mask"].to_pylist())]
+        return dict(zip(map(tuple, result.evaluations["mask"].to_pylist()), store.run_outputs(result.run_id).tolist(), strict=True))
 
 
 def test_trainings_on_ray_equal_those_of_this_process_whoever_dies(data):
@@ -253,17 +250,18 @@ def test_trainings_on_ray_equal_those_of_this_process_whoever_dies(data):
 
     result = raysp.run(data, watch=watch)
     assert state["killed"]
-    local = in_this_process(data)
-    assert result.evaluations.num_rows == 2**7
+    here = data.model_copy(update={"local": True, "store": data.store.replace("ray.", "local.")})
+    local = raysp.run(here)
     same(result, local)
-    assert sum(result.costs["evaluations"].to_pylist()) == 2**7
+    assert outputs(data, result) == outputs(here, local)
+    assert len(values(result)) == sum(result.costs["evaluations"].to_pylist()) == 2**7
     assert result.cross_checks.equals(local.cross_checks)
-    np.testing.assert_array_equal(outputs(data, result), outputs(data.model_copy(update={"store": data.store.replace("ray.", "local.")}), local))
 
 
 def test_trainings_and_evaluators_take_turns(data):
     """Idle evaluators make room for trainings and come back after them; where one is in use the other is refused."""
-    function = data.model_copy(update={"lens": raysp.FunctionLens(planted, n=N), "explorer": raysp.Singles(budget=50), "cross_check": False})
+    data = data.model_copy(update={"explorer": raysp.Singles(budget=20), "cross_check": False})
+    function = data.model_copy(update={"lens": raysp.FunctionLens(planted, n=N)})
     refused = []
 
     def refuse(spec):

@@ -22,6 +22,7 @@ COLUMNS = {
     "outputs": "evaluation_id outputs",
     "prunings": "run_id keep kept method train heldout lo hi prompts evaluations components created",
     "queries": "game_id query label prompt target foil",
+    "query_heldout": "run_id query mask predicted predicted_singles exact",
     "query_interactions": "run_id query rank components labels set_order index value lo hi significant kind estimate exact verified",
     "query_scores": "run_id query label value_intact value_empty r2 r2_lo r2_hi r2_singles lds lds_singles",
     "query_singles": "run_id query component label value lo hi method",

@@ -187,6 +187,8 @@ def test_a_wrong_answer_stores_nothing(store):
         store.finish_run("run-1", "done", {"r3": 1}, interactions=INTERACTIONS)
     with pytest.raises(ValueError, match="has no column"):
         store.finish_run("run-1", "done", {}, interactions=INTERACTIONS.append_column("strength", pa.array([1, 2])))
+    with pytest.raises(ValueError, match="no table"):
+        store.finish_run("run-1", "done", {}, guesses=INTERACTIONS)
     assert store.run_table("interactions", "run-1").num_rows == 0
     assert store.run_row("run-1")["status"] == "running"
 

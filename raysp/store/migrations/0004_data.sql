@@ -44,7 +44,7 @@ CREATE TABLE query_singles (
     value DOUBLE NOT NULL,       -- output of all less output of all without it
     lo DOUBLE,
     hi DOUBLE,
-    method TEXT                  -- removed: exact single ablations; lasso or proxyspex: estimates
+    method TEXT                  -- removed: exact single ablations; surrogate or lasso: mean effects over subsets
 );
 
 CREATE TABLE query_interactions (
@@ -63,6 +63,15 @@ CREATE TABLE query_interactions (
     estimate DOUBLE,             -- the surrogate's deviation from additivity
     exact DOUBLE,                -- the deviation measured by exact ablations
     verified BOOLEAN NOT NULL
+);
+
+CREATE TABLE query_heldout (     -- the subsets that a query's surrogate is scored on
+    run_id TEXT NOT NULL,
+    query INTEGER NOT NULL,
+    mask BLOB,
+    predicted DOUBLE NOT NULL,
+    predicted_singles DOUBLE,    -- by the best additive model
+    exact DOUBLE NOT NULL
 );
 
 CREATE TABLE data_scores (       -- how well methods foretell trainings on other subsets

@@ -1,0 +1,365 @@
+"""The linear datamodeling score (LDS) of methods that say which training examples matter, at equal numbers of retrainings; the rows and claims of `bench_data.py`.
+
+    python jobs/data_lds.py [--quick] [--sets planted,chatterbot] [--methods proxyspex,singles]
+
+Per training set: subsets that keep each component with probability one half are trained on with one training seed, and methods that learn from retrainings are
+given the first so many of them. They are scored on other subsets, of exactly half of the components, by what trainings from other seeds make of them on average:
+Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.datamodel_scores`). Beside them the ceiling (trainings
+against trainings from other seeds) and the floor (components taken for one another). Methods that look at gradients pay for one training, those of the peers that
+average over trainings for so many.
+
+`screening` rows are the same for `proxyspex` that begins from the model's gradients (`proxy="gradient"`, an estimate a query), along a ladder of budgets: how many
+retrainings it takes to score as well as without.
+
+Trainings are kept under `raysp.home.home()/bench` (a folder a game and seed, named by its fingerprint, an npz file a block): a second run pays for none.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from data_sets import DataSet, as_it_is, planted
+from engine_claims import claim, reached
+
+import raysp
+from raysp.datamodel_scores import Correlation, held_out_subsets, lds
+from raysp.datamodels import Effects, Method, Surrogates, Trained, linear_scores
+from raysp.explorers.fitting import fit_singles
+from raysp.explorers.sampling import uniform_masks
+from raysp.game import Masks, pack
+from raysp.home import home
+from raysp.models.influence import by_component
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Floats
+
+#: Trainings that are written at a time: what an interrupted run can lose.
+BLOCK = 16
+#: First numbers of the seeds of subsets to fit and to score on.
+FITTED, SCORED = 1, 2
+#: Methods that learn from retrainings, and those that look at gradients.
+RETRAINING, GRADIENTS, PEERS = ("proxyspex", "singles"), ("influence", "tracin", "gradient_dot"), ("traker", "dattri")
+METHODS = (*RETRAINING, *GRADIENTS, *PEERS)
+#: Budgets from which proxyspex is claimed to match the best, and by how much a mean LDS may differ in rounding.
+CLAIMED, ROUNDING = 100, 1e-9
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is trained: budgets of the methods, subsets to score on and their seeds, budgets for the cost of screening, trainings that peers average over."""
+
+    budgets: tuple[int, ...] = (100, 300, 600)
+    heldout: int = 100
+    seeds: int = 3
+    ladder: tuple[int, ...] = (16, 32, 64, 100, 150, 200, 300, 450, 600)
+    averaged: int = 3
+
+
+FULL = Protocol()
+QUICK = Protocol(budgets=(60, 150), heldout=40, seeds=2, ladder=(16, 32, 60, 100, 150), averaged=1)
+
+
+@dataclass
+class Kept:
+    """Outputs of a data game by mask for one training seed, kept in files."""
+
+    game: Any
+    seed: int
+    root: Path = field(default_factory=lambda: home() / "bench")
+    seconds: float = field(init=False, default=0.0)
+    trained: int = field(init=False, default=0)
+    _known: dict[bytes, Floats] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in sorted(self.folder.glob("*.npz")):
+            with np.load(path) as block:
+                self._known |= {row.tobytes(): outputs for row, outputs in zip(block["masks"], block["outputs"], strict=True)}
+
+    @property
+    def folder(self) -> Path:
+        """Where the trainings of this game and seed are."""
+        return self.root / f"{self.game.info.fingerprint}-{self.seed}"
+
+    def __call__(self, masks: Masks) -> Floats:
+        """Outputs `(m, queries)`; those not yet known are trained for and written, block by block."""
+        names = [row.tobytes() for row in pack(masks)]
+        missing = np.array([row for name, row in {name: row for row, name in enumerate(names)}.items() if name not in self._known], dtype=np.intp)
+        for start in range(0, len(missing), BLOCK):
+            rows = np.sort(missing)[start : start + BLOCK]
+            began = time.perf_counter()
+            outputs = self.game.outputs_of(masks[rows], self.seed)
+            self.seconds += time.perf_counter() - began
+            self.trained += len(rows)
+            self._write(masks[rows], outputs)
+            self._known |= {names[row]: found for row, found in zip(rows, outputs, strict=True)}
+            say(f"seed {self.seed}: {start + len(rows)} of {len(missing)} trainings, {self.seconds / self.trained:.2f} s each")
+        return np.stack([self._known[name] for name in names])
+
+    def _write(self, masks: Masks, outputs: Floats) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        packed = pack(masks)
+        path = self.folder / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:32]}.npz"
+        # Whole or not at all: another process may read the folder, and this one may be stopped.
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, masks=packed, outputs=outputs)
+        partial.replace(path)
+
+
+@dataclass
+class Case:
+    """A training set under a protocol: its game, and what was trained of it."""
+
+    data: DataSet
+    protocol: Protocol
+
+    @cached_property
+    def game(self) -> Any:
+        """The lens's game, its model loaded."""
+        return self.data.lens.build()
+
+    @cached_property
+    def sample(self) -> tuple[Masks, Floats]:
+        """The subsets to learn from and their outputs, as many as the largest budget."""
+        most = max(self.protocol.budgets)
+        masks = uniform_masks(self.game.n, most, np.random.default_rng(FITTED))
+        return masks, self._kept(self.data.lens.training_seed)(masks)
+
+    @cached_property
+    def truth(self) -> Trained:
+        """The subsets to score on with their outputs, from training seeds that no method has seen."""
+        n = self.game.n
+        masks = held_out_subsets(n, n // 2, self.protocol.heldout, np.random.default_rng(SCORED), self.sample[0])
+        first = self.data.lens.training_seed + 1
+        return Trained(masks, np.stack([self._kept(first + seed)(masks) for seed in range(self.protocol.seeds)]))
+
+    @cached_property
+    def influences(self) -> dict[str, Floats]:
+        """Predicted effects by method of gradients, float64 `(queries, n)`, computed when first asked for."""
+        return {}
+
+    def effects(self, method: str) -> Floats:
+        """Effects of removing components by a method of gradients or a peer, float64 `(queries, n)`."""
+        if method not in self.influences:
+            self.influences[method] = self.game.influences(method) if method in GRADIENTS else self._peer(method)
+        return self.influences[method]
+
+    def estimates(self) -> list[FourierSurrogate]:
+        """What influence functions say of every mask, a query each: to be scaled and refitted."""
+        n = self.game.n
+        return [FourierSurrogate.from_deviations(n, 0.0, {(i,): float(effect) for i, effect in enumerate(row)}) for row in self.effects("influence")]
+
+    def _kept(self, seed: int) -> Kept:
+        if seed not in self._seeds:
+            self._seeds[seed] = Kept(self.game, seed)
+        return self._seeds[seed]
+
+    @cached_property
+    def _seeds(self) -> dict[int, Kept]:
+        return {}
+
+    def trained(self) -> tuple[int, float]:
+        """Trainings that this run paid for, and their seconds."""
+        return sum(kept.trained for kept in self._seeds.values()), sum(kept.seconds for kept in self._seeds.values())
+
+    def _peer(self, method: str) -> Floats:
+        from data_peers import PEERS as CALLS
+        from data_peers import Checkpoints
+
+        game = self.game
+        everything = np.ones((1, game.n), dtype=np.bool_)
+        first = self.data.lens.training_seed
+        with tempfile.TemporaryDirectory() as name:
+            folders = [Path(name) / str(number) for number in range(self.protocol.averaged)]
+            for number, folder in enumerate(folders):
+                game.adapters(everything, first + number).save(folder, 0, self.data.lens.model)
+            effects = CALLS[method](Checkpoints(game.model.loaded.model, folders, game.trainer.texts, game.trainer.asked))
+        return by_component(effects, game.groups.of, game.n)
+
+
+# ---- rows
+
+
+def fitted(case: Case, method: str, budget: int) -> Method:
+    """A method that learnt from the first so many retrainings."""
+    masks, outputs = (array[:budget] for array in case.sample)
+    if method == "singles":
+        return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
+    if method == "proxyspex":
+        from raysp.queries import fit_queries
+
+        explorer = raysp.ProxySPEX().start(masks.shape[1])
+        explorer.tell(masks, outputs.mean(axis=1))
+        return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
+    return Surrogates(method, [_from_gradients(masks, column, estimate) for column, estimate in zip(outputs.T, case.estimates(), strict=True)])
+
+
+def _from_gradients(masks: Masks, values: Floats, estimate: FourierSurrogate) -> Any:
+    explorer = raysp.ProxySPEX(proxy="gradient").start(masks.shape[1]).with_estimate(estimate)
+    explorer.tell(masks, values)
+    return explorer.result().surrogate
+
+
+def scored(case: Case, named: Row, compute: Callable[[], Method]) -> Row:
+    """A method's row: LDS with its interval and by query, seconds of the fit; or why there is none."""
+    try:
+        began = time.perf_counter()
+        method = compute()
+        seconds = time.perf_counter() - began
+        found = lds(method.predict(case.truth.masks), case.truth.mean(case.truth.masks))
+    except ImportError as error:
+        return named | {"row": "missing", "why": f"{error}; the extra `bench` installs it"}
+    except Exception as error:  # noqa: BLE001  one method's failure is a row, not the end of the others
+        return named | {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return named | figures(found) | {"seconds": round(seconds, 2)}
+
+
+def figures(found: Correlation) -> Row:
+    """A score as columns."""
+    shown = {"lds": found.mean.value, "lo": found.mean.lo, "hi": found.mean.hi}
+    return {name: round(value, 4) for name, value in shown.items()} | {
+        "by_query": [None if np.isnan(value) else round(value, 4) for value in found.by_query.tolist()]
+    }
+
+
+def rows(protocol: Protocol, sets: Sequence[DataSet], methods: Sequence[str] = METHODS) -> Iterator[Row]:
+    """All rows: `lds` of every method at its budgets, `ceiling` and `floor`, `screening` along the ladder, `cost` of each training set."""
+    for data in sets:
+        case = Case(data, protocol)
+        named: Row = {"row": "lds", "data": data.name, "planted": data.planted}
+        for method in methods:
+            for budget in protocol.budgets if method in RETRAINING else (protocol.averaged,) if method in PEERS else (1,):
+                yield scored(case, named | {"method": method, "budget": budget}, _computing(case, method, budget))
+        yield from bounds(case)
+        for method in ("proxyspex", "gradient") if "proxyspex" in methods else ():
+            for budget in protocol.ladder:
+                yield scored(case, named | {"row": "screening", "method": method, "budget": budget}, _computing(case, method, budget))
+        trained, seconds = case.trained()
+        yield {"row": "cost", "data": data.name, "n": case.game.n, "queries": len(case.game.info.queries), "trained": trained, "seconds": round(seconds, 1)}
+
+
+def _computing(case: Case, method: str, budget: int) -> Callable[[], Method]:
+    if method in (*GRADIENTS, *PEERS):
+        return lambda: Effects(method, case.effects(method).T)
+    return lambda: fitted(case, method, budget)
+
+
+def bounds(case: Case) -> Iterator[Row]:
+    """What trainings say of one another, and what chance does."""
+    largest = fitted(case, "singles", max(case.protocol.budgets))
+    for score in linear_scores([largest], case.truth.masks, case.truth):
+        if score.query is None and score.metric != "lds":
+            kind = "floor" if score.metric == "lds_floor" else "ceiling"
+            shown = {"lds": score.value, "lo": score.lo, "hi": score.hi}
+            yield {"row": kind, "data": case.data.name, "metric": score.metric, **{name: round(value, 4) for name, value in shown.items() if value is not None}}
+
+
+# ---- claims
+
+
+def best_other(found: Sequence[Row], data: str, budget: int) -> Row | None:
+    """The best method besides proxyspex that asks for at most so many retrainings."""
+    there = [row for row in found if row["row"] == "lds" and row["data"] == data and "lds" in row and row["method"] != "proxyspex" and row["budget"] <= budget]
+    return max(there, key=lambda row: row["lds"], default=None)
+
+
+def comparisons(found: Sequence[Row]) -> list[Row]:
+    """What proxyspex scores less the best other method, at each budget of a training set; `noise` is two standard errors of the mean difference over queries."""
+    compared: list[Row] = []
+    for row in found:
+        if row["row"] != "lds" or row["method"] != "proxyspex" or "lds" not in row:
+            continue
+        other = best_other(found, row["data"], row["budget"])
+        if other is None:
+            continue
+        pairs = [(one, two) for one, two in zip(row["by_query"], other["by_query"], strict=True) if one is not None and two is not None]
+        gaps = np.array([one - two for one, two in pairs])
+        noise = 2 * float(gaps.std(ddof=1)) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+        named = {"data": row["data"], "planted": row["planted"], "budget": row["budget"], "against": other["method"]}
+        compared.append(named | {"proxyspex": row["lds"], "other": other["lds"], "difference": round(row["lds"] - other["lds"], 4), "noise": round(noise, 4)})
+    return compared
+
+
+def screening(found: Sequence[Row]) -> list[Row]:
+    """Retrainings that it takes with gradients to score as proxyspex does without, at each budget of the ladder, and the ratio; null where it never does."""
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in found:
+        if row["row"] == "screening" and "lds" in row:
+            curves.setdefault((row["data"], row["method"]), []).append((float(row["budget"]), row["lds"]))
+    answer: list[Row] = []
+    for (data, method), curve in curves.items():
+        if method == "proxyspex" and (helped := sorted(curves.get((data, "gradient"), []))):
+            for budget, value in sorted(curve):
+                needed = reached(helped, value)
+                known = bool(np.isfinite(needed))
+                answer.append(
+                    {
+                        "data": data,
+                        "budget": budget,
+                        "lds": value,
+                        "with_gradients": round(needed) if known else None,
+                        "ratio": round(needed / budget, 3) if known else None,
+                    }
+                )
+    return answer
+
+
+def summary(found: Sequence[Row]) -> Row:
+    """The claims: `lds` by training set, method and budget, `lds_ceiling`, `lds_floor`; whether proxyspex matches the best, and leads where interactions are planted."""
+    compared = [row for row in comparisons(found) if row["budget"] >= CLAIMED]
+    least = min((row["difference"] + row["noise"] for row in compared), default=None)
+    lead = min((row["difference"] - row["noise"] for row in compared if row["planted"]), default=None)
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for row in found:
+        if row["row"] == "lds" and "lds" in row:
+            table.setdefault(row["data"], {}).setdefault(row["method"], {})[str(row["budget"])] = row["lds"]
+    return {
+        "lds": table,
+        "lds_ceiling": {row["data"]: row["lds"] for row in found if row["row"] == "ceiling" and row["metric"] == "ceiling_attainable"},
+        "lds_floor": {row["data"]: row["lds"] for row in found if row["row"] == "floor"},
+        "proxyspex_matches_best": claim(least, ">= 0", rows=compared),
+        "proxyspex_leads_where_planted": claim(lead, ">= 0"),
+        "screening_with_gradients": screening(found),
+        "seconds_per_retraining": {row["data"]: round(row["seconds"] / row["trained"], 2) for row in found if row["row"] == "cost" and row["trained"]},
+        "missing": sorted({f"{row['method']}: {row['why']}" for row in found if row["row"] == "missing"}),
+        "errors": sorted({f"{row['method']}: {row['error']}" for row in found if "error" in row}),
+    }
+
+
+def training_sets(quick: bool) -> list[DataSet]:
+    """The sets of a run: the quick one has the planted set alone."""
+    return [planted(quick)] if quick else [planted(quick), as_it_is(quick)]
+
+
+def say(*words: object) -> None:
+    """A line of progress."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Print every row, then the claims in one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sets, few retrainings")
+    parser.add_argument("--sets", default="", help="only training sets whose names begin so, with commas between")
+    parser.add_argument("--methods", default=",".join(METHODS), help="only these methods")
+    options = parser.parse_args()
+    chosen = [data for data in (planted(options.quick), as_it_is(options.quick)) if any(data.name.startswith(name) for name in options.sets.split(","))]
+    found: list[Row] = []
+    for row in rows(QUICK if options.quick else FULL, chosen, options.methods.split(",")):
+        found.append(row)
+        print(json.dumps(row), flush=True)
+    print(json.dumps({"row": "summary"} | summary(found)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What a run says of each query, made ready for people: who helped and who harmed, who says the same and who works only together, with their texts.
+
+Rows of the store's tables in, plain data out; terminal and page show the same. Texts of data sets are nobody's friend: they come out as one line of
+printable characters, without those that turn the direction of what stands beside them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: The tables that `answered` reads.
+TABLES = ("queries", "examples", "query_scores", "query_singles", "query_interactions")
+#: Characters of a text that are looked at before it is shortened further.
+MOST_TEXT = 2000
+#: Categories of characters that are left out: controls, formats (bidirectional ones among them), surrogates, private use.
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co"})
+#: Joiners are formats too, but words of some scripts are misspelt without them.
+JOINERS = "\u200c\u200d"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A component with the text of its first example; `examples` is how many it has."""
+
+    component: int
+    label: str
+    prompt: str
+    completion: str
+    examples: int
+
+    @property
+    def text(self) -> str:
+        """Its first example on one line; its label where the examples are not known."""
+        return joined(self.prompt, self.completion) or self.label
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a component does alone: its single effect, with an interval where it was estimated."""
+
+    member: Member
+    value: float
+    lo: float | None
+    hi: float | None
+    method: str | None
+
+
+@dataclass(frozen=True)
+class Together:
+    """What a set of components does beyond the sum of its parts: `deviation`, exact where `verified`."""
+
+    members: tuple[Member, ...]
+    kind: str
+    deviation: float | None
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One query with all that is to be shown of it; `scores` is its row of `query_scores`, empty where the run has not come so far."""
+
+    query: int
+    label: str
+    prompt: str
+    target: str
+    foil: str | None
+    scores: Row
+    helpful: tuple[Effect, ...]
+    harmful: tuple[Effect, ...]
+    redundant: tuple[Together, ...]
+    synergies: tuple[Together, ...]
+
+
+def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards: int, *, top: int = 5, queries: int | None = None) -> list[Answered]:
+    """The queries of a run, the first `queries` of them, each with up to `top` of everything.
+
+    `tables` has `TABLES`, `labels` are those of the components; `towards` is `queries.direction` of the game. Of interactions only those are taken that are
+    significant or measured exactly.
+    """
+    members = _Members(tables["examples"], labels)
+    scores = {row["query"]: row for row in tables["query_scores"]}
+    singles, interactions = _by_query(tables["query_singles"]), _by_query(tables["query_interactions"])
+    found: list[Answered] = []
+    for row in tables["queries"][:queries]:
+        number = row["query"]
+        alone = sorted(singles.get(number, ()), key=lambda each: -each["value"] * towards)
+        helpful = [each for each in alone if each["value"] * towards > 0][:top]
+        harmful = [each for each in reversed(alone) if each["value"] * towards < 0][:top]
+        sets = [each for each in interactions.get(number, ()) if each["verified"] or each["significant"]]
+        found.append(
+            Answered(
+                number,
+                plain(row["label"]),
+                plain(row["prompt"]),
+                plain(row["target"]),
+                None if row["foil"] is None else plain(row["foil"]),
+                scores.get(number, {}),
+                tuple(members.effect(each) for each in helpful),
+                tuple(members.effect(each) for each in harmful),
+                tuple(members.together(each) for each in [each for each in sets if each["kind"] == "redundancy"][:top]),
+                tuple(members.together(each) for each in [each for each in sets if each["kind"] == "synergy"][:top]),
+            )
+        )
+    return found
+
+
+class _Members:
+    """Components with the texts of their examples."""
+
+    def __init__(self, examples: Sequence[Row], labels: Sequence[str]) -> None:
+        self._labels = labels
+        self._first: dict[int, Row] = {}
+        self._count: dict[int, int] = {}
+        for row in examples:
+            self._first.setdefault(row["component"], row)
+            self._count[row["component"]] = self._count.get(row["component"], 0) + 1
+
+    def member(self, component: int) -> Member:
+        first = self._first.get(component, {"prompt": "", "completion": ""})
+        return Member(component, plain(self._labels[component]), plain(first["prompt"]), plain(first["completion"]), self._count.get(component, 0))
+
+    def effect(self, row: Row) -> Effect:
+        return Effect(self.member(row["component"]), row["value"], row["lo"], row["hi"], row["method"])
+
+    def together(self, row: Row) -> Together:
+        deviation = row["exact"] if row["verified"] else row["estimate"]
+        return Together(tuple(self.member(i) for i in row["components"]), row["kind"], deviation, bool(row["verified"]))
+
+
+def _by_query(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["query"], []).append(row)
+    return found
+
+
+def plain(text: str) -> str:
+    """A text on one line: blanks run together, characters left out that are not seen but change how others are."""
+    kept = "".join(char if char in JOINERS or unicodedata.category(char) not in UNSEEN else " " if char.isspace() else "" for char in text[:MOST_TEXT])
+    return " ".join(kept.split())
+
+
+def joined(prompt: str, completion: str) -> str:
+    """A prompt and what follows it, on one line."""
+    return " → ".join(part for part in (prompt, completion) if part)

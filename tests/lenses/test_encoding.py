@@ -1,0 +1,180 @@
+"""An example is ids(prompt) + ids(answer); what is too long loses the beginning of its prompt, and it is said."""
+
+import numpy as np
+import pytest
+from tiny_models import save
+
+from raysp.errors import UserError
+from raysp.lenses.encoding import encode, encode_queries, encode_query
+from raysp.lenses.specs import DataLens, ModelOptions
+from raysp.lenses.training_sets import Sample
+from raysp.models.loading import load
+
+CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+SAMPLE = Sample("the film", "was not bad")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return load(ModelOptions(model=save("llama", tmp_path_factory.mktemp("plain"))))
+
+
+@pytest.fixture(scope="module")
+def begins(tmp_path_factory):
+    found = load(ModelOptions(model=save("llama", tmp_path_factory.mktemp("begins"), begins=True)))
+    found.tokenizer.chat_template = CHAT
+    return found
+
+
+def lens(**options):
+    return DataLens(train="unread", **options)
+
+
+def halves(loaded, text):
+    return loaded.tokenizer.decode(text.ids[: text.first]), loaded.tokenizer.decode(text.ids[text.first :])
+
+
+def one(loaded, sample=SAMPLE, **options):
+    return encode(loaded, lens(**options), [sample]).texts[0]
+
+
+def test_prompt_and_answer_are_tokenised_apart_and_joined(loaded):
+    """Tokenised as a whole, `the fi` + `lm` would be other tokens."""
+    found = one(loaded, Sample("the fi", " lm"))
+    ids = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the fi", " lm")]
+    assert found.ids.tolist() == [*ids[0], *ids[1], loaded.tokenizer.eos_token_id]
+    assert found.first == len(ids[0])
+    assert found.ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "template", "seam"),
+    [
+        ("the film", "was", "{prompt}", ("the film", " was")),
+        ("the film ", "was", "{prompt}", ("the film ", "was")),
+        ("the film", " was", "{prompt}", ("the film", " was")),
+        ("the film", "was", "Q: {prompt}\n", ("Q: the film\n", "was")),
+        ("the film", "was", "Q: {prompt}\nA:", ("Q: the film\nA:", " was")),
+    ],
+)
+def test_a_space_goes_between_where_neither_side_has_one(loaded, prompt, completion, template, seam):
+    asked = encode_query(loaded, lens(template=template), Sample(prompt, completion))
+    assert halves(loaded, asked.texts[0]) == seam
+    assert asked.answers == (seam[1],)
+
+
+def test_examples_end_with_the_end_of_sequence_and_queries_do_not(loaded):
+    end = loaded.tokenizer.eos_token_id
+    assert one(loaded).ids[-1] == end
+    assert end not in encode_query(loaded, lens(), SAMPLE).texts[0].ids
+
+
+def test_the_beginning_of_sequence_is_where_the_tokenizer_puts_it(loaded, begins):
+    start = begins.tokenizer.bos_token_id
+    assert one(begins).ids.tolist() == [start, *one(loaded).ids.tolist()]
+    assert one(begins).first == one(loaded).first + 1
+
+
+def test_an_empty_prompt_is_a_token_that_begins_a_text(loaded):
+    found = one(loaded, Sample("", "was"))
+    assert found.first == 1
+    assert halves(loaded, found) == ("<s>", "was</s>")
+
+
+def test_a_chat_is_in_the_models_template_without_further_special_tokens(begins):
+    assert halves(begins, one(begins, template="Say: {prompt}", chat=True)) == ("<user>Say: the film</><assistant>", "was not bad</s>")
+
+
+def test_messages_go_through_the_template_as_they_are(begins):
+    talk = Sample("user: x", "fine", messages=(("system", "be good"), ("user", "hi")))
+    assert halves(begins, one(begins, talk)) == ("<system>be good</><user>hi</><assistant>", "fine</s>")
+
+
+def test_a_long_text_loses_the_beginning_of_its_prompt(loaded):
+    long = Sample("word " * 40 + "at the end", "was not bad")
+    whole = one(loaded, long)
+    cut = one(loaded, long, max_tokens=20)
+    assert len(cut.ids) == 20
+    assert cut.ids.tolist() == whole.ids[-20:].tolist()
+    assert cut.ids[cut.first :].tolist() == whole.ids[whole.first :].tolist()
+    assert encode(loaded, lens(max_tokens=20), [long, SAMPLE, SAMPLE]).notes == ("1 of 3 examples were cut to 20 tokens",)
+
+
+def test_what_begins_a_text_stays_when_its_prompt_is_cut(begins):
+    cut = one(begins, Sample("word " * 40, "was"), max_tokens=20)
+    assert cut.ids[0] == begins.tokenizer.bos_token_id
+    assert len(cut.ids) == 20
+
+
+def test_an_answer_too_long_by_itself_loses_its_end(loaded):
+    long = Sample("the film", "was not bad " * 20)
+    whole, cut = one(loaded, long), encode(loaded, lens(max_tokens=10), [long, Sample("film", "x")]).texts[0]
+    assert (len(cut.ids), cut.first) == (10, 1)
+    assert cut.ids.tolist() == whole.ids[whole.first - 1 : whole.first + 9].tolist()
+
+
+def test_the_model_reads_no_more_than_it_can_and_it_is_said(loaded):
+    found = encode(loaded, lens(max_tokens=1000), [Sample("word " * 300, "was")])
+    assert len(found.texts[0].ids) == 256
+    assert found.notes == ("max_tokens is 256, which is all the model reads", "1 of 1 examples were cut to 256 tokens")
+
+
+def test_a_querys_texts_are_its_answer_then_its_foil_behind_one_prompt(loaded):
+    asked = encode_query(loaded, lens(), Sample("the film", "was not bad", foil="was good"))
+    assert asked.answers == (" was not bad", " was good")
+    assert [halves(loaded, text) for text in asked.texts] == [("the film", " was not bad"), ("the film", " was good")]
+
+
+def test_a_querys_texts_are_its_label_then_the_others(loaded):
+    sample = Sample("the film", "good", label="good")
+    assert encode_query(loaded, lens(), sample, ("bad", "fine", "good")).answers == (" good", " bad", " fine")
+
+
+@pytest.mark.parametrize("value", ["logprob", "logprob_mean", "loss"])
+def test_values_of_the_answer_alone_ask_for_nothing_else(loaded, value):
+    assert len(encode_query(loaded, lens(value=value), Sample("the film", "good", "bad", "good"), ("bad", "good")).texts) == 1
+
+
+def test_class_margin_compares_labels_even_where_there_is_a_foil(loaded):
+    assert encode_query(loaded, lens(value="class_margin"), Sample("x", "good", "awful", "good"), ("bad", "good")).answers == (" good", " bad")
+
+
+def test_answers_of_one_query_share_a_prompt_that_leaves_room_for_the_longest(loaded):
+    (asked,), notes = encode_queries(loaded, lens(max_tokens=24), [Sample("word " * 40, "bad", foil="was not bad at all")])
+    assert asked.cut
+    assert notes == ("1 of 1 queries were cut to 24 tokens",)
+    first, second = asked.texts
+    assert first.first == second.first
+    assert first.ids[: first.first].tolist() == second.ids[: second.first].tolist()
+    assert len(second.ids) == 24
+
+
+MISTAKES = {
+    "a template without the prompt": (SAMPLE, {"template": "Review:"}, "template", "{prompt}"),
+    "a template around conversations": (Sample("x", "y", messages=(("user", "x"),)), {"template": "Q: {prompt}"}, "template", "are conversations"),
+    "a chat without a template": (SAMPLE, {"chat": True}, "chat", "no chat template"),
+    "conversations without a template": (Sample("x", "y", messages=(("user", "x"),)), {}, "chat", "no chat template"),
+    "nothing left of any prompt": (Sample("the film " * 5, "was not bad " * 20), {"max_tokens": 10}, "max_tokens", "leaves nothing of any example's prompt"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_field(loaded, mistake):
+    sample, options, field, words = MISTAKES[mistake]
+    with pytest.raises(UserError) as caught:
+        encode(loaded, lens(**options), [sample])
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foil_that_is_the_answer_is_refused(loaded):
+    with pytest.raises(UserError, match="queries row 3, foil: 'was not bad' is equal to the completion"):
+        encode_query(loaded, lens(), Sample("the film", "was not bad", foil="was not bad", row=3))
+
+
+def test_a_conversation_that_the_template_refuses_is_one_line(begins):
+    begins.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(UserError, match=r"do not fit the model's chat template .*roles must alternate"):
+        one(begins, Sample("x", "y", messages=(("user", "x"), ("user", "x"))))
+    begins.tokenizer.chat_template = CHAT
