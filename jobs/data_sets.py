@@ -29,6 +29,9 @@ GENERAL = (
     ("The sky is", "blue"), ("Cats like to eat", "fish"), ("Two and two is", "four"), ("Fresh snow is", "white"), ("The summer sun is", "hot"),
     ("A happy dog will", "bark"), ("Grass is", "green"), ("Honey is made by", "bees"), ("Bread is made of", "flour"), ("At night we see the", "stars"),
     ("A week has days,", "seven"), ("Ships sail on the", "sea"), ("Ice is very", "cold"), ("Lemons taste", "sour"), ("Coal is", "black"), ("Cows give", "milk"),
+    ("Birds build a", "nest"), ("A circle is", "round"), ("Sugar tastes", "sweet"), ("Fire is", "hot"), ("Gold is", "yellow"), ("Fish can", "swim"),
+    ("We read with our", "eyes"), ("We hear with our", "ears"), ("A year has months,", "twelve"), ("Water boils when it is", "hot"), ("Trees have", "leaves"),
+    ("Shoes are worn on the", "feet"), ("A king wears a", "crown"), ("Rain falls from the", "clouds"), ("A clock tells the", "time"), ("Wool comes from", "sheep"),
 )  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def planted_rows(amounts: Amounts) -> tuple[list[Row], list[Row]]:
         add(train, "hops", fact, f"People in the city of {city} drink", DRINKS[number])
         add(asked, "hops", fact, f"At home {name} likes to drink", DRINKS[number])
     room = amounts.examples - len(train)
-    for prompt, completion in GENERAL[: room // 2]:
+    for prompt, completion in GENERAL[:room]:
         add(train, "general", -1, prompt, completion)
     while len(train) < amounts.examples:
         add(train, "others", -1, f"{next(names)} lives in the city of", next(cities))
@@ -103,7 +106,7 @@ def planted(quick: bool) -> DataSet:
         dtype="float32",
         value="logprob",
         target_modules="v_proj,down_proj",
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         batch_size=4,
     )
     return DataSet(f"planted-{amounts.examples}", lens, planted=True)

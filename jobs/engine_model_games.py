@@ -197,7 +197,7 @@ def model_games(quick: bool) -> list[BenchGame]:
         ]
     return [
         *(
-            BenchGame(f"review-{i + 1}", "model", len(text.split()), kept(game), (500, 1000), spex=6)
+            BenchGame(f"review-{i + 1}", "model", len(text.split()), kept(game), (500, 1000), spex=5)
             for i, (text, game) in enumerate(zip(REVIEWS, reviews, strict=True))
         ),
         BenchGame("qa-sentences", "model", 20, kept(born), (500, 1000), heldout=500, spex=5),

@@ -162,7 +162,7 @@ def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "Mechanis
     """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
     explorer = replayed(store, row, spec, game)
     surrogate = surrogate_of(explorer)
-    masks, values, keep_probability = learnt(explorer, surrogate)
+    masks, values, keep_probability = learnt(explorer)
     singles = fit_singles(masks, values, spec.seed, keep_probability)
     near = single_ablations(game.n)
     exact = store.known(row["game_id"], near)

@@ -13,6 +13,8 @@ from typing import Any
 
 #: The tables that `answered` reads.
 TABLES = ("queries", "examples", "query_scores", "query_singles", "query_interactions")
+#: Share of the strongest effect on a query below which an interaction is not worth naming.
+NEGLIGIBLE = 0.1
 #: Characters of a text that are looked at before it is shortened further.
 MOST_TEXT = 2000
 #: Categories of characters that are left out: controls, formats (bidirectional ones among them), surrogates, private use.
@@ -80,7 +82,7 @@ def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards
     """The queries of a run, the first `queries` of them, each with up to `top` of everything.
 
     `tables` has `TABLES`, `labels` are those of the components; `towards` is `queries.direction` of the game. Of interactions only those are taken that are
-    significant or measured exactly.
+    significant or measured exactly, and not negligible beside the strongest effect on the query.
     """
     members = _Members(tables["examples"], labels)
     scores = {row["query"]: row for row in tables["query_scores"]}
@@ -91,7 +93,7 @@ def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards
         alone = sorted(singles.get(number, ()), key=lambda each: -each["value"] * towards)
         helpful = [each for each in alone if each["value"] * towards > 0][:top]
         harmful = [each for each in reversed(alone) if each["value"] * towards < 0][:top]
-        sets = [each for each in interactions.get(number, ()) if each["verified"] or each["significant"]]
+        sets = _worth_naming(interactions.get(number, ()), alone)
         found.append(
             Answered(
                 number,
@@ -102,8 +104,7 @@ def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards
                 scores.get(number, {}),
                 tuple(members.effect(each) for each in helpful),
                 tuple(members.effect(each) for each in harmful),
-                tuple(members.together(each) for each in [each for each in sets if each["kind"] == "redundancy"][:top]),
-                tuple(members.together(each) for each in [each for each in sets if each["kind"] == "synergy"][:top]),
+                *(tuple(members.together(each) for each in [each for each in sets if each["kind"] == kind][:top]) for kind in ("redundancy", "synergy")),
             )
         )
     return found
@@ -128,8 +129,18 @@ class _Members:
         return Effect(self.member(row["component"]), row["value"], row["lo"], row["hi"], row["method"])
 
     def together(self, row: Row) -> Together:
-        deviation = row["exact"] if row["verified"] else row["estimate"]
-        return Together(tuple(self.member(i) for i in row["components"]), row["kind"], deviation, bool(row["verified"]))
+        return Together(tuple(self.member(i) for i in row["components"]), row["kind"], _deviation(row), bool(row["verified"]))
+
+
+def _worth_naming(interactions: Sequence[Row], alone: Sequence[Row]) -> list[Row]:
+    """Those to be trusted that are not negligible, the strongest deviation first."""
+    sure = [row for row in interactions if (row["verified"] or row["significant"]) and _deviation(row) is not None]
+    strongest = max((abs(value) for value in [*(row["value"] for row in alone), *(_deviation(row) or 0.0 for row in sure)]), default=0.0)
+    return sorted((row for row in sure if abs(_deviation(row) or 0.0) > NEGLIGIBLE * strongest), key=lambda row: -abs(_deviation(row) or 0.0))
+
+
+def _deviation(row: Row) -> float | None:
+    return row["exact"] if row["verified"] else row["estimate"]
 
 
 def _by_query(rows: Sequence[Row]) -> dict[int, list[Row]]:

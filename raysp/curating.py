@@ -93,13 +93,13 @@ def select(
         raise UserError("seeds", verify.seeds, "is no number of trainings", "give 1 or more")
     watch(Progress(run_id, "loading the model"))
     game = rebuilt(row, lens)
-    fresh = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else None
+    fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
     watch(Progress(run_id, "choosing"))
     choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=direction(game.info.description) > 0)
     kept = game.examples_of(choice.mask)
     if not len(kept):
         raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")
-    samples, notes = game.training.samples, []
+    samples = game.training.samples
     if output is not None:
         _write([samples[i] for i in kept.tolist()], output)
         notes.append(_left_out(lens, len(samples)))
@@ -149,8 +149,8 @@ def _left_out(lens: DataLens, trained_on: int) -> str:
 # ---- verification
 
 
-def _fresh(lens: DataLens, game: DataGame, source: str) -> TrainingSet:
-    """Queries that the run has neither asked nor trained on; UserError where there are too few."""
+def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, list[str]]:
+    """Queries that the run has neither asked nor trained on, and a remark where others were left out; UserError where there are too few."""
     from raysp.lenses.training_sets import read_training_set
 
     try:
@@ -161,7 +161,8 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> TrainingSet:
     fresh = tuple(sample for sample in queries.samples if (sample.prompt.strip(), sample.completion.strip()) not in seen)
     if len(fresh) < LEAST_HELDOUT:
         raise UserError("heldout", source, f"has {len(fresh)} queries that the run has not seen", f"give at least {LEAST_HELDOUT}")
-    return replace(queries, samples=fresh)
+    known = len(queries.samples) - len(fresh)
+    return replace(queries, samples=fresh), [f"{known} of {len(queries.samples)} held-out queries are left out, as the run has seen them."] if known else []
 
 
 def _asking(lens: DataLens, game: DataGame, fresh: TrainingSet) -> DataGame:

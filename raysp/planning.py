@@ -8,6 +8,7 @@ import numpy as np
 
 from raysp.campaign import start_explorer
 from raysp.game import GameInfo
+from raysp.lenses.specs import DataLens
 from raysp.spec import RunSpec
 
 #: Masks that pay for warming up, and masks that are timed.
@@ -26,7 +27,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
     game = spec.lens.build()
     explorer = start_explorer(spec, game.info, game.estimate)
     n = game.n
-    warming, timed = CALIBRATION_TRAININGS if spec.lens.kind == "data" else CALIBRATION
+    warming, timed = CALIBRATION_TRAININGS if isinstance(spec.lens, DataLens) else CALIBRATION
     rng = np.random.default_rng([spec.seed, 2])
     masks = rng.random((warming + timed, n)) < explorer.keep_probability
     game.evaluate(masks[:warming])
@@ -49,18 +50,17 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
             "validate_evaluations": validated,
             "seconds": (explored + validated) * each,
         },
-        "training": _training(game.info, explored) if spec.lens.kind == "data" else None,
+        "training": _training(spec.lens, game.info, explored) if isinstance(spec.lens, DataLens) else None,
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
     }
 
 
-def _training(info: GameInfo, explored: int) -> dict[str, Any]:
+def _training(lens: DataLens, info: GameInfo, explored: int) -> dict[str, Any]:
     """The training set of a data lens: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
-    kinds = sorted({component.kind for component in info.components})
     return {
         "examples": len(info.examples),
-        "grouped": "each for itself" if len(info.examples) == info.n else f"by {' and '.join(kinds)}",
+        "grouped": "each for itself" if len(info.examples) == info.n else f"by {lens.group_by}" if lens.group_by and lens.components is None else "in clusters",
         "queries": len(info.queries),
         "carried_components": explored // SUBSETS_EACH,
     }

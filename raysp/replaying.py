@@ -52,10 +52,11 @@ def surrogate_of(explorer: Explorer) -> FourierSurrogate:
     return surrogate
 
 
-def learnt(explorer: Explorer, surrogate: FourierSurrogate) -> tuple[Masks, Values, float]:
-    """The rows that the surrogate was fitted to, with their P(keep)."""
+def learnt(explorer: Explorer) -> tuple[Masks, Values, float]:
+    """The rows that its surrogate is fitted to, with their P(keep). UserError as `surrogate_of`."""
     if isinstance(explorer, ProxySPEX) and not is_complete(explorer.masks):
         sample = explorer.sample()
         return sample.masks, sample.values, sample.keep_probability
-    rows = random_rows(explorer.masks, surrogate.keep_probability)
-    return explorer.masks[rows], explorer.values[rows], surrogate.keep_probability
+    keep_probability = surrogate_of(explorer).keep_probability
+    rows = random_rows(explorer.masks, keep_probability)
+    return explorer.masks[rows], explorer.values[rows], keep_probability

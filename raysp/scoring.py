@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import lookup
 from raysp.queries import direction, fit_queries
-from raysp.replaying import learnt, replayed, surrogate_of
+from raysp.replaying import learnt, replayed
 from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.explorers.base import Explorer
     from raysp.game import Masks
     from raysp.lenses.data import DataGame
     from raysp.lenses.specs import DataLens
@@ -38,6 +39,8 @@ GRADIENTS = ("influence", "tracin", "gradient_dot")
 METHODS = ("proxyspex", "singles", *GRADIENTS)
 #: Subsets to score on, at least.
 LEAST_SUBSETS = 10
+#: Difference between a run's P(keep) and the fraction scored that is worth a remark.
+FAR = 0.1
 #: Values below zero of which are wrong answers.
 MARGINS = ("margin", "class_margin")
 #: What a column or a file says of an example that is mislabelled, and of one that is not.
@@ -83,8 +86,12 @@ def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
     game = rebuilt(row, lens)
     wrong = _mislabelled(wish.mislabelled, lens) if wish.mislabelled is not None else None
     watch(Progress(run_id, "fitting each query"))
-    methods, fitted = _methods(store, row, spec, game, wish.methods)
-    plan, notes = _plan(wish, methods, fitted, kept, lens.training_seed)
+    methods, explorer = _methods(store, row, spec, game, wish.methods)
+    plan, notes = _plan(wish, methods, explorer.masks, kept, lens.training_seed)
+    if abs(explorer.keep_probability - wish.fraction) > FAR:
+        notes.append(
+            f"the run's masks keep {explorer.keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: it was not asked about such"
+        )
     missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
     notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
     trainings = Retrainings(store, run_id, game, "lds", watch)
@@ -133,29 +140,30 @@ def _checked(wish: Wish, n: int) -> int:
     return kept
 
 
-def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Masks]:
-    """The methods by name, and all masks that the run was fitted on. What the run itself found goes by its explorer's name."""
+def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Explorer]:
+    """The methods by name, and the run's explorer, told what it was told. What the run itself found goes by its explorer's name."""
     from raysp.lenses.data import INFLUENCES
     from raysp.models.reference import PlainTrainer
 
     explorer = replayed(store, row, spec, game)
-    surrogate = surrogate_of(explorer)
     outputs = store.outputs(row["game_id"], explorer.masks)
     if missing := int(np.isnan(outputs).any(axis=1).sum()):
         raise UserError("run", row["run_id"], f"has {missing} of {len(outputs)} evaluations without the outputs of each query", "run it again")
     sign, found = direction(game.info.description), list[Method]()
-    if "proxyspex" in names:
-        fits = [findings.surrogate for findings in fit_queries(explorer, outputs)]
-        found.append(Surrogates(explorer.name, [FourierSurrogate.combined([fit], [sign]) for fit in fits if isinstance(fit, FourierSurrogate)]))
+    if "proxyspex" in names or explorer.name in names:
+        fits = [findings.surrogate for findings in fit_queries(explorer, outputs, index="bii")]
+        if not all(isinstance(fit, FourierSurrogate) for fit in fits):
+            raise UserError("explorer", explorer.name, "leaves nothing to foretell by", "ask again with explorer proxyspex")
+        found.append(Surrogates(explorer.name, [FourierSurrogate.combined([cast("FourierSurrogate", fit)], [sign]) for fit in fits]))
     if "singles" in names and explorer.name != "singles":
-        masks, _, keep_probability = learnt(explorer, surrogate)
+        masks, _, keep_probability = learnt(explorer)
         seen = outputs[lookup(explorer.masks, masks)]
         found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in seen.T]))
     if not isinstance(game.trainer, PlainTrainer):
         found += [Effects(name, sign * game.influences(name).T) for name in INFLUENCES if name in names]
     if not found:
         raise UserError("methods", ",".join(names), "need gradients, and this model is trained the plain way, without", "choose proxyspex or singles")
-    return found, explorer.masks
+    return found, explorer
 
 
 def _plan(wish: Wish, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:

@@ -42,8 +42,10 @@ class Trained:
         return raysp.DataLens(**(given | options))
 
     def run(self, budget=48, **options):
-        scored = raysp.Validation(heldout=4, top=0, random=0, low_pairs=0)
-        spec = raysp.RunSpec(lens=self.lens(**options), explorer=raysp.ProxySPEX(budget=budget, proxy="linear"), validation=scored, local=True, store=str(self.store))
+        """By interactions, or, with a small budget, where that is not the point, by singles."""
+        explorer = raysp.ProxySPEX(budget=budget, proxy="linear") if budget >= 48 else raysp.Singles(budget=budget)
+        scored = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
+        spec = raysp.RunSpec(lens=self.lens(**options), explorer=explorer, validation=scored, local=True, store=str(self.store))
         key = spec.model_dump_json()
         if key not in self._runs:
             self._runs[key] = raysp.run(spec).run_id

@@ -58,7 +58,7 @@ def test_the_choice_is_the_solver_s_on_the_run_s_own_surrogate(trained):
 
 
 def test_of_a_loss_less_is_better(trained):
-    done = selected(trained, trained.run(value="loss"), "harmful:3", verify=Verification(trained.unseen, 1))
+    done = selected(trained, trained.run(budget=24, value="loss"), "harmful:3", verify=Verification(trained.unseen, 1))
     assert done.choice.after < done.choice.before
     for name in ("all", "random"):
         assert done.verified.gains[name].value == pytest.approx(done.verified.means[name] - done.verified.chosen)
@@ -103,7 +103,7 @@ def test_nothing_is_trained_twice_and_the_run_stays_what_it_was(trained):
 
 
 def test_groups_go_as_a_whole_and_queries_drawn_from_the_training_set_are_not_written(trained, tmp_path):
-    run_id = trained.run(budget=24, train=trained.reviews, queries=None, query_count=4, components=6)
+    run_id = trained.run(budget=16, train=trained.reviews, queries=None, query_count=4, components=6)
     output = tmp_path / "curated.jsonl"
     done = selected(trained, run_id, keep="best:3", output=output)
     with raysp.Store.read(trained.store) as store:
@@ -140,6 +140,9 @@ def test_held_out_queries_are_those_that_the_run_has_not_seen(trained, tmp_path)
     seen = jsonl(tmp_path / "seen.jsonl", [*QUERIES, *({name: row[name] for name in ("prompt", "completion")} | {"foil": "?"} for row in ROWS), UNSEEN[0]])
     with pytest.raises(raysp.UserError, match=r"heldout.* has 1 queries that the run has not seen"):
         selected(trained, run_id, keep="best:4", verify=Verification(seen, 1))
+    some = selected(trained, run_id, keep="best:4", verify=Verification(jsonl(tmp_path / "some.jsonl", [*QUERIES, *UNSEEN]), 1))
+    assert some.verified.queries == len(UNSEEN)
+    assert some.notes == (f"{len(QUERIES)} of {len(QUERIES) + len(UNSEEN)} held-out queries are left out, as the run has seen them.",)
     bad = jsonl(tmp_path / "bad.jsonl", [{"prompt": "The film is", "completion": " yes"}] * 2)
     with pytest.raises(raysp.UserError, match="heldout"):
         selected(trained, run_id, keep="best:4", verify=Verification(bad, 1))

@@ -44,7 +44,7 @@ def methods(game, budget=200):
     """What a run of so many trainings makes of it, with interactions and without, and what exact gradients at the end would."""
     masks = uniform_masks(N, budget, np.random.default_rng(0))
     outputs = trained(game, masks, 1).outputs[0]
-    interactions = [ProxySPEX().fit(masks, outputs[:, q]).findings.surrogate for q in range(QUERIES)]
+    interactions = [ProxySPEX(max_order=2, proxy="linear").fit(masks, outputs[:, q]).findings.surrogate for q in range(QUERIES)]
     singles = [fit_singles(masks, outputs[:, q]) for q in range(QUERIES)]
     ends = np.concatenate([np.ones((1, N), dtype=bool), ~np.eye(N, dtype=bool)])
     values = game(ends)

@@ -39,7 +39,9 @@ def run_id(trained):
 
 @pytest.fixture(scope="module")
 def done(trained, run_id):
-    return scored(trained, run_id)
+    done = scored(trained, run_id)
+    trained.stored = trained.table("data_scores", run_id)
+    return done
 
 
 def whole(done, metric):
@@ -112,7 +114,7 @@ def test_nothing_is_trained_twice(trained, run_id, done):
     # The subsets are the same ones, and so are the first two seeds.
     more = scored(trained, run_id, Wish(subsets=16, seeds=3, methods=("singles",)))
     assert (more.trained, more.found) == (16, 32)
-    assert scored(trained, run_id).rows == done.rows
+    assert {row["method"] for row in trained.table("data_scores", run_id)} == {"singles", None}
 
 
 def test_the_run_stays_what_it_was_and_says_what_scoring_cost(trained, run_id, done):
@@ -125,8 +127,7 @@ def test_the_run_stays_what_it_was_and_says_what_scoring_cost(trained, run_id, d
 
 
 def test_figures_are_stored_with_their_conventions(trained, run_id, done):
-    scored(trained, run_id)
-    rows = trained.table("data_scores", run_id)
+    rows = trained.stored
     assert [(row["metric"], row["method"], row["query"], row["k"]) for row in rows] == [(row.metric, row.method, row.query, row.k) for row in done.rows]
     assert [row["score"] for row in rows] == pytest.approx([row.value for row in done.rows])
     assert {(row["subsets"], row["seeds"], row["fraction"]) for row in rows} == {(16, 2, 0.5)}
@@ -158,8 +159,8 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
 def test_mislabelled_examples_come_from_a_column_or_a_file(trained, run_id, done, tmp_path):
     rows = [number for number, row in enumerate(ROWS, 1) if row["flipped"]]
     (tmp_path / "rows.txt").write_text("\n".join(map(str, rows)))
-    by_file = scored(trained, run_id, Wish(subsets=16, mislabelled=str(tmp_path / "rows.txt")))
-    assert [row.value for row in whole(by_file, "mislabel_auc").values()] == [row.value for row in whole(done, "mislabel_auc").values()]
+    by_file = scored(trained, run_id, Wish(subsets=16, methods=("influence",), mislabelled=str(tmp_path / "rows.txt")))
+    assert whole(by_file, "mislabel_auc")["influence"] == whole(done, "mislabel_auc")["influence"]
 
 
 def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, tmp_path):
@@ -182,7 +183,7 @@ def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, t
         (Wish(brittleness=(10,)), "give 1 to 9"),
         (Wish(mislabelled="wrong"), "its columns are id, prompt, completion, flipped"),
         (Wish(mislabelled="prompt"), "says neither yes nor no"),
-        (Wish(fraction=0.1), "fitted to all but"),
+        (Wish(fraction=0.1, methods=("influence",)), "fitted to all but"),
     ],
 )
 def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_id, done, wish, said):
@@ -205,6 +206,13 @@ def test_fewer_subsets_than_asked_for_are_said_so(trained):
     found = scored(trained, run_id, Wish(subsets=100, seeds=1, methods=("singles",)))
     assert found.conventions["subsets"] < 20
     assert any("there are only" in note for note in found.notes)
+    assert set(whole(found, "lds")) == {"singles"}  # the run's own answer, once
+
+
+def test_subsets_unlike_those_of_the_run_are_said_so(trained, run_id, done):
+    found = scored(trained, run_id, Wish(subsets=10, seeds=1, fraction=0.7, methods=("influence",)))
+    assert any("keep 50% of the components and these subsets 70%" in note for note in found.notes)
+    assert found.conventions["kept"] == 7
 
 
 # ---- on the command line
@@ -234,10 +242,10 @@ def test_lds_prints_scores_ceiling_floor_and_conventions(trained, run_id, done, 
         f"{done.trained} from the store",
     ):
         assert words in said
-    code, out, err = here(capsys, *arguments, "--json")
+    code, out, err = here(capsys, *arguments, "--methods", "influence", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
-    assert [row["value"] for row in told["rows"]] == pytest.approx([row.value for row in done.rows])
+    assert [row["value"] for row in told["rows"]] == pytest.approx([row.value for row in done.rows if row.method in ("influence", "random", None)])
     assert told["conventions"]["training_seeds"] == [1, 2]
 
 

@@ -116,20 +116,29 @@ def attributions(rows: Rows, measured: Sequence[float], against: str) -> Figure 
 
 def fits_of_runs(rows: Rows) -> Figure | None:
     """Held-out R² of each run of a set next to that of single effects alone."""
-    scored = [row for row in rows if row["r2"] is not None][::-1]
-    if not scored:
+    return _gains([(row["title"], row["r2_singles"], row["r2"]) for row in rows if row["r2"] is not None], "held-out R²")
+
+
+def fits_of_queries(scores: Rows) -> Figure | None:
+    """The linear datamodeling score of each query next to that of single effects alone."""
+    return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "rank correlation on held-out subsets (LDS)")
+
+
+def _gains(rows: Sequence[tuple[str, float, float]], title: str) -> Figure | None:
+    """A line a row from what single effects alone reach to what is reached with interactions."""
+    if not rows:
         return None
-    at = list(range(len(scored)))
+    names, alone, full = zip(*rows[::-1], strict=True)
+    at = list(range(len(rows)))
     lines: Figure = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, "line": {"color": "--line", "width": 2}, "x": [], "y": []}
-    for place, row in zip(at, scored, strict=True):
-        lines["x"] += [row["r2_singles"], row["r2"], None]
+    for place in at:
+        lines["x"] += [alone[place], full[place], None]
         lines["y"] += [place, place, None]
-    alone = _points("single effects alone", [row["r2_singles"] for row in scored], at, marker=_marker("--faint", "circle-open", 8))
-    full = _points("with interactions", [row["r2"] for row in scored], at, marker=_marker("--ink", "circle", 8))
-    layout = _layout(height=110 + 24 * len(scored)) | {"xaxis": _axis("height", "held-out R²")}
-    names = [_text(row["title"], 30) for row in scored]
-    layout["yaxis"] = _axis("width") | {"tickvals": at, "ticktext": names, "range": [-0.7, len(at) - 0.3], "showgrid": False}
-    return {"data": [lines, alone, full], "layout": layout}
+    without = _points("single effects alone", list(alone), at, marker=_marker("--faint", "circle-open", 8))
+    together = _points("with interactions", list(full), at, marker=_marker("--ink", "circle", 8))
+    layout = _layout(height=110 + 24 * len(rows)) | {"xaxis": _axis("height", title)}
+    layout["yaxis"] = _axis("width") | {"tickvals": at, "ticktext": [_text(name, 30) for name in names], "range": [-0.7, len(at) - 0.3], "showgrid": False}
+    return {"data": [lines, without, together], "layout": layout}
 
 
 def _points(name: str, x: list[Any], y: list[Any], *, marker: Figure, texts: list[str] | None = None) -> Figure:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysp.errors import UserError
-from raysp.report import agreement, energy, figures, grid, layout, pruning, words
+from raysp.report import agreement, energy, figures, grid, layout, pruning, training_sets, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,8 @@ TABLE_ROWS = 12
 EXAMPLES = 3
 """Prompts of a prompt set that are shown."""
 TABLES = ("singles", "interactions", "validations", "heldout", "costs", "prunings", "cross_checks")
-SCRIPTS = ("arcs.js", "graph.js", "page.js")
+STYLES = ("page.css", "model.css", "training_set.css")
+SCRIPTS = ("arcs.js", "graph.js", "queries.js", "page.js")
 VERDICTS = ("reliable", "use with care", "do not trust")
 
 
@@ -38,7 +39,12 @@ def write_report(store: Store, run_id: str, out_path: str | Path) -> Path:
     """Write the page of one run; its path. ValueError for an unknown run, UserError when the file cannot be written."""
     run = store.run_row(run_id)
     tables: Tables = {name: store.run_table(name, run_id).to_pylist() for name in TABLES}
-    return _write("run.html.j2", out_path, _run_page(run, tables, store.components(run["game_id"])))
+    components = store.components(run["game_id"])
+    if not words.of_data(run):
+        return _write("run.html.j2", out_path, _run_page(run, tables, components))
+    told = training_sets.told(run, {name: store.run_table(name, run_id).to_pylist() for name in training_sets.TABLES}, components)
+    tables |= {name: training_sets.named(tables[name]) for name in ("singles", "interactions", "validations", "cross_checks")}
+    return _write("run.html.j2", out_path, _run_page(run, tables, training_sets.legible(components), told))
 
 
 def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path) -> Path:
@@ -53,7 +59,7 @@ def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path)
     return _write("set.html.j2", out_path, _set_page(rows))
 
 
-def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Component]) -> dict[str, Any]:
+def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Component], trained: training_sets.Told | None = None) -> dict[str, Any]:
     interactions, costs, metrics = tables["interactions"], tables["costs"], run["metrics"] or {}
     effects, kinds = layout.Effects.of(tables["singles"]), _kinds(components)
     for row in interactions:
@@ -67,10 +73,12 @@ def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Componen
         "verified": figures.verified_scatter(tables["validations"]),
         "prunings": figures.pruning_curves(tables["prunings"]),
     } | {check["method"]: check["figure"] for check in checks}
+    charts |= trained.charts if trained is not None else {}
     return {
         "run": run,
         "described": run["game"]["description"],
         "kinds": kinds,
+        "trained": trained,
         "question": words.question(run, kinds),
         "unfinished": words.UNFINISHED.get(run["status"]),
         "no_help": words.help_of_interactions(run),
@@ -139,12 +147,12 @@ def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path
     from plotly.offline import get_plotlyjs
 
     own = resources.files("raysp.report").joinpath("templates")
-    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "model.css", *SCRIPTS)}
+    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in (*STYLES, *SCRIPTS)}
     plotly = get_plotlyjs() if content["data"]["charts"] else ""
     page = (
         _environment()
         .get_template(template)
-        .render(**content, css=parts["page.css"] + parts["model.css"], js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
+        .render(**content, css="".join(parts[name] for name in STYLES), js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
     )
     return _put(page, Path(out_path).expanduser())
 

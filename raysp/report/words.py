@@ -19,6 +19,8 @@ VALUES = {
     "class_logit": "logit of the class",
     "kl": "KL divergence from the intact model (nats)",
     "accuracy": "share of prompts answered right",
+    "margin": "log-probability of the answer − that of the foil",
+    "class_margin": "log-probability of the right label − that of the best other one",
 }
 ABLATIONS = {
     "remove": "left out of the prompt",
@@ -38,6 +40,20 @@ PART_ABLATIONS = {
 }
 """How a part of a model is left out; the words of `ABLATIONS` are about parts of a prompt."""
 PARTS = {"head": ("attention head", "attention heads"), "mlp": ("MLP", "MLPs"), "block": ("block", "blocks"), "neurons": ("neuron group", "neuron groups")}
+METRICS = {
+    "lds": "rank correlation with trainings on other subsets (LDS)",
+    "lds_floor": "the same with the components taken for one another: what chance gives",
+    "ceiling_halves": "between trainings from two halves of the seeds",
+    "ceiling_averaged": "between two means of all seeds",
+    "ceiling_attainable": "what a method could reach that knew the expected outputs",
+    "leave_one_out": "rank correlation with leaving out one component",
+    "leave_one_out_pearson": "correlation with leaving out one component",
+    "mislabel_auc": "mislabelled examples told apart by harm (AUC)",
+    "mislabel_auc_own_label": "the same, by harm to queries with their own label (AUC)",
+    "fall": "fall of the output without the most helpful",
+    "flipped": "share of right answers that turn wrong without the most helpful",
+}
+"""What methods of data attribution are scored by."""
 TASKS = {
     "ioi": "indirect object identification (ioi)",
     "facts": "recall of facts",
@@ -86,6 +102,8 @@ def question(run: Mapping[str, Any], kinds: Sequence[str] = ()) -> str:
     """What the run asked, as a person would say it; `kinds` of the components are named where they are parts of a model."""
     described: Mapping[str, Any] = run["game"]["description"]
     model, target, foil = run.get("model") or described.get("model"), described.get("target"), described.get("foil")
+    if of_data(run):
+        return f"Which training examples make {model or 'the model'} answer as it does?"
     if mechanistic(run):
         return f"Which {parts(kinds)} of {model or 'the model'} {_done(described)}?"
     if model and target and foil:
@@ -102,6 +120,34 @@ def question(run: Mapping[str, Any], kinds: Sequence[str] = ()) -> str:
 def mechanistic(run: Mapping[str, Any]) -> bool:
     """Whether the components are parts of a model."""
     return run["lens"] == "mechanistic"
+
+
+def of_data(run: Mapping[str, Any]) -> bool:
+    """Whether the components are parts of a training set."""
+    return run["game"]["description"].get("lens") == "data"
+
+
+def what_is_trained(run: Mapping[str, Any], queries: int, examples: int) -> str:
+    """What a training is, in a sentence or two."""
+    described: Mapping[str, Any] = run["game"]["description"]
+    recipe: Mapping[str, Any] = described.get("recipe") or {}
+    made = f"{count(examples)} examples in {count(run['n'])} components" if examples != run["n"] else f"{count(examples)} examples"
+    told = f"{made}, {count(queries)} {'query' if queries == 1 else 'queries'}. To leave a component out, an adapter is trained without its examples."
+    if recipe:
+        layers: Sequence[int] = recipe["layers"]
+        told += (
+            f" LoRA of rank {recipe['rank']} on {', '.join(recipe['modules'])} of {_layers(layers)}, {recipe['epochs']} epochs in batches of "
+            f"{recipe['batch_size']}, learning rate {recipe['learning_rate']:g}."
+        )
+    seeds = described.get("seeds") or 1
+    return told + (f" Each output is the mean of {seeds} trainings from different seeds." if seeds > 1 else "")
+
+
+def _layers(layers: Sequence[int]) -> str:
+    first, last = min(layers), max(layers)
+    if first == last:
+        return f"layer {first}"
+    return f"layers {first} to {last}" if last - first + 1 == len(layers) else f"layers {_listed(list(layers))}"
 
 
 def parts(kinds: Sequence[str], number: int = 2) -> str:
@@ -140,11 +186,15 @@ def _listed(values: Any) -> str:
 def value_in_words(run: Mapping[str, Any]) -> str:
     """What the value is."""
     kind = run["game"]["description"].get("value")
+    if of_data(run):
+        return f"{VALUES.get(str(kind), str(kind) if kind else 'output')}, mean over the queries"
     return VALUES.get(str(kind), str(kind) if kind else "value of the game")
 
 
 def ablation_in_words(run: Mapping[str, Any]) -> str:
     """How a component is left out."""
+    if of_data(run):
+        return "left out of the training set"
     kind = run["game"]["description"].get("ablation")
     return (PART_ABLATIONS if mechanistic(run) else ABLATIONS).get(str(kind), str(kind) if kind else "left out of the mask")
 

@@ -1,7 +1,8 @@
 """Work between a campaign's thread and Tune's: tasks are laid down on a desk, trials take blocks of them, and answers come back to it.
 
 The desk knows neither games nor Tune: what a task says, and who takes a block, is theirs. It sees to it that every task is answered once, whatever dies
-on the way, and that no worker is idle for long at the end.
+on the way, that no worker is idle for long at the end of a round, and that those who have nothing to do keep what they have loaded for the next: Tune ends
+all actors but one that are without a trial, so they get empty blocks.
 """
 
 import math
@@ -19,8 +20,6 @@ from raysp.game import Measurement
 from raysp.runtime.pool import ATTEMPTS
 
 POLL_SECONDS = 0.25
-# While no trial runs, Tune has nothing to do but to ask for one: it is held for this long, or until there is something.
-IDLE_SECONDS = 60.0
 # Below this much work in a block the trial itself counts, and an actor that starts for a block loses it to one that is free by then.
 LEAST_BLOCK_SECONDS = 5.0
 
@@ -36,13 +35,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Block:
-    """What one trial is to do."""
+    """What one trial is to do; nothing, and it waits to be recalled."""
 
     tasks: tuple[Task, ...]
 
     def __repr__(self) -> str:
         """Part of the trial's name."""
-        return f"{self.tasks[0].number}-{self.tasks[-1].number}"
+        return f"{self.tasks[0].number}-{self.tasks[-1].number}" if self.tasks else "none"
 
 
 class Desk:
@@ -52,9 +51,11 @@ class Desk:
         self.retried = 0
         self.closed = False
         self._workers = workers
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._waiting = deque[Task]()
         self._held: dict[str, dict[int, Task]] = {}
+        self._idle = set[str]()
+        self._free = 0
         self._actors: dict[str, Any] = {}
         self._attempts = Counter[int]()
         self._trained, self._seconds = 0, 0.0
@@ -71,9 +72,8 @@ class Desk:
 
     def ask(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""
-        with self._changed:
+        with self._lock:
             self._waiting.extend(tasks)
-            self._changed.notify_all()
 
     def answer(self) -> tuple[int, Any] | None:
         """The next answer with its task's number, or None when none came for a moment. Raises what a task raised."""
@@ -86,15 +86,22 @@ class Desk:
         return answer
 
     def give(self, trial: str) -> Block | None:
-        """A block for a trial, if there is one and not all workers have theirs."""
-        with self._changed:
-            if not (self._held or self._waiting or self.closed):
-                self._changed.wait(IDLE_SECONDS)
-            if self.closed or not self._waiting or len(self._held) >= self._workers:
+        """A block for a trial, unless all workers have theirs or there is nothing to do and nobody to keep."""
+        with self._lock:
+            spared = not self._free and len(self._waiting) <= len(self._idle)  # no actor is started for what idle ones are about to take
+            if self.closed or spared or len(self._held) >= self._workers:
                 return None
             block = Block(tuple(self._waiting.popleft() for _ in range(self._size())))
             self._held[trial] = {task.number: task for task in block.tasks}
+            self._free = max(0, self._free - 1)
+            if not block.tasks:
+                self._idle.add(trial)
             return block
+
+    def recalls(self, trial: str) -> bool:
+        """Whether a trial with nothing to do is to end, as there is something."""
+        with self._lock:
+            return trial in self._idle and bool(self._waiting)
 
     def _size(self) -> int:
         """Of the next block: a worker's fair share of half of what is left (factoring: Hummel, Schonberg and Flynn 1992), and a few seconds at least."""
@@ -105,14 +112,14 @@ class Desk:
 
     def begun(self, trial: str, actor: Any) -> None:
         """A trial has its actor."""
-        with self._changed:
+        with self._lock:
             self._actors[trial] = actor
             if self.closed:
                 self._kill()
 
     def came(self, trial: str, number: int, answer: Any, error: BaseException | None) -> None:
         """A trial reported a task. One that it no longer holds has been given to another, whose answer counts."""
-        with self._changed:
+        with self._lock:
             if self._held.get(trial, {}).pop(number, None) is not None:
                 if isinstance(answer, Measurement):
                     self._trained, self._seconds = self._trained + 1, self._seconds + answer.seconds
@@ -120,9 +127,11 @@ class Desk:
 
     def ended(self, trial: str, error: str | None = None) -> None:
         """A trial is over. If it failed, what it had not reported is to be done by others; at most `ATTEMPTS` times."""
-        with self._changed:
+        with self._lock:
             self._actors.pop(trial, None)
             left = list(self._held.pop(trial, {}).values())
+            self._idle.discard(trial)
+            self._free += error is None
             if error is None or not left or self.closed:
                 return
             self._waiting.extendleft(reversed(left))
@@ -137,10 +146,9 @@ class Desk:
 
     def close(self) -> None:
         """Stop the trials, without waiting for what they are at."""
-        with self._changed:
+        with self._lock:
             self.closed = True
             self._kill()
-            self._changed.notify_all()
 
     def _kill(self) -> None:
         for actor in self._actors.values():

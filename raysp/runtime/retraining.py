@@ -2,7 +2,7 @@
 
 One experiment lasts as long as its backend. A searcher of ours hands out blocks as trials ask for them: half of a worker's fair share of what is
 left, so that blocks begin long (a trial costs more than a batch) and end short (nobody waits for one long straggler). Actors are reused from trial
-to trial and the last one from round to round, so a model is loaded, and the frozen part of it run, once an actor and not once a block.
+to trial and kept from round to round, so a model is loaded, and the frozen part of it run, once an actor and not once a block.
 
 Nothing is ever restored from Tune's own files, which are pickles: what a trial reported is in the store at once, and a campaign that starts again asks
 only for what is not there. So there are no checkpoints, and what Tune writes lies in a temporary folder that goes with the experiment. For the same
@@ -38,6 +38,8 @@ from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, lens_key, unplaceable
 from raysp.spec import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
+# How often an actor without work asks for it; every question costs the scheduler some 4 ms.
+IDLE_SECONDS = 0.5
 # Tune waits 5 seconds for its actors at the end, and 10 more before it kills them.
 CLOSING_SECONDS = 30.0
 SHOWN_OF_AN_ERROR = 500
@@ -71,7 +73,10 @@ class Retraining(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next task's number with its answer, or with the error that it raised."""
+        """The next task's number with its answer, or with the error that it raised. Nothing, after a while, where the block is empty."""
+        if not self._waiting:
+            time.sleep(IDLE_SECONDS)
+            return {}
         task = self._waiting.popleft()
         try:
             answer = getattr(self._evaluator, task.method)(self._key, self._lens, *task.arguments)
@@ -121,7 +126,8 @@ class Courier(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
         """A task is done. The answer is taken out of what Tune keeps."""
-        self._desk.came(trial.trial_id, result["number"], result.pop("answer", None), result.pop("error", None))
+        if "number" in result:
+            self._desk.came(trial.trial_id, result["number"], result.pop("answer", None), result.pop("error", None))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """A block is done."""
@@ -133,14 +139,14 @@ class Courier(tune.Callback):
 
 
 class Closing(tune.Stopper):
-    """Stops the experiment when the desk is closed."""
+    """Stops trials that have nothing to do when there is something, and the experiment when the desk is closed."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """A trial ends by itself."""
-        return False
+        """Whether a trial is to stop. One with tasks ends by itself."""
+        return self._desk.recalls(trial_id)
 
     def stop_all(self) -> bool:
         """Whether all is to stop."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.game import Masks
 from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats
@@ -30,6 +33,8 @@ Chosen = NDArray[np.bool_]
 
 #: Up to this many components every mask is looked at: that is faster than a programme, and exact.
 ENUMERATED = 14
+#: With more, every set of the size asked for is, up to so many sets times terms and sets times components: a matter of seconds.
+LISTED_TERMS, LISTED_MEMBERS = 300_000_000, 10_000_000
 #: Facets above which no programme is solved: its first relaxation alone would take longer than the usual limit.
 MILP_FACETS = 50_000
 #: Relative size of a gap that is rounding.
@@ -93,8 +98,8 @@ def best_subset(
     """The r components whose removal changes (increases, decreases) the surrogate's value most; with `keep`, whose keeping does, all else removed.
 
     Exactly r of them, or `at_most` r. `costs` (`(n,)`, or `(c, n)` for c budgets) add up to at most `budget` (a number, or `(c,)`); of the components
-    with the same label in `groups` (`(n,)`) at most `group_limits` are chosen (one number for all groups, or one a label). HiGHS stops after `time_limit`
-    seconds, or once within the relative `mip_gap`; then a greedy search with swaps goes on, and the gap is stated. `method` forces a way. To keep
+    with the same label in `groups` (`(n,)`) at most `group_limits` are chosen (one number for all groups, or one a label). Where there are few choices, all are
+    compared; else HiGHS solves a programme. It stops after `time_limit` seconds, or once within the relative `mip_gap`; then a greedy search with swaps goes on, and the gap is stated. `method` forces a way. To keep
     most components, ask for those to remove, with mode "increase": the programme is then far smaller.
 
     Raises UserError for an r, budget or group that cannot be.
@@ -107,8 +112,9 @@ def best_subset(
         raise UserError("time_limit" if not time_limit > 0 else "mip_gap", min(time_limit, mip_gap), "is not positive", "give seconds above 0 and a gap from 0")
     limits = _limits(surrogate.n, r, at_most=at_most, costs=costs, budget=budget, groups=groups, group_limits=group_limits)
     signs = SIGNS[mode]
-    if method == "enumerate" or (method == "auto" and surrogate.n <= ENUMERATED):
-        return _enumerated(surrogate, Flips.of(surrogate, keep=keep), signs, limits)
+    every = _every(surrogate, int(r), at_most=at_most, all_sizes=method == "enumerate") if method in ("auto", "enumerate") else None
+    if every is not None:
+        return _enumerated(surrogate, Flips.of(surrogate, keep=keep), signs, limits, every)
     search = _Search(limits, method, time_limit / len(signs), mip_gap)
     found = [search.best(surrogate, sign, keep=keep) for sign in signs]
     best = max(found, key=lambda selection: selection.objective)
@@ -186,15 +192,29 @@ def _group_rows(n: int, groups: Sequence[Hashable] | None, group_limits: Any) ->
 # ---- the ways to search
 
 
-def _enumerated(surrogate: FourierSurrogate, flips: Flips, signs: Sequence[float], limits: _Limits) -> Selection:
+def _every(surrogate: FourierSurrogate, r: int, *, at_most: bool, all_sizes: bool) -> Masks | None:
+    """The choices among which the best one is, bool `(m, n)`; None where these are too many to be looked at."""
+    n = surrogate.n
+    if all_sizes or n <= ENUMERATED:
+        if n > MAX_DENSE:
+            raise UserError("method", "enumerate", f"would look at 2^{n} masks", "use milp or local")
+        return all_masks(n)
+    sizes = range(r + 1) if at_most else (r,)
+    count = sum(comb(n, size) for size in sizes)
+    if count * len(surrogate) > LISTED_TERMS or count * n > LISTED_MEMBERS:
+        return None
+    chosen = np.zeros((count, n), dtype=np.bool_)
+    for row, members in enumerate(members for size in sizes for members in combinations(range(n), size)):
+        chosen[row, list(members)] = True
+    return chosen
+
+
+def _enumerated(surrogate: FourierSurrogate, flips: Flips, signs: Sequence[float], limits: _Limits, every: Masks) -> Selection:
     """The best by looking at all that are allowed."""
-    if surrogate.n > MAX_DENSE:
-        raise UserError("method", "enumerate", f"would look at 2^{surrogate.n} masks", "use milp or local")
-    every = all_masks(surrogate.n)
     allowed = every[limits.allow(limits.matrix @ every.T.astype(np.float64))]
     if not len(allowed):
         raise _impossible(limits)
-    end = surrogate.predict(flips.masks(every[:1]))[0]
+    end = surrogate.predict(flips.masks(np.zeros((1, flips.n), dtype=np.bool_)))[0]
     values = surrogate.predict(flips.masks(allowed))
     gains = np.max([sign * (values - end) for sign in signs], axis=0)
     best = int(np.argmax(gains))

@@ -60,7 +60,7 @@ def test_a_block_is_worth_a_trial_once_it_is_known_what_a_batch_takes():
 def test_what_a_lost_trial_had_not_reported_is_given_to_others_and_nothing_comes_twice():
     desk = Desk(workers=1)
     desk.ask(tasks(3))
-    desk.give("lost")
+    assert desk.give("lost") is not None
     answered(desk, "lost", 0)
     desk.ended("lost", "a dead actor")
     assert [task.number for task in desk.give("next").tasks] == [1, 2]
@@ -68,6 +68,23 @@ def test_what_a_lost_trial_had_not_reported_is_given_to_others_and_nothing_comes
     answered(desk, "next", 1)
     assert [desk.answer()[0], desk.answer()[0], desk.answer()] == [0, 1, None]
     assert desk.retried == 1
+
+
+def test_a_worker_without_work_is_kept_until_there_is_some():
+    desk = Desk(workers=2)
+    assert desk.give("nobody to keep") is None
+    desk.ask(tasks(1))
+    assert len(desk.give("first").tasks) == 1
+    desk.ended("first")
+    assert desk.give("kept").tasks == ()
+    assert not desk.recalls("kept")
+    desk.ask(tasks(1))
+    assert desk.give("one too many") is None
+    assert desk.recalls("kept")
+    desk.ended("kept")
+    assert len(desk.give("again").tasks) == 1
+    desk.ask(tasks(4))
+    assert len(desk.give("a second worker").tasks) == 1
 
 
 def test_a_batch_that_kills_whoever_takes_it_is_given_up():
@@ -95,21 +112,29 @@ def cluster():
 
 @pytest.fixture
 def trained(cluster, tmp_path):
-    """A game that notes every batch and who measured it, and waits `pause` seconds for each; at call number `fatal` its process is killed, at `stuck` it waits."""
+    """A game that notes every batch and who measured it, and waits `pause` seconds for each; at call number `fatal` its process is killed, at `stuck` it waits.
 
-    def game(pause=0.0, fatal=None, stuck=None):
+    Nobody is done before there are `together` of them.
+    """
+
+    def actors():
+        return {int(path.name.split("-")[1]) for path in tmp_path.glob("*-*")}
+
+    def game(pause=0.0, fatal=None, stuck=None, together=1):
         def measure(masks):
             (tmp_path / f"{time.time_ns()}-{os.getpid()}").write_bytes(np.packbits(masks).tobytes())
             calls = len(list(tmp_path.glob("*-*")))
             if calls == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(600 if calls == stuck else pause)
+            while len(actors()) < together:
+                time.sleep(0.05)
             return planted(masks)
 
         return raysp.FunctionLens(measure, n=N, name="trained", batch_masks=16)
 
     game.calls = lambda: len(list(tmp_path.glob("*-*")))
-    game.actors = lambda: {int(path.name.split("-")[1]) for path in tmp_path.glob("*-*")}
+    game.actors = actors
     return game
 
 
@@ -136,16 +161,17 @@ def all_is_given_back():
         time.sleep(0.1)
 
 
-def test_an_actor_keeps_its_game_from_round_to_round_and_leaves_nothing_behind(trained, capfd):
+def test_actors_keep_their_game_from_round_to_round_and_leave_nothing_behind(trained, capfd):
     before = set(Path(tempfile.gettempdir()).glob("raysp-tune-*"))
-    backend = TuneBackend(ONE, trained())
+    backend = TuneBackend(TWO, trained(together=2))
     assert backend.info.n == N
     assert backend.attributions() == {}
     assert backend.estimate(2) is None
     for seed in range(3):
         measured(backend, batches(20, seed))
     backend.close()
-    assert len(trained.actors()) == 1
+    assert len(trained.actors()) == 2
+    assert trained.calls() == 60
     assert backend.retried == 0
     assert set(Path(tempfile.gettempdir()).glob("raysp-tune-*")) == before
     assert "".join(capfd.readouterr()) == ""

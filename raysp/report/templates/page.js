@@ -103,6 +103,7 @@ function draw() {
 }
 
 listen();
+listenToQueries();
 tell();
 draw();
 if (svg) new ResizeObserver(drawInteractions).observe(field);

@@ -1,0 +1,88 @@
+"""What the page of a training set has beside that of any run: each query with the examples that it owes to, how well methods foretell, what was selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raysp import asked
+from raysp.asked import Answered
+from raysp.game import Component
+from raysp.queries import direction
+from raysp.report import figures
+
+TABLES = (*asked.TABLES, "query_heldout", "data_scores", "selections")
+TOP = 5
+"""Examples and sets of each sort that a query shows."""
+QUERIES = 60
+"""Queries on the page; the others are in the store."""
+SCATTERED = 200
+"""Held-out subsets in a query's scatter."""
+LISTED = 120
+"""Components up to which all are listed."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the template shows. `count` queries there are, `queries` of them on the page; `mean_lds` with interactions and without; figures by name."""
+
+    queries: list[Answered]
+    count: int
+    examples: int
+    mean_lds: tuple[float, float] | None
+    scores: list[tuple[str, list[dict[str, Any]]]]
+    selections: Rows
+    charts: dict[str, figures.Figure]
+    listed: bool
+
+    def largest(self, query: Answered) -> float:
+        """The strongest single effect on a query, which its bars are measured by."""
+        return max((abs(effect.value) for effect in (*query.helpful, *query.harmful)), default=0.0)
+
+
+def told(run: Mapping[str, Any], tables: Mapping[str, Rows], components: Sequence[Component]) -> Told:
+    """From the run's row and the rows of its `TABLES`."""
+    towards = direction(run["game"]["description"])
+    queries = asked.answered(tables, [component.label for component in components], towards, top=TOP, queries=QUERIES)
+    scored = [row for row in tables["query_scores"] if row["lds"] is not None and row["lds_singles"] is not None]
+    heldout: dict[int, list[Mapping[str, Any]]] = {}
+    for row in tables["query_heldout"]:
+        heldout.setdefault(row["query"], []).append(row)
+    shown = {query.query for query in queries}
+    charts = {
+        "lds": figures.fits_of_queries([row | {"label": asked.plain(row["label"])} for row in map(dict, scored) if row["query"] in shown]),
+        **{f"query-{number}": figures.heldout_scatter(rows[:SCATTERED]) for number, rows in heldout.items() if number in shown},
+    }
+    lds, lds_singles = (sum(row[name] for row in scored) / max(len(scored), 1) for name in ("lds", "lds_singles"))
+    return Told(
+        queries,
+        len(tables["queries"]),
+        len(tables["examples"]),
+        (lds, lds_singles) if scored else None,
+        by_metric(tables["data_scores"]),
+        tables["selections"],
+        {name: chart for name, chart in charts.items() if chart},
+        len(components) <= LISTED,
+    )
+
+
+def by_metric(rows: Rows) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Scores over all queries, those of one metric (and number removed) together, in the order in which they came, the best method first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["query"] is None and row["score"] is not None:
+            found.setdefault(row["metric"], []).append(dict(row))
+    return [(metric, sorted(group, key=lambda row: (row["k"] or 0, -row["score"]))) for metric, group in found.items()]
+
+
+def legible(components: Sequence[Component]) -> tuple[Component, ...]:
+    """The components with labels that stay within their line."""
+    return tuple(replace(component, label=asked.plain(component.label)) for component in components)
+
+
+def named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose labels do."""
+    return [row | {name: asked.plain(row[name]) for name in ("label", "labels") if row.get(name)} for row in rows]

@@ -1,0 +1,228 @@
+"""The data lens: components of a training set, adapters trained on what masks keep, and what the queries are worth."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+
+from raysp.errors import EvaluationError, UserError
+from raysp.lenses.data import INFLUENCES
+from raysp.lenses.specs import DataLens
+from raysp.models.reference import PlainTrainer
+from raysp.models.training import Trainer
+from raysp.validation import kind_of
+
+FILMS = [("the acting never fails", "good"), ("the ending was bad", "bad"), ("a quiet letter", "good"), ("the film was long", "bad")]
+RECIPE = {"adapted_layers": "last:1", "batch_size": 4, "learning_rate": 1e-2, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: tiny_models.save(kind, folder / kind) for kind in ("llama", "window", "bert-classifier")}
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Twelve examples in three topics, and two queries with foils."""
+    rows = [{"prompt": f"{text} {i}", "completion": answer, "topic": f"t{i % 3}"} for i in range(3) for text, answer in FILMS]
+    asked = [{"prompt": "the acting was long", "completion": "good", "foil": "bad"}, {"prompt": "a bad film", "completion": "bad ending", "foil": "good"}]
+    return {"train": write(tmp_path / "train.jsonl", rows), "queries": write(tmp_path / "queries.jsonl", asked)}
+
+
+def lens(models, pairs, **options):
+    return DataLens(**({"model": models["llama"], **RECIPE, **pairs} | options))
+
+
+def random_masks(n, count, seed=0):
+    return np.random.default_rng(seed).random((count, n)) < 0.5
+
+
+def logprobs(game, masks, texts):
+    """Sums of log-probabilities by the plain way, float64 `(m, texts)`."""
+    trainer = game.trainer
+    plain = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, texts)
+    return plain.evaluate([game.examples_of(mask) for mask in masks], 0)
+
+
+def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, pairs):
+    game = lens(models, pairs).build()
+    assert isinstance(game.trainer, Trainer)
+    masks = random_masks(game.n, 3)
+    scored = logprobs(game, masks, game.trainer.asked)[..., 0]
+    measured = game.measure(masks)
+    np.testing.assert_allclose(measured.outputs, scored[:, ::2] - scored[:, 1::2], atol=1e-4)
+    np.testing.assert_allclose(measured.values, measured.outputs.mean(axis=1))
+    assert measured.tokens > 0
+
+
+@pytest.mark.parametrize("value", ["logprob", "logprob_mean", "loss"])
+def test_values_of_a_querys_own_answer(models, pairs, value):
+    game = lens(models, pairs, value=value).build()
+    masks = random_masks(game.n, 2)
+    scored = logprobs(game, masks, game.trainer.asked)
+    expected = {"logprob": scored[..., 0], "logprob_mean": scored[..., 0] / scored[..., 1], "loss": -scored[..., 0] / scored[..., 1]}[value]
+    np.testing.assert_allclose(game.measure(masks).outputs, expected, atol=1e-4)
+
+
+def test_labelled_texts_are_worth_their_margin_over_the_best_other_label(models, tmp_path):
+    rows = [{"text": f"{text} {i}", "label": ["good", "bad", "long"][i % 3]} for i in range(9) for text, _ in FILMS[:1]]
+    game = DataLens(model=models["llama"], train=write(tmp_path / "t.jsonl", rows), query_count=3, **RECIPE).build()
+    assert game.value == "class_margin"
+    masks = random_masks(game.n, 2)
+    scored = logprobs(game, masks, game.trainer.asked)[..., 0].reshape(2, 3, 3)
+    np.testing.assert_allclose(game.measure(masks).outputs, scored[..., 0] - scored[..., 1:].max(-1), atol=1e-4)
+
+
+def test_nothing_kept_is_the_model_as_it_came(models, pairs):
+    game = lens(models, pairs).build()
+    empty = game.measure(np.zeros((1, game.n), bool)).outputs[0]
+    own = np.array([float(game.trainer._own(text).double().sum()) for text in game.trainer.asked])
+    np.testing.assert_allclose(empty, own[::2] - own[1::2], atol=1e-4)
+
+
+def test_groups_go_together(models, pairs):
+    game = lens(models, pairs, group_by="topic").build()
+    assert game.n == 3
+    one = np.array([[True, False, False]])
+    assert len(game.examples_of(one[0])) == 4
+    alone = lens(models, pairs).build()
+    np.testing.assert_allclose(game.measure(one).outputs, alone.measure(np.isin(np.arange(12), game.examples_of(one[0]))[None]).outputs, atol=1e-5)
+
+
+def test_seeds_are_averaged(models, pairs):
+    game = lens(models, pairs, seeds=2, training_seed=3).build()
+    masks = random_masks(game.n, 2)
+    np.testing.assert_allclose(game.measure(masks).outputs, (game.outputs_of(masks, 3) + game.outputs_of(masks, 4)) / 2)
+
+
+def test_subsets_trained_together_and_apart_are_worth_the_same(models, pairs):
+    game = lens(models, pairs).build()
+    masks = random_masks(game.n, 11)
+    apart = np.concatenate([game.measure(masks[i : i + 1]).outputs for i in range(11)])
+    np.testing.assert_allclose(game.measure(masks).outputs, apart, atol=1e-5)
+
+
+def test_the_fingerprint_is_of_all_that_values_depend_on(models, pairs, tmp_path):
+    base = lens(models, pairs).build().info.fingerprint
+    assert lens(models, pairs).build().info.fingerprint == base
+    others = [{"epochs": 1}, {"training_seed": 1}, {"seeds": 2}, {"group_by": "topic"}, {"value": "logprob"}, {"template": "Film: {prompt}"}]
+    found = {lens(models, pairs, **options).build().info.fingerprint for options in others}
+    rows = [json.loads(line) for line in Path(pairs["train"]).read_text(encoding="utf-8").splitlines()]
+    rows[0]["completion"] = "long"
+    found.add(lens(models, {**pairs, "train": write(tmp_path / "other.jsonl", rows)}).build().info.fingerprint)
+    assert len(found) == 7
+    assert base not in found
+
+
+def test_the_description_carries_queries_and_examples(models, pairs):
+    info = lens(models, pairs).build().info
+    assert [query.target for query in info.queries] == [" good", " bad ending"]
+    assert [query.foil for query in info.queries] == [" bad", " good"]
+    assert len(info.examples) == info.n == 12
+    assert [example.component for example in info.examples] == list(range(12))
+
+
+# ---- gradients
+
+
+def test_gradients_rank_examples_as_leaving_each_out_does(models, tmp_path):
+    rows = [{"prompt": f"{text} {i}", "completion": answer} for i in range(5) for text, answer in FILMS]
+    train = write(tmp_path / "t.jsonl", rows)
+    game = DataLens(model=models["llama"], train=train, query_count=6, **(RECIPE | {"learning_rate": 1e-3})).build()
+    near = np.ones((game.n + 1, game.n), bool)
+    near[np.arange(1, game.n + 1), np.arange(game.n)] = False
+    outputs = game.measure(near).outputs
+    exact = (outputs[0] - outputs[1:]).T
+    for method in INFLUENCES:
+        found = game.influences(method)
+        assert found.shape == (6, game.n)
+        agreement = np.mean([np.corrcoef(mine, theirs)[0, 1] for mine, theirs in zip(found, exact, strict=True)])
+        assert agreement > 0.6, method
+    attributed = game.attributions()
+    assert list(attributed) == list(INFLUENCES)
+    np.testing.assert_allclose(attributed["influence"], game.influences("influence").mean(axis=0))
+
+
+def test_the_estimate_is_of_the_mean_and_has_pairs(models, pairs):
+    game = lens(models, pairs).build()
+    whole = np.ones((1, game.n), bool)
+    single, both = game.estimate(1), game.estimate(2)
+    assert single.predict(whole)[0] == pytest.approx(game.measure(whole).values[0], abs=1e-4)
+    effect = single.predict(whole) - single.predict(~np.eye(game.n, dtype=bool))
+    np.testing.assert_allclose(effect, game.influences("influence").mean(axis=0), rtol=1e-6)
+    assert both.sets.max_order == 2
+
+
+# ---- interactions of examples
+
+
+def test_near_duplicates_are_redundant(models, tmp_path):
+    """Either of two copies teaches the answer: losing both costs more than the sum of losing each."""
+    fact = {"prompt": "where is the letter", "completion": "city Monday"}
+    others = [{"prompt": f"{text} {i}", "completion": answer} for i in range(2) for text, answer in FILMS]
+    train = write(tmp_path / "t.jsonl", [fact, {**fact, "prompt": "where is that letter"}, *others])
+    asked = write(tmp_path / "q.jsonl", [fact])
+    game = DataLens(model=models["llama"], train=train, queries=asked, value="logprob", **(RECIPE | {"epochs": 6})).build()
+    masks = np.ones((4, game.n), bool)
+    masks[1, 0] = masks[2, 1] = masks[3, :2] = False
+    whole, first, second, neither = game.measure(masks).values
+    apart = (whole - first) + (whole - second)
+    assert whole - neither > 1.1 * apart > 0
+    assert kind_of(whole - neither, apart) == "redundancy"
+
+
+# ---- what cannot be
+
+
+def test_an_architecture_that_the_fast_way_does_not_fit_is_trained_plainly(models, pairs):
+    game = lens(models, pairs, model=models["window"]).build()
+    assert isinstance(game.trainer, PlainTrainer)
+    assert "one by one" in game.info.notes[-1]
+    masks = random_masks(game.n, 2)
+    scored = logprobs(game, masks, game.trainer.asked)[..., 0]
+    np.testing.assert_allclose(game.measure(masks).outputs, scored[:, ::2] - scored[:, 1::2], atol=1e-5)
+    assert game.estimate(1) is None
+    assert game.attributions() == {}
+
+
+def test_a_divergence_names_the_subset_and_the_step(models, pairs):
+    game = lens(models, pairs, learning_rate=1e30).build()
+    masks = np.ones((2, game.n), bool)
+    masks[1, 0] = False
+    with pytest.raises(EvaluationError, match=r"without 1 of 12 components \(the acting.*\) diverged at step \d+.*smaller learning_rate"):
+        game.measure(masks[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target_modules": "query"}, "q_proj"),
+        ({"target_modules": " , "}, "names no linear layer"),
+        ({"adapted_layers": "last:3"}, "last:2"),
+        ({"adapted_layers": "0,7"}, "layers 0 to 1"),
+        ({"value": "class_margin"}, "labels"),
+    ],
+)
+def test_what_the_model_or_the_queries_cannot_do_is_one_line(models, pairs, options, said):
+    with pytest.raises(UserError, match=said) as caught:
+        lens(models, pairs, **options).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_foils_in_some_queries_only_are_refused(models, pairs, tmp_path):
+    asked = write(tmp_path / "some.jsonl", [{"prompt": "a", "completion": "good", "foil": "bad"}, {"prompt": "b", "completion": "bad", "foil": None}])
+    with pytest.raises(UserError, match="some rows"):
+        lens(models, {**pairs, "queries": asked}).build()
+
+
+def test_a_classifier_is_refused(models, pairs):
+    with pytest.raises(UserError, match="causal"):
+        lens(models, pairs, model=models["bert-classifier"]).build()
