@@ -56,7 +56,7 @@ class Amounts:
 
 #: The amounts of the full bench and of the quick one.
 #: Eight queries at most, as many as 600 retrainings each are fitted with the best proxy (`raysp.queries.AFFORDABLE`).
-FULL, QUICK = Amounts(4, 2, 2, 64), Amounts(3, 2, 1, 32)
+FULL, QUICK = Amounts(5, 2, 1, 64), Amounts(4, 1, 1, 32)
 
 Row = dict[str, str]
 
@@ -106,7 +106,8 @@ def planted(quick: bool) -> DataSet:
         dtype="float32",
         value="logprob",
         target_modules="v_proj,down_proj",
-        learning_rate=1e-2,
+        learning_rate=5e-3,
+        epochs=5,
         batch_size=4,
     )
     return DataSet(f"planted-{amounts.examples}", lens, planted=True)

@@ -77,14 +77,22 @@ class TimeLimitError(Exception):
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Generator[None]:
     """TimeLimitError once the block has taken so much processor time; only in the main thread, and where there are such alarms."""
+    reached = False
 
     def stop(*_: object) -> None:
+        nonlocal reached
+        reached = True
         raise TimeLimitError(f"stopped at the time limit of {seconds} s")
 
     before = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
+    except Exception as error:
+        # Compiled code that is interrupted makes an error of its own of it.
+        if reached and not isinstance(error, TimeLimitError):
+            raise TimeLimitError from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)

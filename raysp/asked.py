@@ -133,10 +133,11 @@ class _Members:
 
 
 def _worth_naming(interactions: Sequence[Row], alone: Sequence[Row]) -> list[Row]:
-    """Those to be trusted that are not negligible, the strongest deviation first."""
+    """Those to be trusted that are not negligible: first those that hold over subsets, then those measured once, the strongest deviation first."""
     sure = [row for row in interactions if (row["verified"] or row["significant"]) and _deviation(row) is not None]
     strongest = max((abs(value) for value in [*(row["value"] for row in alone), *(_deviation(row) or 0.0 for row in sure)]), default=0.0)
-    return sorted((row for row in sure if abs(_deviation(row) or 0.0) > NEGLIGIBLE * strongest), key=lambda row: -abs(_deviation(row) or 0.0))
+    worth = [row for row in sure if abs(_deviation(row) or 0.0) > NEGLIGIBLE * strongest]
+    return sorted(worth, key=lambda row: (not row["significant"], -abs(_deviation(row) or 0.0)))
 
 
 def _deviation(row: Row) -> float | None:

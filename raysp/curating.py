@@ -95,7 +95,8 @@ def select(
     game = rebuilt(row, lens)
     fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
     watch(Progress(run_id, "choosing"))
-    choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=direction(game.info.description) > 0)
+    better, measured = direction(game.info.description) > 0, _measured_pairs(store, run_id)
+    choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=better, measured=measured)
     kept = game.examples_of(choice.mask)
     if not len(kept):
         raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")
@@ -113,6 +114,12 @@ def select(
     gone = tuple(game.components[i].label for i in np.flatnonzero(~choice.mask))
     written = None if output is None else str(output)
     return Curated(run_id, wish, choice, gone, len(samples), len(kept), written, found, tuple(note for note in notes if note))
+
+
+def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
+    """What the run's validation measured of pairs."""
+    rows = store.run_table("interactions", run_id).to_pylist()
+    return {tuple(sorted(row["components"])): (row["kind"], row["exact"]) for row in rows if row["order"] == 2 and row["verified"]}
 
 
 # ---- the file

@@ -6,7 +6,7 @@ Pure: chosen on a run's surrogate by the engine's subset solver, and no more tha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ from raysp.spectral.selection import best_subset
 from raysp.validation.kinds import surrogate_kinds
 
 Rule = Literal["harmful", "redundant", "best"]
+Measured = Mapping[tuple[int, int], tuple[str, float]]
+"""Pairs (the smaller number first) whose kind and deviation from additivity around the whole training set were measured exactly."""
 
 #: Seconds for the solver.
 SOLVING = 10.0
@@ -83,14 +85,14 @@ def _number(text: str) -> float | None:
         return None
 
 
-def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool) -> Dropping:
-    """What to drop, as far as the surrogate of the mean over the queries can tell.
+def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool, measured: Measured | None = None) -> Dropping:
+    """What to drop, as far as the surrogate of the mean over the queries can tell. `measured` are pairs whose deviation from additivity is known exactly.
 
     Harmful are, of at most so many components, those whose removal improves the value most together; best, those with which it is best. UserError where
     nothing is harmful or redundant.
     """
     if wish.rule == "redundant":
-        return _without_redundant(surrogate, wish, more_is_better=more_is_better)
+        return _without_redundant(surrogate, wish, measured or {}, more_is_better=more_is_better)
     assert wish.count is not None, "only redundant goes without a number"
     harmful = wish.rule == "harmful"
     few = not harmful and wish.count <= surrogate.n // 2  # the smaller choice is the smaller programme
@@ -108,11 +110,11 @@ def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool) -> 
     return _dropping(surrogate, mask, note)
 
 
-def _without_redundant(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool) -> Dropping:
+def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measured, *, more_is_better: bool) -> Dropping:
     """One of each redundant pair: how many, a greedy walk says; which of them, the solver, where it does better than the walk."""
-    pairs = redundant_pairs(surrogate, more_is_better=more_is_better)
+    pairs = redundant_pairs(surrogate, measured, more_is_better=more_is_better)
     if not pairs:
-        raise UserError("drop", wish.text, "finds no two components that surely cover for each other", "ask with more subsets, or drop the harmful")
+        raise UserError("drop", wish.text, "finds no two components that cover for each other beyond doubt", "ask with more subsets, or drop the harmful")
     walk, values = _walk(surrogate, pairs, more_is_better=more_is_better)
     count = min(len(walk), wish.count) if wish.count is not None else _staying(surrogate, values, more_is_better=more_is_better)
     if not count:
@@ -141,15 +143,23 @@ def _without_redundant(surrogate: FourierSurrogate, wish: Wish, *, more_is_bette
     return _dropping(surrogate, solved if better else greedy, f"One of each of {count} among {len(pairs)} redundant pairs.{short} {found.note}")
 
 
-def redundant_pairs(surrogate: FourierSurrogate, *, more_is_better: bool) -> list[tuple[int, int]]:
-    """Pairs that surely interact, each covering for the other in what helps: removing both does more harm than the single removals add up to. Strongest first."""
+def redundant_pairs(surrogate: FourierSurrogate, measured: Measured | None = None, *, more_is_better: bool) -> list[tuple[int, int]]:
+    """Pairs of which each covers for the other in what helps: removing both does more harm than the single removals add up to. Strongest first.
+
+    What was measured exactly decides; else the surrogate, where the interval of the pair's mean interaction does not hold zero. The value may not fall when
+    one of a pair goes, so a pair too many is no great harm, and nothing is asked here of all pairs that might have been looked at.
+    """
+    known = measured or {}
     index = "bii" if surrogate.keep_probability == UNIFORM else "wbii"
-    table = surrogate.interactions(index, 2, 2)
-    pairs = [members for members, sure in zip(table["components"].to_pylist(), table["significant"].to_pylist(), strict=True) if sure]
-    if not pairs:
-        return []
-    kinds = surrogate_kinds(surrogate, pairs).to_pylist()
-    return [(row["components"][0], row["components"][1]) for row in kinds if row["kind"] == "redundancy" and (row["joint"] > 0) == more_is_better]
+    rows = surrogate.interactions(index, 2, 2).to_pylist()
+    likely = [tuple(row["components"]) for row in rows if row["significant"] or (row["lo"] < row["hi"] and row["lo"] * row["hi"] > 0)]
+    kinds = surrogate_kinds(surrogate, likely).to_pylist() if likely else []
+    said = {(row["components"][0], row["components"][1]): row["kind"] == "redundancy" and (row["joint"] > 0) == more_is_better for row in kinds}
+    # Of a redundant pair joint effect and deviation have the same sign.
+    said |= {pair: kind == "redundancy" and (deviation > 0) == more_is_better for pair, (kind, deviation) in known.items()}
+    rank = {tuple(row["components"]): place for place, row in enumerate(rows)}
+    found = [(rank.get(pair, len(rows)), pair) for pair, redundant in said.items() if redundant]
+    return [pair for _, pair in sorted(found)]
 
 
 def _walk(surrogate: FourierSurrogate, pairs: Sequence[tuple[int, int]], *, more_is_better: bool) -> tuple[list[int], list[float]]:

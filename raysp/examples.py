@@ -49,12 +49,15 @@ def read_data(field: str, source: str) -> Any:
     """
     if Path(source).suffix in READERS and not Path(source).expanduser().exists():
         raise UserError(field, source, "is no file", "give the path of a JSONL, CSV or Parquet file")
+    if Path(source).suffix in READERS and not Path(source).expanduser().stat().st_size:
+        raise UserError(field, source, "has no rows", "give at least one")
     try:
         data = _data(field, source)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001  the library raises what its many back ends raise
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        told = error.__cause__ or error  # what is wrong with a file stands in the cause
+        problem = (str(told).strip().splitlines() or [type(told).__name__])[0]
         raise UserError(field, source, f"cannot be read ({problem})", "give a JSONL, CSV or Parquet file, a saved folder or a hub name") from None
     if not len(data):
         raise UserError(field, source, "has no rows", "give at least one")
@@ -65,6 +68,7 @@ def _data(field: str, source: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is in what it raises
     if source.startswith(PREFIX):
         return read_corpus(field, source)
     path = Path(source).expanduser()

@@ -50,19 +50,20 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
             "validate_evaluations": validated,
             "seconds": (explored + validated) * each,
         },
-        "training": _training(spec.lens, game.info, explored) if isinstance(spec.lens, DataLens) else None,
+        "training": _training(spec.lens, game.info, explorer.planned(n)) if isinstance(spec.lens, DataLens) else None,
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
     }
 
 
-def _training(lens: DataLens, info: GameInfo, explored: int) -> dict[str, Any]:
+def _training(lens: DataLens, info: GameInfo, subsets: int) -> dict[str, Any]:
     """The training set of a data lens: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
     return {
         "examples": len(info.examples),
         "grouped": "each for itself" if len(info.examples) == info.n else f"by {lens.group_by}" if lens.group_by and lens.components is None else "in clusters",
         "queries": len(info.queries),
-        "carried_components": explored // SUBSETS_EACH,
+        "subsets": subsets,
+        "carried_components": subsets // SUBSETS_EACH,
     }
 
 
@@ -92,8 +93,8 @@ def _training_lines(plan: dict[str, Any]) -> list[str]:
         return []
     lines = [f"They are {training['examples']:,} training examples, {training['grouped']}; every retraining answers all {training['queries']} queries."]
     lines += [f"  {note}" for note in plan["notes"]]
-    carried, explore = training["carried_components"], plan["this_run"]["explore_evaluations"]
-    advice = f"{explore:,} subsets carry about {carried:,} components, at {SUBSETS_EACH} subsets a component"
+    carried, subsets = training["carried_components"], training["subsets"]
+    advice = f"{subsets:,} subsets carry about {carried:,} components, at {SUBSETS_EACH} subsets a component"
     more = f": group the examples with components {carried}, or buy {SUBSETS_EACH * plan['components']:,}." if carried < plan["components"] else "."
     return [*lines, advice + more]
 

@@ -244,15 +244,24 @@ def test_a_decoder_that_was_stopped_has_a_time_and_no_recovery(claims):
     assert found["rows"][1] == {"method": "spectralexplain soft", "snr_db": 10.0, "seeds": 1, "seconds": 900, "time_limit": True}
 
 
-def test_a_slow_peer_is_stopped_and_says_so(monkeypatch):
+def endless(*_):
+    while True:
+        pass
+
+
+def endless_and_compiled(*_):
+    try:
+        endless()
+    except Exception as error:
+        raise SystemError("returned a result with an exception set") from error
+
+
+@pytest.mark.parametrize("decoding", [endless, endless_and_compiled])
+def test_a_slow_peer_is_stopped_and_says_so(decoding, monkeypatch):
     spex = importlib.import_module("engine_spex")
 
-    def endless(*_):
-        while True:
-            pass
-
     monkeypatch.setattr(spex, "warm", lambda *_: None)
-    monkeypatch.setattr(spex, "package", lambda _: SimpleNamespace(sampling_strategy=lambda *_, **__: (None, {3: 0}), support_recovery=endless))
+    monkeypatch.setattr(spex, "package", lambda _: SimpleNamespace(sampling_strategy=lambda *_, **__: (None, {3: 0}), support_recovery=decoding))
     row = spex.row(spex.Planting(20, 3, 3, (10.0,)), "spectralexplain soft", 10.0, 0, limit=1)
     assert row["time_limit"]
     assert "recovery" not in row

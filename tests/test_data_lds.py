@@ -49,7 +49,7 @@ def small(sets, model, tmp_path):
 
 
 def test_every_planted_query_asks_what_examples_of_its_kind_alone_say(sets):
-    for amounts, per_kind in ((sets.FULL, (4, 2, 2)), (sets.QUICK, (3, 2, 1))):
+    for amounts, per_kind in ((sets.FULL, (5, 2, 1)), (sets.QUICK, (4, 1, 1))):
         train, asked = sets.planted_rows(amounts)
         assert len(train) == amounts.examples
         assert len({row["prompt"] for row in train}) == len(train)

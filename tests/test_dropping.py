@@ -91,9 +91,26 @@ def test_of_a_chain_the_solver_drops_the_one_that_the_walk_would_keep():
     assert np.flatnonzero(~found.mask).tolist() in ([0, 2], [1])
 
 
+def test_what_was_measured_of_a_pair_outweighs_the_surrogate():
+    def pair(masks):
+        x = np.asarray(masks, dtype=float)
+        return 4 * np.maximum(x[:, 0], x[:, 1]) + x[:, 2:].sum(axis=1)
+
+    surrogate = surrogate_of(pair)
+    assert redundant_pairs(surrogate, {(0, 1): ("synergy", -1.0)}, more_is_better=True) == []
+    assert redundant_pairs(surrogate, {(4, 5): ("redundancy", 0.5), (2, 3): ("redundancy", -0.5)}, more_is_better=True) == [(0, 1), (4, 5)]
+
+
+@pytest.mark.parametrize(("error", "found"), [(0.1, True), (2.0, False)])
+def test_a_pair_that_chance_may_have_made_is_no_pair(error, found):
+    surrogate = surrogate_of(lambda masks: 4 * np.maximum(masks[:, 0], masks[:, 1]) + masks[:, 2:].sum(axis=1))
+    doubtful = surrogate.with_error(np.full(len(surrogate), error))
+    assert bool(redundant_pairs(doubtful, more_is_better=True)) == found
+
+
 def test_where_nothing_harms_or_repeats_nothing_is_dropped():
     additive = surrogate_of(lambda masks: np.asarray(masks, dtype=float) @ np.arange(1.0, N + 1))
-    for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components")):
+    for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components that cover")):
         with pytest.raises(UserError, match=said):
             choose(additive, read_wish(drop, None, N), more_is_better=True)
 

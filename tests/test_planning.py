@@ -21,7 +21,7 @@ def planned(tmp_path_factory):
 def test_a_plan_says_how_examples_are_grouped_and_how_many_components_the_subsets_carry(planned):
     plan = planned(32, group_by="topic")
     assert plan["components"] == 10
-    assert plan["training"] == {"examples": 24, "grouped": "by topic", "queries": 6, "carried_components": 8}
+    assert plan["training"] == {"examples": 24, "grouped": "by topic", "queries": 6, "subsets": 32, "carried_components": 8}
     text = plan_text(plan)
     for words in (
         "They are 24 training examples, by topic; every retraining answers all 6 queries.",
@@ -29,7 +29,7 @@ def test_a_plan_says_how_examples_are_grouped_and_how_many_components_the_subset
         "32 subsets carry about 8 components, at 4 subsets a component: group the examples with components 8, or buy 40.",
         "One retraining takes",
         "(measured on 8 subsets)",
-        "buys at most 32 retrainings to explore and",
+        "buys at most 34 retrainings to explore and",
     ):
         assert words in text
 

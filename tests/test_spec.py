@@ -1,6 +1,7 @@
 """A spec says everything, reads the same from YAML and from flags, and answers bad input with one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,7 +13,9 @@ from raysp.commands.options import spec_from
 from raysp.engine import run, run_all
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
+from raysp.lenses.grouping import group
 from raysp.lenses.specs import DataLens
+from raysp.lenses.training_sets import read_training_set
 from raysp.spec import RunSpec, load_spec, resolve_paths, run_spec
 from raysp.store import Store
 from raysp.validation import Validation
@@ -314,3 +317,14 @@ def test_fewer_subsets_than_the_explorer_needs_are_refused():
     info = GameInfo("f", tuple(Component(i, f"example {i}", "example") for i in range(64)), {"lens": "data"})
     said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info, lambda _: None))
     assert "budget: 5 is too small for proxyspex on 64 components; the least that would do is 16" in said
+
+
+JOBS = Path(__file__).parent.parent / "jobs"
+
+
+@pytest.mark.parametrize(("name", "components", "examples"), [("data", 48, 48), ("data_reviews", 32, 96)])
+def test_the_demonstrations_of_training_examples_can_be_read(name, components, examples):
+    lens = load_spec(JOBS / f"{name}.yaml").lens
+    training, queries = read_training_set(lens)
+    assert (len(training.samples), len(queries.samples), queries.warnings) == (examples, 8, ())
+    assert group(training, lens).count == components

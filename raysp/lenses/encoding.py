@@ -63,8 +63,9 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
 
 
 def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> Asked:
-    """The texts of one query: its answer, then its foil, else the other labels; its answer alone for values that need no more. Errors as `encode`.
+    """The texts of one query: its answer, then the other labels, or its foil where it has no label or the value is `margin`. Errors as `encode`.
 
+    Values that look at nothing else have its answer alone.
     All share one prompt, cut so that the longest answer fits; UserError for a foil that is the answer.
     """
     limit, _ = _limit(loaded, lens)
@@ -86,10 +87,9 @@ def encode_queries(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample
 def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
     if lens.value in _ALONE:
         return [sample.completion]
-    if sample.foil is not None and lens.value != "class_margin":
-        return [sample.completion, sample.foil]
-    others = [label for label in labels if label != sample.label] if sample.label is not None else []
-    return [sample.completion, *others]
+    if sample.label is not None and lens.value != "margin":
+        return [sample.completion, *(label for label in labels if label != sample.label)]
+    return [sample.completion] if sample.foil is None else [sample.completion, sample.foil]
 
 
 def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:

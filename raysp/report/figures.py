@@ -121,7 +121,7 @@ def fits_of_runs(rows: Rows) -> Figure | None:
 
 def fits_of_queries(scores: Rows) -> Figure | None:
     """The linear datamodeling score of each query next to that of single effects alone."""
-    return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "rank correlation on held-out subsets (LDS)")
+    return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "rank correlation (LDS)")
 
 
 def _gains(rows: Sequence[tuple[str, float, float]], title: str) -> Figure | None:

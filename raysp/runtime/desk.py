@@ -55,7 +55,7 @@ class Desk:
         self._waiting = deque[Task]()
         self._held: dict[str, dict[int, Task]] = {}
         self._idle = set[str]()
-        self._free = 0
+        self._spare = 0
         self._actors: dict[str, Any] = {}
         self._attempts = Counter[int]()
         self._trained, self._seconds = 0, 0.0
@@ -88,20 +88,24 @@ class Desk:
     def give(self, trial: str) -> Block | None:
         """A block for a trial, unless all workers have theirs or there is nothing to do and nobody to keep."""
         with self._lock:
-            spared = not self._free and len(self._waiting) <= len(self._idle)  # no actor is started for what idle ones are about to take
+            free = self._spare - len(self._expecting())
+            spared = free <= 0 and len(self._waiting) <= len(self._idle)  # no actor is started for what idle ones are about to take
             if self.closed or spared or len(self._held) >= self._workers:
                 return None
             block = Block(tuple(self._waiting.popleft() for _ in range(self._size())))
             self._held[trial] = {task.number: task for task in block.tasks}
-            self._free = max(0, self._free - 1)
             if not block.tasks:
                 self._idle.add(trial)
             return block
 
     def recalls(self, trial: str) -> bool:
-        """Whether a trial with nothing to do is to end, as there is something."""
+        """Whether a trial with nothing to do is to end, as there is something that nobody has begun."""
         with self._lock:
-            return trial in self._idle and bool(self._waiting)
+            return trial in self._idle and bool(self._waiting or any(self._held[other] for other in self._expecting()))
+
+    def _expecting(self) -> list[str]:
+        """Trials without an actor: the first that is spare goes to them, before one that is only being started."""
+        return [trial for trial in self._held if trial not in self._actors]
 
     def _size(self) -> int:
         """Of the next block: a worker's fair share of half of what is left (factoring: Hummel, Schonberg and Flynn 1992), and a few seconds at least."""
@@ -114,6 +118,7 @@ class Desk:
         """A trial has its actor."""
         with self._lock:
             self._actors[trial] = actor
+            self._spare = max(0, self._spare - 1)
             if self.closed:
                 self._kill()
 
@@ -131,7 +136,7 @@ class Desk:
             self._actors.pop(trial, None)
             left = list(self._held.pop(trial, {}).values())
             self._idle.discard(trial)
-            self._free += error is None
+            self._spare += error is None
             if error is None or not left or self.closed:
                 return
             self._waiting.extendleft(reversed(left))

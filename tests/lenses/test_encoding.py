@@ -135,8 +135,9 @@ def test_values_of_the_answer_alone_ask_for_nothing_else(loaded, value):
     assert len(encode_query(loaded, lens(value=value), Sample("the film", "good", "bad", "good"), ("bad", "good")).texts) == 1
 
 
-def test_class_margin_compares_labels_even_where_there_is_a_foil(loaded):
-    assert encode_query(loaded, lens(value="class_margin"), Sample("x", "good", "awful", "good"), ("bad", "good")).answers == (" good", " bad")
+@pytest.mark.parametrize(("value", "other"), [(None, " bad"), ("class_margin", " bad"), ("margin", " awful")])
+def test_labels_are_compared_even_where_there_is_a_foil_unless_the_margin_over_it_is_asked_for(loaded, value, other):
+    assert encode_query(loaded, lens(value=value), Sample("x", "good", "awful", "good"), ("bad", "good")).answers == (" good", other)
 
 
 def test_answers_of_one_query_share_a_prompt_that_leaves_room_for_the_longest(loaded):

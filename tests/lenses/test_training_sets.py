@@ -163,7 +163,7 @@ MISTAKES = {
     "an unknown corpus": (None, {"train": "corpus:plays"}, "train", "corpus:chatterbot or corpus:reviews"),
     "an unknown topic": (None, {"train": "corpus:chatterbot:alchemy"}, "train", "its topics are ai, botprofile"),
     "parts of reviews": (None, {"train": "corpus:reviews:fresh"}, "train", "has no parts"),
-    "an empty file": ([], {}, "train", ""),
+    "an empty file": ([], {}, "train", "has no rows"),
     "no column for an example": ([{"a": "x", "b": "y"}] * 4, {}, "train", "its columns are a, b"),
     "no column for the completion": ([{"prompt": "x", "b": "y"}] * 4, {}, "train", "has no column for completion; its columns are prompt, b"),
     "a mapped column that is not there": (PAIRS, {"columns": "prompt=ask"}, "columns", "its columns are prompt, completion, topic"),
@@ -192,6 +192,13 @@ def test_a_mistake_is_one_line_that_names_field_and_row(tmp_path, mistake):
     assert caught.value.field == field
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line_and_nothing_is_logged(tmp_path, capfd):
+    (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{broken')
+    with pytest.raises(UserError, match=r"train: .*broken\.jsonl' cannot be read \(JSON parse error"):
+        read(str(tmp_path / "broken.jsonl"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_one_example_beside_given_queries_is_too_few(tmp_path):

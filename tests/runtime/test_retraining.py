@@ -75,16 +75,35 @@ def test_a_worker_without_work_is_kept_until_there_is_some():
     assert desk.give("nobody to keep") is None
     desk.ask(tasks(1))
     assert len(desk.give("first").tasks) == 1
+    desk.begun("first", "an actor")
     desk.ended("first")
     assert desk.give("kept").tasks == ()
+    assert desk.give("nobody else to keep") is None
+    desk.begun("kept", "an actor")
     assert not desk.recalls("kept")
     desk.ask(tasks(1))
     assert desk.give("one too many") is None
     assert desk.recalls("kept")
     desk.ended("kept")
     assert len(desk.give("again").tasks) == 1
-    desk.ask(tasks(4))
-    assert len(desk.give("a second worker").tasks) == 1
+
+
+def test_a_worker_without_work_makes_room_for_one_that_still_starts():
+    desk = Desk(workers=2)
+    desk.ask(tasks(1))
+    desk.give("first")
+    desk.begun("first", "an actor")
+    desk.ended("first")
+    desk.give("kept")
+    desk.begun("kept", "an actor")
+    desk.ask(tasks(2))
+    assert len(desk.give("starting").tasks) == 1
+    assert desk.give("a third worker") is None
+    assert desk.recalls("kept")
+    desk.begun("starting", "another actor")
+    assert desk.recalls("kept")  # for the other task
+    desk.ended("kept")
+    assert len(desk.give("again").tasks) == 1
 
 
 def test_a_batch_that_kills_whoever_takes_it_is_given_up():
