@@ -55,6 +55,10 @@ class Backend(Protocol):
         """As `Game.estimate`."""
         ...
 
+    def hints(self) -> NDArray[np.float64] | None:
+        """As `Game.hints`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -94,7 +98,7 @@ class Campaign:
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay."""
         info, began = self.backend.info, time.perf_counter()
-        explorer = start_explorer(self.spec, info, self.backend.estimate)
+        explorer = with_hints(start_explorer(self.spec, info, self.backend.estimate), self.backend.hints)
         estimated = time.perf_counter() - began
         self._game_id = self.store.register_game(info)
         self.store.start_run(
@@ -108,7 +112,7 @@ class Campaign:
             set_name=self.set_name,
         )
         try:
-            if explorer.estimate_order:
+            if explorer.estimate_order or explorer.hinted:
                 self.store.add_cost(self.run_id, "calibrate", wall_seconds=estimated)
             self._answer(explorer)
         except (InterruptedRunError, KeyboardInterrupt):
@@ -328,6 +332,12 @@ def start_explorer(spec: RunSpec, info: GameInfo, estimate: Callable[[int], Four
     return started
 
 
+def with_hints(explorer: Explorer, hints: Callable[[], NDArray[np.float64] | None]) -> Explorer:
+    """A started explorer, told what guesses of effects (as `Game.hints`) there are if it makes use of any."""
+    found = hints() if explorer.takes_hints else None
+    return explorer if found is None else explorer.with_hints(found)
+
+
 class LocalBackend:
     """A game in this process."""
 
@@ -348,3 +358,7 @@ class LocalBackend:
     def estimate(self, max_order: int) -> FourierSurrogate | None:
         """As `Game.estimate`."""
         return self.game.estimate(max_order)
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """As `Game.hints`."""
+        return self.game.hints()

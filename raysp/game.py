@@ -149,6 +149,13 @@ class Game(ABC):
         """What the model's own gradients say of every mask, as terms of up to `max_order` (1 or 2); None, the default, where they say nothing."""
         return None
 
+    def hints(self) -> NDArray[np.float64] | None:
+        """Effects v(all) - v(all without i) on each query as several methods guess them without an evaluation, float64 `(methods, queries, n)`.
+
+        None, the default, where there is no such guess, or where it is not so much cheaper than evaluations that every run should have it.
+        """
+        return None
+
 
 @dataclass
 class FunctionGame(Game):

@@ -20,7 +20,6 @@ from raysp.answer import annotate
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_proxy
-from raysp.explorers.proxies import PROXIES
 from raysp.explorers.sampling import ablations, lookup
 from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.game import GameInfo, Masks, Values
@@ -94,10 +93,10 @@ def chosen_proxy(explorer: Explorer, queries: int, evaluations: int) -> tuple[st
     return explorer.proxy, None
 
 
-def fit_query(explorer: Explorer, values: Values, *, proxy: str | None = None, index: str | None = None) -> Findings:
+def fit_query(explorer: Explorer, values: Values, *, query: int | None = None, proxy: str | None = None, index: str | None = None) -> Findings:
     """What an explorer that was told everything makes of other values (float64, `(m,)`) of the same masks, by its own options.
 
-    `proxy` and `index` stand in for ProxySPEX's own. ValueError for values that do not fit `explorer.masks`.
+    `query` is which of a game's queries they are of, where the explorer was told guesses of effects; `proxy` and `index` stand in for ProxySPEX's own. ValueError for values that do not fit `explorer.masks`.
     """
     masks = explorer.masks
     if values.shape != (len(masks),):
@@ -109,24 +108,24 @@ def fit_query(explorer: Explorer, values: Values, *, proxy: str | None = None, i
         return explorer.model_copy(update={"scores": scores, "top_k": float(len(kept)), "always_include": ()}).fit(masks, values).findings
     if not isinstance(explorer, ProxySPEX):
         return explorer.fit(masks, values).findings
-    surrogate = _proxy_surrogate(explorer, values, proxy or explorer.proxy)
+    surrogate = _proxy_surrogate(explorer, values, query, proxy or explorer.proxy)
     named = index or explorer.result().index
     table = surrogate.interactions(named, explorer.max_order, 2).slice(0, REPORTED)
     return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, named)
 
 
-def _proxy_surrogate(explorer: ProxySPEX, values: Values, proxy: str) -> FourierSurrogate:
+def _proxy_surrogate(explorer: ProxySPEX, values: Values, query: int | None, proxy: str) -> FourierSurrogate:
     if is_complete(explorer.masks):
         return FourierSurrogate.from_values(explorer.masks, values)
     sample = explorer.sample()
-    return fit_proxy(replace(sample, values=values[lookup(explorer.masks, sample.masks)]), PROXIES[proxy]).surrogate
+    return fit_proxy(replace(sample, values=values[lookup(explorer.masks, sample.masks)]), explorer.proxy_for(query, proxy)).surrogate
 
 
 def fit_queries(explorer: Explorer, outputs: Outputs, *, index: str | None = None) -> Iterator[Findings]:
     """One query after the other, `fit_query` of outputs (float64, `(m, q)`) of the explorer's masks, with a proxy that so many can afford."""
     proxy, _ = chosen_proxy(explorer, outputs.shape[1], len(outputs))
-    for column in outputs.T:
-        yield fit_query(explorer, np.ascontiguousarray(column), proxy=proxy, index=index)
+    for query, column in enumerate(outputs.T):
+        yield fit_query(explorer, np.ascontiguousarray(column), query=query, proxy=proxy, index=index)
 
 
 # ---- answers

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.campaign import start_explorer
+from raysp.campaign import start_explorer, with_hints
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
 from raysp.explorers.proxyspex import random_rows
@@ -34,7 +34,7 @@ def check_same(row: dict[str, Any], game: Game, asked: str) -> None:
 
 def replayed(store: Store, row: dict[str, Any], spec: RunSpec, game: Game) -> Explorer:
     """The run's explorer, told what it was told. UserError where the store lacks a value."""
-    explorer = start_explorer(spec, game.info, game.estimate)
+    explorer = with_hints(start_explorer(spec, game.info, game.estimate), game.hints)
     while not explorer.done():
         masks = explorer.ask()
         values = store.known(row["game_id"], masks)

@@ -30,6 +30,11 @@ def bench():
     return importlib.import_module("data_lds")
 
 
+@pytest.fixture
+def claims():
+    return importlib.import_module("data_claims")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return tiny_models.save("llama", tmp_path_factory.mktemp("llama"))
@@ -102,23 +107,23 @@ def lds_row(method, budget, value, *, planted=False):
     return {"row": "lds", "data": "d", "planted": planted, "method": method, "budget": budget, "lds": value, "by_query": by_query}
 
 
-def test_proxyspex_matches_the_best_unless_another_method_with_no_more_retrainings_scores_higher(bench):
+def test_proxyspex_matches_the_best_unless_another_method_with_no_more_retrainings_scores_higher(claims):
     rows = [lds_row("proxyspex", 100, 0.5), lds_row("singles", 100, 0.45), lds_row("traker", 3, 0.4), lds_row("singles", 300, 0.6)]
-    assert bench.summary(rows)["proxyspex_matches_best"]["holds"]
-    assert bench.summary([*rows, lds_row("dattri", 1, 0.52)])["proxyspex_matches_best"]["holds"] is False
-    assert bench.summary(rows)["proxyspex_leads_where_planted"]["holds"] is None
+    assert claims.summary(rows)["proxyspex_matches_best"]["holds"]
+    assert claims.summary([*rows, lds_row("dattri", 1, 0.52)])["proxyspex_matches_best"]["holds"] is False
+    assert claims.summary(rows)["proxyspex_leads_where_planted"]["holds"] is None
 
 
-def test_the_lead_where_interactions_are_planted_must_be_larger_than_its_noise(bench):
+def test_the_lead_where_interactions_are_planted_must_be_larger_than_its_noise(claims):
     even = [lds_row("proxyspex", 100, 0.6, planted=True), lds_row("singles", 100, 0.5, planted=True)]
-    assert bench.summary(even)["proxyspex_leads_where_planted"]["holds"]
+    assert claims.summary(even)["proxyspex_leads_where_planted"]["holds"]
     spread = [{**even[0], "by_query": [1.0, 0.3, 0.5]}, even[1]]
-    assert bench.summary(spread)["proxyspex_leads_where_planted"]["holds"] is False
+    assert claims.summary(spread)["proxyspex_leads_where_planted"]["holds"] is False
 
 
-def test_the_price_of_a_score_with_gradients_is_read_off_the_ladder(bench):
+def test_the_price_of_a_score_with_gradients_is_read_off_the_ladder(claims):
     def rung(method, budget, value):
         return lds_row(method, budget, value) | {"row": "screening"}
 
     rows = [rung("proxyspex", 50, 0.3), rung("proxyspex", 100, 0.5), rung("gradient", 50, 0.4), rung("gradient", 100, 0.45)]
-    assert [(row["budget"], row["with_gradients"], row["ratio"]) for row in bench.screening(rows)] == [(50, 50, 1.0), (100, None, None)]
+    assert [(row["budget"], row["with_gradients"], row["ratio"]) for row in claims.screening(rows)] == [(50, 50, 1.0), (100, None, None)]

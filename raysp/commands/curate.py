@@ -26,6 +26,8 @@ OTHERS = {
     "fall": "fall of the output without the {k} most helpful",
     "flipped": "right answers lost without the {k} most helpful",
 }
+#: Those of them that lie between 0 and 1.
+SHARES = ("mislabel_auc", "mislabel_auc_own_label", "flipped")
 SHOWN = 12
 
 
@@ -148,7 +150,8 @@ def _print_scores(done: Any) -> None:
     others = Table("score", "method", "", "95 % interval", box=None)
     for row in whole:
         if row.metric in OTHERS:
-            others.add_row(OTHERS[row.metric].format(k=row.k), row.method, _number(row.value), _interval(row))
+            sign = "" if row.metric in SHARES else "+"
+            others.add_row(OTHERS[row.metric].format(k=row.k), row.method, _number(row.value, sign), _interval(row, sign=sign))
     if others.row_count:
         display.out.print(others)
     notes = dict.fromkeys((*done.notes, *(row.note for row in whole if row.metric == "lds" and row.note)))
@@ -187,11 +190,11 @@ def _print_choice(done: Any) -> None:
         display.out.print(f"training set: {done.output} ({done.kept} rows)", markup=False)
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.3f}"
+def _number(value: float, sign: str = "+") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.3f}"
 
 
-def _interval(row: Any, digits: int = 3) -> str:
+def _interval(row: Any, digits: int = 3, sign: str = "+") -> str:
     if row.lo is None or math.isnan(row.lo):
         return ""
-    return f"\\[{row.lo:+.{digits}f}, {row.hi:+.{digits}f}]"
+    return f"\\[{row.lo:{sign}.{digits}f}, {row.hi:{sign}.{digits}f}]"

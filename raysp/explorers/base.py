@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.spectral.fourier import FourierSurrogate
+    from raysp.spectral.sets import Floats
 
 
 class Surrogate(Protocol):
@@ -124,6 +125,22 @@ class Explorer(BaseModel, ABC):
 
     def with_estimate(self, estimate: FourierSurrogate) -> Self:  # noqa: ARG002  for those that begin with one
         """Itself, once started, with an estimate of the game had elsewhere."""
+        return self
+
+    # ---- with guesses of effects
+
+    @property
+    def takes_hints(self) -> bool:
+        """Whether it fits better for guesses of effects."""
+        return False
+
+    @property
+    def hinted(self) -> bool:
+        """Whether it was told any."""
+        return False
+
+    def with_hints(self, hints: Floats) -> Self:  # noqa: ARG002  for those that take them
+        """Itself, once started, with guesses of effects by several methods, float64 `(methods, queries, n)`, as `Game.hints`."""
         return self
 
     # ---- as an estimator on values somebody else measured

@@ -13,7 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy, one_thread
-from raysp.explorers.proxies import PROXIES, given
+from raysp.explorers.proxies import PROXIES, given, informed
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.sampling import distinct, random_masks, single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
@@ -67,6 +67,7 @@ class ProxySPEX(Explorer):
 
     _rounds: list[tuple[str, int]] = PrivateAttr(default_factory=list)
     _estimate: FourierSurrogate | None = PrivateAttr(default=None)
+    _hints: Any = PrivateAttr(default=None)
     _found: tuple[int, Findings] | None = PrivateAttr(default=None)
 
     @property
@@ -90,6 +91,21 @@ class ProxySPEX(Explorer):
     def with_estimate(self, estimate: FourierSurrogate) -> Self:
         """Itself, once started, with an estimate had elsewhere, such as a model's gradients, for the proxy `gradient` to begin from."""
         self._estimate = estimate
+        return self
+
+    @property
+    def takes_hints(self) -> bool:
+        """Proxy auto does: it takes them for what they prove to be worth."""
+        return self.proxy == "auto"
+
+    @property
+    def hinted(self) -> bool:
+        """As `Explorer.hinted`."""
+        return self._hints is not None
+
+    def with_hints(self, hints: Floats) -> Self:
+        """As `Explorer.with_hints`."""
+        self._hints = hints
         return self
 
     def least_budget(self, n: int) -> int:
@@ -213,9 +229,17 @@ class ProxySPEX(Explorer):
         """The index asked for; where masks keep other than half, Banzhaf interactions over such masks stand for those over all."""
         return "wbii" if self.index == "bii" and self.keep_probability != UNIFORM else self.index
 
+    def proxy_for(self, query: int | None = None, name: str | None = None) -> Proxy:
+        """The proxy `name` (its own without one) for one of the queries or, without a number, their mean, with the guesses that there are of it."""
+        inner = PROXIES[name or self.proxy]
+        if self._hints is None:
+            return inner
+        effects = self._hints.mean(axis=1) if query is None else self._hints[:, query]
+        return informed(inner, [_additive(some) for some in effects])
+
     def _proxy(self) -> Proxy:
         if self.proxy != "gradient":
-            return PROXIES[self.proxy]
+            return self.proxy_for()
         if self._estimate is None:
             raise UserError("proxy", self.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
         return given(self._estimate)
@@ -238,6 +262,11 @@ class ProxySPEX(Explorer):
             else:  # one intact mask is as good as drawn, a sweep is not
                 used[rows] = drawn[rows] = len(told) == 1
         return Sample(masks[used], values[used], self.max_order, p, drawn[used], self.random_state)
+
+
+def _additive(effects: Floats) -> FourierSurrogate:
+    """The game in which removing components takes these effects away, and nothing else happens."""
+    return FourierSurrogate.from_deviations(len(effects), 0.0, {(i,): float(effect) for i, effect in enumerate(effects)})
 
 
 def random_rows(masks: Masks, keep_probability: float = UNIFORM) -> NDArray[np.bool_]:

@@ -31,6 +31,8 @@ from raysp.spectral.fourier import FourierSurrogate
 
 Influence = Literal["influence", "tracin", "gradient_dot"]
 INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
+#: What explorers are told of gradients before they fit.
+HINTS: tuple[Influence, ...] = ("influence", "tracin")
 #: Characters of a query that make its label.
 SHOWN = 60
 #: Pairs at most that gradients propose.
@@ -121,6 +123,12 @@ class DataGame(Game):
         sets: dict[tuple[int, ...], float] = {(i,): float(effects[i]) for i in range(self.n)}
         sets |= {(int(first[k]), int(second[k])): float(deviations[first[k], second[k]]) for k in strongest}
         return FourierSurrogate.from_deviations(self.n, float(intact.mean()), sets)
+
+    def hints(self) -> Floats | None:
+        """What influence functions and TracIn say, float64 `(2, queries, n)`, for the price of a handful of trainings; None for a model that is trained the plain way."""
+        if isinstance(self.trainer, PlainTrainer):
+            return None
+        return np.stack([self.influences(method) for method in HINTS])
 
     # ---- training
 

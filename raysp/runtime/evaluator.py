@@ -49,6 +49,10 @@ class Evaluator:
         """What gradients say of a lens' game, as `Game.estimate`."""
         return self._game(key, lens).estimate(max_order)
 
+    def hints(self, key: str, lens: AnyLens) -> NDArray[np.float64] | None:
+        """Guesses of effects, as `Game.hints`."""
+        return self._game(key, lens).hints()
+
     def measure(self, key: str, lens: AnyLens, packed: NDArray[np.uint8]) -> Measurement:
         """Values of packed masks of a lens' game. May run twice for the same masks without harm."""
         game = self._game(key, lens)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, RayTaskError
 
 from raysp.errors import EvaluationError, UserError
@@ -140,6 +142,10 @@ class PoolBackend:
     def estimate(self, max_order: int) -> FourierSurrogate | None:
         """What gradients say of the game, as `Game.estimate`."""
         return self._pool.ask("estimate", self._key, self._lens, max_order)
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """Guesses of effects, as `Game.hints`."""
+        return self._pool.ask("hints", self._key, self._lens)
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish; lost ones are sent again, at most `ATTEMPTS` times."""

@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -180,6 +182,10 @@ class TuneBackend:
     def estimate(self, max_order: int) -> FourierSurrogate | None:
         """What gradients say of the game, as `Game.estimate`."""
         return self._ask("estimate", max_order)
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """Guesses of effects, as `Game.hints`."""
+        return self._ask("hints")
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish. Raises what the game raised, and EvaluationError for a batch that was lost `ATTEMPTS` times."""
