@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import data_claims
 import data_lds
 import numpy as np
 from engine_claims import claim
@@ -157,7 +158,7 @@ def main() -> None:
             found[part].append(row)
             _write(row, options.output)
             say({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-    _write({"row": "summary"} | speed_summary(found["speed"]) | data_lds.summary(found["lds"]), options.output)
+    _write({"row": "summary"} | speed_summary(found["speed"]) | data_claims.summary(found["lds"]), options.output)
     say(f"{time.monotonic() - began:.0f} s in all")
 
 

@@ -255,7 +255,7 @@ def _by_seed(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, floa
 def _gained(gains: dict[Cell, dict[int, float]]) -> Row:
     """The mean gain as a claim; `worse` are the cells that lose more than two standard errors, or anything where one seed tells no noise."""
     whole = [mean(found[seed] for found in gains.values() if seed in found) for seed in sorted({seed for found in gains.values() for seed in found})]
-    by_cell = [{"layers": list(cell[1]), "keep": cell[2], **_with_noise(list(found.values()))} for cell, found in gains.items()]
+    by_cell: list[Row] = [{"layers": list(cell[1]), "keep": cell[2], **_with_noise(list(found.values()))} for cell, found in gains.items()]
     worse = [cell for cell in by_cell if cell["gain"] < -2 * (cell["error"] or 0.0)]
     return claim(mean(whole), ">= 0", error=_with_noise(whole)["error"], worse=worse, by_cell=by_cell)
 

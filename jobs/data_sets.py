@@ -55,7 +55,7 @@ class Amounts:
 
 
 #: The amounts of the full bench and of the quick one.
-#: Eight queries at most, as many as 600 retrainings each are fitted with the best proxy (`raysp.queries.AFFORDABLE`).
+#: Eight queries at most, as many as 600 retrainings each are fitted with the best proxy (`raysp.datamodels.queries.AFFORDABLE`).
 FULL, QUICK = Amounts(5, 2, 1, 64), Amounts(4, 1, 1, 32)
 
 Row = dict[str, str]

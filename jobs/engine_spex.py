@@ -131,7 +131,7 @@ def warm(who: str, decoder: str, n: int) -> None:
 
 def decoded(who: str, *arguments: Any, limit: int = TIME_LIMIT) -> tuple[Terms, float, int]:
     """What ours or theirs finds."""
-    return ours(*arguments) if who == "raysp" else theirs(*arguments, limit)
+    return ours(*arguments) if who == "raysp" else theirs(*arguments, limit=limit)
 
 
 def row(planting: Planting, method: str, level: float | None, seed: int, limit: int = TIME_LIMIT) -> dict[str, Any]:

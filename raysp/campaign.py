@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.answer import annotate, summarise
+from raysp.datamodels.queries import QueryAnswers, answer_queries
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.sampling import distinct
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
-from raysp.queries import QueryAnswers, answer_queries
 from raysp.spec import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store

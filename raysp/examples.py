@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysp.corpora import PREFIX, read_corpus
 from raysp.errors import UserError
+from raysp.lenses.corpora import PREFIX, read_corpus
 from raysp.lenses.specs import FeatureLens
 
 # A row may set these fields of the lens; any other column is left alone.

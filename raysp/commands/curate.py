@@ -49,7 +49,7 @@ def lds(
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
     from raysp.commands import display
-    from raysp.scoring import Wish, score_run
+    from raysp.datamodels.scoring import Wish, score_run
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
@@ -83,8 +83,8 @@ def select(
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
     from raysp.commands import display
-    from raysp.curating import Verification
-    from raysp.curating import select as act
+    from raysp.datamodels.curating import Verification
+    from raysp.datamodels.curating import select as act
     from raysp.store import Store as Writer
 
     if heldout is not None and not verify:

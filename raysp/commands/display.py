@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from raysp.asked import TABLES, Effect, Together, answered
 from raysp.campaign import Progress as RunProgress
-from raysp.queries import direction
+from raysp.datamodels.asked import TABLES, Effect, Together, answered
+from raysp.datamodels.queries import direction
 from raysp.result import Result
 
 # A job's log is no terminal and has no width of its own: give it room for the tables.

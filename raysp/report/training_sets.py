@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raysp import asked
-from raysp.asked import Answered
+from raysp.datamodels import asked
+from raysp.datamodels.asked import Answered
+from raysp.datamodels.queries import direction
 from raysp.game import Component
-from raysp.queries import direction
 from raysp.report import figures
 
 TABLES = (*asked.TABLES, "query_heldout", "data_scores", "selections")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raysp.datamodel_scores import (
+from raysp.datamodels.scores import (
     additive_predictions,
     brittleness,
     ceiling,
@@ -51,7 +51,7 @@ def test_each_query_s_score_is_spearman_s_correlation(ties):
 
 def test_rows_drawn_twice_share_their_rank():
     """A resample's correlation is the one of the rows written out as often as they were drawn."""
-    from raysp.datamodel_scores import _weighted
+    from raysp.datamodels.scores import _weighted
 
     rng = np.random.default_rng(3)
     predicted, actual = np.round(rng.normal(size=(2, 15, 2)), 1)

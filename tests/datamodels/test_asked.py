@@ -6,8 +6,8 @@ from asked_games import AskedGame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.asked import TABLES, answered, joined, plain
 from raysp.commands import display
+from raysp.datamodels.asked import TABLES, answered, joined, plain
 from raysp.explorers import ProxySPEX, Screen
 from raysp.game import Example, Query
 

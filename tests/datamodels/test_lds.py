@@ -10,9 +10,9 @@ from scipy import stats
 
 import raysp
 from raysp.cli import main
+from raysp.datamodels.retrainings import own_seeds
+from raysp.datamodels.scoring import METHODS, Wish, score_run
 from raysp.game import unpack
-from raysp.retrainings import own_seeds
-from raysp.scoring import METHODS, Wish, score_run
 
 N = len(ROWS)
 #: Little enough to be quick; seeds are two, so that there is a ceiling.

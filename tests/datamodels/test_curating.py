@@ -8,10 +8,10 @@ from answered_training_sets import QUERIES, ROWS, UNSEEN, Trained, jsonl
 
 import raysp
 from raysp.cli import main
-from raysp.curating import Verification, select
-from raysp.dropping import choose, read_wish
+from raysp.datamodels.curating import Verification, select
+from raysp.datamodels.dropping import choose, read_wish
+from raysp.datamodels.retrainings import own_seeds
 from raysp.replaying import replayed, surrogate_of
-from raysp.retrainings import own_seeds
 from raysp.spec import run_spec
 
 

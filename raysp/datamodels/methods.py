@@ -1,6 +1,6 @@
 """Methods that foretell trainings, side by side: what each says of subsets nobody has trained on, and how right it is once somebody has.
 
-Pure: a method holds arrays, and the trainings come in as arrays. Outputs are such that more is better. `datamodel_scores` has the scores one by one.
+Pure: a method holds arrays, and the trainings come in as arrays. Outputs are such that more is better. `scores` has the scores one by one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp import datamodel_scores
-from raysp.datamodel_scores import Correlation, Estimate
+from raysp.datamodels import scores
+from raysp.datamodels.scores import Correlation, Estimate
 from raysp.explorers.sampling import distinct, lookup, single_ablations
 from raysp.explorers.tables import banzhaf_effects
 from raysp.game import Masks
@@ -77,7 +77,7 @@ class Method(ABC):
 
     def without_most_helpful(self, k: int) -> Masks:
         """One mask a query without the k components whose removal lowers it most: bool `(q, n)`."""
-        return datamodel_scores.without_most_helpful(self.removed(), k)
+        return scores.without_most_helpful(self.removed(), k)
 
 
 class Surrogates(Method):
@@ -115,7 +115,7 @@ class Effects(Method):
 
     def predict(self, masks: Masks) -> Floats:
         """As `Method.predict`: minus the effects of what is removed."""
-        return datamodel_scores.additive_predictions(self.effects, masks)
+        return scores.additive_predictions(self.effects, masks)
 
     def removed(self) -> Floats:
         """As `Method.removed`."""
@@ -156,7 +156,7 @@ def removals(methods: Sequence[Method], ks: Sequence[int], n: int, rng: np.rando
     for k in ks:
         for method in methods:
             found[method.name, k] = method.without_most_helpful(k)
-        found[None, k] = datamodel_scores.held_out_subsets(n, n - k, RANDOM_REMOVALS, rng, np.zeros((0, n), dtype=np.bool_))
+        found[None, k] = scores.held_out_subsets(n, n - k, RANDOM_REMOVALS, rng, np.zeros((0, n), dtype=np.bool_))
     return found
 
 
@@ -191,7 +191,7 @@ def score(methods: Sequence[Method], plan: Plan, trained: Trained, *, margins: b
     for (name, k), masks in plan.removals.items():
         after = trained.mean(masks)
         after = after if name is None else np.diagonal(after)[None]
-        found = datamodel_scores.brittleness(trained.mean(intact)[0], after, seed=seed)
+        found = scores.brittleness(trained.mean(intact)[0], after, seed=seed)
         note = None if name else f"{len(masks)} random removals"
         rows.append(_row("fall", name or "random", found.fall, k=k, note=note))
         if margins and found.flipped is not None:
@@ -204,11 +204,11 @@ def linear_scores(methods: Sequence[Method], masks: Masks, trained: Trained, *, 
     actual = trained.mean(masks)
     rows: list[Score] = []
     for method in methods:
-        rows += _rows("lds", method.name, datamodel_scores.lds(method.predict(masks), actual, seed=seed))
-        floor = datamodel_scores.random_floor(method.predict, masks, actual, seed=seed)
-        rows.append(_row("lds_floor", method.name, floor, note=f"{datamodel_scores.SHUFFLES} times with components taken for one another"))
+        rows += _rows("lds", method.name, scores.lds(method.predict(masks), actual, seed=seed))
+        floor = scores.random_floor(method.predict, masks, actual, seed=seed)
+        rows.append(_row("lds_floor", method.name, floor, note=f"{scores.SHUFFLES} times with components taken for one another"))
     if len(trained.outputs) > 1:
-        found = datamodel_scores.ceiling(trained.by_seed(masks), seed=seed)
+        found = scores.ceiling(trained.by_seed(masks), seed=seed)
         half = found.seeds // 2
         rows += _rows("ceiling_halves", None, found.halves, note=f"means of {half} and of {half} other training seeds")
         rows.append(_row("ceiling_averaged", None, found.averaged, note=f"means of {found.seeds} and of {found.seeds} other seeds, by Spearman-Brown"))
@@ -224,8 +224,8 @@ def leave_one_out_scores(methods: Sequence[Method], singles: NDArray[np.intp], t
     rows: list[Score] = []
     for method in methods:
         predicted = method.removed()[singles]
-        rows += _rows("leave_one_out", method.name, datamodel_scores.leave_one_out(predicted, exact, seed=seed))
-        rows += _rows("leave_one_out_pearson", method.name, datamodel_scores.leave_one_out(predicted, exact, "pearson", seed=seed))
+        rows += _rows("leave_one_out", method.name, scores.leave_one_out(predicted, exact, seed=seed))
+        rows += _rows("leave_one_out_pearson", method.name, scores.leave_one_out(predicted, exact, "pearson", seed=seed))
     return rows
 
 
@@ -244,13 +244,13 @@ def mislabel_scores(
     rows: list[Score] = []
     for method in methods:
         effects = method.average()[component_of]
-        rows.append(_row("mislabel_auc", method.name, datamodel_scores.mislabel_auc(effects.mean(axis=1), mislabelled, seed=seed)))
+        rows.append(_row("mislabel_auc", method.name, scores.mislabel_auc(effects.mean(axis=1), mislabelled, seed=seed)))
         if own is None:
             continue
         asked = own.any(axis=1)
         if not mislabelled[asked].all() and mislabelled[asked].any():
             of_own = np.where(own, effects, 0.0).sum(axis=1)[asked] / own.sum(axis=1)[asked]
-            rows.append(_row("mislabel_auc_own_label", method.name, datamodel_scores.mislabel_auc(of_own, mislabelled[asked], seed=seed)))
+            rows.append(_row("mislabel_auc_own_label", method.name, scores.mislabel_auc(of_own, mislabelled[asked], seed=seed)))
     return rows
 
 

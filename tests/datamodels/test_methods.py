@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.datamodel_scores import held_out_subsets
-from raysp.datamodels import (
+from raysp.datamodels.methods import (
     Effects,
     Plan,
     Surrogates,
@@ -15,6 +14,7 @@ from raysp.datamodels import (
     removals,
     score,
 )
+from raysp.datamodels.scores import held_out_subsets
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import uniform_masks

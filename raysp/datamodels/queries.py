@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp import datamodel_scores
 from raysp.answer import annotate
+from raysp.datamodels.scores import lds
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_proxy
@@ -224,7 +224,7 @@ def _scores(verdict: ValidationResult) -> dict[str, float | None]:
 def _rank_correlation(predicted: Values, exact: Values) -> float | None:
     if not np.ptp(exact) > 0:
         return None
-    found = float(datamodel_scores.lds(predicted[:, None], exact[:, None], draws=1).by_query[0])
+    found = float(lds(predicted[:, None], exact[:, None], draws=1).by_query[0])
     return None if np.isnan(found) else found
 
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.campaign import Progress
-from raysp.datamodel_scores import Estimate, held_out_subsets, paired_difference
-from raysp.dropping import Dropping, Wish, choose, read_wish
+from raysp.datamodels.dropping import Dropping, Wish, choose, read_wish
+from raysp.datamodels.queries import direction
+from raysp.datamodels.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.datamodels.scores import Estimate, held_out_subsets, paired_difference
 from raysp.errors import UserError
-from raysp.queries import direction
 from raysp.replaying import replayed, surrogate_of
-from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.campaign import Progress
-from raysp.datamodel_scores import held_out_subsets
-from raysp.datamodels import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
+from raysp.datamodels.methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
+from raysp.datamodels.queries import direction, fit_queries
+from raysp.datamodels.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.datamodels.scores import held_out_subsets
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import lookup
-from raysp.queries import direction, fit_queries
 from raysp.replaying import learnt, replayed
-from raysp.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
