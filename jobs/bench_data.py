@@ -100,7 +100,7 @@ def plainly(game: DataGame) -> Callable[[Any], Any]:
     loop = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, trainer.asked)
 
     def train(masks: Any) -> Any:
-        return loop.evaluate([game.examples_of(mask) for mask in masks], 0)[..., 0]
+        return loop.evaluate([game.examples_of(mask) for mask in masks], [0] * len(masks))[..., 0]
 
     return train
 

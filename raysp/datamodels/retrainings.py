@@ -80,7 +80,7 @@ def own_seeds(lens: DataLens, count: int) -> list[int]:
 
 def with_seed(info: GameInfo, seed: int) -> GameInfo:
     """The same training set and queries, trained once with this seed: a game of its own."""
-    described = dict(info.description) | {"training_seed": seed, "seeds": 1}
+    described = dict(info.description) | {"training_seed": seed, "seeds": 1, "seeding": "shared"}
     return replace(info, description=described, fingerprint=fingerprint(described))
 
 

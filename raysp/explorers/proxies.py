@@ -150,7 +150,7 @@ def informed(inner: Proxy, estimates: Sequence[FourierSurrogate]) -> Proxy:
         found = {"gradients": Proposal(told, lambda: base)}
         if rest.varies:
             for name, offer in inner(rest, parts).items():
-                found[f"gradients and {name}"] = Proposal(offer.held_out + guesses @ weights + level, _sum_of(base, offer.build))
+                found[f"gradients and {name}"] = Proposal(told + offer.held_out, _sum_of(base, offer.build))
         return {**inner(sample, parts), **found}
 
     return proxy

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint
+from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint, pack
 from raysp.lenses.encoding import Asked, encode, encode_queries
 from raysp.lenses.grouping import Groups, group
 from raysp.lenses.selection import numbers_of
@@ -66,23 +66,32 @@ class DataGame(Game):
         """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. EvaluationError for a training that diverged."""
         began, before = time.perf_counter(), self._tokens
         seeds = range(self.lens.training_seed, self.lens.training_seed + self.lens.seeds)
-        outputs = np.mean([self.outputs_of(masks, seed) for seed in seeds], axis=0)
+        outputs = np.mean([self._outputs(masks, self._seeds(masks, seed)) for seed in seeds], axis=0)
         return Measurement(outputs.mean(axis=1), self._tokens - before, time.perf_counter() - began, outputs)
 
     def outputs_of(self, masks: Masks, seed: int) -> Floats:
         """What the queries are worth after training with one seed, float64 `(m, queries)`, for masks bool `(m, n)`. Errors as `measure`."""
         checked = check_masks(masks, self.n)
-        found = np.empty((len(checked), len(self.asked)))
-        for start in range(0, len(checked), self.stacked):
+        return self._outputs(checked, [seed] * len(checked))
+
+    def _outputs(self, masks: Masks, seeds: Sequence[int]) -> Floats:
+        found = np.empty((len(masks), len(self.asked)))
+        for start in range(0, len(masks), self.stacked):
             some = slice(start, start + self.stacked)
             with self._at_work():
-                found[some] = self._worth(self._trained(checked[some], seed))
+                found[some] = self._worth(self._trained(masks[some], seeds[some]))
         return found
+
+    def _seeds(self, masks: Masks, seed: int) -> list[int]:
+        """The training seed of each mask: the same, or one made of it and the mask."""
+        if self.lens.seeding == "shared":
+            return [seed] * len(masks)
+        return [int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big") + row.tobytes()).digest()[:4], "big") for row in pack(masks)]
 
     def adapters(self, masks: Masks, seed: int) -> Stack:
         """The adapters that these masks (bool `(m, n)`) leave, for `Stack.save`. UserError where the model is trained the plain way."""
         with self._at_work():
-            return self._fast.train([self.examples_of(mask) for mask in check_masks(masks, self.n)], seed)
+            return self._fast.train([self.examples_of(mask) for mask in check_masks(masks, self.n)], [seed] * len(masks))
 
     def influences(self, method: Influence) -> Floats:
         """What gradients say: the effect v(all) - v(all without i) of removing each component on each query, float64 `(queries, n)`, without training again.
@@ -142,11 +151,11 @@ class DataGame(Game):
     def _tokens(self) -> int:
         return self.trainer.tokens
 
-    def _trained(self, masks: Masks, seed: int) -> Floats:
+    def _trained(self, masks: Masks, seeds: Sequence[int]) -> Floats:
         """Sums and numbers of target log-probabilities of all texts asked, float64 `(m, texts, 2)`."""
         subsets = [self.examples_of(mask) for mask in masks]
         try:
-            return self.trainer.evaluate(subsets, seed)
+            return self.trainer.evaluate(subsets, seeds)
         except DivergenceError as error:
             gone = np.flatnonzero(~masks[error.row]).tolist()
             named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
@@ -180,7 +189,7 @@ class DataGame(Game):
         """The training on everything: at the beginning of each epoch the adapter with the mean learning rate of the epoch's steps, and the adapter at the end."""
         trainer, everything = self._fast, np.arange(len(self.training.samples))
         steps = -(-len(everything) // trainer.recipe.batch_size)
-        found: list[tuple[float, Stack]] = [(0.0, trainer.start(1, self.lens.training_seed))]
+        found: list[tuple[float, Stack]] = [(0.0, trainer.start([self.lens.training_seed]))]
         paces: list[list[float]] = [[]]
 
         def watch(stack: Stack, losses: list[list[float]], rates: list[float]) -> None:
@@ -189,7 +198,7 @@ class DataGame(Game):
                 found.append((0.0, stack.copies(0, 1)))
                 paces.append([])
 
-        trainer.train([everything], self.lens.training_seed, watch)
+        trainer.train([everything], [self.lens.training_seed], watch)
         return [(float(np.mean(some)), stack) for (_, stack), some in zip(found, paces, strict=True) if some], found[-1][1]
 
     def _gradients(self) -> tuple[Gathered, Floats]:
@@ -354,6 +363,7 @@ def _described(lens: DataLens, model: ResidentModel, recipe: Recipe, value: Data
         "recipe": asdict(recipe) | {"modules": list(recipe.modules), "layers": list(recipe.layers)},
         "training_seed": lens.training_seed,
         "seeds": lens.seeds,
+        "seeding": lens.seeding,
         "grouped": groups.kind,
     }
 

@@ -136,6 +136,11 @@ class DataLens(ModelOptions):
     batch_size: int = Field(default=8, ge=1, description="Examples in a step.")
     training_seed: int = Field(default=0, ge=0, description="Seed of the adapters' start and of the batch order.")
     seeds: int = Field(default=1, ge=1, description="Trainings of each subset, from seeds that follow training_seed; their mean is the value.")
+    seeding: Literal["shared", "own"] = Field(
+        default="shared",
+        description="shared: all subsets are trained from the same seeds, so that differences are of what was trained on; own: each from seeds of its own, "
+        "so that what is learnt holds for trainings at large.",
+    )
     value: DataValue | None = Field(default=None, description="What a query is worth; without one, what fits its foil and labels.")
 
     def build(self) -> Game:

@@ -81,15 +81,14 @@ class Stack:
         self.sites, self.recipe, self.down, self.up = tuple(places), recipe, down, up
 
     @classmethod
-    def start(cls, places: Sequence[Site], recipe: Recipe, count: int, seed: int) -> "Stack":
-        """Adapters before training, all alike: A uniform within 1 / sqrt(reads) (PEFT's draw) from a stream of the seed and the site's name, B zero."""
+    def start(cls, places: Sequence[Site], recipe: Recipe, seeds: Sequence[int]) -> "Stack":
+        """An adapter a seed before training: A uniform within 1 / sqrt(reads) (PEFT's draw) from a stream of the seed and the site's name, B zero."""
         down, up = list[Tensor](), list[Tensor]()
         for site in places:
-            stream = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {site.name}".encode()).digest()[:7], "big"))
-            first = (torch.rand((recipe.rank, site.reads), generator=stream) * 2 - 1) / site.reads**0.5
+            drawn = {seed: _drawn(seed, site, recipe.rank) for seed in set(seeds)}
             device = site.module.weight.device
-            down.append(first.to(device).expand(count, -1, -1).contiguous())
-            up.append(torch.zeros((count, site.writes, recipe.rank), device=device))
+            down.append(torch.stack([drawn[seed] for seed in seeds]).to(device))
+            up.append(torch.zeros((len(seeds), site.writes, recipe.rank), device=device))
         return cls(places, recipe, down, up)
 
     @property
@@ -154,6 +153,11 @@ def configuration(places: Sequence[Site], recipe: Recipe, base: str | None = Non
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, bias="none", target_modules=names, fan_in_fan_out=transposed,  # pyright: ignore[reportArgumentType]  PEFT takes a fractional alpha
         task_type="CAUSAL_LM", base_model_name_or_path=base, inference_mode=True,
     )  # fmt: skip
+
+
+def _drawn(seed: int, site: Site, rank: int) -> Tensor:
+    stream = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {site.name}".encode()).digest()[:7], "big"))
+    return (torch.rand((rank, site.reads), generator=stream) * 2 - 1) / site.reads**0.5
 
 
 def _hook(down: Tensor, up: Tensor, scale: float) -> Any:

@@ -51,10 +51,10 @@ class PlainTrainer:
         """Subsets trained at once."""
         return 1
 
-    def evaluate(self, subsets: Sequence[Integers], seed: int) -> Floats:
+    def evaluate(self, subsets: Sequence[Integers], seeds: Sequence[int]) -> Floats:
         """Train on the texts with these numbers; what the fast path's `Trainer.evaluate` gives, float64 `(subsets, asked, 2)`. DivergenceError as there."""
         found = np.empty((len(subsets), len(self.asked), 2))
-        for row, subset in enumerate(subsets):
+        for row, (subset, seed) in enumerate(zip(subsets, seeds, strict=True)):
             self._train(np.asarray(subset, np.int64), seed, row)
             found[row] = [self._score(text) for text in self.asked]
         return found
@@ -82,7 +82,7 @@ class PlainTrainer:
 
     def _start(self, seed: int) -> None:
         """Put the adapter where every training with this seed begins."""
-        begun = Stack.start(self._sites, self.recipe, 1, seed)
+        begun = Stack.start(self._sites, self.recipe, [seed])
         modules = dict(self._peft.base_model.model.named_modules())
         with torch.no_grad():
             for site, down, up in zip(begun.sites, begun.down, begun.up, strict=True):

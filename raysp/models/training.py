@@ -121,7 +121,7 @@ class Trainer:
         order = np.argsort(lengths, kind="stable")
         chosen = np.unique(order[np.linspace(0, len(order) - 1, min(CHECKED, len(order))).astype(int)])
         with torch.no_grad():
-            found, _ = self._logprobs(self.start(1, 0), [0], [chosen], None)
+            found, _ = self._logprobs(self.start([0]), [0], [chosen], None)
             expected = torch.cat([self._own(self.trunk.texts[number]) for number in chosen])
         apart = float((found.cpu() - expected.cpu()).abs().max())
         return None if apart <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else apart
@@ -132,24 +132,24 @@ class Trainer:
         logits = self.model(input_ids=ids[None], use_cache=False).logits[0, text.first - 1 : -1]
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).gather(1, ids[text.first :, None])[:, 0]
 
-    def start(self, count: int, seed: int) -> Stack:
-        """Adapters before training."""
-        return Stack.start(self.sites, self.recipe, count, seed)
+    def start(self, seeds: Sequence[int]) -> Stack:
+        """An adapter a seed before training."""
+        return Stack.start(self.sites, self.recipe, seeds)
 
-    def train(self, subsets: Numbers, seed: int, watch: Callable[[Stack, list[list[float]], list[float]], None] | None = None) -> Stack:
-        """Adapters trained on the texts whose numbers (int64) each subset has, side by side.
+    def train(self, subsets: Numbers, seeds: Sequence[int], watch: Callable[[Stack, list[list[float]], list[float]], None] | None = None) -> Stack:
+        """Adapters trained on the texts whose numbers (int64) each subset has, with a seed each, side by side.
 
         After every step `watch` is told the adapters, the losses so far of each and the learning rates of the step. DivergenceError for a loss that
         is no finite number.
         """
-        stack = self.start(len(subsets), seed)
-        plans = [batches(np.asarray(subset, np.int64), self.recipe, seed, len(self.texts)) for subset in subsets]
+        stack = self.start(seeds)
+        plans = [batches(np.asarray(subset, np.int64), self.recipe, seed, len(self.texts)) for subset, seed in zip(subsets, seeds, strict=True)]
         optimiser = _AdamW(stack, self.recipe.weight_decay)
         losses: list[list[float]] = [[] for _ in plans]
         for step in range(max(map(len, plans), default=0)):
             active = [row for row, plan in enumerate(plans) if step < len(plan)]
             chosen = [plans[row][step] for row in active]
-            first = self._first(seed) if step == 0 else None
+            first = self._first(seeds[0]) if step == 0 and len(set(seeds)) == 1 else None
             with optimiser.gradients():
                 found = self._pass(stack, active, chosen) if first is None else first.put(stack, active, chosen)
             for row, loss in zip(active, found, strict=True):
@@ -162,9 +162,9 @@ class Trainer:
                 watch(stack, losses, rates)
         return stack
 
-    def evaluate(self, subsets: Numbers, seed: int) -> Floats:
+    def evaluate(self, subsets: Numbers, seeds: Sequence[int]) -> Floats:
         """As `logprobs`, of adapters trained as `train` does."""
-        return self.logprobs(self.train(subsets, seed))
+        return self.logprobs(self.train(subsets, seeds))
 
     def logprobs(self, stack: Stack) -> Floats:
         """What each adapter makes of the texts asked: sum of the targets' log-probabilities and their number, float64 `(adapters, asked, 2)`."""
@@ -204,7 +204,7 @@ class Trainer:
     def _first(self, seed: int) -> "_FirstStep | None":
         """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory."""
         if seed not in self._firsts:
-            begun = self.start(1, seed)
+            begun = self.start([seed])
             if sum(up.numel() for up in begun.up) * len(self.texts) > FIRST_HELD:
                 return None
             parts = list(self._each(begun, 0, np.arange(len(self.texts))))

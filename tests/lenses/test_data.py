@@ -49,7 +49,7 @@ def logprobs(game, masks, texts):
     """Sums of log-probabilities by the plain way, float64 `(m, texts)`."""
     trainer = game.trainer
     plain = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, texts)
-    return plain.evaluate([game.examples_of(mask) for mask in masks], 0)
+    return plain.evaluate([game.examples_of(mask) for mask in masks], [0] * len(masks))
 
 
 def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, pairs):
@@ -226,3 +226,16 @@ def test_foils_in_some_queries_only_are_refused(models, pairs, tmp_path):
 def test_a_classifier_is_refused(models, pairs):
     with pytest.raises(UserError, match="causal"):
         lens(models, pairs, model=models["bert-classifier"]).build()
+
+
+def test_subsets_with_seeds_of_their_own_are_what_these_seeds_make_of_each(models, pairs):
+    shared, own = lens(models, pairs).build(), lens(models, pairs, seeding="own").build()
+    masks = random_masks(own.n, 3)
+    outputs = own.measure(masks).outputs
+    np.testing.assert_allclose(own.measure(masks[::-1]).outputs, outputs[::-1], atol=1e-5)
+    seeds = own._seeds(masks, 0)
+    assert len(set(seeds)) == 3
+    for mask, seed, row in zip(masks, seeds, outputs, strict=True):
+        np.testing.assert_allclose(shared.outputs_of(mask[None], seed)[0], row, atol=1e-5)
+    assert np.abs(shared.measure(masks).outputs - outputs).max() > 1e-3
+    assert shared.info.fingerprint != own.info.fingerprint

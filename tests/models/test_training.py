@@ -47,14 +47,14 @@ def trained(trainer, subsets=SUBSETS, seed=0):
     def watch(_stack, found, _rates):
         losses[:] = found
 
-    return trainer.logprobs(trainer.train(subsets, seed, watch)), losses
+    return trainer.logprobs(trainer.train(subsets, [seed] * len(subsets), watch)), losses
 
 
 def plainly(tiny, told, subsets=SUBSETS, seed=0):
     plain = PlainTrainer(tiny, CPU, told, EXAMPLES, ASKED)
     found, losses = [], []
     for subset in subsets:
-        found.append(plain.evaluate([subset], seed)[0])
+        found.append(plain.evaluate([subset], [seed])[0])
         losses.append(list(plain.losses))
     return np.array(found), losses
 
@@ -159,10 +159,10 @@ def test_the_order_of_examples_does_not_depend_on_what_else_is_there():
 
 def test_a_training_that_diverges_says_where():
     with pytest.raises(DivergenceError, match="step") as caught:
-        Trainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).train([np.arange(3), np.arange(12)], 0)
+        Trainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).train([np.arange(3), np.arange(12)], [0, 0])
     assert not math.isfinite(caught.value.loss)
     with pytest.raises(DivergenceError, match="step"):
-        PlainTrainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).evaluate([np.arange(12)], 0)
+        PlainTrainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).evaluate([np.arange(12)], [0])
 
 
 # ---- gradients
@@ -170,7 +170,7 @@ def test_a_training_that_diverges_says_where():
 
 def test_gradients_are_finite_differences_of_the_log_probabilities():
     fast = Trainer(model().double(), CPU, recipe(learning_rate=5e-2), EXAMPLES, ASKED)
-    stack = fast.train([np.arange(12)], 0)
+    stack = fast.train([np.arange(12)], [0])
     numbers = np.arange(len(ASKED))
     found = np.concatenate([rows.numpy() for _, rows in fast.gradients(stack, 0, numbers, "asked")])
     direction = torch.randn(stack.size, generator=torch.Generator().manual_seed(0))
@@ -194,7 +194,7 @@ def test_a_saved_adapter_is_loaded_by_peft(tmp_path):
     folder = tmp_path / "model"
     name = tiny_models.save("llama", folder)
     fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
-    stack = fast.train(SUBSETS[:2], 0)
+    stack = fast.train(SUBSETS[:2], [0, 0])
     stack.save(tmp_path / "adapter", 1, name)
     loaded = PeftModel.from_pretrained(model(), tmp_path / "adapter").eval()
     expected = fast.logprobs(stack)[1, :, 0]
