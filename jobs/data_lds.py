@@ -2,7 +2,7 @@
 
     python jobs/data_lds.py [--quick] [--sets planted,chatterbot] [--methods proxyspex,singles]
 
-Per training set: subsets that keep each component with probability one half are trained on with one training seed, and methods that learn from retrainings are
+Per training set: subsets that keep each component with probability one half are trained on, each from a seed of its own, and methods that learn from retrainings are
 given the first so many of them. They are scored on other subsets, of exactly half of the components, by what trainings from other seeds make of them on average:
 Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.datamodels.scores`). Beside them the ceiling (trainings
 against trainings from other seeds) and the floor (components taken for one another). Methods that look at gradients pay for one training, those of the peers that
@@ -37,6 +37,7 @@ from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import uniform_masks
 from raysp.game import Masks, pack
 from raysp.home import home
+from raysp.lenses.data import HINTS
 from raysp.models.influence import by_component
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats
@@ -67,10 +68,10 @@ QUICK = Protocol(budgets=(60, 150), heldout=40, seeds=2, ladder=(16, 32, 60, 100
 
 @dataclass
 class Kept:
-    """Outputs of a data game by mask for one training seed, kept in files."""
+    """Outputs of a data game by mask, kept in files: for one training seed, or as the game measures them (None)."""
 
     game: Any
-    seed: int
+    seed: int | None
     root: Path = field(default_factory=lambda: home() / "bench")
     seconds: float = field(init=False, default=0.0)
     trained: int = field(init=False, default=0)
@@ -84,7 +85,7 @@ class Kept:
     @property
     def folder(self) -> Path:
         """Where the trainings of this game and seed are."""
-        return self.root / f"{self.game.info.fingerprint}-{self.seed}"
+        return self.root / (self.game.info.fingerprint + ("" if self.seed is None else f"-{self.seed}"))
 
     def __call__(self, masks: Masks) -> Floats:
         """Outputs `(m, queries)`; those not yet known are trained for and written, block by block."""
@@ -93,7 +94,7 @@ class Kept:
         for start in range(0, len(missing), BLOCK):
             rows = np.sort(missing)[start : start + BLOCK]
             began = time.perf_counter()
-            outputs = self.game.outputs_of(masks[rows], self.seed)
+            outputs = self.game.measure(masks[rows]).outputs if self.seed is None else self.game.outputs_of(masks[rows], self.seed)
             self.seconds += time.perf_counter() - began
             self.trained += len(rows)
             self._write(masks[rows], outputs)
@@ -129,7 +130,7 @@ class Case:
         """The subsets to learn from and their outputs, as many as the largest budget."""
         most = max(self.protocol.budgets)
         masks = uniform_masks(self.game.n, most, np.random.default_rng(FITTED))
-        return masks, self._kept(self.data.lens.training_seed)(masks)
+        return masks, self._kept(None)(masks)
 
     @cached_property
     def truth(self) -> Trained:
@@ -155,13 +156,13 @@ class Case:
         n = self.game.n
         return [FourierSurrogate.from_deviations(n, 0.0, {(i,): float(effect) for i, effect in enumerate(row)}) for row in self.effects("influence")]
 
-    def _kept(self, seed: int) -> Kept:
+    def _kept(self, seed: int | None) -> Kept:
         if seed not in self._seeds:
             self._seeds[seed] = Kept(self.game, seed)
         return self._seeds[seed]
 
     @cached_property
-    def _seeds(self) -> dict[int, Kept]:
+    def _seeds(self) -> dict[int | None, Kept]:
         return {}
 
     def trained(self) -> tuple[int, float]:
@@ -194,7 +195,7 @@ def fitted(case: Case, method: str, budget: int) -> Method:
     if method == "proxyspex":
         from raysp.datamodels.queries import fit_queries
 
-        explorer = raysp.ProxySPEX().start(masks.shape[1])
+        explorer = raysp.ProxySPEX().start(masks.shape[1]).with_hints(np.stack([case.effects(name) for name in HINTS]))
         explorer.tell(masks, outputs.mean(axis=1))
         return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
     return Surrogates(method, [_from_gradients(masks, column, estimate) for column, estimate in zip(outputs.T, case.estimates(), strict=True)])

@@ -109,6 +109,7 @@ def planted(quick: bool) -> DataSet:
         learning_rate=5e-3,
         epochs=5,
         batch_size=4,
+        seeding="own",
     )
     return DataSet(f"planted-{amounts.examples}", lens, planted=True)
 
@@ -117,7 +118,13 @@ def as_it_is(quick: bool) -> DataSet:
     """Question-answer pairs, an example a component, queries drawn from them: the lens's own recipe."""
     examples = 32 if quick else 64
     lens = DataLens(
-        train="corpus:chatterbot", limit=examples, query_count=6 if quick else 8, dtype="float32", value="logprob", template="Question: {prompt}\nAnswer:"
+        train="corpus:chatterbot",
+        limit=examples,
+        query_count=6 if quick else 8,
+        dtype="float32",
+        value="logprob",
+        template="Question: {prompt}\nAnswer:",
+        seeding="own",
     )
     return DataSet(f"chatterbot-{examples}", lens)
 
