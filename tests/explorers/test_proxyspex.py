@@ -12,6 +12,7 @@ from raysp.errors import UserError
 from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
 from raysp.explorers.proxyspex import random_rows
+from raysp.explorers.samples import Sample
 from raysp.explorers.sampling import distinct, single_ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.posterior import learn
@@ -277,3 +278,39 @@ def test_significant_interactions_are_mostly_real_and_many_are_found():
         hits, wanted, false = hits + len(named & strong), wanted + len(strong), false + len(named - game.terms().keys())
     assert hits / wanted > 0.8
     assert false <= 0.1 * hits
+
+
+# ---- guesses of effects
+
+
+def hinted(effects, count, hints):
+    """What ProxySPEX makes of so many values of a noisy sum, told these guesses (None: nothing), as R² on fresh masks without noise."""
+    n = len(effects)
+    masks, fresh = drawn(n, count), drawn(n, 400, 1)
+    explorer = ProxySPEX(max_order=2).start(n)
+    explorer = explorer if hints is None else explorer.with_hints(np.asarray(hints)[:, None])
+    noise = np.random.default_rng(2).normal(size=count) * np.abs(effects).sum() / 15
+    explorer.tell(masks, masks @ effects + noise)
+    truth = fresh @ effects
+    return 1 - np.mean((explorer.result().surrogate.predict(fresh) - truth) ** 2) / np.var(truth)
+
+
+def test_good_guesses_of_effects_are_worth_evaluations():
+    effects = np.random.default_rng(0).normal(size=30)
+    near = effects + np.random.default_rng(1).normal(size=30) * 0.3
+    assert hinted(effects, 60, [near]) > hinted(effects, 60, None) + 0.1
+
+
+def test_guesses_that_say_nothing_do_no_harm():
+    effects = np.random.default_rng(0).normal(size=30)
+    wrong = np.random.default_rng(3).normal(size=(2, 30))
+    assert hinted(effects, 120, wrong) > hinted(effects, 120, None) - 0.05
+
+
+def test_a_query_is_fitted_with_guesses_of_its_own():
+    explorer = ProxySPEX().start(4).with_hints(np.arange(8.0).reshape(1, 2, 4))
+    assert explorer.hinted
+    masks = drawn(4, 64)
+    first, second = (explorer.proxy_for(query)(Sample(masks, masks @ np.arange(4.0 * query, 4.0 * query + 4), 2), [np.arange(16)]) for query in (0, 1))
+    for offers in (first, second):
+        assert np.nanmax(np.abs(offers["gradients"].held_out - offers["gradients"].build().predict(masks))) < 1e-9
