@@ -27,7 +27,6 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def at_home(home, monkeypatch):
     monkeypatch.setenv("RAYSP_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(home)
 
 
