@@ -18,18 +18,6 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-#: Modules that start Rays: one at a time, as the dashboards of two take each other's ports.
-RAYS = ("tests/runtime/", "tests/test_cli.py")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """A module's tests stay in one process, with the models that they share."""
-    for item in items:
-        module = item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group("rays" if module.startswith(RAYS) else module))
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
     """Stores go into a folder of the test; the dequantised model is kept for the whole machine."""
