@@ -5,8 +5,7 @@ Every mask is a LoRA adapter trained from the same start; it answers every query
 
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ from raysp.lenses.training_sets import Sample, TrainingSet, read_training_set
 from raysp.models.influence import Gathered, Singles, by_component, gather, gradient_dot, influence, pair_deviations, tracin
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack
-from raysp.models.memory import is_out_of_memory
 from raysp.models.reference import PlainTrainer
 from raysp.models.resident import ResidentModel, resident
 from raysp.models.training import DivergenceError, Trainer
@@ -35,6 +33,8 @@ INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
 HINTS: tuple[Influence, ...] = ("influence", "tracin")
 #: Characters of a query that make its label.
 SHOWN = 60
+#: What memory may not hold, and what to do then.
+BATCH = "one batch of training (give a smaller batch_size or max_tokens)"
 #: Pairs at most that gradients propose.
 PROPOSED = 5000
 
@@ -78,7 +78,7 @@ class DataGame(Game):
         found = np.empty((len(masks), len(self.asked)))
         for start in range(0, len(masks), self.stacked):
             some = slice(start, start + self.stacked)
-            with self._at_work():
+            with self.model.at_work(BATCH):
                 found[some] = self._worth(self._trained(masks[some], seeds[some]))
         return found
 
@@ -90,7 +90,7 @@ class DataGame(Game):
 
     def adapters(self, masks: Masks, seed: int) -> Stack:
         """The adapters that these masks (bool `(m, n)`) leave, for `Stack.save`. UserError where the model is trained the plain way."""
-        with self._at_work():
+        with self.model.at_work(BATCH):
             return self._fast.train([self.examples_of(mask) for mask in check_masks(masks, self.n)], [seed] * len(masks))
 
     def influences(self, method: Influence) -> Floats:
@@ -99,7 +99,7 @@ class DataGame(Game):
         At the adapter trained on everything with the first seed (`tracin`: along its training). See `raysp.models.influence`.
         """
         of, numbers = self.groups.of, np.arange(len(self.training.samples))
-        with self._at_work():
+        with self.model.at_work(BATCH):
             if method == "influence":
                 return by_component(influence(self._gradients()[0]), of, self.n)
             checkpoints, last = self._path()
@@ -120,7 +120,7 @@ class DataGame(Game):
         """What influence functions say of every mask: single effects, and how pairs deviate where curvature goes with the examples."""
         if isinstance(self.trainer, PlainTrainer):
             return None
-        with self._at_work():
+        with self.model.at_work(BATCH):
             gathered, intact = self._gradients()
         weights = np.full(len(self.asked), 1 / len(self.asked))
         if max_order < 2:
@@ -170,18 +170,6 @@ class DataGame(Game):
             found[:, number] = _worth(self.value, sums, counts[0, 0])
             at += len(query.texts)
         return found
-
-    @contextmanager
-    def _at_work(self) -> Generator[None]:
-        with self.model.lock:
-            try:
-                yield
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise EvaluationError(
-                        f"memory does not hold one batch of training on {self.model.loaded.device}; give a smaller batch_size or max_tokens"
-                    ) from error
-                raise
 
     # ---- gradients
 

@@ -1,15 +1,14 @@
 """The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from raysp.errors import EvaluationError, UserError
+from raysp.errors import UserError
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader
@@ -52,25 +51,14 @@ class MechanisticGame(Game):
 
     def by_prompt(self, masks: Masks) -> Floats:
         """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError where memory does not hold one prompt."""
-        with self._at_work():
+        with self.model.at_work("one prompt"):
             return self.reading.by_prompt(self.branching, masks)
-
-    @contextmanager
-    def _at_work(self) -> Generator[None]:
-        """One request of the model at a time, and its running out of memory in words."""
-        with self.model.lock:
-            try:
-                yield
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise EvaluationError(f"memory does not hold one prompt on {self.model.loaded.device}") from error
-                raise
 
     def attributions(self) -> dict[str, Values]:
         """Attribution patching (the gradient at the intact model) and its mean over gates that close together, float64 `(n,)` each."""
         from raysp.lenses.gate_gradients import attribution_patching, integrated_gates
 
-        with self._at_work():
+        with self.model.at_work("one prompt"):
             return {
                 "attribution_patching": attribution_patching(self.branching, self.reading),
                 "integrated_gates": integrated_gates(self.branching, self.reading),
@@ -80,7 +68,7 @@ class MechanisticGame(Game):
         """From gradients on the components' gates: at the intact model for singles, with each component gone in turn for pairs."""
         from raysp.lenses.gate_gradients import estimate
 
-        with self._at_work():
+        with self.model.at_work("one prompt"):
             return estimate(self.branching, self.reading, max_order)
 
 

@@ -3,6 +3,8 @@
 import inspect
 import math
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -110,6 +112,17 @@ class ResidentModel:
         parameters = sum(p.numel() for p in self.loaded.model.parameters())
         masks = _REQUEST_SECONDS * rate / (2 * parameters * tokens)
         return 2 ** round(math.log2(min(max(masks, 16), 4096)))
+
+    @contextmanager
+    def at_work(self, what: str) -> Generator[None]:
+        """One request of the model at a time; where memory runs out within it, an EvaluationError that it does not hold `what`."""
+        with self.lock:
+            try:
+                yield
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise EvaluationError(f"memory does not hold {what} on {self.loaded.device}") from error
+                raise
 
     def choose(self, sample: Inputs) -> tuple[Method, str | None]:
         """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one.
