@@ -42,6 +42,10 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         if path not in self._stores:
             self._stores[path] = Store.open(path)
         store = self._stores[path]
+        if spec.threads is not None and spec.lens.kind != "function":
+            from raysp.models.loading import set_threads
+
+            set_threads(spec.threads)
         Campaign(spec, LocalBackend(spec.lens.build()), store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
 

@@ -43,7 +43,9 @@ class RunSpec(BaseModel):
     store: str | None = Field(default=None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
     local: bool = Field(default=False, description="Run in this process, without Ray.")
     evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
-    threads: int | None = Field(default=None, ge=1, description="Threads of each evaluator on a CPU; without a number, the node's cores.")
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads of each evaluator on a CPU, or of this process with --local; without a number, the node's cores."
+    )
 
     @model_validator(mode="before")
     @classmethod

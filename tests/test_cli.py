@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from raysp.cli import main
 from raysp.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,8 @@ REVIEW = ["--prompt", "Her acting never fails to impress", "--template", r"Revie
 FEATURE = ["feature", *REVIEW, "--dtype", "float32", "--local"]
 
 
-def raysp(*arguments, home):
+def process(*arguments, home):
+    """The command as a process of its own."""
     environment = {**os.environ, "RAYSP_HOME": str(home), "COLUMNS": "160"}
     return subprocess.run([sys.executable, "-m", "raysp", *arguments], capture_output=True, text=True, env=environment, check=False, cwd=home)
 
@@ -31,9 +33,26 @@ def asked(tmp_path_factory):
     kept = Path(os.environ.get("RAYSP_HOME", "~/.raysp")).expanduser() / "models"
     kept.mkdir(parents=True, exist_ok=True)
     (folder / "models").symlink_to(kept)
-    done = raysp(*FEATURE, "--name", "first", "--report", "first.html", "--json", home=folder)
+    done = process(*FEATURE, "--name", "first", "--report", "first.html", "--json", home=folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
+
+
+@pytest.fixture
+def here(asked, capsys, monkeypatch):
+    """The command in this process, which has loaded the libraries and the model already; in the home of `asked`."""
+    folder, _ = asked
+
+    def command(*arguments):
+        monkeypatch.setenv("RAYSP_HOME", str(folder))
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, left.value.code or 0, said.out, said.err)
+
+    return command
 
 
 def test_the_known_answer_of_the_demonstration_sentence(asked):
@@ -46,77 +65,71 @@ def test_the_known_answer_of_the_demonstration_sentence(asked):
     assert values["acting × never × fails"] == pytest.approx(2.21, abs=0.01)
 
 
-def test_json_is_all_there_is_on_stdout(asked):
-    folder, _ = asked
+def test_json_is_all_there_is_on_stdout(here):
     for command in (["runs"], ["show", "last"], ["report", "first", "-o", "again.html"], ["sql", "SELECT 1 AS one"], ["plan", *FEATURE]):
-        done = raysp(*command, "--json", home=folder)
+        done = here(*command, "--json")
         assert done.returncode == 0, done.stderr
         json.loads(done.stdout)
 
 
-def test_a_person_reads_words(asked):
-    folder, _ = asked
-    shown = raysp("show", "first", home=folder).stdout
+def test_a_person_reads_words(here):
+    shown = here("show", "first").stdout
     for words in ("never × fails", "synergy", "removed", "evaluations"):
         assert words in shown
-    assert "first" in raysp("runs", home=folder).stdout
+    assert "first" in here("runs").stdout
 
 
-def test_sql_comes_in_every_format(asked):
+def test_sql_comes_in_every_format(asked, here):
     folder, _ = asked
     query = "SELECT labels, value FROM top_interactions LIMIT 3"
-    assert "labels" in raysp("sql", query, home=folder).stdout
-    rows = list(csv.DictReader(io.StringIO(raysp("sql", query, "--format", "csv", home=folder).stdout)))
+    assert "labels" in here("sql", query).stdout
+    rows = list(csv.DictReader(io.StringIO(here("sql", query, "--format", "csv").stdout)))
     assert len(rows) == 3
-    assert json.loads(raysp("sql", query, "--format", "json", home=folder).stdout)[0]["labels"] == rows[0]["labels"]
+    assert json.loads(here("sql", query, "--format", "json").stdout)[0]["labels"] == rows[0]["labels"]
     binary = subprocess.run(
         [sys.executable, "-m", "raysp", "sql", query, "--format", "parquet"], capture_output=True, check=True, env={**os.environ, "RAYSP_HOME": str(folder)}
     )
     assert pq.read_table(io.BytesIO(binary.stdout)).num_rows == 3
 
 
-def test_a_plan_says_what_everything_would_cost_and_stores_nothing(asked):
-    folder, _ = asked
-    before = raysp("runs", "--json", home=folder).stdout
-    plan = json.loads(raysp("plan", *FEATURE, "--json", home=folder).stdout)
+def test_a_plan_says_what_everything_would_cost_and_stores_nothing(here):
+    before = here("runs", "--json").stdout
+    plan = json.loads(here("plan", *FEATURE, "--json").stdout)
     assert (plan["components"], plan["pairs"], plan["triples"], plan["subsets"]) == (6, 15, 20, 64)
     assert plan["this_run"]["seconds"] > 0
-    assert raysp("runs", "--json", home=folder).stdout == before
+    assert here("runs", "--json").stdout == before
 
 
-def test_the_same_question_again_is_free(asked):
-    folder, _ = asked
-    again = json.loads(raysp(*FEATURE, "--json", home=folder).stdout)
+def test_the_same_question_again_is_free(here):
+    again = json.loads(here(*FEATURE, "--json").stdout)
     assert sum(row["evaluations"] for row in again["costs"]) == 0
 
 
-def test_a_set_of_prompts_is_one_run_each_with_a_summary(asked, tmp_path):
+def test_a_set_of_prompts_is_one_run_each_with_a_summary(asked, tmp_path, here):
     folder, _ = asked
     rows = [{"prompt": "The film was not bad"}, {"prompt": "A dull and lifeless film"}, {"prompt": "I loved it, truly"}]
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(json.dumps(row) for row in rows))
-    done = raysp("feature", *REVIEW[2:], "--local", "--prompts", str(prompts), "--explorer", "exhaustive", "--json", "--report", "set.html", home=folder)
+    done = here("feature", *REVIEW[2:], "--local", "--prompts", str(prompts), "--explorer", "exhaustive", "--json", "--report", "set.html")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["set"]["runs"] == len(told["runs"]) == 3
     assert (folder / "set.html").exists()
 
 
-def test_an_example_that_cannot_be_asked_is_named_and_those_before_it_are_kept(tmp_path, asked):
-    folder, _ = asked
+def test_an_example_that_cannot_be_asked_is_named_and_those_before_it_are_kept(tmp_path, here):
     prompts = tmp_path / "prompts.csv"
     prompts.write_text("prompt\nTwo words\nOne\n")
     options = ["--local", "--explorer", "exhaustive", "--store", str(tmp_path / "set.duckdb")]
-    done = raysp("feature", *REVIEW[2:], *options, "--prompts", str(prompts), home=folder)
+    done = here("feature", *REVIEW[2:], *options, "--prompts", str(prompts))
     assert done.returncode == 2
     assert "example 2, " in done.stderr.splitlines()[-1]
     with Store.read(tmp_path / "set.duckdb") as store:
         assert store.runs().num_rows == 1
 
 
-def test_a_question_repeated_on_another_prompt_is_compared(asked):
-    folder, _ = asked
-    done = raysp(*FEATURE, "--repeat-on", "prompt:His acting never fails to impress", "--json", home=folder)
+def test_a_question_repeated_on_another_prompt_is_compared(here):
+    done = here(*FEATURE, "--repeat-on", "prompt:His acting never fails to impress", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["comparisons"][0]["same_components"] is False
 
@@ -145,25 +158,31 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=[" ".join(arguments)[:50] for arguments, _ in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(asked, arguments, parts):
-    folder, _ = asked
-    before = raysp("runs", "--json", home=folder).stdout
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts, here):
+    before = here("runs", "--json").stdout
     local = ["--local"] if arguments[0] == "feature" else []
-    done = raysp(*arguments, *local, home=folder)
+    done = here(*arguments, *local)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     for part in parts:
         assert part in lines[0]
-    assert raysp("runs", "--json", home=folder).stdout == before
+    assert here("runs", "--json").stdout == before
 
 
-def test_malformed_yaml_names_its_line(tmp_path, asked):
+@pytest.mark.parametrize("arguments", [["--prompt", "word"], ["--prompt", "two words", "--model", "no/such-model"]], ids=["components", "model"])
+def test_libraries_add_nothing_to_the_line(asked, arguments):
+    """In a process of its own, where they are loaded for the command and may write to the terminal."""
     folder, _ = asked
+    done = process("feature", *arguments, "--local", home=folder)
+    assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1), done.stderr
+
+
+def test_malformed_yaml_names_its_line(tmp_path, here):
     spec = tmp_path / "bad.yaml"
     spec.write_text("lens:\n  kind: feature\n  prompt: [oops\n")
-    done = raysp("run", str(spec), home=folder)
+    done = here("run", str(spec))
     assert done.returncode == 2
     assert re.search(r"line \d", done.stderr)
 
@@ -171,7 +190,7 @@ def test_malformed_yaml_names_its_line(tmp_path, asked):
 def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
     folder, local = asked
     arguments = [argument for argument in FEATURE if argument != "--local"]
-    done = raysp(*arguments, "--store", "ray.duckdb", "--json", home=folder)
+    done = process(*arguments, "--store", "ray.duckdb", "--json", home=folder)
     assert done.returncode == 0, done.stderr
     on_ray = json.loads(done.stdout)
     there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (on_ray, local))
@@ -180,12 +199,11 @@ def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
         assert store.runs().num_rows == 1
 
 
-def test_a_letter_is_screened_by_sentence(asked, tmp_path):
-    folder, _ = asked
+def test_a_letter_is_screened_by_sentence(tmp_path, here):
     letter = tmp_path / "letter.txt"
     letter.write_text("Dear Ann. I moved in May. My new home is in Lyon. The weather is mild. I hope you are well. Come soon.")
     options = ["--question", "In which city does the writer live?", "--unit", "sentence", "--explorer", "screen", "--top-k", "0.5", "--order", "3"]
-    done = raysp("feature", "--prompt-file", str(letter), *options, "--target", " Lyon", "--budget", "40", "--local", "--json", home=folder)
+    done = here("feature", "--prompt-file", str(letter), *options, "--target", " Lyon", "--budget", "40", "--local", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     strongest = max(told["singles"], key=lambda row: abs(row["value"]))
@@ -194,7 +212,7 @@ def test_a_letter_is_screened_by_sentence(asked, tmp_path):
 
 def test_a_store_that_another_process_writes_is_one_line(tmp_path):
     with Store.open(tmp_path / "raysp.duckdb"):
-        done = raysp(*FEATURE, home=tmp_path)
+        done = process(*FEATURE, home=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert str(os.getpid()) in done.stderr
@@ -202,7 +220,7 @@ def test_a_store_that_another_process_writes_is_one_line(tmp_path):
 
 def test_a_corrupt_store_is_one_line(tmp_path):
     (tmp_path / "raysp.duckdb").write_bytes(b"this is no database" * 1000)
-    done = raysp("runs", home=tmp_path)
+    done = process("runs", home=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "store" in done.stderr
@@ -227,12 +245,11 @@ def test_every_command_and_explorer_is_in_the_readme():
         assert f"`{explorer}`" in readme
 
 
-def test_the_readmes_sql_examples_answer(asked):
-    folder, _ = asked
+def test_the_readmes_sql_examples_answer(here):
     examples = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     statements = re.sub(r"^--.*$", "", "\n".join(examples), flags=re.MULTILINE).split(";")
     queries = [query.strip() for query in statements if query.strip()]
     assert len(queries) >= 10
     for query in queries:
-        done = raysp("sql", query, "--json", home=folder)
+        done = here("sql", query, "--json")
         assert done.returncode == 0, f"{query}\n{done.stderr}"
