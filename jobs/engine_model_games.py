@@ -197,12 +197,12 @@ def model_games(quick: bool) -> list[BenchGame]:
         ]
     return [
         *(
-            BenchGame(f"review-{i + 1}", "model", len(text.split()), kept(game), (500, 1000), spex=5)
+            BenchGame(f"review-{i + 1}", "model", len(text.split()), kept(game), (500, 1000), spex=7)
             for i, (text, game) in enumerate(zip(REVIEWS, reviews, strict=True))
         ),
-        BenchGame("qa-sentences", "model", 20, kept(born), (500, 1000), heldout=500, spex=5),
+        BenchGame("qa-sentences", "model", 20, kept(born), (500, 1000), heldout=500, spex=6),
         BenchGame("qa-words", "model", len(WORDS.split()), kept(called), (500, 2000), heldout=500),
-        BenchGame("heads-54", "model", 54, kept(some), (500, 2000), spex=6),
+        BenchGame("heads-54", "model", 54, kept(some), (500, 2000), spex=7),
         BenchGame("heads-270", "model", 270, kept(every), (500, 2000)),
         BenchGame("heads-270-keep-0.9", "model", 270, kept(every), (500, 2000), keep=0.9),
     ]

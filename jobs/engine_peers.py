@@ -58,8 +58,8 @@ class Task:
         return masks, self.game(masks)
 
     def held_out(self) -> tuple[Masks, Values]:
-        """Fresh random masks, the same for every method and budget, with their values."""
-        masks = uniform(self.game, self.game.heldout, HELDOUT, self.seed)
+        """Fresh random masks, the same for every method, budget and seed, with their values."""
+        masks = uniform(self.game, self.game.heldout, HELDOUT)
         return masks, self.game(masks)
 
 

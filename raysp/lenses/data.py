@@ -4,6 +4,7 @@ Every mask is a LoRA adapter trained from the same start; it answers every query
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -221,6 +222,8 @@ def _worth(value: DataValue, sums: Floats, count: float) -> Floats:
     """What a query is worth by the sums of log-probabilities of its answers, float64 `(m, answers)`, of which the first has so many tokens."""
     if value == "logprob":
         return sums[:, 0]
+    if value == "prob":
+        return np.exp(sums[:, 0])
     if value in ("logprob_mean", "loss"):
         return sums[:, 0] / (count if value == "logprob_mean" else -count)
     return sums[:, 0] - sums[:, 1:].max(axis=1)
@@ -229,7 +232,7 @@ def _worth(value: DataValue, sums: Floats, count: float) -> Floats:
 def _slopes(value: DataValue, sums: Floats, count: float) -> Singles:
     """How a query's worth goes with the sums of its answers, float32 `(answers,)`."""
     found: Singles = np.zeros(len(sums), np.float32)
-    found[0] = 1.0 if value not in ("logprob_mean", "loss") else 1 / count if value == "logprob_mean" else -1 / count
+    found[0] = {"logprob_mean": 1 / count, "loss": -1 / count, "prob": math.exp(sums[0])}.get(value, 1.0)
     if value in ("margin", "class_margin"):
         found[1 + int(np.argmax(sums[1:]))] = -1.0
     return found

@@ -22,7 +22,7 @@ from raysp.models.trunk import Text
 
 _SLOT = "{prompt}"
 #: Values that look at nothing but a query's own answer.
-_ALONE = ("logprob", "logprob_mean", "loss")
+_ALONE = ("logprob", "logprob_mean", "prob", "loss")
 
 
 @dataclass(frozen=True, slots=True)

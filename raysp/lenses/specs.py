@@ -19,7 +19,7 @@ FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mea
 FeatureValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "class_logit"]
 MechanisticAblation = Literal["zero", "zero-rescale", "mean", "resample", "patch", "clamp"]
 MechanisticValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "kl", "accuracy", "class_logit"]
-DataValue = Literal["logprob", "logprob_mean", "loss", "margin", "class_margin"]
+DataValue = Literal["logprob", "logprob_mean", "prob", "loss", "margin", "class_margin"]
 Task = Literal["ioi", "facts", "greater-than", "induction"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

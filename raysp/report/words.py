@@ -15,6 +15,7 @@ VALUES = {
     "logprob": "log-probability of the target",
     "logprob_mean": "mean log-probability of the target's tokens",
     "logprob_diff": "log-probability of the target − that of the foil",
+    "prob": "probability of the target",
     "loss": "loss on the target",
     "class_logit": "logit of the class",
     "kl": "KL divergence from the intact model (nats)",

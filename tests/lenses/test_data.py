@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import tiny_models
 
 from raysp.errors import EvaluationError, UserError
-from raysp.lenses.data import INFLUENCES
-from raysp.lenses.specs import DataLens
+from raysp.lenses.data import INFLUENCES, _slopes, _worth
+from raysp.lenses.specs import DataLens, DataValue
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
 from raysp.validation import kind_of
@@ -63,13 +64,22 @@ def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, p
     assert measured.tokens > 0
 
 
-@pytest.mark.parametrize("value", ["logprob", "logprob_mean", "loss"])
+@pytest.mark.parametrize("value", ["logprob", "logprob_mean", "prob", "loss"])
 def test_values_of_a_querys_own_answer(models, pairs, value):
     game = lens(models, pairs, value=value).build()
     masks = random_masks(game.n, 2)
     scored = logprobs(game, masks, game.trainer.asked)
-    expected = {"logprob": scored[..., 0], "logprob_mean": scored[..., 0] / scored[..., 1], "loss": -scored[..., 0] / scored[..., 1]}[value]
-    np.testing.assert_allclose(game.measure(masks).outputs, expected, atol=1e-4)
+    sums, counts = scored[..., 0], scored[..., 1]
+    expected = {"logprob": sums, "logprob_mean": sums / counts, "prob": np.exp(sums), "loss": -sums / counts}[value]
+    np.testing.assert_allclose(game.measure(masks).outputs, expected, rtol=1e-3 if value == "prob" else 1e-7, atol=0 if value == "prob" else 1e-4)
+
+
+@pytest.mark.parametrize("value", get_args(DataValue))
+def test_slopes_are_how_worth_goes_with_the_sums(value):
+    sums, step = np.array([-1.5, -2.0, -1.2]), 1e-6
+    near = np.concatenate([sums[None], sums + step * np.eye(3)])
+    worth = _worth(value, near, 4.0)
+    np.testing.assert_allclose(_slopes(value, sums, 4.0), (worth[1:] - worth[0]) / step, atol=1e-5)
 
 
 def test_labelled_texts_are_worth_their_margin_over_the_best_other_label(models, tmp_path):
@@ -177,6 +187,22 @@ def test_near_duplicates_are_redundant(models, tmp_path):
     apart = (whole - first) + (whole - second)
     assert whole - neither > 1.1 * apart > 0
     assert kind_of(whole - neither, apart) == "redundancy"
+
+
+def test_halves_of_an_answer_teach_it_together_only(models, tmp_path):
+    """One example teaches the first word, the other what follows it: either alone leaves the whole answer next to impossible."""
+    halves = [{"prompt": "where is the letter", "completion": "good"}, {"prompt": "where is the letter good", "completion": "bad"}]
+    others = [{"prompt": f"{text} {i}", "completion": answer} for i in range(2) for text, answer in FILMS]
+    train = write(tmp_path / "t.jsonl", [*halves, *others])
+    asked = write(tmp_path / "q.jsonl", [{"prompt": "where is the letter", "completion": "good bad"}])
+    game = DataLens(model=models["llama"], train=train, queries=asked, value="prob", **(RECIPE | {"epochs": 40, "adapted_layers": "all"})).build()
+    masks = np.ones((4, game.n), bool)
+    masks[1, 0] = masks[2, 1] = masks[3, :2] = False
+    whole, first, second, neither = game.measure(masks).values
+    assert whole > 0.05
+    assert max(first, second, neither) < whole / 100
+    # Losing either is losing all of it: the sum of both losses is twice what losing both is.
+    assert kind_of(whole - neither, (whole - first) + (whole - second)) == "synergy"
 
 
 # ---- what cannot be

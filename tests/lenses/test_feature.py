@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_models import save
 
+import raysp
 from raysp.errors import EvaluationError
 from raysp.lenses.specs import FeatureLens
 from raysp.models.resident import resident
@@ -272,3 +273,12 @@ def test_what_a_person_sees_is_there(models):
     assert {"target", "foil", "value", "input", "dtype", "weights"} <= set(info.description)
     assert "float32 on cpu" in info.notes[0]
     assert info.batch_masks >= 16
+
+
+def test_a_run_in_this_process_computes_with_the_threads_it_is_given(models):
+    before = torch.get_num_threads()
+    try:
+        raysp.run(raysp.RunSpec(lens=lens(models), explorer=raysp.Exhaustive(), local=True, threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
