@@ -14,8 +14,6 @@ wall seconds stand beside them.
 """
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import data_claims
 import data_lds
 import numpy as np
+from bench_rows import rounded, say, write
 from engine_claims import claim
 
 from raysp.lenses.data import DataGame, build_data_game
@@ -40,11 +39,6 @@ AGREEMENT = 5e-3
 #: Figures that the issue asks for.
 LOOP, FLOAT32, MINUTES = ">= 6", ">= 12", "<= 15"
 CHATTERBOT = "corpus:chatterbot:history,science,computers,food,literature"
-
-
-def say(*words: object) -> None:
-    """A line of progress."""
-    print(*words, file=sys.stderr, flush=True)
 
 
 # ---- speed
@@ -156,18 +150,10 @@ def main() -> None:
     for part in parts:
         for row in made[part]():
             found[part].append(row)
-            _write(row, options.output)
-            say({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-    _write({"row": "summary"} | speed_summary(found["speed"]) | data_claims.summary(found["lds"]), options.output)
+            write(row, options.output)
+            say(rounded(row))
+    write({"row": "summary"} | speed_summary(found["speed"]) | data_claims.summary(found["lds"]), options.output)
     say(f"{time.monotonic() - began:.0f} s in all")
-
-
-def _write(row: Row, path: Path | None) -> None:
-    line = json.dumps(row)
-    print(line, flush=True)
-    if path is not None:
-        with path.open("a") as file:
-            file.write(line + "\n")
 
 
 if __name__ == "__main__":

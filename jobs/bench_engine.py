@@ -9,7 +9,7 @@ curves, linearly in between. A method that raises has a row with its `error`; on
 `--games` takes beginnings of names (`spex` and `big` are games too: recovery from SPEX's design with noise, and n = 1,000 in a process of its own).
 
 With `--output`, rows go into the file as they come, and those that it holds are not computed again, but for errors and the methods that
-`--redo` names. The values of the embedded model are kept as well (see `engine_model_games.py`): a second run pays nothing for them. Peers are
+`--redo` names. The values of the embedded model are kept as well (see `bench_kept.py`): a second run pays nothing for them. Peers are
 installed by the extra `bench`. Timings are meant for an idle machine and OMP_NUM_THREADS=2: spectralexplain takes every core whatever is
 set, and its threads wait for one another many times longer than they work where somebody else holds one. The full run takes many hours.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_spex
+from bench_rows import say, write
 from engine_claims import KEY, summary
 from engine_games import BenchGame, noisy_sum, synthetic_games
 from engine_methods import METHODS, USUAL, fit
@@ -32,7 +33,7 @@ from engine_model_games import model_games
 from engine_peers import PEERS, Task, UnavailableError
 
 #: Fractions of a game's largest budget at which `auto` and `adaptive` run.
-LADDER = {"auto": (1 / 4, 1 / 3, 1 / 2, 3 / 4), "adaptive": (0.4, 0.6, 0.8, 1.0)}
+LADDER = {"auto": (1 / 8, 1 / 4, 1 / 3, 1 / 2, 3 / 4), "adaptive": (0.4, 0.6, 0.8, 1.0)}
 #: The same where a value takes long (so that fewer are held out): each rung of `adaptive` draws masks of its own.
 COSTLY_LADDER, CHEAP_HELDOUT = {**LADDER, "adaptive": (0.6, 1.0)}, 1000
 QUICK_LADDER = {"auto": (1 / 2,), "adaptive": (0.6, 1.0)}
@@ -42,11 +43,6 @@ QUICK_ONLY = {"spectralexplain": ("planted-32", "review-1"), "adaptive": ("plant
 BIG = (1000, 5000)
 
 Job = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
-
-
-def say(*words: object) -> None:
-    """A line of progress."""
-    print(*words, file=sys.stderr, flush=True)
 
 
 def budgets(game: BenchGame, method: str, quick: bool) -> list[int | None]:
@@ -141,13 +137,9 @@ class Output:
 
     def write(self, row: dict[str, Any]) -> None:
         """Keep a row, on the spot."""
-        line = json.dumps(row)
-        print(line, flush=True)
+        write(row, self.path)
         if row["row"] not in ("summary", "missing"):
             self.rows.append(row)
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(line + "\n")
 
 
 def run(jobs: Iterator[Job], output: Output) -> None:

@@ -11,14 +11,12 @@ exactly, beside the ranking by second-order gradients. `prune`: heads of three g
 a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and bettered by
 as many exact swaps as random subsets are drawn, and the best of these.
 
-With `--output`, rows are also added to a file. Evaluations of random subsets are kept as in `engine_model_games.py`. Peers are installed by the extra `bench`. Torch has
+With `--output`, rows are also added to a file. Evaluations of random subsets are kept (`bench_kept.py`). Peers are installed by the extra `bench`. Torch has
 one thread, and seconds are of the processor, not of the clock: others at work on the machine change them little.
 """
 
 import argparse
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,8 +27,10 @@ from typing import Any
 import mechanistic_peers as peers
 import numpy as np
 import torch
+from bench_kept import Kept
+from bench_rows import rounded, say, write
 from engine_claims import claim
-from engine_model_games import ITALY, Kept
+from engine_model_games import ITALY
 
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
@@ -70,11 +70,6 @@ COMPARED = (
 Row = dict[str, Any]
 #: Task, layers and share kept.
 Cell = tuple[str, tuple[int, ...], float]
-
-
-def say(*words: object) -> None:
-    """A line of progress."""
-    print(*words, file=sys.stderr, flush=True)
 
 
 # ---- speed
@@ -298,19 +293,11 @@ def main() -> None:
     }
     for part in wanted:
         for row in parts[part]():
-            _write(row, options.output)
+            write(row, options.output)
             rows.append(row)
-            say({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-    _write(summary(rows), options.output)
+            say(rounded(row))
+    write(summary(rows), options.output)
     say(f"{time.monotonic() - began:.0f} s in all, {time.process_time() - worked:.0f} s of the processor")
-
-
-def _write(row: Row, path: Path | None) -> None:
-    line = json.dumps(row)
-    print(line, flush=True)
-    if path is not None:
-        with path.open("a") as file:
-            file.write(line + "\n")
 
 
 if __name__ == "__main__":

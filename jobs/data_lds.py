@@ -11,22 +11,21 @@ average over trainings for so many.
 `screening` rows are the same for `proxyspex` that begins from the model's gradients (`proxy="gradient"`, an estimate a query), along a ladder of budgets: how many
 retrainings it takes to score as well as without.
 
-Trainings are kept under `raysp.home.home()/bench` (a folder a game and seed, named by its fingerprint, an npz file a block): a second run pays for none.
+Trainings are kept (`bench_kept.py`): a second run pays for none.
 """
 
 import argparse
-import hashlib
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from bench_kept import Kept
+from bench_rows import say, write
 from data_claims import Row, summary
 from data_sets import DataSet, as_it_is, planted
 
@@ -35,8 +34,7 @@ from raysp.datamodels.methods import Effects, Method, Surrogates, Trained, linea
 from raysp.datamodels.scores import Correlation, held_out_subsets, lds
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import uniform_masks
-from raysp.game import Masks, pack
-from raysp.home import home
+from raysp.game import Masks
 from raysp.lenses.data import HINTS
 from raysp.models.influence import by_component
 from raysp.spectral.fourier import FourierSurrogate
@@ -66,51 +64,16 @@ FULL = Protocol()
 QUICK = Protocol(budgets=(60, 150), heldout=40, seeds=2, ladder=(16, 32, 60, 100, 150), averaged=1)
 
 
-@dataclass
-class Kept:
-    """Outputs of a data game by mask, kept in files: for one training seed, or as the game measures them (None)."""
+def kept(game: Any, seed: int | None) -> Kept:
+    """Outputs of a data game by mask, `(m, queries)`, kept in files: for one training seed, or as the game measures them (None)."""
 
-    game: Any
-    seed: int | None
-    root: Path = field(default_factory=lambda: home() / "bench")
-    seconds: float = field(init=False, default=0.0)
-    trained: int = field(init=False, default=0)
-    _known: dict[bytes, Floats] = field(init=False, repr=False, default_factory=dict)
+    def outputs(masks: Masks) -> Floats:
+        return game.measure(masks).outputs if seed is None else game.outputs_of(masks, seed)
 
-    def __post_init__(self) -> None:
-        for path in sorted(self.folder.glob("*.npz")):
-            with np.load(path) as block:
-                self._known |= {row.tobytes(): outputs for row, outputs in zip(block["masks"], block["outputs"], strict=True)}
+    def watch(trainings: Kept, done: int, wanted: int) -> None:
+        say(f"seed {seed}: {done} of {wanted} trainings, {trainings.seconds / trainings.paid:.2f} s each")
 
-    @property
-    def folder(self) -> Path:
-        """Where the trainings of this game and seed are."""
-        return self.root / (self.game.info.fingerprint + ("" if self.seed is None else f"-{self.seed}"))
-
-    def __call__(self, masks: Masks) -> Floats:
-        """Outputs `(m, queries)`; those not yet known are trained for and written, block by block."""
-        names = [row.tobytes() for row in pack(masks)]
-        missing = np.array([row for name, row in {name: row for row, name in enumerate(names)}.items() if name not in self._known], dtype=np.intp)
-        for start in range(0, len(missing), BLOCK):
-            rows = np.sort(missing)[start : start + BLOCK]
-            began = time.perf_counter()
-            outputs = self.game.measure(masks[rows]).outputs if self.seed is None else self.game.outputs_of(masks[rows], self.seed)
-            self.seconds += time.perf_counter() - began
-            self.trained += len(rows)
-            self._write(masks[rows], outputs)
-            self._known |= {names[row]: found for row, found in zip(rows, outputs, strict=True)}
-            say(f"seed {self.seed}: {start + len(rows)} of {len(missing)} trainings, {self.seconds / self.trained:.2f} s each")
-        return np.stack([self._known[name] for name in names])
-
-    def _write(self, masks: Masks, outputs: Floats) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        packed = pack(masks)
-        path = self.folder / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:32]}.npz"
-        # Whole or not at all: another process may read the folder, and this one may be stopped.
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, masks=packed, outputs=outputs)
-        partial.replace(path)
+    return Kept(lambda: game.info.fingerprint + ("" if seed is None else f"-{seed}"), outputs, BLOCK, watch=watch)
 
 
 @dataclass
@@ -158,7 +121,7 @@ class Case:
 
     def _kept(self, seed: int | None) -> Kept:
         if seed not in self._seeds:
-            self._seeds[seed] = Kept(self.game, seed)
+            self._seeds[seed] = kept(self.game, seed)
         return self._seeds[seed]
 
     @cached_property
@@ -167,7 +130,7 @@ class Case:
 
     def trained(self) -> tuple[int, float]:
         """Trainings that this run paid for, and their seconds."""
-        return sum(kept.trained for kept in self._seeds.values()), sum(kept.seconds for kept in self._seeds.values())
+        return sum(one.paid for one in self._seeds.values()), sum(one.seconds for one in self._seeds.values())
 
     def _peer(self, method: str) -> Floats:
         from data_peers import PEERS as CALLS
@@ -266,11 +229,6 @@ def training_sets(quick: bool) -> list[DataSet]:
     return [planted(quick)] if quick else [planted(quick), as_it_is(quick)]
 
 
-def say(*words: object) -> None:
-    """A line of progress."""
-    print(*words, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Print every row, then the claims in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -282,8 +240,8 @@ def main() -> None:
     found: list[Row] = []
     for row in rows(QUICK if options.quick else FULL, chosen, options.methods.split(",")):
         found.append(row)
-        print(json.dumps(row), flush=True)
-    print(json.dumps({"row": "summary"} | summary(found)), flush=True)
+        write(row)
+    write({"row": "summary"} | summary(found))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,19 @@
 """The games of `bench_engine.py` that the embedded model plays, in float32: words and sentences of prompts, and attention heads.
 
-Values are kept under `raysp.home.home()/bench`, a folder a game (named by its fingerprint: what was asked, of which weights) and an npz
-file a block of masks (named by their hash), so that a second run of the job pays for no forward pass. Removing the folder is safe.
+Values are kept (`bench_kept.py`), so that a second run of the job pays for no forward pass.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_kept import Kept
 from engine_games import BenchGame
 
-from raysp.game import Masks, Values, fingerprint, pack
-from raysp.home import home
+from raysp.game import Masks, Values, fingerprint
 from raysp.lenses.specs import FeatureLens, ModelOptions
 
-#: Masks evaluated, and written, at a time: what an interrupted run can lose.
-BLOCK = 256
 #: Masks in one forward pass of the heads' game.
 ROWS = 64
 REVIEWS = (
@@ -43,49 +38,6 @@ WORDS = (
 )
 QUESTION = "\nQuestion: {question}\nAnswer:"
 ITALY = "The capital of Italy is Rome. The capital of Japan is"
-
-
-@dataclass
-class Kept:
-    """A function of masks whose values are kept in files. `name` is the game's fingerprint, asked for when the first value is."""
-
-    name: Callable[[], str]
-    function: Callable[[Masks], Values]
-    root: Path | None = None
-    _known: dict[bytes, float] | None = field(init=False, repr=False, default=None)
-
-    def __call__(self, masks: Masks) -> Values:
-        """Values of masks, those not yet known computed and written block by block."""
-        folder = (self.root or home() / "bench") / self.name()
-        known = self._read(folder) if self._known is None else self._known
-        self._known = known
-        names = [row.tobytes() for row in pack(masks)]
-        missing = np.array(list({name: i for i, name in enumerate(names) if name not in known}.values()), dtype=np.intp)
-        for start in range(0, len(missing), BLOCK):
-            rows = missing[start : start + BLOCK]
-            values = np.asarray(self.function(masks[rows]), dtype=np.float64)
-            self._write(folder, masks[rows], values)
-            known.update(zip((names[i] for i in rows), values.tolist(), strict=True))
-        return np.array([known[name] for name in names])
-
-    @staticmethod
-    def _read(folder: Path) -> dict[bytes, float]:
-        known: dict[bytes, float] = {}
-        for path in sorted(folder.glob("*.npz")):
-            with np.load(path) as block:
-                known.update(zip((row.tobytes() for row in block["masks"]), block["values"].tolist(), strict=True))
-        return known
-
-    @staticmethod
-    def _write(folder: Path, masks: Masks, values: Values) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        packed = pack(masks)
-        path = folder / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:32]}.npz"
-        # Whole or not at all: another process may read the folder, and this one may be stopped.
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, masks=packed, values=values)
-        partial.replace(path)
 
 
 @dataclass

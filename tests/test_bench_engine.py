@@ -99,7 +99,7 @@ def test_a_hierarchical_sum_has_a_parent_for_every_set_and_a_scattered_one_has_n
 
 
 def test_values_are_computed_once_and_never_again(tmp_path):
-    model_games = importlib.import_module("engine_model_games")
+    keeping = importlib.import_module("bench_kept")
     asked = []
 
     def function(masks):
@@ -107,15 +107,15 @@ def test_values_are_computed_once_and_never_again(tmp_path):
         return masks.sum(axis=1) / 3
 
     masks = np.random.default_rng(0).random((600, 20)) < 0.5
-    first = model_games.Kept(lambda: "game", function, tmp_path)
+    first = keeping.Kept(lambda: "game", function, root=tmp_path)
     values = first(masks[:400])
     assert sum(asked) == 400
-    again = model_games.Kept(lambda: "game", function, tmp_path)
+    again = keeping.Kept(lambda: "game", function, root=tmp_path)
     assert np.array_equal(again(masks[:400]), values)
     assert sum(asked) == 400
     assert np.array_equal(again(masks[[0, 599, 599]]), masks[[0, 599, 599]].sum(axis=1) / 3)
     assert sum(asked) == 401
-    other = model_games.Kept(lambda: "another game", function, tmp_path)
+    other = keeping.Kept(lambda: "another game", function, root=tmp_path)
     other(masks[:1])
     assert sum(asked) == 402
 

@@ -71,14 +71,14 @@ def test_every_planted_query_asks_what_examples_of_its_kind_alone_say(sets):
 def test_trainings_are_paid_for_once_whoever_asks(bench, small):
     game = small.lens.build()
     masks = np.random.default_rng(0).random((20, 8)) < 0.5
-    first = bench.Kept(game, 0)
+    first = bench.kept(game, 0)
     outputs = first(masks)
-    assert first.trained == len(np.unique(masks, axis=0))
+    assert first.paid == len(np.unique(masks, axis=0))
     np.testing.assert_allclose(outputs, game.outputs_of(masks, 0), atol=1e-4)
-    again = bench.Kept(game, 0)
+    again = bench.kept(game, 0)
     np.testing.assert_array_equal(again(masks[::-1]), outputs[::-1])
-    assert again.trained == 0
-    assert bench.Kept(game, 1)(masks[:1]).shape == (1, 2)
+    assert again.paid == 0
+    assert bench.kept(game, 1)(masks[:1]).shape == (1, 2)
 
 
 def test_on_a_real_game_all_methods_that_are_there_are_scored_and_a_peer_that_is_not_is_said_to_be_missing(bench, small, monkeypatch):
