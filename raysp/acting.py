@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysp.campaign import check_same
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import single_ablations
@@ -17,7 +18,7 @@ from raysp.lenses.prompt_sets import questions, read_questions
 from raysp.lenses.specs import MechanisticLens
 from raysp.lenses.tasks import CountTokens, Question, make
 from raysp.pruning import COSTS, SHARES, Known, Pruned, Room, compare
-from raysp.replaying import check_same, learnt, replayed, surrogate_of
+from raysp.replaying import learnt, replayed, surrogate_of
 from raysp.spec import RunSpec, run_spec
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def prune(
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
     game = build_mechanistic_game(lens)
-    check_same(row, game, "a model or prompts")
+    check_same(row, game.info, "a model or prompts")
     if folder is not None:
         _check_weights(game, folder)
     unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))

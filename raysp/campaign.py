@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,25 +96,14 @@ class Campaign:
         self._preview_at = PREVIEW_VALUES
 
     def execute(self) -> None:
-        """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay."""
-        info, began = self.backend.info, time.perf_counter()
-        explorer = with_hints(start_explorer(self.spec, info, self.backend.estimate), self.backend.hints)
-        estimated = time.perf_counter() - began
-        self._game_id = self.store.register_game(info)
-        self.store.start_run(
-            self.run_id,
-            json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
-            info,
-            lens=self.spec.lens.kind,
-            explorer=explorer.name,
-            seed=self.spec.seed,
-            name=self.spec.name,
-            set_name=self.set_name,
-        )
+        """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
+
+        UserError, and no row, for what cannot be asked at all; the same, and the row as it was, where the run of this id asked something else.
+        """
+        started = start_explorer(self.spec, self.backend.info)
+        self._begin(started.name)
         try:
-            if explorer.estimate_order or explorer.hinted:
-                self.store.add_cost(self.run_id, "calibrate", wall_seconds=estimated)
-            self._answer(explorer)
+            self._answer(self._calibrated(started))
         except (InterruptedRunError, KeyboardInterrupt):
             self.store.set_status(self.run_id, "interrupted")
             raise
@@ -123,6 +112,28 @@ class Campaign:
             raise
         finally:
             self.store.publish()
+
+    def _begin(self, explorer: str) -> None:
+        info = self.backend.info
+        if self.store.has_run(self.run_id):
+            check_same(self.store.run_row(self.run_id), info, "parts of a question")
+        self._game_id = self.store.start_run(
+            self.run_id,
+            json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
+            info,
+            lens=self.spec.lens.kind,
+            explorer=explorer,
+            seed=self.spec.seed,
+            name=self.spec.name,
+            set_name=self.set_name,
+        )
+
+    def _calibrated(self, started: Explorer) -> Explorer:
+        began = time.perf_counter()
+        explorer = calibrated(started, self.backend)
+        if explorer.estimate_order or explorer.hinted:
+            self.store.add_cost(self.run_id, "calibrate", wall_seconds=time.perf_counter() - began)
+        return explorer
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
@@ -311,11 +322,21 @@ def ends_of(n: int) -> Masks:
     return np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
 
 
-def start_explorer(spec: RunSpec, info: GameInfo, estimate: Callable[[int], FourierSurrogate | None]) -> Explorer:
-    """The spec's explorer on this game, given what gradients say of it (as `Game.estimate`) if it begins with that.
+def check_same(row: dict[str, Any], info: GameInfo, asked: str) -> None:
+    """UserError that names what is not as it was, unless the game is the one that the run (its row) asked. `asked` says in a word or two what it asked."""
+    if info.fingerprint == row["game"]["fingerprint"]:
+        return
+    then, now = row["game"]["description"], info.description
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    others = [name for name in differing if name != "dtype"]
+    if "dtype" in differing:
+        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
+        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
+    raise UserError("run", row["run_id"], f"asked {asked} that have changed since ({', '.join(others)})", "run it again")
 
-    UserError when it cannot do with the budget, fewer than two components are there, or gradients are needed that the game does not give.
-    """
+
+def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
+    """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
     if info.n < 2:
         raise UserError("components", info.n, "component is nothing to compare", "choose a smaller unit or a longer input")
     explorer = spec.explorer
@@ -324,18 +345,24 @@ def start_explorer(spec: RunSpec, info: GameInfo, estimate: Callable[[int], Four
     if isinstance(explorer, ProxySPEX) and explorer.keep is None and spec.lens.kind == "mechanistic":
         # Few models survive the loss of half of their parts: what is left then says nothing of the intact one.
         explorer = explorer.model_copy(update={"keep": "auto"})
-    started = explorer.start(info.n, spec.seed)
-    if started.estimate_order:
-        found = estimate(started.estimate_order)
-        started = started if found is None else started.with_estimate(found)
-        started.ask()  # one that cannot do without says so here, before anything is paid for
-    return started
+    return explorer.start(info.n, spec.seed)
 
 
-def with_hints(explorer: Explorer, hints: Callable[[], NDArray[np.float64] | None]) -> Explorer:
-    """A started explorer, told what guesses of effects (as `Game.hints`) there are if it makes use of any."""
-    found = hints() if explorer.takes_hints else None
-    return explorer if found is None else explorer.with_hints(found)
+def with_gradients(explorer: Explorer, game: Game | Backend) -> Explorer:
+    """A started explorer, told what gradients say (`Game.estimate`) if it begins with that. UserError when it cannot do without, and the game gives none."""
+    if not explorer.estimate_order:
+        return explorer
+    found = game.estimate(explorer.estimate_order)
+    explorer = explorer if found is None else explorer.with_estimate(found)
+    explorer.ask()  # one that cannot do without says so here, before anything is paid for
+    return explorer
+
+
+def calibrated(explorer: Explorer, game: Game | Backend) -> Explorer:
+    """As `with_gradients`, and told what guesses of effects there are (`Game.hints`) if it makes use of any."""
+    explorer = with_gradients(explorer, game)
+    hints = game.hints() if explorer.takes_hints else None
+    return explorer if hints is None else explorer.with_hints(hints)
 
 
 class LocalBackend:

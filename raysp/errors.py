@@ -19,6 +19,10 @@ class UserError(ValueError):
         return " ".join(f"{self.field}: {shown}{self.problem}; {self.mend}".split())
 
 
+class DoesNotFitError(UserError):
+    """A model that the memory of its device does not hold."""
+
+
 class EvaluationError(RuntimeError):
     """An evaluation gave no usable number; the message names the mask."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raysp.campaign import start_explorer
+from raysp.campaign import start_explorer, with_gradients
 from raysp.game import GameInfo
 from raysp.lenses.specs import DataLens
 from raysp.spec import RunSpec
@@ -25,7 +25,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
     Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
     game = spec.lens.build()
-    explorer = start_explorer(spec, game.info, game.estimate)
+    explorer = with_gradients(start_explorer(spec, game.info), game)
     n = game.n
     warming, timed = CALIBRATION_TRAININGS if isinstance(spec.lens, DataLens) else CALIBRATION
     rng = np.random.default_rng([spec.seed, 2])

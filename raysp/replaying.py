@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.campaign import start_explorer, with_hints
+from raysp.campaign import calibrated, start_explorer
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
 from raysp.explorers.proxyspex import random_rows
@@ -19,22 +19,9 @@ if TYPE_CHECKING:
     from raysp.store import Store
 
 
-def check_same(row: dict[str, Any], game: Game, asked: str) -> None:
-    """UserError that names what is not as it was, unless the game is the one that the run (its row) asked. `asked` says in a word or two what it asked."""
-    if game.info.fingerprint == row["game"]["fingerprint"]:
-        return
-    then, now = row["game"]["description"], game.info.description
-    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    others = [name for name in differing if name != "dtype"]
-    if "dtype" in differing:
-        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
-        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
-    raise UserError("run", row["run_id"], f"asked {asked} that have changed since ({', '.join(others)})", "run it again")
-
-
 def replayed(store: Store, row: dict[str, Any], spec: RunSpec, game: Game) -> Explorer:
     """The run's explorer, told what it was told. UserError where the store lacks a value."""
-    explorer = with_hints(start_explorer(spec, game.info, game.estimate), game.hints)
+    explorer = calibrated(start_explorer(spec, game.info), game)
     while not explorer.done():
         masks = explorer.ask()
         values = store.known(row["game_id"], masks)

@@ -184,7 +184,7 @@ def test_a_wrong_spec_of_parts_of_a_model_is_one_line_too(tmp_path, before, afte
 def test_parts_of_a_model_are_kept_as_often_as_it_takes_and_words_half_the_time(kind, given, keep):
     spec = spec_from(kind, {"prompt": "a b", **({} if given is None else {"keep": given})})
     info = GameInfo("game", tuple(Component(i, f"x{i}", "part") for i in range(30)), {})
-    explorer = start_explorer(spec, info, lambda _: None)
+    explorer = start_explorer(spec, info)
     assert explorer.keep == keep
     assert (len(explorer.ask()) > 31) == (keep == "auto")  # a pilot, or the single ablations
     assert explorer.keep_probability == (0.8 if keep == 0.8 else 0.5)
@@ -315,7 +315,7 @@ def test_a_wrong_data_spec_is_one_line_too(tmp_path, before, after, parts):
 
 def test_fewer_subsets_than_the_explorer_needs_are_refused():
     info = GameInfo("f", tuple(Component(i, f"example {i}", "example") for i in range(64)), {"lens": "data"})
-    said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info, lambda _: None))
+    said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info))
     assert "budget: 5 is too small for proxyspex on 64 components; the least that would do is 16" in said
 
 

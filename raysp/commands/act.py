@@ -51,7 +51,7 @@ def prune(
 
         def watch(words: str) -> None:
             if not json:
-                display.err.print(f"[dim]{words}[/]")
+                display.err.print(words, style="dim", markup=False)
 
         done = act(writing, found, keep, None if output is None else Path(output), heldout=heldout, per_layer=per_layer, draws=best_of, watch=watch)
     if json:

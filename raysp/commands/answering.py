@@ -35,7 +35,7 @@ def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str 
         return
     display.print_together(told)
     if report:
-        display.out.print(f"report: {report}")
+        display.out.print(f"report: {report}", markup=False)
 
 
 def _together(spec: RunSpec, names: list[str], results: list[Result]) -> dict[str, Any]:
@@ -66,6 +66,6 @@ def show_plan(spec: RunSpec, *, json: bool) -> None:
     if json:
         display.print_json(plan)
         return
-    display.out.print(plan_text(plan))
+    display.out.print(plan_text(plan), markup=False)
     if len(wanted) > 1:
         display.out.print(f"There are {len(wanted)} such runs; the plan is that of the first.")

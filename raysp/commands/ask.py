@@ -58,9 +58,10 @@ def resume(run_id: Annotated[str, typer.Argument(help="A run's id, its name, or 
     from raysp.commands.answering import answer
     from raysp.store import Store as Reader
 
-    with Reader.read(store_path(store)) as reading:
+    path = store_path(store)
+    with Reader.read(path) as reading:
         row = reading.run_row(reading.find_run(run_id))
-    answer(overridden(run_spec(row["spec"]), store=store), json=json, run_id=row["run_id"])
+    answer(overridden(run_spec(row["spec"]), store=str(path)), json=json, run_id=row["run_id"])  # where it is now, not where it began
 
 
 @plan_app.command("feature")

@@ -49,7 +49,7 @@ def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
         yield _LogLines()
         return
     warn = _Warnings()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TextColumn("{task.fields[text]}", markup=False))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="")
 
@@ -255,7 +255,7 @@ def print_together(told: dict[str, Any]) -> None:
     from raysp.comparison import comparison_text
 
     for comparison in told.get("comparisons", ()):
-        out.print(comparison_text(comparison))
+        out.print(comparison_text(comparison), markup=False)
     if "set" in told:
         summary = told["set"]
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())

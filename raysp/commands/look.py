@@ -59,7 +59,7 @@ def report(
     if json:
         display.print_json({"run_id": found, "report": output})
     else:
-        display.out.print(f"report: {output}")
+        display.out.print(f"report: {output}", markup=False)
 
 
 def sql(
@@ -92,4 +92,4 @@ def _note(note: str | None) -> None:
     from raysp.commands import display
 
     if note:
-        display.err.print(f"[dim]{note}[/]")
+        display.err.print(note, style="dim", markup=False)

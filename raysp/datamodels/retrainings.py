@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.campaign import Progress
+from raysp.campaign import Progress, check_same
 from raysp.errors import UserError
 from raysp.game import GameInfo, Masks, check_finite, fingerprint
 from raysp.lenses.specs import DataLens
-from raysp.replaying import check_same
 from raysp.spec import RunSpec, run_spec
 from raysp.spectral.sets import Floats
 
@@ -101,5 +100,5 @@ def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
     from raysp.lenses.data import build_data_game
 
     game = build_data_game(lens)
-    check_same(row, game, "a model, training set or queries")
+    check_same(row, game.info, "a model, training set or queries")
     return game

@@ -158,10 +158,13 @@ class DataGame(Game):
         try:
             return self.trainer.evaluate(subsets, seeds)
         except DivergenceError as error:
-            gone = np.flatnonzero(~masks[error.row]).tolist()
-            named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
-            what = f"without {len(gone)} of {self.n} components ({named})" if gone else "on everything"
-            raise EvaluationError(f"the training {what} diverged at step {error.step}: its loss was {error.loss}; give a smaller learning_rate") from None
+            raise self._diverged(error, masks) from None
+
+    def _diverged(self, error: DivergenceError, masks: Masks) -> EvaluationError:
+        gone = np.flatnonzero(~masks[error.row]).tolist()
+        named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
+        what = f"without {len(gone)} of {self.n} components ({named})" if gone else "on everything"
+        return EvaluationError(f"the training {what} diverged at step {error.step}: its loss was {error.loss}; give a smaller learning_rate")
 
     def _worth(self, scored: Floats) -> Floats:
         """What the queries are worth, float64 `(m, queries)`, from what `_trained` gives."""
@@ -187,7 +190,10 @@ class DataGame(Game):
                 found.append((0.0, stack.copies(0, 1)))
                 paces.append([])
 
-        trainer.train([everything], [self.lens.training_seed], watch)
+        try:
+            trainer.train([everything], [self.lens.training_seed], watch)
+        except DivergenceError as error:
+            raise self._diverged(error, np.ones((1, self.n), dtype=np.bool_)) from None
         return [(float(np.mean(some)), stack) for (_, stack), some in zip(found, paces, strict=True) if some], found[-1][1]
 
     def _gradients(self) -> tuple[Gathered, Floats]:
@@ -257,7 +263,7 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
     asked, query_notes = encode_queries(model.loaded, lens, queries.samples, queries.labels)
     _check_answers(value, asked)
     texts = [text for query in asked for text in query.texts]
-    with model.lock:
+    with model.at_work(BATCH):
         recipe = _recipe(lens, int(model.loaded.model.config.get_text_config().num_hidden_layers))
         trainer, way = _trainer(lens, model, recipe, encoded.texts, texts)
     described = _described(lens, model, recipe, value, groups) | {

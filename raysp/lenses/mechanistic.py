@@ -79,7 +79,7 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
     """
     _check_options(lens)
     model = resident(lens)
-    with model.lock:
+    with model.at_work("one prompt"):
         anatomy = dissect(model.loaded.model, lens.model)
         asked = _asked(lens, model, asked_instead)
         chosen = select(lens.components, lens.layers, lens.group, anatomy, max(len(each.context[0]) for each in asked))
@@ -192,17 +192,20 @@ def _at(lens: MechanisticLens, asked: Sequence[Asked]) -> list[Integers] | None:
 
 
 def _replacements(lens: MechanisticLens, model: ResidentModel, branching: Branching, asked: Sequence[Asked]) -> Replacements:
-    def read(prompt: str) -> Integers:
-        return _context(FeatureLens(prompt=prompt, template=lens.template, chat=lens.chat), model)[0][0]
+    def read(field: str, prompt: str) -> Integers:
+        ids = _context(FeatureLens(prompt=prompt, template=lens.template, chat=lens.chat), model)[0][0]
+        if model.context is not None and len(ids) > model.context:
+            raise UserError(field, prompt, f"has {len(ids)} tokens with its template, and the model reads {model.context}", "shorten it")
+        return ids
 
     found = [each.question for each in asked]
     if lens.ablation == "patch":
         lacking = next((question for question in found if question.counterfactual is None), None)
         if lacking is not None:
             raise UserError("counterfactual", None, f"is needed by ablation patch of {lacking.prompt!r}", "give the prompt that has another answer")
-        others = [[read(question.counterfactual or "")] for question in found]
+        others = [[read("counterfactual", question.counterfactual or "")] for question in found]
     else:
-        others = [[read(text) for text in references(lens, found)]]
+        others = [[read("references", text) for text in references(lens, found)]]
     return Replacements(lens.ablation, lens.clamp, branching, [each.context[0] for each in asked], others)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
-from raysp.errors import UserError
+from raysp.errors import DoesNotFitError, UserError
 from raysp.lenses.specs import ModelOptions
 from raysp.models import embedded
 from raysp.models.identity import file_hash, model_hash
+from raysp.models.memory import is_out_of_memory
 
 Task = Literal["causal", "classifier"]
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -37,7 +39,7 @@ class LoadedModel:
 
 
 def load(options: ModelOptions) -> LoadedModel:
-    """Load what the options name. UserError where there is no such model, or where it would need a flag that was not given."""
+    """Load what the options name. UserError where there is no such model, where it would need a flag that was not given, or where it does not fit."""
     folder = locate(options)
     weights = _weight_files(folder, options)
     device = choose_device(options.device)
@@ -45,10 +47,16 @@ def load(options: ModelOptions) -> LoadedModel:
     trust = _trust(options)
     with quiet():
         task = _task(folder, options, trust)
-        model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
+        try:
+            model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
+            if not hasattr(model, "hf_device_map"):
+                model.to(device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            mend = "take a smaller model, bfloat16, or a device with more memory"
+            raise DoesNotFitError("model", options.model, f"does not fit the memory of {device} in {str(dtype).removeprefix('torch.')}", mend) from None
         tokenizer = _read_tokenizer(folder, options, trust)
-    if not hasattr(model, "hf_device_map"):
-        model.to(device)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
     return LoadedModel(model, tokenizer, task, model_hash(weights, folder / "config.json"), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
@@ -129,10 +137,18 @@ def _read_weights(folder: Path, options: ModelOptions, task: Task, **how: Any) -
 
     kind = AutoModelForCausalLM if task == "causal" else AutoModelForSequenceClassification
     try:
-        model: Any = kind.from_pretrained(str(folder), use_safetensors=not options.allow_pickle or None, **how)
-    except (ValueError, OSError, KeyError) as error:
+        found: Any = kind.from_pretrained(str(folder), use_safetensors=not options.allow_pickle or None, output_loading_info=True, **how)
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         problem = f"cannot be loaded as a causal language model or a sequence classifier ({_first_line(error)})"
         raise UserError("model", options.model, problem, _code_hint(error)) from None
+    model, told = found
+    # What a checkpoint lacks is drawn at random: another model in every process, under the same name.
+    lacking = sorted({*told["missing_keys"], *(str(key[0]) for key in told["mismatched_keys"])})
+    if lacking:
+        problem = f"lacks {len(lacking)} weights of a causal language model or a sequence classifier ({lacking[0]}{', …' if lacking[1:] else ''})"
+        raise UserError("model", options.model, problem, "give a checkpoint that was saved with its head")
     return model
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.errors import EvaluationError
+from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.lenses.specs import ModelOptions
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
-from raysp.models.loading import LoadedModel, load
-from raysp.models.memory import is_out_of_memory
+from raysp.models.loading import LoadedModel, choose_device, load
+from raysp.models.memory import is_out_of_memory, release
 from raysp.models.packing import PackedScorer, Root
 from raysp.models.padded import PaddedScorer, Padding
 
@@ -220,11 +220,19 @@ _loading = threading.Lock()
 
 
 def resident(options: ModelOptions) -> ResidentModel:
-    """The one model of this process for these options, loaded at first use. UserError as in `loading.load`."""
+    """The one model of this process for these options, loaded at first use. UserError as in `loading.load`.
+
+    A model that does not fit beside the others takes their place, once nothing else holds on to them.
+    """
     key = tuple(getattr(options, name) for name in ModelOptions.model_fields)
     with _loading:
         if key not in _residents:
-            loaded = load(options)
+            try:
+                loaded = load(options)
+            except DoesNotFitError:
+                _residents.clear()
+                release(choose_device(options.device))
+                loaded = load(options)
             twin = next((other for other in _residents.values() if _same(other.loaded, loaded)), None)
             _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
         return _residents[key]

@@ -46,6 +46,10 @@ class DivergenceError(EvaluationError):
         super().__init__(f"training diverged at step {step}: the loss was {loss}")
         self.row, self.step, self.loss = row, step, loss
 
+    def __reduce__(self) -> tuple[type["DivergenceError"], tuple[int, int, float]]:
+        """What it is made of again in another process."""
+        return type(self), (self.row, self.step, self.loss)
+
 
 def batches(subset: Integers, recipe: Recipe, seed: int, examples: int) -> list[Integers]:
     """The batches of all epochs, in order. An example's place depends on the seed, the epoch and its own number, not on what else is in the subset."""

@@ -52,13 +52,15 @@ class RayEngine(AbstractContextManager["RayEngine"]):
 
     def _attend(self, spec: RunSpec, run_id: str, set_name: str | None, watch: Watch | None) -> Result:
         _ship_whole(spec.lens)
-        ray.get(self._scheduler.submit.remote(spec, run_id, set_name))
+        submitted = self._scheduler.submit.remote(spec, run_id, set_name)
         try:
+            ray.get(submitted)
             while not ray.get(self._scheduler.finished.remote(run_id, WATCH_SECONDS)):
                 if watch is not None:
                     progress: Progress = ray.get(self._scheduler.progress.remote(run_id))
                     watch(progress)
         except KeyboardInterrupt:
+            ray.get(submitted)  # what has not begun cannot be cancelled
             ray.get(self._scheduler.cancel.remote(run_id))
             ray.get(self._scheduler.finished.remote(run_id, 60.0))
             raise InterruptedRunError(f"run {run_id} was interrupted; `raysp resume {run_id}` goes on from what is stored") from None

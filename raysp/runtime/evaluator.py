@@ -11,6 +11,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.game import Game, GameInfo, Measurement, Values, unpack
 from raysp.spec import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
@@ -26,7 +27,7 @@ class Evaluator:
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name, self._threads = name, threads
-        self._games: OrderedDict[str, Game] = OrderedDict()
+        self._games: OrderedDict[tuple[str, str], Game] = OrderedDict()
         self._ready = False
 
     def __repr__(self) -> str:
@@ -38,38 +39,56 @@ class Evaluator:
         return self.name
 
     def describe(self, key: str, lens: AnyLens) -> GameInfo:
-        """The game of a lens, built here. UserError for what the lens cannot do."""
-        return self._game(key, lens).info
+        """The game of a lens, built anew: files that the lens names may have changed since it was built here. UserError for what the lens cannot do."""
+        return self._build(key, lens).info
 
-    def attributions(self, key: str, lens: AnyLens) -> dict[str, Values]:
+    def attributions(self, key: str, lens: AnyLens, fingerprint: str) -> dict[str, Values]:
         """Cross-checks of a lens' game, as `Game.attributions`."""
-        return self._game(key, lens).attributions()
+        return self._game(key, lens, fingerprint).attributions()
 
-    def estimate(self, key: str, lens: AnyLens, max_order: int) -> FourierSurrogate | None:
+    def estimate(self, key: str, lens: AnyLens, fingerprint: str, max_order: int) -> FourierSurrogate | None:
         """What gradients say of a lens' game, as `Game.estimate`."""
-        return self._game(key, lens).estimate(max_order)
+        return self._game(key, lens, fingerprint).estimate(max_order)
 
-    def hints(self, key: str, lens: AnyLens) -> NDArray[np.float64] | None:
+    def hints(self, key: str, lens: AnyLens, fingerprint: str) -> NDArray[np.float64] | None:
         """Guesses of effects, as `Game.hints`."""
-        return self._game(key, lens).hints()
+        return self._game(key, lens, fingerprint).hints()
 
-    def measure(self, key: str, lens: AnyLens, packed: NDArray[np.uint8]) -> Measurement:
+    def measure(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8]) -> Measurement:
         """Values of packed masks of a lens' game. May run twice for the same masks without harm."""
-        game = self._game(key, lens)
+        game = self._game(key, lens, fingerprint)
         return game.measure(unpack(packed, game.n))
 
-    def _game(self, key: str, lens: AnyLens) -> Game:
+    def _game(self, key: str, lens: AnyLens, fingerprint: str) -> Game:
+        """The game that was described elsewhere, built here at first use. EvaluationError where the lens makes another one here."""
+        game = self._games.get((key, fingerprint)) or self._build(key, lens)
+        if game.info.fingerprint != fingerprint:
+            computes = f" (here {game.info.description['dtype']})" if "dtype" in game.info.description else ""
+            raise EvaluationError(
+                f"{self.name} makes another game of the question than the one that was begun: a file that it names has changed since, "
+                f"or nodes compute in different dtypes{computes}; ask again, with dtype and device said"
+            )
+        self._games.move_to_end((key, fingerprint))
+        return game
+
+    def _build(self, key: str, lens: AnyLens) -> Game:
         if not self._ready and self._threads is not None and lens.kind != "function":
             from raysp.models.loading import set_threads
 
             set_threads(self._threads)
             self._ready = True
-        if key not in self._games:
-            self._games[key] = lens.build()
-            if len(self._games) > GAMES_KEPT:
-                self._games.popitem(last=False)
-        self._games.move_to_end(key)
-        return self._games[key]
+        try:
+            game = lens.build()
+        except DoesNotFitError:
+            if not self._games:
+                raise
+            self._games.clear()  # they hold on to other models
+            game = lens.build()
+        self._games[key, game.info.fingerprint] = game
+        self._games.move_to_end((key, game.info.fingerprint))
+        if len(self._games) > GAMES_KEPT:
+            self._games.popitem(last=False)
+        return game
 
 
 evaluator_actor: Any = ray.remote(Evaluator)

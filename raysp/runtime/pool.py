@@ -44,6 +44,11 @@ class Shape:
     threads: int | None
     resources: tuple[tuple[str, float], ...]
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether each has a GPU, or a share of one. Without, Ray hides none from it, and all would take the first."""
+        return "num_gpus" in dict(self.resources)
+
 
 @dataclass
 class Member:
@@ -137,15 +142,18 @@ class PoolBackend:
 
     def attributions(self) -> dict[str, Values]:
         """Cross-checks of the game, as `Game.attributions`."""
-        return self._pool.ask("attributions", self._key, self._lens)
+        return self._ask("attributions")
 
     def estimate(self, max_order: int) -> FourierSurrogate | None:
         """What gradients say of the game, as `Game.estimate`."""
-        return self._pool.ask("estimate", self._key, self._lens, max_order)
+        return self._ask("estimate", max_order)
 
     def hints(self) -> NDArray[np.float64] | None:
         """Guesses of effects, as `Game.hints`."""
-        return self._pool.ask("hints", self._key, self._lens)
+        return self._ask("hints")
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return self._pool.ask(method, self._key, self._lens, self.info.fingerprint, *arguments)
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish; lost ones are sent again, at most `ATTEMPTS` times."""
@@ -181,7 +189,7 @@ class PoolBackend:
                 if index in finished:
                     continue
                 try:
-                    reference = member.actor.measure.remote(self._key, self._lens, pack(batches[index]))
+                    reference = member.actor.measure.remote(self._key, self._lens, self.info.fingerprint, pack(batches[index]))
                 except PendingCallsLimitExceeded:
                     waiting.appendleft(index)
                     break
@@ -229,7 +237,7 @@ def choose_shape(spec: RunSpec) -> Shape:
     More evaluators than GPUs share them: as many on each, and no more than that on any.
     """
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if gpus and getattr(spec.lens, "device", "auto") != "cpu":
+    if gpus and getattr(spec.lens, "device", "cpu") != "cpu":  # a function has none
         count = spec.evaluators or gpus
         return Shape(count, spec.threads, (("num_gpus", 1 / -(-count // gpus)), ("num_cpus", 1)))
     cores = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0))) > 0] or [1]

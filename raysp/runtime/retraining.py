@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import logging
 import os
+import pickle
 import secrets
 import shutil
 import tempfile
@@ -83,9 +84,7 @@ class Retraining(tune.Trainable):
         try:
             answer = getattr(self._evaluator, task.method)(self._key, self._lens, *task.arguments)
         except Exception as error:  # noqa: BLE001  raised where it was asked for
-            if not isinstance(error, UserError | EvaluationError):
-                error.add_note(f"In a trial's actor:\n{traceback.format_exc()}")
-            return {"number": task.number, "error": error, "done": True}
+            return {"number": task.number, "error": _sent(error), "done": True}
         return {"number": task.number, "answer": answer, "done": not self._waiting}
 
 
@@ -168,7 +167,8 @@ class TuneBackend:
         self._desk = Desk(shape.count)
         self._thread = threading.Thread(target=_experiment, args=(self._desk, shape, lens), name="tune", daemon=True)
         self._thread.start()
-        self.info: GameInfo = self._ask("describe")
+        [(_, info)] = self._answers([("describe", ())])
+        self.info: GameInfo = info
 
     @property
     def retried(self) -> int:
@@ -189,7 +189,7 @@ class TuneBackend:
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish. Raises what the game raised, and EvaluationError for a batch that was lost `ATTEMPTS` times."""
-        return self._answers([("measure", (pack(masks),)) for masks in batches])
+        return self._answers([("measure", (self.info.fingerprint, pack(masks))) for masks in batches])
 
     def close(self) -> None:
         """End the experiment and give back what it took."""
@@ -197,7 +197,7 @@ class TuneBackend:
         self._thread.join(CLOSING_SECONDS)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        [(_, answer)] = self._answers([(method, arguments)])
+        [(_, answer)] = self._answers([(method, (self.info.fingerprint, *arguments))])
         return answer
 
     def _answers(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
@@ -257,6 +257,18 @@ def _tuner(desk: Desk, courier: Courier, shape: Shape, lens: AnyLens, folder: st
             verbose=0,
         ),
     )
+
+
+def _sent(error: Exception) -> Exception:
+    """An error as it can travel to another process: with its traceback if nobody meant it, as a plain one if it does not survive pickling."""
+    if isinstance(error, UserError | EvaluationError):
+        return error
+    error.add_note(f"In a trial's actor:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  what was pickled just now
+    except Exception:  # noqa: BLE001  whatever an exception's own constructor makes of it
+        return RuntimeError(f"{type(error).__name__}: {error}\n{error.__notes__[-1]}")
+    return error
 
 
 def _last_words(trial: Any) -> str:

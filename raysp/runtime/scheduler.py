@@ -8,6 +8,7 @@ Runs that train have the cluster to themselves: idle evaluators are ended before
 
 import contextlib
 import threading
+import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 NAME = "raysp:scheduler"
 MAX_CONCURRENCY = 64
+# A batch under way is waited for so long when the scheduler is closed.
+CLOSING_SECONDS = 60.0
 # Lenses whose evaluations are trainings.
 TRAINING = {"data"}
 
@@ -46,6 +49,8 @@ class Ticket:
     error: BaseException | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     uses: Literal["evaluators", "trainings"] | None = None
+    result: Result | None = None
+    ended: bool = False
 
 
 class Scheduler:
@@ -96,20 +101,24 @@ class Scheduler:
         ticket = self._tickets[run_id]
         if ticket.error is not None:
             raise ticket.error
-        return read_result(self._store(ticket.spec), run_id)
+        assert ticket.result is not None, "asked for before the run has finished"
+        return ticket.result
 
     def cancel(self, run_id: str) -> None:
         """Stop a run after the batches under way, trainings at once; it can be run again."""
         self._tickets[run_id].cancelled.set()
 
     def close(self) -> None:
-        """Cancel what runs and close the stores cleanly."""
+        """Cancel what runs and close the stores cleanly. A run that is loading a model is waited for no longer than `CLOSING_SECONDS`: it has nothing to store."""
         with self._lock:
-            for ticket in self._tickets.values():
-                ticket.cancelled.set()
-            for ticket in self._tickets.values():
-                if ticket.thread is not None:
-                    ticket.thread.join()
+            tickets = list(self._tickets.values())
+        deadline = time.monotonic() + CLOSING_SECONDS
+        for ticket in tickets:
+            ticket.cancelled.set()
+        for ticket in tickets:
+            if ticket.thread is not None:
+                ticket.thread.join(max(0.0, deadline - time.monotonic()))  # without the lock, which a run that begins takes
+        with self._lock:
             for store in self._stores.values():
                 store.close()
             self._stores.clear()
@@ -124,9 +133,11 @@ class Scheduler:
                 Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
                 if backend.retried:
                     store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
+            ticket.result = read_result(store, run_id)
         except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run belongs to whoever asks for its result
             ticket.error = error
         ticket.progress = replace(ticket.progress, phase="failed" if ticket.error else "done")
+        self._let_go(ticket)
 
     def _store(self, spec: RunSpec) -> Store:
         path = store_path(spec.store)
@@ -135,10 +146,20 @@ class Scheduler:
                 self._stores[path] = Store.open(path)
             return self._stores[path]
 
+    def _let_go(self, ticket: Ticket) -> None:
+        """Close the store of a run that has ended, if no other run writes it: other processes may want to."""
+        with self._lock:
+            ticket.ended = True
+            path = store_path(ticket.spec.store)
+            if all(other.ended or store_path(other.spec.store) != path for other in self._tickets.values()) and path in self._stores:
+                self._stores.pop(path).close()
+
     @contextlib.contextmanager
     def _backend(self, ticket: Ticket) -> "Generator[PoolBackend | TuneBackend]":
         """What measures a run, for as long as it runs. UserError when another run is in its way."""
         lens = ticket.spec.lens
+        if ticket.cancelled.is_set():
+            raise InterruptedRunError("the run was cancelled before it began")
         try:
             if lens.kind in TRAINING:
                 shape = self._room(ticket)  # first: what follows takes seconds
@@ -165,16 +186,25 @@ class Scheduler:
         with self._lock:
             others = self._others(ticket)
             self._take(ticket, "evaluators", [other for other in others if other.uses == "trainings"])
-            if self._pool is not None and (spec.evaluators or spec.threads) and choose_shape(spec) != self._pool.shape:
+            if self._pool is not None and not self._suits(spec, self._pool.shape):
                 if others:
                     raise UserError(
-                        "evaluators", spec.evaluators, "cannot change while another run uses them", "wait for it, or leave evaluators and threads out"
+                        "evaluators",
+                        spec.evaluators,
+                        "cannot change while another run uses them",
+                        "wait for it, or ask for what they are: see the Ray dashboard",
                     )
                 dismiss()
                 self._pool = None
             if self._pool is None:
                 self._pool = Pool(choose_shape(spec))
             return self._pool
+
+    @staticmethod
+    def _suits(spec: RunSpec, shape: Shape) -> bool:
+        """Whether evaluators of a shape do for a run: those that it asks for, with a GPU each if it would be given one."""
+        wanted = choose_shape(spec)
+        return wanted == shape if spec.evaluators or spec.threads else shape.has_gpu or not wanted.has_gpu
 
     def _others(self, ticket: Ticket) -> list[Ticket]:
         return [other for other in self._tickets.values() if other is not ticket and other.uses]

@@ -1,6 +1,8 @@
 """A person's own SQL: one statement that only reads, and that ends."""
 
+import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -37,9 +39,19 @@ def _answer(cur: duckdb.DuckDBPyConnection, query: str) -> Table:
     cur.execute("BEGIN TRANSACTION READ ONLY")
     try:
         relation: Any = cur.sql(query)
-        return relation.to_arrow_table()
+        found = relation.to_arrow_table()
+        return found.rename_columns(_apart(found.column_names))
     finally:
         cur.execute("ROLLBACK")
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names made different where a join gives two columns the same: n, n_1."""
+    found: list[str] = []
+    for name in names:
+        candidates = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+        found.append(next(each for each in candidates if each not in found and (each == name or each not in names)))
+    return found
 
 
 def _check(cur: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -298,6 +298,10 @@ class Store:
         """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
         return answers.run_table(self._cursor(), name, run_id)
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is a run of this id."""
+        return bool(self._cursor().execute("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).fetchall())
+
     def run_row(self, run_id: str) -> dict[str, Any]:
         """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
         return games.run_row(self._cursor(), run_id)
