@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.campaign import check_same
-from raysp.errors import EvaluationError, UserError
+from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.sampling import single_ablations
 from raysp.lenses.prompt_sets import questions, read_questions
@@ -242,7 +242,7 @@ def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float,
     for device in (options.device, "cpu"):
         try:
             return _value_on(options.model_copy(update={"device": device}), game)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, DoesNotFitError) as error:
             if not is_out_of_memory(error):
                 raise
         release(game.model.loaded.device)

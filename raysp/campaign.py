@@ -101,39 +101,43 @@ class Campaign:
         UserError, and no row, for what cannot be asked at all; the same, and the row as it was, where the run of this id asked something else.
         """
         started = start_explorer(self.spec, self.backend.info)
-        self._begin(started.name)
+        if self.store.has_run(self.run_id):
+            check_same(self.store.run_row(self.run_id), self.backend.info, "parts of a question")
+        began = time.perf_counter()
         try:
-            self._answer(self._calibrated(started))
-        except (InterruptedRunError, KeyboardInterrupt):
-            self.store.set_status(self.run_id, "interrupted")
+            explorer = calibrated(started, self.backend)
+        except UserError:
             raise
         except BaseException as error:
-            self.store.set_status(self.run_id, "failed", str(error))
+            self._begin(started)
+            self._end(error)
+            raise
+        self._begin(explorer)
+        try:
+            if explorer.estimate_order or explorer.hinted:
+                self.store.add_cost(self.run_id, "calibrate", wall_seconds=time.perf_counter() - began)
+            self._answer(explorer)
+        except BaseException as error:
+            self._end(error)
             raise
         finally:
             self.store.publish()
 
-    def _begin(self, explorer: str) -> None:
-        info = self.backend.info
-        if self.store.has_run(self.run_id):
-            check_same(self.store.run_row(self.run_id), info, "parts of a question")
+    def _begin(self, explorer: Explorer) -> None:
         self._game_id = self.store.start_run(
             self.run_id,
             json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
-            info,
+            self.backend.info,
             lens=self.spec.lens.kind,
-            explorer=explorer,
+            explorer=explorer.name,
             seed=self.spec.seed,
             name=self.spec.name,
             set_name=self.set_name,
         )
 
-    def _calibrated(self, started: Explorer) -> Explorer:
-        began = time.perf_counter()
-        explorer = calibrated(started, self.backend)
-        if explorer.estimate_order or explorer.hinted:
-            self.store.add_cost(self.run_id, "calibrate", wall_seconds=time.perf_counter() - began)
-        return explorer
+    def _end(self, error: BaseException) -> None:
+        interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
+        self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()

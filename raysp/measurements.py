@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Fewer rows than this are no data to learn from; fewer held out than that say nothing, so none are.
 LEAST_ROWS, LEAST_HELD_OUT = 8, 20
-#: Distance of the mean share of components kept from one half within which masks count as kept half.
-NEAR = 0.1
 #: Standard errors by which interactions must predict better than singles to be called a help.
 CLEAR = 1.96
 
@@ -71,7 +69,8 @@ def read_measurements(path: str) -> Measurements:
     labels = arrays.get("labels", np.array([f"x{i}" for i in range(masks.shape[1])]))
     if labels.shape != (masks.shape[1],):
         raise UserError("labels", None, f"have shape {labels.shape}, masks {masks.shape}", "give one label a component (a column of masks)")
-    return Measurements(masks, values, tuple(map(str, labels.tolist())))
+    named = (str(label).strip() or f"x{i}" for i, label in enumerate(labels.tolist()))
+    return Measurements(masks, values, tuple(named))
 
 
 def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np.bool_]:
@@ -90,20 +89,17 @@ def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np
 def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> Explanation:
     """Fit, score on a share of the rows beside the best model of single effects, and say what came of it."""
     from raysp.explorers import fit_singles, r_squared
-    from raysp.spectral.indices import UNIFORM
 
-    kept = float(measured.masks.mean())
     told: list[str] = []
-    if explorer.keep in (None, UNIFORM) and abs(kept - UNIFORM) > NEAR:
-        explorer = explorer.model_copy(update={"keep": round(min(max(kept, 0.01), 0.99), 2)})
-        told.append(f"The masks keep {kept:.0%} of the components on average: effects and their intervals are those over such masks.")
     held = held_out_rows(measured, share, explorer.random_state)
     rest, exam = measured.take(~held), measured.take(held)
+    if len(rest.values) < LEAST_ROWS:
+        raise UserError("heldout", share, f"leaves {len(rest.values)} of {len(measured.values)} rows to fit", "hold out a smaller share, such as 0.2")
     model = explorer.fit(rest.masks, rest.values)
     r2 = r2_singles = None
     if held.any():
         predicted = model.predict(exam.masks)
-        singles = fit_singles(rest.masks, rest.values, explorer.random_state, model.keep_probability).predict(exam.masks)
+        singles = fit_singles(rest.masks, rest.values, explorer.random_state, model.findings.diagnostics["keep_probability"]).predict(exam.masks)
         r2, r2_singles = r_squared(exam.values, predicted), r_squared(exam.values, singles)
         told += _scored(r2, r2_singles, (exam.values - singles) ** 2 - (exam.values - predicted) ** 2)
     else:

@@ -5,6 +5,8 @@ import pytest
 from answered_games import N, additive, constant, flawed, planted
 
 import raysp
+from raysp.campaign import Campaign, LocalBackend
+from raysp.game import FunctionGame
 
 
 def spec(function=planted, *, explorer=None, name=None, n=N, **options):
@@ -153,3 +155,27 @@ def test_a_game_without_gradients_says_so_when_they_are_asked_for():
 def test_a_spec_that_asks_for_several_runs_says_how_to_have_them(tmp_path):
     with pytest.raises(raysp.UserError, match="run_all"):
         raysp.run(spec(repeat_on=("prompt:another",)))
+
+
+def test_a_run_whose_question_has_changed_is_not_resumed(home):
+    raysp.run(spec(), run_id="r")
+    with pytest.raises(raysp.UserError, match=r"run: 'r' asked parts of a question that have changed since \(n, name\)"):
+        raysp.run(spec(n=N + 1, name="another"), run_id="r")
+    with raysp.Store.read(home / "raysp.duckdb") as store:
+        assert store.run_row("r")["status"] == "done"
+
+
+class Guessing(FunctionGame):
+    """A game whose guesses take a while, in which somebody interrupts."""
+
+    def hints(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_path):
+    asked = spec()
+    game = Guessing(planted, asked.lens.build().info)
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        with pytest.raises(KeyboardInterrupt):
+            Campaign(asked, LocalBackend(game), store, "r").execute()
+        assert store.run_row("r")["status"] == "interrupted"

@@ -163,6 +163,7 @@ def test_neither_model_nor_ray_is_needed(data):
 GOOD = {"masks": masks_of(20, 3), "values": np.arange(20.0)}
 
 MISTAKES = [
+    ({"masks": masks_of(250, 8), "values": np.arange(250.0)}, ["--heldout", "0.99"], ["heldout: 0.99 leaves", "rows to fit"]),
     ({"masks": GOOD["masks"]}, [], ["no array 'values'", "only masks"]),
     ({"values": GOOD["values"], "extra": np.ones(2)}, [], ["no array 'masks'", "extra, values"]),
     ({**GOOD, "values": np.arange(19.0)}, [], ["(19,)", "(20, 3)"]),
@@ -217,3 +218,10 @@ def test_a_file_that_is_no_npz_is_refused_and_a_pickle_never_read(tmp_path, told
         assert len(err.strip().splitlines()) == 1
         assert words in err, name
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_component_without_a_label_has_its_number(data, told):
+    masks = masks_of(60, 3)
+    code, out, _ = told(data(masks=masks, values=masks @ [1.0, 2.0, 3.0], labels=np.array(["", "a", "b"])))
+    assert code == 0
+    assert "x0 " in out

@@ -178,5 +178,5 @@ def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], 
     table = Table(*head, title=title, title_justify="left", box=None)
     for row, final in zip(rows, last, strict=True):
         interval = escape(f"[{row['lo']:+.3f}, {row['hi']:+.3f}]")
-        table.add_row(escape(row.get("label") or row["labels"]), f"{row['value']:+.3f}", interval, final)
+        table.add_row(escape(row["label"] if "label" in row else row["labels"]), f"{row['value']:+.3f}", interval, final)
     display.out.print(table)

@@ -16,6 +16,7 @@ import numpy as np
 from raysp.explorers.base import r_squared
 from raysp.explorers.growth import singles
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
+from raysp.explorers.sampling import averaged
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import correlations, stack_weights, standard_errors
@@ -24,8 +25,8 @@ from raysp.spectral.regression import correlations, stack_weights, standard_erro
 LEAST_FOR_INTERACTIONS = 30
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
-#: Standard errors by which the stack must predict better than singles alone to be preferred to them.
-MARGIN = 2.0
+#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which one of flattered models takes twice as many.
+MARGIN, MARGIN_ROWS = 2.0, 25
 #: Models that weigh less than this in the stack are left out of it.
 LEAST_WEIGHT = 0.02
 
@@ -45,9 +46,9 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
 
     Masks bool `(m, n)` drawn with `keep_probability`, values `(m,)`.
     """
-    sample = Sample(masks, values, 1, keep_probability, seed=random_state)
+    sample = Sample(*averaged(masks, values), 1, keep_probability, seed=random_state)
     if not sample.varies:
-        return constant(sample.n, values, keep_probability)
+        return constant(sample.n, sample.values, keep_probability)
     with one_thread():
         alone = singles(sample, sample.folds())
         return _with_error(alone.build(), sample, _score(sample, alone.held_out))
@@ -116,7 +117,9 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     left, left_by_singles = (columns @ weights - values) ** 2, (columns[:, 0] - values) ** 2
     gains = left_by_singles - left
     # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
-    doubtful = gains.mean() <= MARGIN * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
+    flattered = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.flattered)
+    margin = MARGIN * (1 + flattered * MARGIN_ROWS / len(gains))
+    doubtful = gains.mean() <= margin * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
     if doubtful:
         weights = np.eye(len(weights))[0]
     chosen = {name: float(weight) for name, weight in zip(offers, weights, strict=True) if weight > 0}

@@ -48,7 +48,7 @@ Propose = Callable[[Sample, tuple[Masks, Values], int], FourierSurrogate]
 def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """Boosted trees and the sparse refit of their strongest terms, grown along the hierarchy."""
     proposals, whole, held_out = _by_fold(sample, parts, boosted)
-    return {"trees": Proposal(held_out, lambda: whole), **grown(sample, parts, proposals, whole)}
+    return {"trees": Proposal(held_out, lambda: whole, flattered=True), **grown(sample, parts, proposals, whole)}
 
 
 def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
@@ -150,7 +150,7 @@ def informed(inner: Proxy, estimates: Sequence[FourierSurrogate]) -> Proxy:
         found = {"gradients": Proposal(told, lambda: base)}
         if rest.varies:
             for name, offer in inner(rest, parts).items():
-                found[f"gradients and {name}"] = Proposal(told + offer.held_out, _sum_of(base, offer.build))
+                found[f"gradients and {name}"] = Proposal(told + offer.held_out, _sum_of(base, offer.build), offer.flattered)
         return {**inner(sample, parts), **found}
 
     return proxy

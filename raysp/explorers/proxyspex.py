@@ -15,10 +15,10 @@ from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy, one_thread
 from raysp.explorers.proxies import PROXIES, given, informed
 from raysp.explorers.samples import Proxy, Sample
-from raysp.explorers.sampling import distinct, random_masks, single_ablations, uniform_masks
+from raysp.explorers.sampling import averaged, distinct, random_masks, single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
 from raysp.explorers.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.game import Masks
+from raysp.game import Masks, Values
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.indices import UNIFORM
@@ -36,6 +36,10 @@ FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
 LEAST_ROUND = 32
 #: Rows at most that the kernel behind a choice of masks learns from.
 LEARNT = 2500
+#: Distance of the share that given masks keep from one half within which they count as kept half; and from P(keep) that is said aloud.
+NEAR, ASTRAY = 0.1, 0.03
+#: Fewer rows than this without the single ablations are no sample of their own.
+LEAST_RANDOM = 8
 #: Interactions whose intervals `until_width` is about.
 WATCHED = 10
 
@@ -73,15 +77,20 @@ class ProxySPEX(Explorer):
     @property
     def keep_probability(self) -> float:
         """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
+        if self._was_given and self.keep in (None, "auto"):
+            return _share(self.masks, exactly=self.keep == "auto")
         if self.keep != "auto":
             return self.keep or UNIFORM
         if not self._values:
             return UNIFORM
-        if not self._rounds:
-            return round(float(np.clip(self._masks[0].mean(), 0.01, 0.99)), 2)
         from raysp.explorers.choosing import resembling
 
         return resembling(self._pilot_of(self._started_n)[1][: len(self._values[0])], self._values[0])
+
+    @property
+    def _was_given(self) -> bool:
+        """Whether it was told masks without being asked: by `fit`."""
+        return len(self._rounds) < len(self._masks)
 
     @property
     def estimate_order(self) -> int:
@@ -205,7 +214,8 @@ class ProxySPEX(Explorer):
         masks, values = self.masks, self.values
         if self._found is not None and self._found[0] == len(values):
             return self._found[1]
-        effects = removed_effects(masks, values)
+        # Of measurements that somebody else made, a difference of two is noise as much as effect, unless the whole table is there.
+        effects = removed_effects(masks, values) if not self._was_given or is_complete(masks) else None
         notes: list[str] = []
         diagnostics: dict[str, Any] = {"keep_probability": self.keep_probability}
         if is_complete(masks):
@@ -214,16 +224,28 @@ class ProxySPEX(Explorer):
         else:
             found = fit_proxy(self.sample(), self._proxy())
             surrogate = found.surrogate
-            notes += _remarks(found)
+            notes += _remarks(found, values, len(self.sample().values))
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self.sample().values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
-        notes += seen.sentences() if len(surrogate) > 1 else ()
-        notes += [f"Masks keep each component with probability {self.keep_probability:g}."] if self.keep == "auto" else []
+        notes += seen.sentences() if len(surrogate) > 1 and not np.isnan(diagnostics.get("r2_cv", 0.0)) else ()
+        notes += self._about_masks()
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
         table = surrogate.interactions(self._index(), self.max_order, 2).slice(0, REPORTED)
         self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
         return self._found[1]
+
+    def _about_masks(self) -> list[str]:
+        """What should be known of the masks' P(keep)."""
+        p, sample = self.keep_probability, self.sample()
+        share = float((self.masks if self._was_given else sample.masks).mean()) if len(sample.masks) else p
+        if self._was_given and self.keep is None:
+            about = f"The masks keep {share:.0%} of the components on average: effects and their intervals are those over such masks."
+            return [about] if p != UNIFORM else []
+        if abs(share - p) > ASTRAY:
+            # Masks are never asked twice, and few components have few masks that keep nearly all.
+            return [f"Distinct masks that keep each component with probability {p:g} are few; those asked keep {share:.0%} of the components on average."]
+        return [f"Masks keep each component with probability {p:g}."] if self.keep == "auto" else []
 
     def _index(self) -> str:
         """The index asked for; where masks keep other than half, Banzhaf interactions over such masks stand for those over all."""
@@ -247,9 +269,9 @@ class ProxySPEX(Explorer):
     def sample(self) -> Sample:
         """The rows to learn from, with what is known of how they came about."""
         masks, values, p = self.masks, self.values, self.keep_probability
-        if len(self._rounds) < len(self._masks):  # told without being asked: by `fit`
+        if self._was_given:
             rows = random_rows(masks, p)
-            return Sample(masks[rows], values[rows], self.max_order, p, seed=self.random_state)
+            return Sample(*averaged(masks[rows], values[rows]), self.max_order, p, seed=self.random_state)
         used, drawn = np.zeros(len(masks), dtype=np.bool_), np.zeros(len(masks), dtype=np.bool_)
         start = 0
         for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
@@ -269,18 +291,27 @@ def _additive(effects: Floats) -> FourierSurrogate:
     return FourierSurrogate.from_deviations(len(effects), 0.0, {(i,): float(effect) for i, effect in enumerate(effects)})
 
 
+def _share(masks: Masks, *, exactly: bool) -> float:
+    """The P(keep) that given masks were drawn with, as their own share says; one half if they are near it, unless that is to be exact."""
+    everywhere = float(np.clip(masks.mean(), 0.01, 0.99)) if masks.size else UNIFORM
+    share = float(np.clip(masks[random_rows(masks, everywhere)].mean(), 0.01, 0.99)) if masks.size else UNIFORM
+    return round(share, 2) if exactly or abs(share - UNIFORM) > NEAR else UNIFORM
+
+
 def random_rows(masks: Masks, keep_probability: float = UNIFORM) -> NDArray[np.bool_]:
     """The rows that look randomly drawn: all, or if every single ablation is among them and chance would not have it, those with more than one component removed."""
     near = (~masks).sum(axis=1) <= 1
     n = masks.shape[1]
     expected = len(masks) * keep_probability**n * (1 + n * (1 - keep_probability) / keep_probability)
-    sweep = near.sum() > max(n, 2 * expected) and near.sum() < len(masks)
+    sweep = near.sum() > max(n, 2 * expected) and len(masks) - near.sum() >= LEAST_RANDOM
     return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
 
 
-def _remarks(found: Fit) -> list[str]:
-    if np.isnan(found.r2):
+def _remarks(found: Fit, values: Values, learnt: int) -> list[str]:
+    if np.isnan(found.r2) and not np.ptp(values) > 0:
         return ["The value does not change whatever is removed: there is nothing to explain."]
+    if np.isnan(found.r2):
+        return [f"The {learnt:,} random masks all have the same value, though others have not: nothing was learnt. Keep more of the components (keep auto)."]
     if set(found.weights) == {"singles"}:
         return [f"Interactions do not help: single effects alone predict as well (cross-validated R² {found.r2_singles:.3f})."]
     return [f"Cross-validated R² {found.r2:.3f}; single effects alone {found.r2_singles:.3f}."]

@@ -77,10 +77,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A model on offer: what it predicts out of fold (float64, `(m,)`, NaN for rows never held out), and the model fitted on everything, once asked for."""
+    """A model on offer: what it predicts out of fold (float64, `(m,)`, NaN for rows never held out), and the model fitted on everything, once asked for.
+
+    `flattered` is one that was stopped from growing where it predicts each fold best: out of fold it looks better than it is, the more so the fewer rows there are.
+    """
 
     held_out: Values
     build: Callable[[], FourierSurrogate]
+    flattered: bool = False
 
 
 #: What a proxy does: models by name, from a sample and its folds.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from raysp.game import Masks, pack
+from raysp.game import Masks, Values, pack
 from raysp.spectral.walsh import all_masks
 
 #: Up to this many components distinct masks are drawn by number.
@@ -42,6 +42,16 @@ def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
     together = masks if excluded is None else np.concatenate([excluded, masks])
     _, first = np.unique(keys(together), return_index=True)
     return together[np.sort(first[first >= skip])]
+
+
+def averaged(masks: Masks, values: Values) -> tuple[Masks, Values]:
+    """Distinct masks, first occurrence first, each with the mean of its values: rows of one mask on both sides of a split would score a fit on what it has seen."""
+    _, first, place = np.unique(keys(masks), return_index=True, return_inverse=True)
+    if len(first) == len(masks):
+        return masks, values
+    means = np.bincount(place, values) / np.bincount(place)
+    order = np.argsort(first)
+    return masks[first[order]], means[order]
 
 
 def keys(masks: Masks) -> np.ndarray:

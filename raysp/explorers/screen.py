@@ -74,7 +74,7 @@ class Screen(Explorer):
 
     def least_budget(self, n: int) -> int:
         """Intact, empty, every single and one pair; with precomputed scores intact, empty, two singles and their pair. Fewer for one or two components."""
-        singles = min(n, 2) if self.scores is not None else n
+        singles = min(n, max(2, len(self.always_include))) if self.scores is not None else n
         return 2 if n == 1 else 2 + singles + (1 if n > 2 else 0)
 
     def planned(self, n: int) -> int:
@@ -87,7 +87,7 @@ class Screen(Explorer):
 
     def _most_kept(self, n: int) -> int:
         most = candidates.most_automatic(n) if isinstance(self.top_k, str) else candidates.counted(self.top_k, n)
-        return min(n, most + len(self.always_include))
+        return min(n, most + len(self.always_include), self._room(n))
 
     def _triples_wanted(self, kept: int) -> int:
         return min(comb(kept, 3), comb(kept, 2))
@@ -147,7 +147,7 @@ class Screen(Explorer):
         if self.budget is not None:
             left = self.budget - len(self._first_round())
             limit = left - int(left * TRIPLE_SHARE) if self.order == 3 and len(kept) > 2 else left
-            limit = max(limit, min(left, 1))
+            limit = max(limit, min(left, 1), 0)
         return ablations(self._started_n, candidates.ranked_pairs(kept, effects)[:limit])
 
     def _triples_round(self) -> Masks:
@@ -197,8 +197,12 @@ class Screen(Explorer):
         """The components whose pairs are ablated, intp `(k,)`, ascending."""
         effects = np.abs(self._effects())
         count = candidates.automatic(effects) if isinstance(self.top_k, str) else candidates.counted(self.top_k, len(effects))
-        best = np.argsort(-effects, kind="stable")[:count].tolist()
-        return np.array(sorted({*best, *self._included()}), dtype=np.intp)
+        wanted = [*self._included(), *np.argsort(-effects, kind="stable")[:count].tolist()]
+        return np.array(sorted(list(dict.fromkeys(wanted))[: self._room(len(effects))]), dtype=np.intp)
+
+    def _room(self, n: int) -> int:
+        """How many components can be kept: with scores, as many as the budget has single ablations for, beside intact, empty and a pair."""
+        return n if self.scores is None or self.budget is None else max(self.budget - 3, min(n, 2))
 
     def _deviations(self, sets: Sequence[tuple[int, ...]]) -> Deviations:
         """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""

@@ -9,6 +9,7 @@ import numpy as np
 from raysp.explorers.sampling import lookup, single_ablations
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import Z95, FourierSurrogate
+from raysp.spectral.indices import UNIFORM
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ def removed_table(effects: Floats) -> pa.Table:
 
 
 def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
-    """The mean effect of keeping each component, over all contexts, as the surrogate has it (zero where it has no such term)."""
-    sets, found, errors = surrogate.index("bv")
+    """The mean effect of keeping each component, over contexts such as the surrogate was fitted on (zero where it has no such term).
+
+    Over all contexts (Banzhaf values) for masks that keep half, weighted ones (`wbii`) otherwise: what masks at one half would say is extrapolated.
+    """
+    sets, found, errors = surrogate.index("bv") if surrogate.keep_probability == UNIFORM else surrogate.index("wbii", 1, 1)
     values, widths = np.zeros(surrogate.n), np.zeros(surrogate.n)
     if len(found):
         members = sets.blocks[1][:, 0]

@@ -4,12 +4,14 @@ import gc
 
 import torch
 
+from raysp.errors import DoesNotFitError
+
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out. On a CPU torch raises a plain RuntimeError whose text must be read."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | DoesNotFitError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 

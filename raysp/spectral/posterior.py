@@ -216,6 +216,8 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
     columns = np.concatenate([products(posterior.signals, block) for block in blocks], axis=1)
     gram, strength = columns.T @ (posterior.inverse @ columns), columns.T @ posterior.alpha
     left, count = float(posterior.targets @ posterior.alpha), len(posterior.alpha)
+    if not left > 0:
+        return None  # the rows learnt from do not vary: nothing is unexpected
     found: dict[tuple[int, ...], float] = {}
     while len(found) < min(MOST_A_ROUND, MOST_SPIKES - len(known)):
         spread = np.maximum(np.diag(gram), 1e-300)

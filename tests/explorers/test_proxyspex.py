@@ -314,3 +314,59 @@ def test_a_query_is_fitted_with_guesses_of_its_own():
     first, second = (explorer.proxy_for(query)(Sample(masks, masks @ np.arange(4.0 * query, 4.0 * query + 4), 2), [np.arange(16)]) for query in (0, 1))
     for offers in (first, second):
         assert np.nanmax(np.abs(offers["gradients"].held_out - offers["gradients"].build().predict(masks))) < 1e-9
+
+
+# ---- what somebody else measured
+
+
+@pytest.mark.parametrize("proxy", ["kernel", "linear", "trees"])
+def test_rows_given_several_times_invent_no_interactions(proxy):
+    """With a copy of each row on both sides of every split, a fit would be scored on what it has seen."""
+    masks, noise = drawn(20, 80), np.random.default_rng(1).normal(size=80)
+    found_once, found_thrice = (
+        ProxySPEX(proxy=proxy, max_order=3).fit(np.repeat(masks, copies, axis=0), np.repeat(noise, copies)).findings for copies in (1, 3)
+    )
+    assert found_thrice.diagnostics["r2_cv"] == pytest.approx(found_once.diagnostics["r2_cv"])
+    assert found_thrice.diagnostics["r2_cv"] < 0.1
+    assert not any(found_thrice.table["significant"].to_pylist())
+
+
+def test_single_effects_of_noisy_rows_have_intervals():
+    """One difference of two measurements is no exact effect, though all single ablations are among the rows."""
+    masks = drawn(5, 300)
+    singles = ProxySPEX().fit(masks, masks[:, 0] + np.random.default_rng(1).normal(size=300)).findings.singles.to_pylist()
+    assert {row["method"] for row in singles} == {"surrogate"}
+    assert all(row["lo"] <= true <= row["hi"] for row, true in zip(singles, (1, 0, 0, 0, 0), strict=True))
+    assert singles[0]["lo"] < singles[0]["value"] < singles[0]["hi"]
+
+
+def test_effects_are_over_masks_such_as_were_given():
+    masks = drawn(40, 400, keep=0.9)
+    fitted = ProxySPEX(proxy="linear").fit(masks, masks[:, :3].all(axis=1) + 0.05 * np.random.default_rng(1).normal(size=400))
+    assert fitted.findings.diagnostics["keep_probability"] == pytest.approx(0.9, abs=0.01)
+    assert any("keep 90% of the components" in note for note in fitted.findings.notes)
+    effects = fitted.findings.singles["value"].to_numpy()
+    np.testing.assert_allclose(effects[:3], 0.9**2, atol=0.06)  # the others are both there 81 times of 100
+    np.testing.assert_allclose(effects[3:], 0, atol=0.06)
+
+
+def test_random_masks_of_one_value_are_not_called_a_value_that_never_changes():
+    started = explore(ProxySPEX(budget=1500), lambda masks: masks.all(axis=1).astype(float), 60)
+    notes = " ".join(started.result().notes)
+    assert "all have the same value, though others have not" in notes
+    assert "nothing to explain" not in notes
+
+
+def test_a_value_that_changes_in_rows_not_learnt_from_is_no_error():
+    findings = explore(ProxySPEX(budget=1500), lambda masks: masks.all(axis=1).astype(float), 400).result()
+    assert np.isfinite(findings.surrogate.coefficients).all()
+
+
+def test_few_components_have_few_masks_that_keep_nearly_all_and_that_is_said():
+    notes = explore(ProxySPEX(budget=200, keep=0.95), lambda masks: masks.sum(axis=1).astype(float), 12).result().notes
+    assert any("are few" in note and "%" in note for note in notes)
+
+
+def test_too_few_other_rows_are_not_taken_for_a_sample_of_their_own():
+    near = np.concatenate([single_ablations(20), np.zeros((1, 20), dtype=bool)])
+    assert random_rows(near).all()

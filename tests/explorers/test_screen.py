@@ -205,3 +205,20 @@ def test_fit_uses_what_it_needs_of_a_table_and_names_what_is_missing():
     lonely = masks[np.isin(masks.sum(axis=1), [0, 7, 8])]
     with pytest.raises(ValueError, match="1 of 1 masks that screen needs"):
         Screen().fit(lonely, and_or(lonely))
+
+
+@pytest.mark.parametrize(("budget", "included"), [(10, ()), (23, (98, 99)), (5, ())])
+def test_scores_do_not_loosen_the_budget(budget, included):
+    scores = tuple(np.random.default_rng(0).normal(size=100).tolist())
+    screen = Screen(scores=scores, budget=budget, top_k=20, always_include=included)
+    assert screen.start(100).planned(100) <= budget
+    started = explore(screen, lambda masks: masks.sum(axis=1).astype(float), 100)
+    assert len(started.masks) <= budget
+    findings = started.result()
+    assert set(included) <= set(findings.diagnostics["kept"])
+    assert findings.diagnostics["measured"] >= 1
+
+
+def test_components_always_included_need_a_budget_of_their_own():
+    with pytest.raises(UserError, match="the least that would do is 7"):
+        Screen(scores=(1.0,) * 100, budget=6, always_include=(1, 2, 3, 4)).start(100)

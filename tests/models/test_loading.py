@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import make, save
 
+from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
 from raysp.lenses.specs import ModelOptions
 from raysp.models.identity import file_hash, model_hash
@@ -82,3 +83,48 @@ def test_a_models_hash_is_of_weights_and_of_what_the_configuration_does_with_the
 def test_bfloat16_is_chosen_only_where_the_processor_computes_in_it(flags, dtype, monkeypatch):
     monkeypatch.setattr("raysp.models.loading.Path.read_text", lambda _: f"flags : {flags}\n")
     assert choose_dtype("auto", torch.device("cpu")) == dtype
+
+
+def test_a_checkpoint_without_a_head_is_refused(tmp_path):
+    """Missing weights would be drawn at random: another model in every process, under one name."""
+    folder = tmp_path / "bare"
+    save("bert-classifier", folder)
+    make("bert-classifier").bert.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"model: .* lacks \d+ weights of a causal language model.*saved with its head"):
+        load(options(folder))
+
+
+def test_a_damaged_file_of_weights_is_one_line(tmp_path):
+    save("llama", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"model: .* cannot be loaded") as caught:
+        load(options(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_does_not_fit_takes_the_place_of_others(tmp_path, monkeypatch):
+    first = resident(options(save("llama", tmp_path / "a")))
+    save("gpt2", tmp_path / "b")
+    full = [True, False, True, True]
+
+    def to(model, *args, **kwargs):
+        if full.pop(0):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return model
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    assert resident(options(tmp_path / "b")) is not first
+    monkeypatch.undo()
+    assert resident(options(tmp_path / "a")) is not first  # it had been let go
+
+
+def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
+    save("gpt2", tmp_path / "b")
+
+    def to(model, *args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
+        resident(options(tmp_path / "b"))

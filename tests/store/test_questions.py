@@ -83,3 +83,11 @@ def test_a_query_that_does_not_end_is_stopped(store, query):
     with pytest.raises(UserError, match=r"took longer than 0.3 s and was stopped"):
         store.sql(query, timeout_s=0.3)
     assert store.sql("SELECT 1 AS one")["one"].to_pylist() == [1]
+
+
+def test_columns_of_one_name_are_told_apart(store):
+    table = store.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+    assert table.to_pylist() == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+    joined = store.sql("SELECT * FROM runs r JOIN games g USING (game_id)")
+    assert len(set(joined.column_names)) == len(joined.column_names)
+    assert {"n", "n_1"} <= set(joined.column_names)
