@@ -49,7 +49,6 @@ class Ticket:
     error: BaseException | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     uses: Literal["evaluators", "trainings"] | None = None
-    result: Result | None = None
     ended: bool = False
 
 
@@ -101,8 +100,12 @@ class Scheduler:
         ticket = self._tickets[run_id]
         if ticket.error is not None:
             raise ticket.error
-        assert ticket.result is not None, "asked for before the run has finished"
-        return ticket.result
+        path = store_path(ticket.spec.store)
+        with self._lock:
+            if path in self._stores:
+                return read_result(self._stores[path], run_id)
+            with Store.read(path) as reading:
+                return read_result(reading, run_id)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run after the batches under way, trainings at once; it can be run again."""
@@ -133,7 +136,6 @@ class Scheduler:
                 Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
                 if backend.retried:
                     store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
-            ticket.result = read_result(store, run_id)
         except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run belongs to whoever asks for its result
             ticket.error = error
         ticket.progress = replace(ticket.progress, phase="failed" if ticket.error else "done")
