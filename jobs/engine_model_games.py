@@ -149,7 +149,7 @@ def model_games(quick: bool) -> list[BenchGame]:
         ]
     return [
         # The first with more, and beside SPEX as published.
-        BenchGame("review-1", "model", len(REVIEWS[0].split()), kept(reviews[0]), (500, 1000, 2000), spex=8),
+        BenchGame("review-1", "model", len(REVIEWS[0].split()), kept(reviews[0]), (500, 1000, 2000, 3000), spex=8),
         *(BenchGame(f"review-{i + 1}", "model", len(REVIEWS[i].split()), kept(reviews[i]), (500, 1000)) for i in (1, 2)),
         BenchGame("qa-sentences", "model", 20, kept(born), (500, 1000), heldout=500, spex=6),
         BenchGame("qa-words", "model", len(WORDS.split()), kept(called), (500, 2000), heldout=500),

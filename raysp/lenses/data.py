@@ -164,7 +164,7 @@ class DataGame(Game):
         gone = np.flatnonzero(~masks[error.row]).tolist()
         named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
         what = f"without {len(gone)} of {self.n} components ({named})" if gone else "on everything"
-        return EvaluationError(f"the training {what} diverged at step {error.step}: its loss was {error.loss}; give a smaller learning_rate")
+        return EvaluationError(f"the training {what} diverged at step {error.step}: {error.seen}; give a smaller learning_rate")
 
     def _worth(self, scored: Floats) -> Floats:
         """What the queries are worth, float64 `(m, queries)`, from what `_trained` gives."""

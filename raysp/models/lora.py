@@ -106,6 +106,11 @@ class Stack:
         """A and B of every site, site by site."""
         return [tensor for pair in zip(self.down, self.up, strict=True) for tensor in pair]
 
+    def largest(self) -> list[float]:
+        """The size of each adapter's largest weight; NaN where one is no number."""
+        sizes = [tensor.detach().flatten(1).abs().amax(1).cpu() for tensor in self.parameters]
+        return torch.stack(sizes).amax(0).tolist()
+
     def copies(self, row: int, count: int) -> "Stack":
         """One of the adapters, so many times."""
         return Stack(self.sites, self.recipe, *([tensor[row].detach().expand(count, -1, -1).clone() for tensor in tensors] for tensors in (self.down, self.up)))

@@ -4,7 +4,6 @@ It is what the fast path is tested against, and what architectures get that the 
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,8 +76,9 @@ class PlainTrainer:
             schedule.step()  # pyright: ignore[reportCallIssue]  torch's signature in it is that of another scheduler
             optimiser.zero_grad()
             self.losses.append(float(loss.detach()))
-            if not math.isfinite(self.losses[-1]):
-                raise DivergenceError(row, len(self.losses), self.losses[-1])
+            largest = float(torch.stack([parameter.detach().abs().max() for parameter in trained]).max())
+            if error := DivergenceError.of(row, len(self.losses), self.losses[-1], largest):
+                raise error
 
     def _start(self, seed: int) -> None:
         """Put the adapter where every training with this seed begins."""

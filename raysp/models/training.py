@@ -33,6 +33,8 @@ NODES = {"cpu": 1024, "cuda": 32768, "mps": 8192}
 CHECKED = 6
 #: Numbers in the gradients that are held of the texts at the common start.
 FIRST_HELD = 1 << 27
+#: No adapter that has learnt something has weights of this size.
+GROWN = 1e6
 #: Adapters trained side by side.
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
 
@@ -40,15 +42,25 @@ Numbers = Sequence[Integers]
 
 
 class DivergenceError(EvaluationError):
-    """A training whose loss was no finite number: the row of the stack, the step (from 1)."""
+    """A training that went astray: the row of the stack, the step (from 1), and what was seen, such as "its loss was nan"."""
 
-    def __init__(self, row: int, step: int, loss: float) -> None:
-        super().__init__(f"training diverged at step {step}: the loss was {loss}")
-        self.row, self.step, self.loss = row, step, loss
+    def __init__(self, row: int, step: int, seen: str) -> None:
+        super().__init__(f"training diverged at step {step}: {seen}")
+        self.row, self.step, self.seen = row, step, seen
 
-    def __reduce__(self) -> tuple[type["DivergenceError"], tuple[int, int, float]]:
+    def __reduce__(self) -> tuple[type["DivergenceError"], tuple[int, int, str]]:
         """What it is made of again in another process."""
-        return type(self), (self.row, self.step, self.loss)
+        return type(self), (self.row, self.step, self.seen)
+
+    @classmethod
+    def of(cls, row: int, step: int, loss: float, largest: float) -> "DivergenceError | None":
+        """The error of a step with this loss, whose largest weight is of this size; None while both are such as a training has.
+
+        A loss can stay finite where weights are not: norms make nothing of what overflows, and some kernels drop what is no number.
+        """
+        if not math.isfinite(loss):
+            return cls(row, step, f"its loss was {loss}")
+        return None if largest <= GROWN else cls(row, step, f"its weights grew to {largest:.1g}")
 
 
 def batches(subset: Integers, recipe: Recipe, seed: int, examples: int) -> list[Integers]:
@@ -144,7 +156,7 @@ class Trainer:
         """Adapters trained on the texts whose numbers (int64) each subset has, with a seed each, side by side.
 
         After every step `watch` is told the adapters, the losses so far of each and the learning rates of the step. DivergenceError for a loss that
-        is no finite number.
+        is no finite number, and for weights that have grown beyond all measure.
         """
         stack = self.start(seeds)
         plans = [batches(np.asarray(subset, np.int64), self.recipe, seed, len(self.texts)) for subset, seed in zip(subsets, seeds, strict=True)]
@@ -158,10 +170,12 @@ class Trainer:
                 found = self._pass(stack, active, chosen) if first is None else first.put(stack, active, chosen)
             for row, loss in zip(active, found, strict=True):
                 losses[row].append(loss)
-                if not math.isfinite(loss):
-                    raise DivergenceError(row, step + 1, loss)
             rates = [rate(self.recipe, step, len(plan)) if step < len(plan) else 0.0 for plan in plans]
             optimiser.step(rates)
+            largest = stack.largest()
+            for row in active:
+                if error := DivergenceError.of(row, step + 1, losses[row][-1], largest[row]):
+                    raise error
             if watch is not None:
                 watch(stack, losses, rates)
         return stack

@@ -1,7 +1,5 @@
 """Adapters trained side by side are what PEFT makes of each alone."""
 
-import math
-
 import numpy as np
 import pytest
 import tiny_models
@@ -158,10 +156,9 @@ def test_the_order_of_examples_does_not_depend_on_what_else_is_there():
 
 
 def test_a_training_that_diverges_says_where():
-    with pytest.raises(DivergenceError, match="step") as caught:
+    with pytest.raises(DivergenceError, match="at step 1: its weights grew to 1e"):
         Trainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).train([np.arange(3), np.arange(12)], [0, 0])
-    assert not math.isfinite(caught.value.loss)
-    with pytest.raises(DivergenceError, match="step"):
+    with pytest.raises(DivergenceError, match="at step 1: its weights grew to 1e"):
         PlainTrainer(model(), CPU, recipe(learning_rate=1e30), EXAMPLES, ASKED).evaluate([np.arange(12)], [0])
 
 

@@ -41,7 +41,7 @@ def test_errors_reach_another_process_whatever_they_are():
         def __init__(self, one, two):
             super().__init__(f"{one} {two}")
 
-    for error in (DivergenceError(1, 2, float("nan")), UserError("a", 1, "is bad", "mend it"), EvaluationError("no"), OddError(1, 2), KeyError("k")):
+    for error in (DivergenceError(1, 2, "its loss was nan"), UserError("a", 1, "is bad", "mend it"), EvaluationError("no"), OddError(1, 2), KeyError("k")):
         arrived = pickle.loads(pickle.dumps(_sent(error)))
         assert str(error) in str(arrived)
 
