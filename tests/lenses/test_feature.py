@@ -278,7 +278,7 @@ def test_what_a_person_sees_is_there(models):
 def test_a_run_in_this_process_computes_with_the_threads_it_is_given(models):
     before = torch.get_num_threads()
     try:
-        raysp.run(raysp.RunSpec(lens=lens(models), explorer=raysp.Exhaustive(), local=True, threads=before + 1))
+        raysp.run(raysp.RunSpec(lens=lens(models, "gpt2"), explorer=raysp.Exhaustive(), local=True, threads=before + 1))
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
