@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from spectral.known_games import sparse
 
@@ -79,12 +79,17 @@ def test_a_regression_on_transforms_is_one_on_samples():
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(8, 80), st.integers(1, 5), st.integers(0, 2**31))
-def test_few_terms_without_noise_are_found_exactly(n, t, seed):
+@example(23, 1, 262144)  # two terms in one bin of all three matrices
+def test_few_terms_without_noise_are_found_exactly_and_those_that_hide_each_other_are_said(n, t, seed):
     game = sparse(n, 8, seed, max_order=t)
     found = peel(told(design(bch(n, t), 6, seed), game))
-    assert found.sets.tuples() == game.sets.tuples()
-    assert found.coefficients == pytest.approx(game.coefficients)
-    assert (found.noise, found.unresolved) == (0.0, 0)
+    hidden = set(game.sets.tuples()) - set(found.sets.tuples())
+    assert set(found.sets.tuples()) <= set(game.sets.tuples())
+    assert found.noise == 0.0
+    assert bool(hidden) == (found.unresolved > 0)
+    assert len(hidden) <= 4  # a pair or two, and seldom: in the designs of the other tests there is none
+    if not hidden:
+        assert found.coefficients == pytest.approx(game.coefficients)
 
 
 @pytest.mark.parametrize("decoder", ["soft", "hard"])
