@@ -107,21 +107,21 @@ class Campaign:
         try:
             explorer = calibrated(started, self.backend)
         except UserError:
-            raise
+            raise  # nothing was begun that could be resumed
         except BaseException as error:
             self._begin(started)
             self._end(error)
             raise
+        calibrating = time.perf_counter() - began
         self._begin(explorer)
         try:
             if explorer.estimate_order or explorer.hinted:
-                self.store.add_cost(self.run_id, "calibrate", wall_seconds=time.perf_counter() - began)
+                self.store.add_cost(self.run_id, "calibrate", wall_seconds=calibrating)
             self._answer(explorer)
         except BaseException as error:
             self._end(error)
             raise
-        finally:
-            self.store.publish()
+        self.store.publish()
 
     def _begin(self, explorer: Explorer) -> None:
         self._game_id = self.store.start_run(
@@ -138,6 +138,7 @@ class Campaign:
     def _end(self, error: BaseException) -> None:
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
         self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
+        self.store.publish()
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
