@@ -16,12 +16,10 @@ one thread, and seconds are of the processor, not of the clock: others at work o
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import mechanistic_peers as peers
@@ -29,8 +27,8 @@ import numpy as np
 import torch
 from bench_kept import Kept
 from bench_rows import rounded, say, write
-from engine_claims import claim
 from engine_model_games import ITALY
+from mechanistic_claims import TOP, summary
 
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
@@ -46,10 +44,8 @@ KEEP, RANDOM, QUICK_RANDOM = 0.9, 512, 96
 LOOPED, QUICK_STEP = 16, 2
 #: Rounds of the timings, each method once in each.
 ROUNDS, QUICK_ROUNDS = 3, 1
-#: Values of two implementations in float32 may differ by so much of the largest.
-AGREEMENT = 1e-4
-#: Pairs looked for, and proposed for verification.
-TOP, PROPOSED = 20, 40
+#: Pairs proposed for verification.
+PROPOSED = 40
 #: The pruning experiment: layers, random subsets, prompts to choose by and to score by.
 MIDDLE = (14, 15, 16)
 GROUPS = ((0, 1, 2), MIDDLE, (27, 28, 29))
@@ -58,18 +54,8 @@ QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS = 800, 2, 20, 16
 
 #: Seeds between the prompts of a task and those that are held out of it.
 APART = 1_000_003
-#: Ways to prune set beside one another. Those with as many exact evaluations on the run's prompts stand side by side.
-COMPARED = (
-    ("interactions", "singles"),
-    ("bettered", "singles"),
-    ("bettered", "singles_bettered"),
-    ("bettered", "top_singles"),
-    ("bettered", "best_of_n"),
-)
 
 Row = dict[str, Any]
-#: Task, layers and share kept.
-Cell = tuple[str, tuple[int, ...], float]
 
 
 # ---- speed
@@ -176,88 +162,25 @@ def _pruned(layers: tuple[int, ...], seed: int, size: Experiment) -> Iterator[Ro
     counting = tokens(lens)
     asked = make(size.task, size.prompts, seed, counting)
     unseen = make(size.task, size.heldout, APART + seed, counting, excluding={question.prompt for question in asked})
-    # Few prompts make a coarse accuracy: all methods choose by the mean margin, and are scored by accuracy.
-    train, heldout = build_mechanistic_game(lens, asked), build_mechanistic_game(lens.model_copy(update={"value": "accuracy"}), unseen)
+    train, heldout = (build_mechanistic_game(lens, questions) for questions in (asked, unseen))
+    margins, unseen_margins = (Kept(lambda game=game: f"{game.info.fingerprint}-by-prompt", game.by_prompt) for game in (train, heldout))
     masks = np.random.default_rng([seed, layers[0]]).random((size.subsets, train.n)) < 0.5
-    values = Kept(lambda: train.info.fingerprint, train.evaluate)(masks)
+    values = margins(masks).mean(axis=1)
     began = time.process_time()
     fitted = ProxySPEX(max_order=4, random_state=seed).fit(masks, values)
     seconds = time.process_time() - began
     near = np.concatenate([np.ones((1, train.n), dtype=bool), ~np.eye(train.n, dtype=bool)])
-    exact = train.evaluate(near)
+    exact = margins(near).mean(axis=1)
     surrogate: Any = fitted.findings.surrogate
     of_layer = tuple(component.layer or 0 for component in train.components)
     known = Known(surrogate, fit_singles(masks, values, seed), exact[0] - exact[1:], of_layer, more_is_better=True, seed=seed)
     for share in SHARES:
-        for found in compare(known, train.by_prompt, heldout.by_prompt, share, per_layer=False, draws=size.draws):
+        # Few prompts make a coarse accuracy: all methods choose by the mean margin, and are scored by accuracy as well.
+        for found in compare(known, margins, lambda some: unseen_margins(some) > 0, share, per_layer=False, draws=size.draws):
             yield {
                 "row": "prune", "layers": list(layers), "seed": seed, "keep": share, "method": found.method, "train": found.train, "accuracy": found.heldout,
-                "seconds_fit": seconds, **asdict(size),
+                "margin": float(unseen_margins(found.mask[None]).mean()), "seconds_fit": seconds, **asdict(size),
             }  # fmt: skip
-
-
-# ---- summary
-
-
-def _seconds(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Seconds a mask of each workload and method, the best of the rounds."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["row"] == "speed":
-            mine = found.setdefault(row["what"], {})
-            mine[row["method"]] = min(mine.get(row["method"], float("inf")), 1 / row["per_second"])
-    return found
-
-
-def summary(rows: list[Row]) -> Row:
-    """What the issue claims, each with the figure wanted: of the speed over all workloads together, as many masks of each, with each alone beside it."""
-    seconds = _seconds(rows)
-    everywhere = set.intersection(*map(set, seconds.values())) if seconds else set[str]()
-    ratios = {what: {name: found[name] / found["raysp"] for name in sorted(everywhere - {"raysp"})} for what, found in seconds.items()}
-    together = {name: sum(found[name] for found in seconds.values()) / sum(found["raysp"] for found in seconds.values()) for name in everywhere - {"raysp"}}
-    peers_only = [ratio for name, ratio in together.items() if name != "head_loop"]
-    apart = max((row["apart"] for row in rows if row["row"] == "speed"), default=None)
-    found = next((row for row in rows if row["row"] == "pairs"), None)
-    return {
-        "row": "summary",
-        "vs_head_loop": claim(together.get("head_loop"), ">= 5"),
-        "vs_best_peer": claim(min(peers_only, default=None), ">= 1.5"),
-        "ratios": {what: {name: round(ratio, 3) for name, ratio in found.items()} for what, found in ratios.items()},
-        "apart": claim(apart, f"<= {AGREEMENT}"),
-        "pairs_found": claim(None if found is None else found["found_among_20"] / TOP, ">= 0.5"),
-        "pairs_cost": claim(None if found is None else found["cost"], "<= 0.1"),
-        "prune": _prune_summary([row for row in rows if row["row"] == "prune"]),
-    }
-
-
-def _prune_summary(rows: list[Row]) -> Row:
-    """Held-out accuracy of interactions less that of each other way, on the same seeds: the mean over all cells, and every cell, with standard errors over the seeds."""
-    cells: dict[Cell, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        cells.setdefault((row["task"], tuple(row["layers"]), row["keep"]), {}).setdefault(row["method"], {})[row["seed"]] = row["accuracy"]
-    told: Row = {"cells": len(cells), "seeds": len({row["seed"] for row in rows})}
-    for ours, other in COMPARED:
-        gains = {cell: _by_seed(found[ours], found[other]) for cell, found in cells.items() if ours in found and other in found}
-        if gains:
-            told[f"{ours}_over_{other}"] = _gained(gains)
-    return told
-
-
-def _by_seed(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]:
-    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-
-
-def _gained(gains: dict[Cell, dict[int, float]]) -> Row:
-    """The mean gain as a claim; `worse` are the cells that lose more than two standard errors, or anything where one seed tells no noise."""
-    whole = [mean(found[seed] for found in gains.values() if seed in found) for seed in sorted({seed for found in gains.values() for seed in found})]
-    by_cell: list[Row] = [{"layers": list(cell[1]), "keep": cell[2], **_with_noise(list(found.values()))} for cell, found in gains.items()]
-    worse = [cell for cell in by_cell if cell["gain"] < -2 * (cell["error"] or 0.0)]
-    return claim(mean(whole), ">= 0", error=_with_noise(whole)["error"], worse=worse, by_cell=by_cell)
-
-
-def _with_noise(gains: list[float]) -> Row:
-    """The mean of gains and its standard error, None of a single one."""
-    return {"gain": round(mean(gains), 4), "error": round(stdev(gains) / math.sqrt(len(gains)), 4) if len(gains) > 1 else None}
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def claim(value: float | None, wanted: str, **more: Any) -> dict[str, Any]:
     """A value and whether it is as wanted, `<= 0.65` or `>= 15`; inf, which JSON lacks, is written "never"."""
     sense, limit = wanted.split()
     holds = None if value is None else value <= float(limit) if sense == "<=" else value >= float(limit)
-    shown = "never" if value == math.inf else None if value is None else round(value, 4)
+    shown = "never" if value == math.inf else None if value is None else round(value, 4) if abs(value) >= 0.001 else float(f"{value:.2g}")
     return {"value": shown, "wanted": wanted, "holds": holds, **more}
 
 

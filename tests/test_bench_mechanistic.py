@@ -23,7 +23,7 @@ def timed(what, method, per_second, apart=0.0):
 
 
 def pruned(layers, keep, method, accuracy, seed=0):
-    return {"row": "prune", "task": "facts", "layers": layers, "keep": keep, "method": method, "accuracy": accuracy, "seed": seed}
+    return {"row": "prune", "task": "facts", "layers": layers, "keep": keep, "method": method, "accuracy": accuracy, "margin": -accuracy, "seed": seed}
 
 
 def pruned_seeds(ours, theirs, keep=0.5):
@@ -62,6 +62,8 @@ def test_pruning_is_worse_where_it_is_worse(bench):
     assert gain["value"] == pytest.approx(0.05)
     assert gain["worse"] == [{"layers": [0], "keep": 0.66, "gain": -0.05, "error": None}]
     assert [cell["gain"] for cell in gain["by_cell"]] == [0.15, -0.05]
+    assert bench.summary(rows)["prune"]["mean"] == {"interactions": 0.7, "singles": 0.65}
+    assert bench.summary(rows)["prune_margin"]["interactions_over_singles"]["value"] == pytest.approx(-0.05)
 
 
 def test_a_cell_that_is_worse_within_the_noise_of_seeds_is_not_called_worse(bench):
