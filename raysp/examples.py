@@ -43,13 +43,13 @@ def read_rows(field: str, source: str, limit: int | None = None, needed: str = "
 
 
 def read_data(field: str, source: str) -> Any:
-    """The rows as a `datasets.Dataset`: of a JSONL, CSV or Parquet file, a saved folder, a hub name (`hf:` may stand before it, `:SPLIT` behind) or an installed corpus.
+    """The rows as a `datasets.Dataset`: of a JSONL, CSV or Parquet file, a saved folder, a hub name (`hf:` may stand before it, `:SPLIT` or `:CONFIG:SPLIT` behind) or an installed corpus.
 
     UserError (about `field`) when it cannot be read or is empty.
     """
-    if Path(source).suffix in READERS and not Path(source).expanduser().exists():
+    if Path(source).suffix.lower() in READERS and not Path(source).expanduser().exists():
         raise UserError(field, source, "is no file", "give the path of a JSONL, CSV or Parquet file")
-    if Path(source).suffix in READERS and not Path(source).expanduser().stat().st_size:
+    if Path(source).suffix.lower() in READERS and not Path(source).expanduser().stat().st_size:
         raise UserError(field, source, "has no rows", "give at least one")
     try:
         data = _data(field, source)
@@ -72,13 +72,15 @@ def _data(field: str, source: str) -> Any:
     if source.startswith(PREFIX):
         return read_corpus(field, source)
     path = Path(source).expanduser()
-    if (kind := READERS.get(path.suffix)) is not None:
+    if (kind := READERS.get(path.suffix.lower())) is not None:
         return datasets.load_dataset(kind, data_files=str(path), split="train")
     if path.is_dir():
         saved: Any = datasets.load_from_disk(str(path))
         return _only_split(field, source, saved) if isinstance(saved, datasets.DatasetDict) else saved
-    name, _, split = source.removeprefix("hf:").partition(":")
-    return datasets.load_dataset(name, split=split or "train")
+    name, *rest = source.removeprefix("hf:").split(":")
+    if len(rest) > 2:
+        raise UserError(field, source, "has more parts than a hub name, a configuration and a split", "write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
+    return datasets.load_dataset(name, *rest[:-1], split=(rest[-1] if rest else "") or "train")
 
 
 def _only_split(field: str, source: str, splits: Mapping[Any, Any]) -> Any:

@@ -163,6 +163,7 @@ def _print_choice(done: Any) -> None:
     from rich.table import Table
 
     from raysp.commands import display
+    from raysp.datamodels.asked import plain
 
     choice = done.choice
     kept = int(choice.mask.sum())
@@ -171,7 +172,7 @@ def _print_choice(done: Any) -> None:
         f"The run predicts a value of {choice.after:+.4g} instead of {choice.before:+.4g}.",
         markup=False,
     )
-    listed = "; ".join(done.dropped[:SHOWN]) + ("; …" if len(done.dropped) > SHOWN else "")
+    listed = "; ".join(map(plain, done.dropped[:SHOWN])) + ("; …" if len(done.dropped) > SHOWN else "")
     display.out.print(f"gone: {listed}", markup=False)
     display.out.print(f"  · {choice.note}", markup=False)
     found = done.verified

@@ -155,7 +155,7 @@ def _print_interactions(interactions: pa.Table) -> None:
         "deviation: predicted",
         "exact",
         "kind",
-        title="Together (strongest first)",
+        title="Together (significant first, then strongest)",
         title_justify="left",
         box=None,
     )

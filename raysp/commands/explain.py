@@ -159,7 +159,7 @@ def _print(measured: Measurements, told: dict[str, Any]) -> None:
     if told["interactions"]:
         significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
         head = ("together", told["interactions"][0]["index"], "95 % interval", "significant")
-        _print_table("Together (strongest first)", head, told["interactions"], significant)
+        _print_table("Together (significant first, then strongest)", head, told["interactions"], significant)
     else:
         display.out.print("No interactions found.")
     if "subset" in told:

@@ -42,12 +42,13 @@ LEAST_HELDOUT = 2
 class Verified:
     """What trainings say of a choice: its mean over seeds and queries, that of everything and of random sets as large, and what is gained over either.
 
-    `means` and `gains` are by what the choice is compared with, `all` and `random`. A gain is positive where the choice is better, whatever the value. `heldout` says whether the queries are others than those that it was made on.
+    `means` and `gains` are by what the choice is compared with, `all` and so many `random` sets. A gain is positive where the choice is better, whatever the value. `heldout` says whether the queries are others than those that it was made on.
     """
 
     chosen: float
     means: dict[str, float]
     gains: dict[str, Estimate]
+    random: int
     heldout: bool
     queries: int
     seeds: int
@@ -88,7 +89,7 @@ def select(
     row = store.run_row(run_id)
     spec, lens = data_run(row, "curated")
     wish = read_wish(drop, keep, int(row["n"]))
-    _check_output(output, overwrite=overwrite)
+    _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:
         raise UserError("seeds", verify.seeds, "is no number of trainings", "give 1 or more")
     watch(Progress(run_id, "loading the model"))
@@ -103,7 +104,7 @@ def select(
     samples = game.training.samples
     if output is not None:
         _write([samples[i] for i in kept.tolist()], output)
-        notes.append(_left_out(lens, len(samples)))
+        notes.append(_left_out(lens, game))
     found = None
     if verify is not None:
         trainings = Retrainings(store, run_id, game if fresh is None else _asking(lens, game, fresh), "verify", watch)
@@ -125,10 +126,14 @@ def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[st
 # ---- the file
 
 
-def _check_output(output: Path | None, *, overwrite: bool) -> None:
+def _check_output(output: Path | None, lens: DataLens, *, overwrite: bool) -> None:
     """UserError before anything is paid for."""
     if output is None:
         return
+    if any(
+        output.exists() and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()) for source in (lens.train, lens.queries) if source
+    ):
+        raise UserError("output", str(output), "is what the run was asked about, and could not be read again", "name a new file")
     if output.exists() and not (overwrite and output.is_file()):
         mend = "name a new file, or add --overwrite" if output.is_file() else "name a new file"
         raise UserError("output", str(output), "is there already", mend)
@@ -147,9 +152,11 @@ def _write(samples: Sequence[Sample], output: Path) -> None:
         raise UserError("output", str(output), f"cannot be written ({error.strerror or error})", "name a file in a folder that you may write to") from None
 
 
-def _left_out(lens: DataLens, trained_on: int) -> str:
+def _left_out(lens: DataLens, game: DataGame) -> str:
     """What the file does not hold besides what was dropped."""
-    parts = (["the queries drawn from it"] if lens.queries is None else []) + ([f"what limit {lens.limit} left out"] if lens.limit is not None else [])
+    trained_on, asked = len(game.training.samples), len(game.info.queries) if lens.queries is None else 0
+    limited = game.training.rows > trained_on + asked
+    parts = (["the queries drawn from it"] if asked else []) + ([f"what limit {lens.limit} left out"] if limited else [])
     return f"Of the training set the run used {trained_on} rows; the file holds none of the others ({' and '.join(parts)})." if parts else ""
 
 
@@ -161,7 +168,7 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, li
     from raysp.lenses.training_sets import read_training_set
 
     try:
-        _, queries = read_training_set(lens.model_copy(update={"queries": source, "query_count": None}))
+        training, queries = read_training_set(lens.model_copy(update={"queries": source, "query_count": None}))
     except UserError as error:
         raise UserError(error.field.replace("queries", "heldout", 1), error.value, error.problem, error.mend) from None
     seen = {(sample.prompt.strip(), sample.completion.strip()) for sample in (*game.training.samples, *read_training_set(lens)[1].samples)}
@@ -169,7 +176,11 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, li
     if len(fresh) < LEAST_HELDOUT:
         raise UserError("heldout", source, f"has {len(fresh)} queries that the run has not seen", f"give at least {LEAST_HELDOUT}")
     known = len(queries.samples) - len(fresh)
-    return replace(queries, samples=fresh), [f"{known} of {len(queries.samples)} held-out queries are left out, as the run has seen them."] if known else []
+    said = [f"{known} of {len(queries.samples)} held-out queries are left out, as the run has seen them."] if known else []
+    unknown = sorted({sample.label for sample in fresh if sample.label is not None} - set(training.labels))
+    if unknown and training.labels:
+        said.append(f"Held-out queries have labels that no training example has: {', '.join(unknown)}.")
+    return replace(queries, samples=fresh), said
 
 
 def _asking(lens: DataLens, game: DataGame, fresh: TrainingSet) -> DataGame:
@@ -192,7 +203,7 @@ def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: i
     sign = direction(trainings.game.info.description)
     gains = {name: paired_difference(sign * chosen, sign * each) for name, each in others.items()}
     means: dict[str, float] = {name: float(each.mean()) for name, each in others.items()}
-    return Verified(float(chosen.mean()), means, gains, heldout, outputs.shape[2], seeds, trainings.trained, trainings.found)
+    return Verified(float(chosen.mean()), means, gains, len(random), heldout, outputs.shape[2], seeds, trainings.trained, trainings.found)
 
 
 def _table(choice: Dropping, found: Verified | None, how: str) -> pa.Table:
@@ -216,7 +227,7 @@ def _table(choice: Dropping, found: Verified | None, how: str) -> pa.Table:
                 "lo": gain.lo,
                 "hi": gain.hi,
                 "seeds": found.seeds,
-                "note": f"{on}, against {'all components' if name == 'all' else f'{RANDOM_SETS} random sets as large'}",
+                "note": f"{on}, against {'all components' if name == 'all' else f'{found.random} random sets as large'}",
             }
             for name, gain in found.gains.items()
         ]

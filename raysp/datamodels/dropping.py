@@ -1,4 +1,4 @@
-"""Which components of a training set to drop: the harmful, all but the best, or one of each two that cover for each other.
+"""Which components of a training set to drop: the harmful, all but the best, or those that others cover for.
 
 Pure: chosen on a run's surrogate by the engine's subset solver, and no more than proposed; whether it was wise, trainings say.
 """
@@ -27,6 +27,8 @@ Measured = Mapping[tuple[int, int], tuple[str, float]]
 SOLVING = 10.0
 #: Share of what the training set does for the value by which dropping redundant components may lower it, where no number of them is asked for.
 STAYS = 0.02
+#: Share of a pair's mean interaction below which what it does around the whole training set says nothing of it.
+NEGLIGIBLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,12 @@ def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool, mea
 
 
 def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measured, *, more_is_better: bool) -> Dropping:
-    """One of each redundant pair: how many, a greedy walk says; which of them, the solver, where it does better than the walk."""
+    """Of components that cover for each other, those that can go: how many, a greedy walk says; which, the solver, where it does better than the walk."""
     pairs = redundant_pairs(surrogate, measured, more_is_better=more_is_better)
     if not pairs:
         raise UserError("drop", wish.text, "finds no two components that cover for each other beyond doubt", "ask with more subsets, or drop the harmful")
-    walk, values = _walk(surrogate, pairs, more_is_better=more_is_better)
+    covers = _covers(pairs, surrogate.n)
+    walk, values = _walk(surrogate, pairs, covers, more_is_better=more_is_better)
     count = min(len(walk), wish.count) if wish.count is not None else _staying(surrogate, values, more_is_better=more_is_better)
     if not count:
         problem = (
@@ -124,46 +127,68 @@ def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measur
         raise UserError("drop", wish.text, problem, "give a number, such as redundant:10%, to drop all the same")
     greedy, solved = (np.ones(surrogate.n, dtype=np.bool_) for _ in range(2))
     greedy[walk[:count]] = False
-    costs = np.zeros((len(pairs) + 1, surrogate.n))
-    for row, pair in enumerate(pairs):
-        costs[row, list(pair)] = 1.0
-    costs[-1] = 1.0 - costs[:-1].max(axis=0)
+    involved = covers.any(axis=1)
+    # One that goes leaves at least one of those that cover for it, a row each; those without such stay.
+    costs = np.concatenate([(covers | np.eye(surrogate.n, dtype=np.bool_))[involved], ~involved[None]]).astype(np.float64)
     found = best_subset(
         surrogate,
         count,
         mode="increase" if more_is_better else "decrease",
         costs=costs,
-        budget=np.concatenate([np.ones(len(pairs)), [0.0]]),
+        budget=np.append(covers[involved].sum(axis=1), 0),
         time_limit=SOLVING,
     )
     solved[list(found.components)] = False
     one, other = surrogate.predict(np.stack([solved, greedy]))
     better = one >= other if more_is_better else one <= other
-    short = f" Only {count} can go with one of each pair left." if wish.count is not None and count < wish.count else ""
-    return _dropping(surrogate, solved if better else greedy, f"One of each of {count} among {len(pairs)} redundant pairs.{short} {found.note}")
+    short = f" Only {count} can go where each is to leave one that covers for it." if wish.count is not None and count < wish.count else ""
+    return _dropping(
+        surrogate,
+        solved if better else greedy,
+        f"{count} go of {involved.sum()} in {len(pairs)} redundant pairs, each with one left that covers for it.{short} {found.note}",
+    )
 
 
 def redundant_pairs(surrogate: FourierSurrogate, measured: Measured | None = None, *, more_is_better: bool) -> list[tuple[int, int]]:
     """Pairs of which each covers for the other in what helps: removing both does more harm than the single removals add up to. Strongest first.
 
-    What was measured exactly decides; else the surrogate, where the interval of the pair's mean interaction does not hold zero. The value may not fall when
-    one of a pair goes, so a pair too many is no great harm, and nothing is asked here of all pairs that might have been looked at.
+    Around the whole training set, as measured exactly or else as the surrogate has it, where the interval of the pair's mean interaction does not hold zero. Where
+    nothing happens there (of three copies any one can go, and any two), the mean over subsets decides. The value may not fall when components go, so a pair too many
+    is no great harm, and nothing is asked here of all pairs that might have been looked at.
     """
-    known = measured or {}
+    known, sign = measured or {}, 1.0 if more_is_better else -1.0
     index = "bii" if surrogate.keep_probability == UNIFORM else "wbii"
-    rows = surrogate.interactions(index, 2, 2).to_pylist()
-    likely = [tuple(row["components"]) for row in rows if row["significant"] or (row["lo"] < row["hi"] and row["lo"] * row["hi"] > 0)]
+    rows = [row | {"members": tuple(row["components"])} for row in surrogate.interactions(index, 2, 1).to_pylist()]
+    mean = {row["members"]: sign * row["value"] for row in rows}
+    likely = [row["members"] for row in rows if row["order"] == 2 and (row["significant"] or (row["lo"] < row["hi"] and row["lo"] * row["hi"] > 0))]
     kinds = surrogate_kinds(surrogate, likely).to_pylist() if likely else []
-    said = {(row["components"][0], row["components"][1]): row["kind"] == "redundancy" and (row["joint"] > 0) == more_is_better for row in kinds}
-    # Of a redundant pair joint effect and deviation have the same sign.
-    said |= {pair: kind == "redundancy" and (deviation > 0) == more_is_better for pair, (kind, deviation) in known.items()}
-    rank = {tuple(row["components"]): place for place, row in enumerate(rows)}
-    found = [(rank.get(pair, len(rows)), pair) for pair, redundant in said.items() if redundant]
-    return [pair for _, pair in sorted(found)]
+    said: dict[tuple[int, int], tuple[str, float]] = {(row["components"][0], row["components"][1]): (row["kind"], row["deviation"]) for row in kinds}
+
+    def redundant(pair: tuple[int, int]) -> bool:
+        kind, deviation = known[pair] if pair in known else said[pair]
+        # Of a redundant pair that helps joint effect and deviation are both positive.
+        here, there = sign * deviation, mean.get(pair, 0.0)
+        if abs(here) > NEGLIGIBLE * abs(there):
+            return kind == "redundancy" and here > 0
+        return there < 0 and all(mean.get((member,), 0.0) > 0 for member in pair)
+
+    rank = {row["members"]: place for place, row in enumerate(rows)}
+    return sorted(filter(redundant, said | dict(known)), key=lambda pair: (rank.get(pair, len(rows)), pair))
 
 
-def _walk(surrogate: FourierSurrogate, pairs: Sequence[tuple[int, int]], *, more_is_better: bool) -> tuple[list[int], list[float]]:
-    """Pair by pair, unless one of it is gone, that one goes without which the value is better; with the values on the way."""
+def _covers(pairs: Sequence[tuple[int, int]], n: int) -> Masks:
+    """Which components cover for which, bool `(n, n)`."""
+    covers = np.zeros((n, n), dtype=np.bool_)
+    for one, other in pairs:
+        covers[one, other] = covers[other, one] = True
+    return covers
+
+
+def _walk(surrogate: FourierSurrogate, pairs: Sequence[tuple[int, int]], covers: Masks, *, more_is_better: bool) -> tuple[list[int], list[float]]:
+    """Pair by pair, unless one of it is gone, that one goes without which the value is better, if all that are gone still have one that covers for them.
+
+    Components in the order in which they go, with the values on the way.
+    """
     mask = np.ones(surrogate.n, dtype=np.bool_)
     order: list[int] = []
     values: list[float] = []
@@ -172,11 +197,14 @@ def _walk(surrogate: FourierSurrogate, pairs: Sequence[tuple[int, int]], *, more
             continue
         tried = np.stack([mask, mask])
         tried[[0, 1], list(pair)] = False
-        predicted = surrogate.predict(tried)
-        best = int(np.argmax(predicted) if more_is_better else np.argmin(predicted))
+        allowed = [all((covers[gone] & left).any() for gone in np.flatnonzero(~left)) for left in tried]
+        if not any(allowed):
+            continue
+        predicted = np.where(allowed, surrogate.predict(tried) * (1 if more_is_better else -1), -np.inf)
+        best = int(np.argmax(predicted))
         mask = tried[best]
         order.append(pair[best])
-        values.append(float(predicted[best]))
+        values.append(float(surrogate.predict(mask[None])[0]))
     return order, values
 
 

@@ -278,15 +278,16 @@ def _spread(values: Floats, draws: int, rng: np.random.Generator) -> Estimate:
 def _halves(seeds: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Disjoint halves of the seeds, each pair once; one seed is spared in turn where they are odd in number."""
     half = seeds // 2
-    ways = [
-        (one, other)
-        for one in itertools.combinations(range(seeds), half)
-        for other in itertools.combinations([s for s in range(seeds) if s not in one], half)
-        if one < other
-    ]
-    if len(ways) <= SPLITS:
-        return ways
-    return [ways[i] for i in np.random.default_rng(seeds).choice(len(ways), SPLITS, replace=False)]
+    count = comb(seeds, half) * comb(seeds - half, half) // 2
+    if count <= SPLITS:
+        ways = itertools.product(itertools.combinations(range(seeds), half), repeat=2)
+        return [(one, other) for one, other in ways if one < other and not {*one} & {*other}]
+    rng, found = np.random.default_rng(seeds), dict[tuple[tuple[int, ...], tuple[int, ...]], None]()
+    while len(found) < SPLITS:
+        order = rng.permutation(seeds).tolist()
+        one, other = sorted((tuple(sorted(order[:half])), tuple(sorted(order[half : 2 * half]))))
+        found[one, other] = None
+    return list(found)
 
 
 # ---- subsets to score on

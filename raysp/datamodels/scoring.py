@@ -94,6 +94,8 @@ def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
         )
     missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
     notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
+    if wrong is not None and wrong.others:
+        notes.append(f"{wrong.others} of the rows marked as mislabelled are no training examples: they were drawn as queries, or left out by limit")
     trainings = Retrainings(store, run_id, game, "lds", watch)
     seeds = own_seeds(lens, wish.seeds)
     masks = plan.masks()
@@ -126,6 +128,8 @@ def _checked(wish: Wish, n: int) -> int:
         raise UserError("subsets", wish.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
     if wish.seeds < 1:
         raise UserError("seeds", wish.seeds, "is no number of trainings", "give 1 or more; 2 or more have a ceiling")
+    if not 0 < wish.fraction < 1:
+        raise UserError("fraction", wish.fraction, "is no share of the components", "give a number between 0 and 1, such as 0.5")
     kept = round(wish.fraction * n)
     if not 0 < kept < n:
         raise UserError("fraction", wish.fraction, f"keeps {kept} of {n} components", "give a share between, such as 0.5")
@@ -185,10 +189,11 @@ def _plan(wish: Wish, methods: Sequence[Method], fitted: Masks, kept: int, seed:
 
 @dataclass(frozen=True)
 class Mislabelled:
-    """Which examples are, bool `(examples,)`; and which queries share their label, bool `(examples, q)`, where examples have labels."""
+    """Which examples are, bool `(examples,)`; which queries share their label, bool `(examples, q)`, where examples have labels; and how many rows are marked that are no examples."""
 
     examples: NDArray[np.bool_]
     own: NDArray[np.bool_] | None
+    others: int = 0
 
 
 def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
@@ -198,10 +203,11 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
     training, queries = read_training_set(lens)
     samples = training.samples
     columns = list(samples[0].extra)
+    rows = set[int]()
     if source in columns:
         marked = np.array([_marked(source, sample) for sample in samples])
     elif Path(source).is_file():
-        rows = _row_numbers(source)
+        rows = _row_numbers(source, training.rows)
         marked = np.array([sample.row in rows for sample in samples])
     else:
         raise UserError("mislabelled", source, "is no column of the training set, and no file", f"its columns are {', '.join(columns)}")
@@ -209,7 +215,7 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
         raise UserError("mislabelled", source, f"marks {'all' if marked.all() else 'none'} of {len(samples)} training examples", "mark some of them")
     labels = [sample.label for sample in samples]
     own = np.array([[label == query.label for query in queries.samples] for label in labels]) if None not in labels else None
-    return Mislabelled(marked, own)
+    return Mislabelled(marked, own, len(rows - {sample.row for sample in samples}))
 
 
 def _marked(column: str, sample: Sample) -> bool:
@@ -219,12 +225,15 @@ def _marked(column: str, sample: Sample) -> bool:
     return said in YES
 
 
-def _row_numbers(path: str) -> set[int]:
+def _row_numbers(path: str, last: int) -> set[int]:
+    mend = "write the numbers of mislabelled rows, from 1, one a line"
     try:
-        words = Path(path).read_text(encoding="utf-8").split()
-        return {int(word) for word in words}
+        rows = {int(word) for word in Path(path).read_text(encoding="utf-8").split()}
     except (OSError, ValueError) as error:
-        raise UserError("mislabelled", path, f"cannot be read ({error})", "write the numbers of mislabelled rows, from 1, one a line") from None
+        raise UserError("mislabelled", path, f"cannot be read ({error})", mend) from None
+    if strange := sorted(row for row in rows if not 1 <= row <= last):
+        raise UserError("mislabelled", path, f"has row {strange[0]}, and the training set has rows 1 to {last}", mend)
+    return rows
 
 
 def _table(rows: Sequence[Score], queries: int, conventions: dict[str, Any]) -> pa.Table:

@@ -44,7 +44,7 @@ class Findings:
 
     `singles` has columns component int32, value double (the single effect), lo, hi double, method string ('removed' for exact single
     ablations, 'lasso' for estimates). `table` is a `Surrogate.interactions` table of order 2 and more in the explorer's own index,
-    strongest first. `index` names that index. `notes` are plain sentences for people.
+    the significant first, then the strongest. `index` names that index. `notes` are plain sentences for people.
     """
 
     surrogate: Surrogate

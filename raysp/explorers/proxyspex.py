@@ -66,7 +66,7 @@ class ProxySPEX(Explorer):
     )
     adaptive: bool = Field(default=False, description="Ask in rounds, half of each chosen for what the kernel knows least about.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
-    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the ten strongest interactions are narrower than this.")
+    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the first ten interactions are narrower than this.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
     _rounds: list[tuple[str, int]] = PrivateAttr(default_factory=list)

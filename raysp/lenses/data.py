@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raysp.errors import EvaluationError, UserError
+from raysp.errors import UserError
 from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint, pack
 from raysp.lenses.encoding import Asked, encode, encode_queries
 from raysp.lenses.grouping import Groups, group
@@ -24,7 +24,7 @@ from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack
 from raysp.models.reference import PlainTrainer
 from raysp.models.resident import ResidentModel, resident
-from raysp.models.training import DivergenceError, Trainer
+from raysp.models.training import DivergenceError, Trainer, Watch
 from raysp.models.trunk import Text
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -64,7 +64,8 @@ class DataGame(Game):
         return np.flatnonzero(mask[self.groups.of]).astype(np.int64)
 
     def measure(self, masks: Masks) -> Measurement:
-        """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. EvaluationError for a training that diverged."""
+        """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. UserError for a learning rate with which a training diverges."""
+        masks = check_masks(masks, self.n)
         began, before = time.perf_counter(), self._tokens
         seeds = range(self.lens.training_seed, self.lens.training_seed + self.lens.seeds)
         outputs = np.mean([self._outputs(masks, self._seeds(masks, seed)) for seed in seeds], axis=0)
@@ -91,14 +92,17 @@ class DataGame(Game):
 
     def adapters(self, masks: Masks, seed: int) -> Stack:
         """The adapters that these masks (bool `(m, n)`) leave, for `Stack.save`. UserError where the model is trained the plain way."""
+        checked = check_masks(masks, self.n)
         with self.model.at_work(BATCH):
-            return self._fast.train([self.examples_of(mask) for mask in check_masks(masks, self.n)], [seed] * len(masks))
+            return self._adapters([self.examples_of(mask) for mask in checked], [seed] * len(checked), checked)
 
     def influences(self, method: Influence) -> Floats:
         """What gradients say: the effect v(all) - v(all without i) of removing each component on each query, float64 `(queries, n)`, without training again.
 
-        At the adapter trained on everything with the first seed (`tracin`: along its training). See `raysp.models.influence`.
+        At the adapter trained on everything with the first seed (`tracin`: along its training). See `raysp.models.influence`. ValueError for an unknown method.
         """
+        if method not in INFLUENCES:
+            raise ValueError(f"no method {method!r}: there are {', '.join(INFLUENCES)}")
         of, numbers = self.groups.of, np.arange(len(self.training.samples))
         with self.model.at_work(BATCH):
             if method == "influence":
@@ -160,11 +164,20 @@ class DataGame(Game):
         except DivergenceError as error:
             raise self._diverged(error, masks) from None
 
-    def _diverged(self, error: DivergenceError, masks: Masks) -> EvaluationError:
+    def _adapters(self, subsets: Sequence[Integers], seeds: Sequence[int], masks: Masks, watch: Watch | None = None) -> Stack:
+        """Adapters trained on the examples that these masks keep."""
+        try:
+            return self._fast.train(subsets, seeds, watch)
+        except DivergenceError as error:
+            raise self._diverged(error, masks) from None
+
+    def _diverged(self, error: DivergenceError, masks: Masks) -> UserError:
         gone = np.flatnonzero(~masks[error.row]).tolist()
         named = ", ".join(self.components[i].label for i in gone[:4]) + (" …" if len(gone) > 4 else "")
         what = f"without {len(gone)} of {self.n} components ({named})" if gone else "on everything"
-        return EvaluationError(f"the training {what} diverged at step {error.step}: {error.seen}; give a smaller learning_rate")
+        return UserError(
+            "learning_rate", self.lens.learning_rate, f"makes the training {what} diverge at step {error.step}: {error.seen}", "give a smaller one"
+        )
 
     def _worth(self, scored: Floats) -> Floats:
         """What the queries are worth, float64 `(m, queries)`, from what `_trained` gives."""
@@ -190,10 +203,7 @@ class DataGame(Game):
                 found.append((0.0, stack.copies(0, 1)))
                 paces.append([])
 
-        try:
-            trainer.train([everything], [self.lens.training_seed], watch)
-        except DivergenceError as error:
-            raise self._diverged(error, np.ones((1, self.n), dtype=np.bool_)) from None
+        self._adapters([everything], [self.lens.training_seed], np.ones((1, self.n), dtype=np.bool_), watch)
         return [(float(np.mean(some)), stack) for (_, stack), some in zip(found, paces, strict=True) if some], found[-1][1]
 
     def _gradients(self) -> tuple[Gathered, Floats]:

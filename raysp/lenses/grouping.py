@@ -59,7 +59,10 @@ def group(training: TrainingSet, lens: DataLens) -> Groups:
     if lens.components > made.count:
         what = "examples" if made.kind == "example" else "groups"
         raise UserError("components", lens.components, f"are more than the {made.count} {what} there are", f"use {made.count} or fewer, or give more examples")
-    return _merged(training.samples, lens, made, lens.components)
+    merged = _merged(training.samples, lens, made, lens.components)
+    if merged.count < 2:
+        raise UserError("components", lens.components, "makes one component of all examples, which use the same words", "leave components out")
+    return merged
 
 
 def short(sample: Sample) -> str:
@@ -77,6 +80,8 @@ def _made(samples: Sequence[Sample], lens: DataLens) -> Groups:
     """The groups before any are merged."""
     if lens.group_by is None:
         return Groups(np.arange(len(samples)), tuple(short(sample) for sample in samples), "example")
+    if lens.group_by in (CLUSTER, DUPLICATES) and lens.group_by in samples[0].extra:
+        raise UserError("group_by", lens.group_by, "is a way to group, and a column of the training set too", "give the column another name")
     if lens.group_by == CLUSTER:
         return _clustered(samples, lens)
     if lens.group_by == DUPLICATES:

@@ -22,6 +22,8 @@ MechanisticValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "lo
 DataValue = Literal["logprob", "logprob_mean", "prob", "loss", "margin", "class_margin"]
 Task = Literal["ioi", "facts", "greater-than", "induction"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+#: Largest training seed: what all generators take, with room for the seeds that follow it.
+MOST_SEED = 2**31 - 1
 
 
 class ModelOptions(BaseModel):
@@ -109,7 +111,8 @@ class DataLens(ModelOptions):
 
     kind: Literal["data"] = "data"
     train: str = Field(
-        default="", description="Training set: JSONL, CSV, Parquet, a saved folder, a hub name (hf:NAME or hf:NAME:SPLIT), corpus:chatterbot or corpus:reviews."
+        default="",
+        description="Training set: JSONL, CSV, Parquet, a saved folder, a hub name (hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT), corpus:chatterbot or corpus:reviews.",
     )
     queries: str | None = Field(default=None, description="Queries, as train; without them, examples drawn from the training set are taken out and asked.")
     query_count: int | None = Field(default=None, ge=1, description="Queries at most; without a number, all that are given, or 8 drawn ones.")
@@ -134,7 +137,7 @@ class DataLens(ModelOptions):
     warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     epochs: int = Field(default=3, ge=1, description="Passes over a subset.")
     batch_size: int = Field(default=8, ge=1, description="Examples in a step.")
-    training_seed: int = Field(default=0, ge=0, description="Seed of the adapters' start and of the batch order.")
+    training_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the adapters' start and of the batch order.")
     seeds: int = Field(default=1, ge=1, description="Trainings of each subset, from seeds that follow training_seed; their mean is the value.")
     seeding: Literal["shared", "own"] = Field(
         default="shared",

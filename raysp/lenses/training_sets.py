@@ -52,12 +52,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Samples in the order of their rows. `labels` are all distinct labels of text/label data, sorted, else empty."""
+    """Samples in the order of their rows, of a data set of so many `rows`. `labels` are all distinct labels of text/label data, sorted, else empty."""
 
     samples: tuple[Sample, ...]
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    rows: int = 0
 
 
 def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
@@ -94,9 +95,8 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
         raise UserError("train", lens.train, f"has the one label {labels[0]!r} only", "give examples of at least two labels")
     warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
     known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
-    return TrainingSet(training, labels, (*source.notes(), *drawn)), TrainingSet(
-        queries, known, (*(asked.notes() if asked is not source else ()), *notes), warnings
-    )
+    of_queries = (*(asked.notes() if asked is not source else ()), *notes)
+    return TrainingSet(training, labels, (*source.notes(), *drawn), rows=source.rows), TrainingSet(queries, known, of_queries, warnings, asked.rows)
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -135,13 +135,16 @@ class _Source:
     def strata(self, group_by: str | None) -> list[Any]:
         """What rows are drawn evenly from: the groups of a column, or the labels; one and the same for all where there are none."""
         column = group_by if group_by in self.data.column_names else self.roles.get("label") if "text" in self.roles else None
-        return list(self.data[column]) if column else [None] * self.rows
+        return [str(value) for value in self.data[column]] if column else [None] * self.rows
 
     def notes(self) -> tuple[str, ...]:
         """How the columns were read, where their names leave a doubt."""
-        if all(role == column for role, column in self.roles.items()):
+        known = [name for role in ("prompt", "completion") if role in self.roles for name in NAMES[role]]
+        others = [name for name in known if name in self.data.column_names and name not in self.roles.values()]
+        if not others and all(role == column for role, column in self.roles.items()):
             return ()
-        return (f"{self.field}: " + ", ".join(f"{role} is column {column}" for role, column in self.roles.items()),)
+        unused = f"; not used: {', '.join(others)}" if others else ""
+        return (f"{self.field}: " + ", ".join(f"{role} is column {column}" for role, column in self.roles.items()) + unused,)
 
     def samples(self, numbers: Any, *, foils: bool = False) -> Iterator[Sample]:
         """The samples of these rows (numbers from 0)."""
@@ -185,6 +188,8 @@ class _Source:
     def _conversation(self, number: int, value: Any) -> tuple[tuple[Message, ...], str]:
         """What is said before the last message of the assistant, and that message."""
         place = self._place(number, "messages")
+        if not isinstance(value, list | None):
+            raise UserError(place, value, "is no list of messages", "write a list of {role: user, content: a text}")
         messages = [_message(place, message) for message in value or ()]
         last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=None)
         if last is None:

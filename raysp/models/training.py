@@ -39,6 +39,8 @@ GROWN = 1e6
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
 
 Numbers = Sequence[Integers]
+Watch = Callable[[Stack, list[list[float]], list[float]], None]
+"""Told after every step the adapters, the losses so far of each, and the learning rates of the step."""
 
 
 class DivergenceError(EvaluationError):
@@ -152,7 +154,7 @@ class Trainer:
         """An adapter a seed before training."""
         return Stack.start(self.sites, self.recipe, seeds)
 
-    def train(self, subsets: Numbers, seeds: Sequence[int], watch: Callable[[Stack, list[list[float]], list[float]], None] | None = None) -> Stack:
+    def train(self, subsets: Numbers, seeds: Sequence[int], watch: Watch | None = None) -> Stack:
         """Adapters trained on the texts whose numbers (int64) each subset has, with a seed each, side by side.
 
         After every step `watch` is told the adapters, the losses so far of each and the learning rates of the step. DivergenceError for a loss that
@@ -165,7 +167,7 @@ class Trainer:
         for step in range(max(map(len, plans), default=0)):
             active = [row for row, plan in enumerate(plans) if step < len(plan)]
             chosen = [plans[row][step] for row in active]
-            first = self._first(seeds[0]) if step == 0 and len(set(seeds)) == 1 else None
+            first = self._first(seeds[0], len(seeds)) if step == 0 and len(set(seeds)) == 1 else None
             with optimiser.gradients():
                 found = self._pass(stack, active, chosen) if first is None else first.put(stack, active, chosen)
             for row, loss in zip(active, found, strict=True):
@@ -219,17 +221,20 @@ class Trainer:
 
     # ---- one pass
 
-    def _first(self, seed: int) -> "_FirstStep | None":
-        """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory."""
+    def _first(self, seed: int, adapters: int) -> "_FirstStep | None":
+        """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory, or is not known and one adapter asks."""
         if seed not in self._firsts:
             begun = self.start([seed])
-            if sum(up.numel() for up in begun.up) * len(self.texts) > FIRST_HELD:
+            most = FIRST_HELD // max(sum(up.numel() for up in begun.up) * len(self.texts), 1)
+            if adapters == 1 or not most:
                 return None
+            while len(self._firsts) >= most:
+                del self._firsts[next(iter(self._firsts))]
             parts = list(self._each(begun, 0, np.arange(len(self.texts))))
             # B is zero at the start, and with it the gradient of A.
             up = [torch.cat([slopes[1 + 2 * site] for _, _, slopes in parts]) for site in range(len(self.sites))]
             counts = torch.tensor([float(self.trunk.targets_of(number)) for number in range(len(self.texts))])
-            self._firsts = {seed: _FirstStep(torch.cat([sums for _, sums, _ in parts]), counts, up)}
+            self._firsts[seed] = _FirstStep(torch.cat([sums for _, sums, _ in parts]), counts, up)
         return self._firsts[seed]
 
     def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:

@@ -153,7 +153,7 @@ class FourierSurrogate:
         return result
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
-        """Sets with their coefficient in `index`, strongest |value| first.
+        """Sets with their coefficient in `index`: the significant ones first, of either kind the strongest |value| first.
 
         Columns: components list<int32>, order int32, index string, value double, lo and hi double (95 %), significant bool (after
         control of false discoveries among all sets of the same order, not only those found). Raises UserError for an unknown index.
@@ -161,7 +161,8 @@ class FourierSurrogate:
         import pyarrow as pa
 
         sets, values, errors = self.index(index, max_order, min_order)
-        order = np.lexsort((np.arange(len(values)), -np.abs(values)))
+        sure = significant(sets, values, errors, self._scale())
+        order = np.lexsort((np.arange(len(values)), -np.abs(values), ~sure))
         widths = Z95 * errors
         columns = {
             "components": sets.to_arrow(order),
@@ -170,7 +171,7 @@ class FourierSurrogate:
             "value": pa.array(values[order], pa.float64()),
             "lo": pa.array((values - widths)[order], pa.float64()),
             "hi": pa.array((values + widths)[order], pa.float64()),
-            "significant": pa.array(significant(sets, values, errors, self._scale())[order], pa.bool_()),
+            "significant": pa.array(sure[order], pa.bool_()),
         }
         return pa.table(columns)
 

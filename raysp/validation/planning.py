@@ -28,7 +28,7 @@ class Validation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     heldout: int = Field(default=200, ge=0, description="Fresh random masks on which the surrogate is scored.")
-    top: int = Field(default=10, ge=0, description="Strongest interactions measured by exact ablation.")
+    top: int = Field(default=10, ge=0, description="First interactions of the answer (significant, then strongest) measured by exact ablation.")
     random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, measured by exact ablation.")
     low_pairs: int = Field(default=20, ge=0, description="Random pairs of low-impact components measured exactly: what a screening would have missed.")
 

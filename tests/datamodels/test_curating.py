@@ -127,6 +127,14 @@ def test_a_file_that_is_there_stays_unless_it_is_told_otherwise(trained, tmp_pat
             selected(trained, trained.run(), keep="best:4", output=place, overwrite=True)
 
 
+def test_the_run_s_own_training_set_is_not_written_over(trained, tmp_path):
+    place = tmp_path / "train.jsonl"
+    run_id = trained.run(budget=16, train=jsonl(place, ROWS[:6]))
+    with pytest.raises(raysp.UserError, match="is what the run was asked about"):
+        selected(trained, run_id, keep="best:3", output=place, overwrite=True)
+    assert read(place) == ROWS[:6]
+
+
 def test_a_training_set_that_has_changed_is_not_acted_on(trained, tmp_path):
     place = tmp_path / "train.jsonl"
     run_id = trained.run(budget=16, train=jsonl(place, ROWS[:6]))

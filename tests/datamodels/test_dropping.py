@@ -170,3 +170,32 @@ def test_a_wish_that_cannot_be_is_said_in_a_line(drop, keep, said):
     with pytest.raises(UserError, match=said) as error:
         read_wish(drop, keep, 20)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("values", [(0, 4, 4, 4), (0, 3.92, 3.98, 4)], ids=["copies", "nearly"])
+def test_of_three_copies_two_go(values):
+    def copies(masks):
+        x = np.asarray(masks, dtype=float)
+        return np.array(values)[x[:, :3].sum(axis=1).astype(int)] + x[:, 3:].sum(axis=1)
+
+    assert set(redundant_pairs(surrogate_of(copies), more_is_better=True)) == {(0, 1), (0, 2), (1, 2)}
+    found = chosen("redundant", game=copies)
+    assert found.mask[:3].sum() == 1
+    assert found.mask[3:].all()
+    assert chosen("redundant:3", game=copies).mask.sum() == N - 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_goes_leaves_one_that_covers_for_it(seed):
+    """Chains of components of which neighbours cover for each other, each more or less."""
+    weights = np.random.default_rng(seed).random(N - 1)
+
+    def chain(masks):
+        x = np.asarray(masks, dtype=float)
+        return np.maximum(x[:, :-1], x[:, 1:]) @ weights + x.sum(axis=1) / 10
+
+    pairs = redundant_pairs(surrogate_of(chain), more_is_better=True)
+    for count in range(1, 5):
+        mask = chosen(f"redundant:{count}", game=chain).mask
+        assert 1 <= N - mask.sum() <= count
+        assert all(any(mask[list({*pair} - {gone})[0]] for pair in pairs if gone in pair) for gone in np.flatnonzero(~mask))

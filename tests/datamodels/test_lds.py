@@ -175,8 +175,10 @@ def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, t
     [
         (Wish(subsets=9), "too few"),
         (Wish(seeds=0), "no number of trainings"),
-        (Wish(fraction=1.0), "keeps 10 of 10 components"),
-        (Wish(fraction=0.0), "keeps 0 of 10 components"),
+        (Wish(fraction=1.0), "no share of the components"),
+        (Wish(fraction=float("nan")), "no share of the components"),
+        (Wish(fraction=0.99), "keeps 10 of 10 components"),
+        (Wish(fraction=0.01), "keeps 0 of 10 components"),
         (Wish(methods=("trak",)), "choose among proxyspex"),
         (Wish(methods=()), "choose among proxyspex"),
         (Wish(leave_one_out=11), "give 3 to 10"),
@@ -194,7 +196,15 @@ def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_i
     assert len(trainings(trained, run_id)[1][0]) == before
 
 
-@pytest.mark.parametrize(("text", "said"), [("1 2 x", "cannot be read"), ("4000", "marks none of 10"), ("1 2 3 4 5 6 7 8 9 10", "marks all of 10")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 2 x", "cannot be read"),
+        ("0 1 2", "has row 0, and the training set has rows 1 to"),
+        ("4000", "has row 4000"),
+        ("1 2 3 4 5 6 7 8 9 10", "marks all of 10"),
+    ],
+)
 def test_a_file_of_mislabelled_rows_that_says_nothing_is_refused(trained, run_id, tmp_path, text, said):
     (tmp_path / "rows.txt").write_text(text)
     with pytest.raises(raysp.UserError, match=said):

@@ -254,3 +254,16 @@ def test_held_out_subsets_are_of_one_size_and_have_not_been_seen(n, kept, count)
 def test_no_more_subsets_are_drawn_than_there_are():
     found = held_out_subsets(5, 2, 50, np.random.default_rng(0), np.array([[1, 1, 0, 0, 0]], dtype=bool))
     assert len(found) == 9
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 7, 25, 40])
+def test_the_ceiling_compares_disjoint_halves_of_any_number_of_seeds(seeds, monkeypatch):
+    seen = []
+    monkeypatch.setattr("raysp.datamodels.scores.SPLITS", 10)
+    from raysp.datamodels import scores
+
+    for one, other in scores._halves(seeds):
+        assert len(one) == len(other) == seeds // 2
+        assert not {*one} & {*other}
+        seen.append((one, other))
+    assert len(seen) == len(set(seen)) == {2: 1, 3: 3, 4: 3}.get(seeds, 10)

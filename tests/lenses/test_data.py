@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from raysp.errors import EvaluationError, UserError
+from raysp.errors import UserError
 from raysp.lenses.data import INFLUENCES, _slopes, _worth
 from raysp.lenses.specs import DataLens, DataValue
 from raysp.models.reference import PlainTrainer
@@ -223,8 +223,18 @@ def test_a_divergence_names_the_subset_and_the_step(models, pairs):
     game = lens(models, pairs, learning_rate=1e30).build()
     masks = np.ones((2, game.n), bool)
     masks[1, 0] = False
-    with pytest.raises(EvaluationError, match=r"without 1 of 12 components \(the acting.*\) diverged at step \d+.*smaller learning_rate"):
-        game.measure(masks[1:])
+    said = r"learning_rate: 1e\+30 makes the training without 1 of 12 components \(the acting.*\) diverge at step \d+.*; give a smaller one"
+    for trained in (game.measure, lambda masks: game.adapters(masks, 0)):
+        with pytest.raises(UserError, match=said):
+            trained(masks[1:])
+
+
+def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
+    game = lens(models, pairs).build()
+    with pytest.raises(ValueError, match=r"expected \(m, 12\)"):
+        game.measure(np.ones((1, game.n + 1), bool))
+    with pytest.raises(ValueError, match="there are influence, tracin"):
+        game.influences("trak")
 
 
 @pytest.mark.parametrize(

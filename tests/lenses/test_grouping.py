@@ -202,3 +202,16 @@ def test_a_mistake_is_one_line_that_names_the_field(subjects, mistake):
 def test_clusters_of_texts_without_words_are_refused():
     with pytest.raises(UserError, match="needs words"):
         grouped(TrainingSet(tuple(Sample("!", "?") for _ in range(4))), components=2)
+
+
+def test_examples_of_the_same_words_do_not_make_one_component():
+    same = TrainingSet(tuple(sample("one and the same", number=i) for i in range(6)))
+    with pytest.raises(UserError, match="components: 3 makes one component of all examples"):
+        grouped(same, components=3)
+
+
+@pytest.mark.parametrize("column", ["cluster", "duplicates"])
+def test_a_column_with_the_name_of_a_way_to_group_is_refused(column):
+    training = TrainingSet(tuple(sample(f"film {i}", **{column: i % 2}) for i in range(6)))
+    with pytest.raises(UserError, match="a way to group, and a column"):
+        grouped(training, group_by=column)

@@ -210,3 +210,28 @@ def test_one_example_beside_given_queries_is_too_few(tmp_path):
 def test_a_map_is_a_list_of_roles_and_columns():
     assert parse_columns(None) == parse_columns(" ") == {}
     assert parse_columns("prompt=a, foil = b,") == {"prompt": "a", "foil": "b"}
+
+
+@pytest.mark.parametrize("tags", [["a"], {"b": 1}])
+def test_queries_are_drawn_by_groups_of_any_type(tmp_path, tags):
+    rows = [row | {"tags": tags if i % 2 else type(tags)()} for i, row in enumerate(PAIRS)]
+    training, asked = read(write(tmp_path / "tags.jsonl", rows), group_by="tags", query_count=4)
+    assert (len(training.samples), len(asked.samples)) == (16, 4)
+
+
+@pytest.mark.parametrize("said", ["hello", 3, {"role": "user", "content": "Hi"}])
+def test_what_is_no_list_of_messages_is_refused(tmp_path, said):
+    path = write(tmp_path / "talks.jsonl", [{"talk": said} for _ in range(8)])
+    with pytest.raises(UserError, match=r"row \d+, talk.*is no list of messages"):
+        read(path, columns="messages=talk", query_count=1)
+
+
+def test_a_column_that_could_be_a_prompt_and_is_not_used_is_said(tmp_path):
+    path = write(tmp_path / "alpaca.jsonl", [{"instruction": f"Do {i}", "input": "this", "output": "done"} for i in range(8)])
+    training, _ = read(path, query_count=1)
+    assert training.notes == ("train: prompt is column instruction, completion is column output; not used: input",)
+
+
+def test_a_seed_that_generators_do_not_take_is_refused():
+    with pytest.raises(ValueError, match="training_seed"):
+        DataLens(train="unread", training_seed=2**33)

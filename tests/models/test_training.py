@@ -127,6 +127,18 @@ def test_first_steps_are_the_same_where_they_are_not_shared(monkeypatch):
     same(trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)), expected, 1e-5)
 
 
+def test_first_steps_are_paid_for_once_a_seed():
+    fast, subsets = Trainer(model(), CPU, recipe(epochs=1, batch_size=len(EXAMPLES)), EXAMPLES, ASKED), [np.arange(len(EXAMPLES))] * 2
+    tokens = []
+    for seed in (0, 1, 0, 1, 2, 2):
+        before = fast.tokens
+        fast.train(subsets, [seed, seed])
+        tokens.append(fast.tokens - before)
+    assert tokens[0] == tokens[1] == tokens[4] > tokens[2] == tokens[3] == tokens[5] == 0
+    fast.train(subsets[:1], [3])
+    assert 0 < fast.tokens - before < tokens[0]  # one adapter pays for its own batch alone
+
+
 def test_an_adapter_of_nothing_is_the_model_itself():
     fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
     values, losses = trained(fast, [np.array([], np.int64)])

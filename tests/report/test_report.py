@@ -120,7 +120,8 @@ def test_the_verdict_comes_first_with_its_reasons(folder):
     text = read(folder / "forty-words.html")
     assert "Why does smollm2-135m-instruct say “positive” rather than “negative”?" in text
     order = [
-        text.index(part) for part in ("everything removed", "Use with care", "The surrogate predicts well", "Where it comes from", "Together Strongest first")
+        text.index(part)
+        for part in ("everything removed", "Use with care", "The surrogate predicts well", "Where it comes from", "Together Significant ones first")
     ]
     assert order == sorted(order)
 
