@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of the timing (3; 1 with --quick)")
     parser.add_argument("--methods", default=",".join(data_lds.METHODS), help="only these methods of the LDS")
     parser.add_argument("--sets", default="", help="only training sets of the LDS whose names begin so")
+    parser.add_argument("--most", type=int, help="no budget of the LDS above this")
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
     parts = options.parts.split(",")
@@ -144,7 +145,7 @@ def main() -> None:
 
     def lds_rows() -> Iterator[Row]:
         sets = [data for data in data_lds.training_sets(options.quick) if any(data.name.startswith(name) for name in options.sets.split(","))]
-        return data_lds.rows(data_lds.QUICK if options.quick else data_lds.FULL, sets, options.methods.split(","))
+        return data_lds.rows(data_lds.protocol(options.quick, options.most), sets, options.methods.split(","))
 
     made: dict[str, Callable[[], Iterator[Row]]] = {"speed": lambda: speed(options.quick, options.rounds or (1 if options.quick else 3)), "lds": lds_rows}
     for part in parts:

@@ -39,14 +39,14 @@ def comparisons(found: Sequence[Row]) -> list[Row]:
 
 
 def screening(found: Sequence[Row]) -> list[Row]:
-    """Retrainings that it takes with gradients to score as proxyspex does without, at each budget of the ladder, and the ratio; null where it never does."""
+    """Retrainings that it takes with gradients to score as well as without, at each budget of the ladder, and the ratio; null where it never does."""
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in found:
         if row["row"] == "screening" and "lds" in row:
             curves.setdefault((row["data"], row["method"]), []).append((float(row["budget"]), row["lds"]))
     answer: list[Row] = []
     for (data, method), curve in curves.items():
-        if method == "proxyspex" and (helped := sorted(curves.get((data, "gradient"), []))):
+        if method == "unaided" and (helped := sorted(curves.get((data, "proxyspex"), []))):
             for budget, value in sorted(curve):
                 needed = reached(helped, value)
                 known = bool(np.isfinite(needed))

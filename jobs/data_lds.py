@@ -1,32 +1,29 @@
 """The linear datamodeling score (LDS) of methods that say which training examples matter, at equal numbers of retrainings; the rows and claims of `bench_data.py`.
 
-    python jobs/data_lds.py [--quick] [--sets planted,chatterbot] [--methods proxyspex,singles]
-
 Per training set: subsets that keep each component with probability one half are trained on, each from a seed of its own, and methods that learn from retrainings are
 given the first so many of them. They are scored on other subsets, of exactly half of the components, by what trainings from other seeds make of them on average:
 Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.datamodels.scores`). Beside them the ceiling (trainings
 against trainings from other seeds) and the floor (components taken for one another). Methods that look at gradients pay for one training, those of the peers that
 average over trainings for so many.
 
-`screening` rows are the same for `proxyspex` that begins from the model's gradients (`proxy="gradient"`, an estimate a query), along a ladder of budgets: how many
-retrainings it takes to score as well as without.
+`screening` rows are `proxyspex` as it is, which hears what the model's gradients say of each example, and `unaided`, which does not, along a ladder of budgets: how many
+retrainings gradients save.
 
 Trainings are kept (`bench_kept.py`): a second run pays for none.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from bench_kept import Kept
-from bench_rows import say, write
-from data_claims import Row, summary
+from bench_rows import say
+from data_claims import Row
 from data_sets import DataSet, as_it_is, planted
 
 import raysp
@@ -114,11 +111,6 @@ class Case:
             self.influences[method] = self.game.influences(method) if method in GRADIENTS else self._peer(method)
         return self.influences[method]
 
-    def estimates(self) -> list[FourierSurrogate]:
-        """What influence functions say of every mask, a query each: to be scaled and refitted."""
-        n = self.game.n
-        return [FourierSurrogate.from_deviations(n, 0.0, {(i,): float(effect) for i, effect in enumerate(row)}) for row in self.effects("influence")]
-
     def _kept(self, seed: int | None) -> Kept:
         if seed not in self._seeds:
             self._seeds[seed] = kept(self.game, seed)
@@ -155,19 +147,13 @@ def fitted(case: Case, method: str, budget: int) -> Method:
     masks, outputs = (array[:budget] for array in case.sample)
     if method == "singles":
         return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
+    from raysp.datamodels.queries import fit_queries
+
+    explorer = raysp.ProxySPEX().start(masks.shape[1])
     if method == "proxyspex":
-        from raysp.datamodels.queries import fit_queries
-
-        explorer = raysp.ProxySPEX().start(masks.shape[1]).with_hints(np.stack([case.effects(name) for name in HINTS]))
-        explorer.tell(masks, outputs.mean(axis=1))
-        return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
-    return Surrogates(method, [_from_gradients(masks, column, estimate) for column, estimate in zip(outputs.T, case.estimates(), strict=True)])
-
-
-def _from_gradients(masks: Masks, values: Floats, estimate: FourierSurrogate) -> Any:
-    explorer = raysp.ProxySPEX(proxy="gradient").start(masks.shape[1]).with_estimate(estimate)
-    explorer.tell(masks, values)
-    return explorer.result().surrogate
+        explorer = explorer.with_hints(np.stack([case.effects(name) for name in HINTS]))
+    explorer.tell(masks, outputs.mean(axis=1))
+    return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
 
 
 def scored(case: Case, named: Row, compute: Callable[[], Method]) -> Row:
@@ -201,7 +187,7 @@ def rows(protocol: Protocol, sets: Sequence[DataSet], methods: Sequence[str] = M
             for budget in protocol.budgets if method in RETRAINING else (protocol.averaged,) if method in PEERS else (1,):
                 yield scored(case, named | {"method": method, "budget": budget}, _computing(case, method, budget))
         yield from bounds(case)
-        for method in ("proxyspex", "gradient") if "proxyspex" in methods else ():
+        for method in ("unaided", "proxyspex") if "proxyspex" in methods else ():
             for budget in protocol.ladder:
                 yield scored(case, named | {"row": "screening", "method": method, "budget": budget}, _computing(case, method, budget))
         trained, seconds = case.trained()
@@ -229,20 +215,9 @@ def training_sets(quick: bool) -> list[DataSet]:
     return [planted(quick)] if quick else [planted(quick), as_it_is(quick)]
 
 
-def main() -> None:
-    """Print every row, then the claims in one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sets, few retrainings")
-    parser.add_argument("--sets", default="", help="only training sets whose names begin so, with commas between")
-    parser.add_argument("--methods", default=",".join(METHODS), help="only these methods")
-    options = parser.parse_args()
-    chosen = [data for data in (planted(options.quick), as_it_is(options.quick)) if any(data.name.startswith(name) for name in options.sets.split(","))]
-    found: list[Row] = []
-    for row in rows(QUICK if options.quick else FULL, chosen, options.methods.split(",")):
-        found.append(row)
-        write(row)
-    write({"row": "summary"} | summary(found))
-
-
-if __name__ == "__main__":
-    main()
+def protocol(quick: bool, most: int | None) -> Protocol:
+    """The full protocol or the quick one, with no budget above `most`."""
+    found = QUICK if quick else FULL
+    if most is None:
+        return found
+    return replace(found, budgets=tuple(b for b in found.budgets if b <= most), ladder=tuple(b for b in found.ladder if b <= most))

@@ -53,7 +53,7 @@ def prune(
     spec, lens = _checked(row)
     _check_folder(folder)
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
-    Room.of(keep, layers, per_layer=per_layer)
+    Room.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
     watch("loading the model")
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
@@ -65,7 +65,7 @@ def prune(
     watch("fitting what the run measured")
     known = known_of(store, row, spec, game)
     rows: list[Pruned] = []
-    for share in sorted({keep, *(share for share in SHARES if _possible(share, layers, per_layer))}):
+    for share in _shares(keep, layers, per_layer):
         watch(f"comparing at {share:.0%} kept")
         rows += compare(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
     store.add_prunings(run_id, _table(rows))
@@ -97,7 +97,7 @@ def _check_folder(folder: Path | None) -> None:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError("output", str(folder), "is there and not empty", "name a new folder")
-        above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
     except OSError as error:
         raise _unwritable(folder, error) from None
     if not above.is_dir() or not os.access(above, os.W_OK):
@@ -121,12 +121,17 @@ def _check_weights(game: "MechanisticGame", folder: Path) -> None:
             raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
 
 
-def _possible(share: float, layers: Sequence[int], per_layer: bool) -> bool:
-    try:
-        Room.of(share, layers, per_layer=per_layer)
-    except UserError:
-        return False
-    return True
+def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
+    """The share asked for and the published ones that leave other room than that."""
+    found = {keep: Room.of(keep, layers, per_layer=per_layer)}
+    for share in SHARES:
+        try:
+            room = Room.of(share, layers, per_layer=per_layer)
+        except UserError:
+            continue
+        if room not in found.values():
+            found[share] = room
+    return sorted(found)
 
 
 def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], count_tokens: CountTokens) -> list[Question]:
@@ -153,6 +158,11 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
     """The game on other prompts, with the run's own kind of value: theirs could lead to another."""
     from raysp.lenses.mechanistic import build_mechanistic_game
 
+    foiled = bool(game.reading.answers[0].foil_ids)
+    if lens.value == "accuracy" and any((question.foil is not None) != foiled for question in asked):
+        # Target before foil, or target before all there is: two kinds of accuracy.
+        problem, mend = ("is missing in some", "give every prompt a foil") if foiled else ("is given, and the run's prompts have none", "leave foils out")
+        raise UserError("heldout foil", None, problem, f"{mend}, as in the run")
     try:
         return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
     except UserError as error:
@@ -216,12 +226,11 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
     with game.model.lock:
         write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
-    value, dtype = _value_of(lens.model_copy(update={"model": str(place)}), game)
+    expected = float(game.reading.graded().by_prompt(game.branching, chosen.mask[None]).mean())
+    value, graded, dtype = _values_of(lens.model_copy(update={"model": str(place)}), game)
     allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
-    if abs(value - chosen.train) > allowed * (1 + abs(chosen.train)):
-        raise EvaluationError(
-            f"the written model's value is {value:.4g}, and {chosen.train:.4g} was measured: its architecture does more than its weights show"
-        )
+    if abs(graded - expected) > allowed * (1 + abs(expected)):
+        raise EvaluationError(f"the written model's value is {graded:.4g}, and {expected:.4g} was measured: its architecture does more than its weights show")
     told = {
         "value": value,
         "keep": chosen.keep,
@@ -235,13 +244,13 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     return told
 
 
-def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, Any]:
-    """As `_value_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
+def _values_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
+    """As `_values_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
     from raysp.models.memory import is_out_of_memory, release
 
     for device in (options.device, "cpu"):
         try:
-            return _value_on(options.model_copy(update={"device": device}), game)
+            return _values_on(options.model_copy(update={"device": device}), game)
         except (RuntimeError, MemoryError, DoesNotFitError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -249,8 +258,8 @@ def _value_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float,
     raise EvaluationError("memory does not hold the written model beside the one that it was made of, so that it cannot be checked")
 
 
-def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, Any]:
-    """What a model on disk, intact, is worth on a game's prompts, and the dtype it ran in.
+def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
+    """What a model on disk, intact, is worth on a game's prompts, the same `Reading.graded`, and the dtype it ran in.
 
     With the game's own answers, which it might not give, and divergences from the game's model.
     """
@@ -265,4 +274,5 @@ def _value_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float,
     intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
     reading = game.reading.elsewhere()
     reading.groups = [replace(group, ids=group.ids.to(loaded.device)) for group in reading.groups]
-    return float(reading.by_prompt(intact, np.ones((1, game.n), dtype=np.bool_)).mean()), loaded.dtype
+    value, graded = (float(each.by_prompt(intact, np.ones((1, game.n), dtype=np.bool_)).mean()) for each in (reading, reading.graded()))
+    return value, graded, loaded.dtype

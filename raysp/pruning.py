@@ -83,8 +83,10 @@ class Room:
         sizes = {layer: layers.count(layer) for layer in dict.fromkeys(layers)}
         limits = {layer: size - round(keep * size) for layer, size in sizes.items()} if per_layer else None
         gone = sum(limits.values()) if limits is not None else len(layers) - round(keep * len(layers))
+        if per_layer and len(sizes) == len(layers):
+            raise UserError("per_layer", per_layer, "takes a share of every layer, and each has one component", "leave it out")
         if not 0 < gone < len(layers):
-            raise UserError("keep", keep, f"keeps {len(layers) - gone} of {len(layers)} components", "give a share between, such as 0.66")
+            raise UserError("keep", keep, f"keeps {len(layers) - gone} of {len(layers)} components", "give a share between, such as 0.5")
         return cls(gone, limits)
 
 

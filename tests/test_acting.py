@@ -174,7 +174,7 @@ def test_the_figures_are_kept_with_the_run(asked):
     done = asked.prune(run_id, 4 / 6)
     assert done.written is None
     stored = asked.prunings(run_id)
-    assert sorted({row["keep"] for row in stored}) == sorted({4 / 6, *acting.SHARES})
+    assert sorted({row["keep"] for row in stored}) == [0.5, 4 / 6, 0.83]  # .66 would leave out as many, and is not asked for twice
     for row in done.rows:
         (kept,) = [other for other in stored if (other["keep"], other["method"]) == (row.keep, row.method)]
         assert kept["components"] == np.flatnonzero(row.mask).tolist()
@@ -482,3 +482,38 @@ def test_one_prompt_needs_others_to_be_judged_by(asked):
     with pytest.raises(raysp.UserError, match="heldout: is needed"):
         asked.prune(run_id, heldout=None)
     assert {row.prompts for row in asked.prune(run_id).rows} == {len(UNSEEN)}
+
+
+def test_an_accuracy_is_of_the_same_kind_on_held_out_prompts(asked):
+    run_id = asked.run(value="accuracy")
+    bare = jsonl(asked.folder / "bare.jsonl", [{name: row[name] for name in ("prompt", "target")} for row in UNSEEN])
+    with pytest.raises(raysp.UserError, match=r"heldout foil: is missing in some; give every prompt a foil, as in the run"):
+        asked.prune(run_id, heldout=bare)
+    rows = jsonl(asked.folder / "bare_rows.jsonl", [{name: row[name] for name in ("prompt", "target")} for row in ROWS])
+    with pytest.raises(raysp.UserError, match="the run's prompts have none"):
+        asked.prune(asked.run(value="accuracy", prompts=rows))
+
+
+def test_a_model_whose_accuracy_turns_on_a_tie_is_written_all_the_same(asked, monkeypatch, tmp_path):
+    """An accuracy moves by a prompt where a margin moves by nothing, so margins say whether the written model is the one that was measured."""
+    run_id = asked.run(value="accuracy", ablation="zero-rescale")
+    monkeypatch.setattr(acting, "_values_on", lambda options, game, plain=acting._values_on: (0.123, *plain(options, game)[1:]))
+    assert asked.prune(run_id, folder=tmp_path / "pruned").written["value"] == 0.123
+
+
+def test_equal_shares_of_layers_are_compared_once(asked):
+    done = asked.prune(asked.run(), 0.66, per_layer=True)
+    assert len({row.mask.tobytes() for row in done.rows if row.method == "top_singles"}) == len({row.keep for row in done.rows})
+
+
+def test_a_written_classifier_has_the_padding_token_that_it_had(asked, tmp_path):
+    lens = asked.lens("llama-classifier", prompts=jsonl(tmp_path / "rows.jsonl", [{"prompt": row["prompt"], "target": "0", "foil": "1"} for row in ROWS]))
+    done = asked.prune(
+        asked.of(lens),
+        folder=tmp_path / "pruned",
+        heldout=jsonl(tmp_path / "u.jsonl", [{"prompt": row["prompt"], "target": "0", "foil": "1"} for row in UNSEEN]),
+    )
+    before, after = (
+        json.loads((Path(place) / "config.json").read_text()).get("pad_token_id") for place in (asked.model("llama-classifier"), done.written["folder"])
+    )
+    assert before == after

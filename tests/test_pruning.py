@@ -186,3 +186,8 @@ def test_the_same_seed_chooses_the_same_and_another_draws_others():
         assert (row.train, row.heldout, row.lo, row.hi) == (again[method].train, again[method].heldout, again[method].lo, again[method].hi)
     others = [compared(graded, draws=1, seed=seed)["best_of_n"].mask for seed in range(5)]
     assert any(not np.array_equal(one, other) for one, other in itertools.combinations(others, 2))
+
+
+def test_where_every_layer_has_one_component_none_can_take_a_share():
+    with pytest.raises(UserError, match=r"per_layer: .*each has one component; leave it out"):
+        compared(graded, per_layer=True, layers=tuple(range(N)))

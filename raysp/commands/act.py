@@ -35,7 +35,10 @@ def prune(
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Leave out of a model what a mechanistic run can do without, and measure on held-out prompts whether that was wise."""
+    """Leave out of a model what a mechanistic run can do without, and measure on held-out prompts whether that was wise.
+
+    For runs with ablation zero or zero-rescale at all positions: other ablations are none that weights can express.
+    """
     from raysp.acting import prune as act
     from raysp.commands import display
     from raysp.store import Store as Writer
@@ -69,7 +72,7 @@ def _print(done: Any, best_of: int) -> None:
     columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95 % interval")
     table = Table(*columns, title=f"Pruned on {done.rows[0].prompts} held-out prompts", box=None)
     for row in done.rows:
-        share = "" if row.method == "intact" else f"{row.keep:.0%}"
+        share = "" if row.method == "intact" else f"{row.mask.sum()} of {len(row.mask)} ({row.keep:.0%})"
         name = METHODS[row.method].format(n=best_of)
         table.add_row(share, name, f"{row.evaluations}", f"{row.train:+.3f}", f"{row.heldout:+.3f}", f"\\[{row.lo:+.3f}, {row.hi:+.3f}]")
     display.out.print(table)

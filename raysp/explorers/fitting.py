@@ -20,6 +20,7 @@ from raysp.explorers.sampling import averaged
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import correlations, stack_weights, standard_errors
+from raysp.spectral.sets import Floats
 
 #: Fewer evaluations than this are fitted by singles alone.
 LEAST_FOR_INTERACTIONS = 30
@@ -106,24 +107,30 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
 def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float], float]:
     """Weights of the models that the answer is made of, and its out-of-fold R².
 
-    Singles, the first, stay alone unless the stack does better by more than chance would have it: it had more to choose from.
+    Models of single effects stay alone unless the stack of all does better by more than chance would have it: it had more to choose from.
     """
     everything = np.stack([offer.held_out for offer in offers.values()], axis=1)
     rows = sample.scored & ~np.isnan(everything).any(axis=1)
     columns, values = everything[rows], sample.values[rows]
-    weights = stack_weights(columns, values)
-    weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
-    weights /= weights.sum()
-    left, left_by_singles = (columns @ weights - values) ** 2, (columns[:, 0] - values) ** 2
+    weights, alone = _stacked(columns, values), np.array([offer.additive for offer in offers.values()])
+    by_singles = np.zeros(len(weights))
+    by_singles[alone] = _stacked(columns[:, alone], values)
+    left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
     gains = left_by_singles - left
     # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
     flattered = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.flattered)
     margin = MARGIN * (1 + flattered * MARGIN_ROWS / len(gains))
     doubtful = gains.mean() <= margin * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
     if doubtful:
-        weights = np.eye(len(weights))[0]
+        weights = by_singles
     chosen = {name: float(weight) for name, weight in zip(offers, weights, strict=True) if weight > 0}
     return chosen, r_squared(values, columns @ weights)
+
+
+def _stacked(columns: Floats, values: Values) -> Floats:
+    weights = stack_weights(columns, values)
+    weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
+    return weights / weights.sum()
 
 
 def _score(sample: Sample, held_out: Values) -> float:

@@ -55,7 +55,7 @@ def singles(sample: Sample, parts: Sequence[Rows]) -> Proposal:
         path = _path(singletons(sample.n), sample, grid[: stage.point + 1])
         return FourierSurrogate(path.sets, path.coefficients[:, stage.point], keep_probability=sample.keep_probability)
 
-    return Proposal(held_out, build)
+    return Proposal(held_out, build, additive=True)
 
 
 def grown(sample: Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurrogate], whole: FourierSurrogate) -> dict[str, Proposal]:

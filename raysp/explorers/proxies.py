@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.explorers.growth import grown
+from raysp.explorers.guided import guided_singles
 from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
 from raysp.explorers.sampling import random_masks
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     from raysp.spectral.posterior import Posterior
@@ -131,33 +131,28 @@ def given(surrogate: FourierSurrogate) -> Proxy:
 
 
 def informed(inner: Proxy, estimates: Sequence[FourierSurrogate]) -> Proxy:
-    """A proxy's models beside those that it makes of what estimates had elsewhere leave unexplained: what gradients know need not be bought again.
-
-    The estimates' mixture is a least-squares fit with weights that are not negative, a number each, made anew for every fold.
-    """
+    """A proxy's models beside single effects that estimates had elsewhere guide, alone and of what each of the models leaves unexplained."""
 
     def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         known = [estimate.rebased(sample.keep_probability) for estimate in estimates]
-        guesses = np.stack([estimate.predict(sample.masks) for estimate in known], axis=1)
-        weights, level = _mixture(guesses, sample.values)
-        told = np.full(len(sample.values), np.nan)
-        for held in parts:
-            mine, own = _mixture(np.delete(guesses, held, axis=0), np.delete(sample.values, held))
-            told[held] = guesses[held] @ mine + own
-        shift = FourierSurrogate.from_dict(sample.n, {(): level}).rebased(sample.keep_probability)
-        base = FourierSurrogate.combined([*known, shift], [*weights, 1.0])
-        rest = replace(sample, values=sample.values - guesses @ weights - level)
-        found = {"gradients": Proposal(told, lambda: base)}
-        if rest.varies:
-            for name, offer in inner(rest, parts).items():
-                found[f"gradients and {name}"] = Proposal(told + offer.held_out, _sum_of(base, offer.build), offer.flattered)
-        return {**inner(sample, parts), **found}
+        offers = inner(sample, parts)
+        found = {"gradients": guided_singles(sample, parts, known)}
+        for name, offer in offers.items():
+            rows = np.flatnonzero(~np.isnan(offer.held_out))
+            place = np.full(len(sample.values), -1, dtype=np.intp)
+            place[rows] = np.arange(len(rows))
+            rest = Sample(sample.masks[rows], (sample.values - offer.held_out)[rows], 1, sample.keep_probability, seed=sample.seed)
+            more = guided_singles(rest, [place[part[place[part] >= 0]] for part in parts], known)
+            held_out = np.full(len(sample.values), np.nan)
+            held_out[rows] = offer.held_out[rows] + more.held_out
+            found[f"{name} and gradients"] = Proposal(held_out, _sum_of(offer.build, more.build), offer.flattered)
+        return {**offers, **found}
 
     return proxy
 
 
-def _sum_of(base: FourierSurrogate, build: Callable[[], FourierSurrogate]) -> Callable[[], FourierSurrogate]:
-    return lambda: FourierSurrogate.combined([base, build()], [1.0, 1.0])
+def _sum_of(*builds: Callable[[], FourierSurrogate]) -> Callable[[], FourierSurrogate]:
+    return lambda: FourierSurrogate.combined([build() for build in builds], [1.0] * len(builds))
 
 
 def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
@@ -223,16 +218,6 @@ def _by_fold(sample: Sample, parts: Sequence[Rows], propose: Propose) -> tuple[l
         proposals.append(propose(sample.without(held), sample.exam(held), sample.seed + number))
         held_out[held] = proposals[-1].predict(sample.masks[held])
     return proposals, FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals)), held_out
-
-
-def _mixture(guesses: Floats, values: Values) -> tuple[Floats, float]:
-    """Weights (float64 `(k,)`, none negative) and level of the least-squares mixture of guesses `(m, k)`."""
-    from scipy.optimize import nnls
-
-    middle, spread = guesses.mean(axis=0), guesses.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    weights = np.asarray(nnls((guesses - middle) / spread, values - values.mean())[0]) / spread
-    return weights, float(values.mean() - middle @ weights)
 
 
 def _line(guess: Values, values: Values) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from raysp.lenses.framing import Frame
 from raysp.lenses.segmentation import Segmentation, Span
 from raysp.lenses.specs import FeatureLens
 from raysp.models.inputs import Integers
-from raysp.models.loading import LoadedModel
+from raysp.models.loading import LoadedModel, following
 from raysp.models.resident import ResidentModel
 
 Context = tuple[Integers, Integers, int]
@@ -51,7 +51,7 @@ class Reader:
 
     def plain(self, text: str) -> list[int]:
         """Token ids of a text that follows another: no special tokens added."""
-        return list(self.model.loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return following(self.model.loaded.tokenizer, text)
 
     def _encode(self, texts: Sequence[str], **options: Any) -> Any:
         return self.model.loaded.tokenizer(list(texts), add_special_tokens=self.special, return_attention_mask=False, verbose=False, **options)

@@ -128,7 +128,7 @@ def _batch(branching: Branching, reading: Reading, group: Group, gates: Floats, 
                 total = total.index_add(0, index, _read(group, read, logits[index], reading, float(weights[read])))
         total = total * torch.from_numpy(share).to(total)
         (gradient,) = torch.autograd.grad(total.sum(), leaf)
-    return total.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
+    return total.detach().cpu().double().numpy(), gradient.cpu().double().numpy()
 
 
 def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: float) -> Tensor:

@@ -1,5 +1,6 @@
 """The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from raysp.spectral.fourier import FourierSurrogate
 ANY_ANSWER = Answers("causal", "logprob", "", (0,), None, ())
 #: Tokens run at once. More fill the device better; all of their activations are held.
 BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+#: Remarks on prompts that are shown.
+MOST_NOTES = 8
 
 
 @dataclass
@@ -91,14 +94,18 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
         warnings = reading.doubts(branching, lens.task)
     described = _described(lens, model, asked, chosen, anatomy) | {"references": replaced.name}
     name = fingerprint(_identity(described, asked, _at(lens, asked)))
-    notes = (f"model {lens.model} in {model.place}, block by block", *dict.fromkeys(note for each in asked for note in each.answers.notes))
+    notes = (f"model {lens.model} in {model.place}, block by block", *_notes(lens, asked))
     info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(branching, reading)), _source(lens), warnings)
     return MechanisticGame(info, model, branching, reading)
 
 
 def _check_options(lens: MechanisticLens) -> None:
+    if "{question}" in lens.template:
+        raise UserError("template", lens.template, "has a place for a question, and this lens asks none", "write the question into the template")
     if lens.ablation == "clamp" and lens.clamp is None:
         raise UserError("clamp", None, "is needed by ablation clamp", "give the constant, for example 0.5")
+    if lens.clamp is not None and not math.isfinite(lens.clamp):
+        raise UserError("clamp", lens.clamp, "is no number that activations can have", "give the constant, for example 0.5")
     if lens.ablation != "clamp" and lens.clamp is not None:
         raise UserError("clamp", lens.clamp, f"is given, but the ablation is {lens.ablation}", "set ablation to clamp, or leave it out")
     if lens.ablation != "patch" and lens.counterfactual is not None:
@@ -157,6 +164,15 @@ def _context(feature: FeatureLens, model: ResidentModel) -> tuple[Context, str]:
     text = framed.text(feature.prompt)
     ids = Reader(model, framed.special).ids([text])[0]
     return (ids, np.arange(len(ids)), len(ids)), text
+
+
+def _notes(lens: MechanisticLens, asked: Sequence[Asked]) -> list[str]:
+    """Remarks on the prompts; of very many those on the first ones."""
+    found = list(dict.fromkeys(note for each in asked for note in each.answers.notes))
+    if lens.value == "kl" and (lens.target is not None or lens.foil is not None):
+        found.insert(0, "target and foil are not used by value kl, which is of all that could follow")
+    more = len(found) - MOST_NOTES
+    return found if more <= 0 else [*found[:MOST_NOTES], f"… and {more} remarks like these on other prompts"]
 
 
 def _value_of_each(lens: MechanisticLens, asked: Sequence[Question], reader: Reader) -> Any:
@@ -232,7 +248,7 @@ def _apart(model: ResidentModel, relay: Relay, ids: torch.Tensor) -> float:
         hidden, calls = relay.entry(twice, 0), relay.calls(twice)
         for call, block in zip(calls, relay.anatomy.blocks, strict=True):
             hidden = call(block.module, hidden)
-        ours, theirs = relay.logits(twice, hidden, ids.shape[1] - 1).double(), model.loaded.model(input_ids=ids).logits.double()
+        ours, theirs = relay.logits(twice, hidden, ids.shape[1] - 1).cpu().double(), model.loaded.model(input_ids=ids).logits.cpu().double()
     theirs = theirs if theirs.ndim == 2 else theirs[:, -1:]
     return float((ours - theirs).abs().max()) / (1 + float(theirs.abs().max()))
 

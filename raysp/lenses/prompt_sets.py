@@ -15,8 +15,8 @@ def questions(lens: MechanisticLens, count_tokens: CountTokens) -> list[Question
     """The lens's questions; UserError unless it names one source of them."""
     given = [name for name in ("prompt", "prompts", "task") if getattr(lens, name)]
     if len(given) != 1:
-        said = " and ".join(given) or "nothing"
-        raise UserError("prompt", None, f"{said} is given to be explained", "give one of prompt, prompts (a file) and task")
+        said = f"{' and '.join(given)} are given" if given else "nothing is given"
+        raise UserError("prompt", None, f"{said} to be explained", "give one of prompt, prompts (a file) and task")
     if lens.task is not None:
         _alone(lens, "task", "target", "foil", "counterfactual")
         return make(lens.task, lens.task_size, lens.task_seed, count_tokens)
@@ -61,10 +61,10 @@ def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
         if len(asked) < 2:
             raise UserError("references", None, f"are needed by ablation {lens.ablation} of one prompt", "give a file of prompts, one a line")
         return [question.prompt for question in asked]
-    if Path(lens.references).suffix in READERS:
+    if Path(lens.references).suffix.lower() in READERS:
         return [question.prompt for question in read_questions("references", lens.references)]
     try:
-        lines = [line for line in Path(lens.references).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(lens.references).expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "references", lens.references, f"cannot be read ({error})", "give a text file with a prompt a line, or JSONL with a column prompt"

@@ -98,6 +98,12 @@ class Reading:
         other.groups = [replace(group, entry=None) for group in self.groups]
         return other
 
+    def graded(self) -> "Reading":
+        """The same reading, an accuracy by margins or log-probabilities instead: what is nearly the same has nearly the same value there."""
+        other = copy(self)
+        other.reduction = "mean" if self.reduction == "accuracy" else self.reduction
+        return other
+
     def _prompts(self) -> list[tuple[Answers, slice]]:
         return list(zip(self.answers, self._reads, strict=True))
 
@@ -131,17 +137,19 @@ class Reading:
         if len(self.answers) < 2 or self.reduction == "kl":
             return ()
         intact = self.by_prompt(branching, np.ones((1, len(branching.ablation.parts)), dtype=np.bool_))[0]
-        named = f"task {task}" if task else "these prompts"
         if not self.answers[0].foil_ids:
             worst = self.reduction == "accuracy" and not intact.any()
+            named = f"task {task}" if task else "these prompts"
             return (f"the intact model gives none of the targets of {named}: there is nothing to explain",) if worst else ()
         from scipy.stats import binomtest
 
         right = int((intact > 0).sum())
         guessed: Any = binomtest(right, len(intact), 0.5, alternative="greater")
-        if guessed.pvalue <= RISK:
+        # Of very few prompts all right are no better than chance either, and no reason for doubt.
+        if guessed.pvalue <= RISK or right == len(intact):
             return ()
-        return (f"the intact model prefers target to foil in {right} of {len(intact)} prompts of {named}, no better than chance: effects on it say little",)
+        prompts = f"{len(intact)} prompts of task {task}" if task else f"these {len(intact)} prompts"
+        return (f"the intact model prefers target to foil in {right} of {prompts}, no better than chance: effects on it say little",)
 
 
 def _scores(found: dict[str, Floats]) -> Scores:

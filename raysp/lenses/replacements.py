@@ -81,10 +81,13 @@ class Replacements:
         return fitting[:MOST_DRAWN] if self.kind == "resample" else fitting[:1]
 
     def _unsuitable(self, prompt: int, lengths: Sequence[int]) -> UserError:
-        need = f"of prompt {prompt + 1} need {len(self.contexts[prompt])} tokens as it has, and have {_listed(lengths)}"
+        of = f"prompt {prompt + 1}" if len(self.contexts) > 1 else "the prompt"
+        tokens = f"{len(self.contexts[prompt])} tokens as {of} has"
         if self.kind == "patch":
-            return UserError("counterfactual", None, need if lengths else "is the prompt itself", "give one of the same length")
-        return UserError("references", None, need if lengths else "hold nothing but the prompt itself", "give some of the same length, or use mean")
+            problem = f"needs {tokens}, and has {_listed(lengths)}" if lengths else f"is {of} itself"
+            return UserError("counterfactual", None, problem, "give one of the same length")
+        problem = f"need {tokens}, and have {_listed(lengths)}" if lengths else f"hold nothing but {of} itself"
+        return UserError("references", None, problem, "give some of the same length, or use mean")
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -103,6 +106,6 @@ def mean_activations(branching: Branching, prompts: Sequence[Integers]) -> dict[
             some = torch.from_numpy(np.stack(same[start : start + RECORDED])).to(branching.relay.device)
             count += some.numel()
             for slot, tensor in branching.recorded(some):
-                summed = tensor.double().sum(dim=(0, 1)).cpu()
+                summed = tensor.cpu().double().sum(dim=(0, 1))
                 sums[slot] = sums[slot] + summed if slot in sums else summed
     return {slot: (summed / count).to(branching.relay.dtype)[None, None] for slot, summed in sums.items()}

@@ -11,6 +11,9 @@ from typing import Any
 
 from raysp.errors import UserError
 
+#: Questions drawn in a row without a new one, after which there are no more.
+IN_VAIN = 5000
+
 CountTokens = Callable[[str], int]
 """How many tokens a text is that follows another."""
 Fits = Callable[[str], bool]
@@ -117,18 +120,21 @@ WORDS = [
 
 def counter(tokenizer: Any) -> CountTokens:
     """What counts a tokenizer's tokens."""
-    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    from raysp.models.loading import following
+
+    return lambda text: len(following(tokenizer, text))
 
 
 def make(task: str, size: int, seed: int, count_tokens: CountTokens, excluding: Collection[str] = ()) -> list[Question]:
     """`size` distinct questions of a task, none with an excluded prompt. UserError when the words that are one token each do not make so many."""
     rng, found = random.Random(seed), dict[str, Question]()  # noqa: S311  prompts, not secrets
     maker = TASKS[task](rng, lambda word: count_tokens(f" {word}") == 1)
-    for _ in range(200 * size):
-        question = next(maker)
+    in_vain = 0
+    while in_vain < IN_VAIN:
+        question, in_vain = next(maker), in_vain + 1
         if question.prompt in found or question.prompt in excluding or not _lines_up(question, count_tokens):
             continue
-        found[question.prompt] = question
+        found[question.prompt], in_vain = question, 0
         if len(found) == size:
             return list(found.values())
     if not found:

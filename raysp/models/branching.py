@@ -114,7 +114,7 @@ class Branching:
                 nodes = torch.from_numpy(tree.node[rows]).to(logits.device)
                 at_read = logits if logits.ndim == 2 else logits[:, int(group.read_index[read]) - group.first]
                 for name, values in self._quantities(group, read, at_read[nodes], frozenset(found)).items():
-                    found[name][place[rows], read] = values.double().cpu().numpy()
+                    found[name][place[rows], read] = values.cpu().double().numpy()
 
     def _quantities(self, group: Group, read: int, logits: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
         """Of logits `(rows, vocabulary)` at one readout what is wanted, `(rows,)` each."""
@@ -125,12 +125,14 @@ class Branching:
         if "top" in wanted:
             found["top"] = (logits.argmax(dim=-1) == token).to(wide)
         if wanted & {"logprobs", "kl"}:
-            pieces = [(some.to(wide), torch.logsumexp(some.to(wide), dim=-1)) for some in logits.split(NORMALISED)]
-            found["logprobs"] = chosen - torch.cat([normaliser for _, normaliser in pieces])
+            pieces = logits.split(NORMALISED)
+            normalisers = [torch.logsumexp(some.to(wide), dim=-1) for some in pieces]
+            found["logprobs"] = chosen - torch.cat(normalisers)
             if "kl" in wanted:
                 assert group.intact is not None
                 intact = group.intact[read].to(logits.device, wide)
-                found["kl"] = torch.cat([(intact.exp() * (intact - some + normaliser[:, None])).sum(dim=-1) for some, normaliser in pieces])
+                apart = zip(pieces, normalisers, strict=True)
+                found["kl"] = torch.cat([(intact.exp() * (intact - some.to(wide) + normaliser[:, None])).sum(dim=-1) for some, normaliser in apart])
         return {name: found[name] for name in wanted}
 
     def remember_intact(self, group: Group) -> None:

@@ -69,6 +69,15 @@ def load_tokenizer(options: ModelOptions) -> Any:
         return _read_tokenizer(folder, options, _trust(options))
 
 
+def following(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that follows another, without special tokens: as it is read behind the end of a line.
+
+    Many tokenizers put a blank of their own before a text, which one that follows another does not have.
+    """
+    alone, line, both = ([*tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]] for piece in (text, "\n", f"\n{text}"))
+    return both[len(line) :] if line and both[: len(line)] == line else alone
+
+
 def _trust(options: ModelOptions) -> dict[str, Any]:
     return {"trust_remote_code": options.allow_remote_code, "local_files_only": True}
 

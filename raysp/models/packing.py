@@ -143,7 +143,7 @@ def read(logits: Tensor, rows: Integers, tokens: Integers, logprobs: bool) -> Fl
         normalised = chosen - normaliser[rows_at]
     else:
         normalised = torch.full_like(chosen, torch.nan)
-    return torch.stack([chosen, normalised]).double().cpu().numpy()
+    return torch.stack([chosen, normalised]).cpu().double().numpy()
 
 
 def _select(cache: Any, index: Tensor) -> Layers:

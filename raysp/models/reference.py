@@ -106,4 +106,4 @@ class PlainTrainer:
             logits = self._peft(input_ids=ids[None], use_cache=False).logits[0, text.first - 1 : -1]
         self.tokens += len(text.ids)
         logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        return float(logprobs.gather(1, ids[text.first :, None]).double().sum()), len(text.ids) - text.first
+        return float(logprobs.gather(1, ids[text.first :, None]).cpu().double().sum()), len(text.ids) - text.first

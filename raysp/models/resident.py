@@ -28,6 +28,8 @@ _PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
 _PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 # How far one way of scoring may be from another, relative to the size of the logits, before it counts as a different computation.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+# A padding token that no text has.
+NO_PADDING = -1
 # What architectures raise that cannot compute what they are asked for.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
@@ -60,7 +62,7 @@ class ResidentModel:
         pad = config.pad_token_id
         padding: Padding = "right" if classifies and pad is not None and pad >= 0 else "left" if takes_positions else "none"
         if classifies and pad is None:
-            config.pad_token_id = -1  # no token's id; without one, classifiers of the decoder type refuse rows of equal length too
+            config.pad_token_id = NO_PADDING  # without one, classifiers of the decoder type refuse rows of equal length too
         rest = (max(pad or 0, 0), self.vocabulary, takes_positions, keeps, classifies)
         self.padded = PaddedScorer(*common, self.budget, padding, *rest)
         self.reference = PaddedScorer(*common, 0, "none", *rest)
@@ -196,7 +198,7 @@ class ResidentModel:
         """All logits of a classifier for one input, float64 `(classes,)`."""
         with self.lock, torch.inference_mode():
             ids = torch.from_numpy(symbols).to(self.loaded.device)
-            return self.loaded.model(input_ids=ids[None]).logits[0].double().cpu().numpy()
+            return self.loaded.model(input_ids=ids[None]).logits[0].cpu().double().numpy()
 
     def _embed(self, symbols: Tensor) -> dict[str, Tensor]:
         vocabulary = self.vocabulary
@@ -208,8 +210,8 @@ class ResidentModel:
         if self._mean is None:
             # Through the module rather than from its weights: some models scale embeddings in there.
             everything = torch.arange(vocabulary, device=symbols.device).split(8192)
-            total = sum((table(part).double().sum(0) for part in everything), torch.zeros((), device=symbols.device, dtype=torch.float64))
-            self._mean = (total / vocabulary).to(embedded.dtype)
+            total = sum((table(part).cpu().double().sum(0) for part in everything), torch.zeros((), dtype=torch.float64))
+            self._mean = (total / vocabulary).to(embedded)
         embedded[symbols == self.mean_symbol] = self._mean
         return {"inputs_embeds": embedded}
 

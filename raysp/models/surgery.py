@@ -14,12 +14,20 @@ from torch import nn
 from raysp.models.ablation import Part
 from raysp.models.anatomy import Anatomy, width_in
 from raysp.models.loading import LoadedModel, quiet
+from raysp.models.resident import NO_PADDING
 
 
 def write_without(loaded: LoadedModel, anatomy: Anatomy, gone: Sequence[Part], folder: Path, *, rescale: bool) -> None:
     """Save the model and its tokenizer without these parts; what stays of a layer's heads or neurons is scaled up if `rescale`. The model in memory is as before."""
-    with quiet(), operated(anatomy, gone, rescale=rescale):
-        loaded.model.save_pretrained(folder)
+    config = loaded.model.config.get_text_config()
+    padding = config.pad_token_id
+    try:
+        if padding == NO_PADDING:
+            config.pad_token_id = None
+        with quiet(), operated(anatomy, gone, rescale=rescale):
+            loaded.model.save_pretrained(folder)
+    finally:
+        config.pad_token_id = padding
     loaded.tokenizer.save_pretrained(folder)
 
 

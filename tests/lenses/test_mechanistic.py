@@ -34,6 +34,11 @@ def rows(tmp_path_factory):
     return str(path)
 
 
+def jsonl(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
 def lens(models, kind="llama", **options):
     given = {"prompt": PROMPT, "target": " not", "foil": "!", "dtype": "float32", "device": "cpu", **options}
     if "prompts" in options or "task" in options:
@@ -361,6 +366,8 @@ def test_induction_repeats_the_word_before_the_target():
         ({"positions": "x"}, "positions", "no list"),
         ({"ablation": "clamp"}, "clamp", "needed"),
         ({"clamp": 1.0}, "clamp", "is given"),
+        ({"ablation": "clamp", "clamp": float("nan")}, "clamp", "no number"),
+        ({"template": "{question} {prompt}"}, "template", "asks none"),
         ({"ablation": "patch"}, "counterfactual", "needed"),
         ({"ablation": "patch", "counterfactual": "short"}, "counterfactual", "tokens"),
         ({"ablation": "patch", "counterfactual": PROMPT}, "counterfactual", "the prompt itself"),
@@ -393,6 +400,33 @@ def test_resampling_needs_references_of_the_same_length(models, tmp_path):
 
 def test_a_task_that_the_model_cannot_do_is_doubted_before_anything_is_paid_for(models, rows):
     assert "no better than chance" in lens(models, prompts=rows).build().info.warnings[0]
+
+
+def test_few_prompts_of_which_all_are_answered_right_are_no_reason_for_doubt(models, tmp_path):
+    both = [dict(row) for row in ROWS[:3]]
+    build = lambda rows: lens(models, prompts=jsonl(tmp_path / "few.jsonl", rows)).build()  # noqa: E731
+    intact = build(both).by_prompt(np.ones((1, build(both).n), bool))[0]
+    right = [row if value > 0 else row | {"target": row["foil"], "foil": row["target"]} for row, value in zip(both, intact, strict=True)]
+    assert build(right).info.warnings == ()
+    wrong = [right[0] | {"target": right[0]["foil"], "foil": right[0]["target"]}, *right[1:]]
+    assert "2 of these 3 prompts, no better than chance" in build(wrong).info.warnings[0]
+
+
+def test_remarks_on_many_prompts_are_a_few(models, tmp_path):
+    many = [{"prompt": f"{PROMPT} {i} {'very ' * (i % 3)}"} for i in range(14)]
+    notes = lens(models, prompts=jsonl(tmp_path / "many.jsonl", many), max_new_tokens=3).build().info.notes
+    assert len(notes) <= 10
+    assert any("remarks like these" in note for note in notes) == (len({*notes}) == 10)
+
+
+def test_a_target_that_a_divergence_does_not_use_is_said(models):
+    assert any("not used by value kl" in note for note in lens(models, value="kl").build().info.notes)
+
+
+def test_a_task_without_so_many_questions_says_so_at_once():
+    known = {" Rome", " Italy", " Paris", " France", " Tokyo", " Japan", " Berlin", " Germany", " Oslo", " Norway"}
+    with pytest.raises(UserError, match="give at most 20"):
+        make("facts", 10**6, 0, lambda text: 1 if text in known or len(text) > 20 else 2)
 
 
 def test_another_way_to_write_the_same_question_is_the_same_game(models, tmp_path):

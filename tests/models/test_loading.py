@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
-from tiny_models import make, save
+from tiny_models import byte_tokenizer, make, save
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
 from raysp.lenses.specs import ModelOptions
 from raysp.models.identity import file_hash, model_hash
-from raysp.models.loading import choose_dtype, load
+from raysp.models.loading import choose_dtype, following, load
 from raysp.models.resident import resident
 
 
@@ -128,3 +130,30 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
         resident(options(tmp_path / "b"))
+
+
+# ---- texts that follow another
+
+
+def metaspace(scheme):
+    """A tokenizer that writes blanks as ▁ and puts one before a text."""
+    pieces = ["▁", "\n", "!", "a", "n", "d", "▁and", "and", "▁Mary", "4", "5", "45", "▁45"]
+    tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), *((piece, -float(len(pieces) - len(piece))) for piece in pieces)], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@pytest.mark.parametrize(("text", "pieces"), [("!", ["!"]), ("45", ["45"]), ("and", ["and"]), (" Mary", ["▁Mary"]), (" and", ["▁and"])])
+def test_a_text_that_follows_another_has_no_blank_that_was_not_written(scheme, text, pieces):
+    if scheme == "always" and not text.startswith(" "):
+        pytest.skip("such a tokenizer puts a blank before every word, at a beginning or not")
+    tokenizer = metaspace(scheme)
+    assert tokenizer.convert_ids_to_tokens(following(tokenizer, text)) == pieces
+
+
+@pytest.mark.parametrize("text", [" Rome", "Rome", "!", "45", "\nnew", "  two", "", "naïve"])
+def test_tokenizers_that_add_no_blank_read_it_as_it_stands(text):
+    tokenizer = byte_tokenizer()
+    assert following(tokenizer, text) == tokenizer(text, add_special_tokens=False)["input_ids"]
