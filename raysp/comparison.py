@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysp.pruning import COSTS
 from raysp.result import Result
 from raysp.spectral.fourier import ROUNDING
 
@@ -17,7 +18,7 @@ def compare(one: Result, other: Result) -> dict[str, Any]:
     """Agreement of two runs: rank correlation of the singles and overlap of the strongest interactions, where components correspond.
 
     Components correspond when both runs have the same ones (same labels in the same order), else by labels that each run has once and both have:
-    heads of two models, or of two choices of layers. Where they share fewer than two, only R² and verdicts can be compared.
+    heads of two models, or of two choices of layers. Effects on a cost, of which less is better, count with the other sign. Where they share fewer than two, only R² and verdicts can be compared.
     """
     named = [_names(run) for run in (one, other)]
     same = [run.components["label"].to_pylist() for run in (one, other)]
@@ -48,8 +49,9 @@ def _names(run: Result) -> dict[int, str]:
 
 
 def _effects(run: Result, names: dict[int, str], shared: set[str]) -> dict[str, float]:
+    sign = -1.0 if run.summary["game"]["description"].get("value") in COSTS else 1.0
     rows = zip(run.singles["component"].to_pylist(), run.singles["value"].to_pylist(), strict=True)
-    return {names[component]: value for component, value in rows if names.get(component) in shared}
+    return {names[component]: sign * value for component, value in rows if names.get(component) in shared}
 
 
 def _strongest(run: Result, names: dict[int, str], shared: set[str]) -> set[tuple[str, ...]]:

@@ -69,6 +69,13 @@ def test_effects_the_other_way_round_disagree():
     assert told["top_interactions_overlap"] is None  # neither has any
 
 
+def test_effects_on_a_cost_count_with_the_other_sign(early):
+    cost = ask(EARLY, sign=-1.0, pairs={})
+    assert compare(early, cost)["singles_rank_correlation"] < -0.9
+    cost.summary["game"]["description"]["value"] = "loss"
+    assert compare(early, cost)["singles_rank_correlation"] > 0.9
+
+
 def test_heads_of_two_selections_are_matched_by_label(early, late):
     """The selections share the three heads of layer 1; interactions with a head that only one of them has do not count."""
     told = compare(early, late)

@@ -127,9 +127,10 @@ def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measur
         raise UserError("drop", wish.text, problem, "give a number, such as redundant:10%, to drop all the same")
     greedy, solved = (np.ones(surrogate.n, dtype=np.bool_) for _ in range(2))
     greedy[walk[:count]] = False
-    involved = covers.any(axis=1)
+    involved, together = covers.any(axis=1), covers.copy()
+    np.fill_diagonal(together, True)
     # One that goes leaves at least one of those that cover for it, a row each; those without such stay.
-    costs = np.concatenate([(covers | np.eye(surrogate.n, dtype=np.bool_))[involved], ~involved[None]]).astype(np.float64)
+    costs = np.concatenate([together[involved], ~involved[None]]).astype(np.float64)
     found = best_subset(
         surrogate,
         count,
