@@ -127,10 +127,10 @@ def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measur
         raise UserError("drop", wish.text, problem, "give a number, such as redundant:10%, to drop all the same")
     greedy, solved = (np.ones(surrogate.n, dtype=np.bool_) for _ in range(2))
     greedy[walk[:count]] = False
-    involved, together = covers.any(axis=1), covers.copy()
+    involved, together = np.flatnonzero(covers.any(axis=1)), covers.copy()
     np.fill_diagonal(together, True)
     # One that goes leaves at least one of those that cover for it, a row each; those without such stay.
-    costs = np.concatenate([together[involved], ~involved[None]]).astype(np.float64)
+    costs = np.concatenate([together[involved], np.isin(np.arange(surrogate.n), involved, invert=True)[None]]).astype(np.float64)
     found = best_subset(
         surrogate,
         count,
@@ -146,7 +146,7 @@ def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measur
     return _dropping(
         surrogate,
         solved if better else greedy,
-        f"{count} go of {involved.sum()} in {len(pairs)} redundant pairs, each with one left that covers for it.{short} {found.note}",
+        f"{count} go of {len(involved)} in {len(pairs)} redundant pairs, each with one left that covers for it.{short} {found.note}",
     )
 
 
