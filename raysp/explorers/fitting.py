@@ -15,6 +15,7 @@ import numpy as np
 
 from raysp.explorers.base import r_squared
 from raysp.explorers.growth import singles
+from raysp.explorers.proxies import Informed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.explorers.sampling import averaged
 from raysp.game import Masks, Values
@@ -22,8 +23,6 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import correlations, stack_weights, standard_errors
 from raysp.spectral.sets import Floats
 
-#: Fewer evaluations than this are fitted by singles alone.
-LEAST_FOR_INTERACTIONS = 30
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
 #: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which one of flattered models takes twice as many.
@@ -76,7 +75,7 @@ def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
 def _fit(sample: Sample, proxy: Proxy) -> Fit:
     parts = sample.folds()
     offers: dict[str, Proposal] = {"singles": singles(sample, parts)}
-    if sample.max_order > 1 and sample.n > 1 and len(sample.values) >= LEAST_FOR_INTERACTIONS:
+    if sample.allows_interactions or isinstance(proxy, Informed):
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, sample)
     surrogate = FourierSurrogate.combined([offers[name].build() for name in weights], list(weights.values()))

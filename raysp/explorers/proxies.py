@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,12 +130,20 @@ def given(surrogate: FourierSurrogate) -> Proxy:
     return proxy
 
 
-def informed(inner: Proxy, estimates: Sequence[FourierSurrogate]) -> Proxy:
-    """A proxy's models beside single effects that estimates had elsewhere guide, alone and of what each of the models leaves unexplained."""
+@dataclass(frozen=True)
+class Informed:
+    """A proxy's models beside single effects that estimates had elsewhere guide, alone and of what each of the models leaves unexplained.
 
-    def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-        known = [estimate.rebased(sample.keep_probability) for estimate in estimates]
-        offers = inner(sample, parts)
+    Where evaluations are too few for interactions, guided single effects are all that is offered.
+    """
+
+    inner: Proxy
+    estimates: Sequence[FourierSurrogate]
+
+    def __call__(self, sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+        """As `Proxy`."""
+        known = [estimate.rebased(sample.keep_probability) for estimate in self.estimates]
+        offers = self.inner(sample, parts) if sample.allows_interactions else {}
         found = {"gradients": guided_singles(sample, parts, known)}
         for name, offer in offers.items():
             rows = np.flatnonzero(~np.isnan(offer.held_out))
@@ -147,8 +155,6 @@ def informed(inner: Proxy, estimates: Sequence[FourierSurrogate]) -> Proxy:
             held_out[rows] = offer.held_out[rows] + more.held_out
             found[f"{name} and gradients"] = Proposal(held_out, _sum_of(offer.build, more.build), offer.flattered)
         return {**offers, **found}
-
-    return proxy
 
 
 def _sum_of(*builds: Callable[[], FourierSurrogate]) -> Callable[[], FourierSurrogate]:

@@ -13,7 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy, one_thread
-from raysp.explorers.proxies import PROXIES, given, informed
+from raysp.explorers.proxies import PROXIES, Informed, given
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.sampling import averaged, distinct, random_masks, single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
@@ -257,7 +257,7 @@ class ProxySPEX(Explorer):
         if self._hints is None:
             return inner
         effects = self._hints.mean(axis=1) if query is None else self._hints[:, query]
-        return informed(inner, [_additive(some) for some in effects])
+        return Informed(inner, [_additive(some) for some in effects])
 
     def _proxy(self) -> Proxy:
         if self.proxy != "gradient":

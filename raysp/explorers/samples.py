@@ -18,6 +18,9 @@ FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
 #: Masks times components above which a sample is wide: every step that can be is then made cheaper, and there are but three folds.
 WIDE, FOLDS_WIDE = 2_000_000, 3
 
+#: Fewer evaluations than this are fitted by singles alone.
+LEAST_FOR_INTERACTIONS = 30
+
 Rows = NDArray[np.intp]
 
 
@@ -45,6 +48,11 @@ class Sample:
     def wide(self) -> bool:
         """Whether there are so many masks and components that speed comes before the last thousandth."""
         return self.masks.size > WIDE
+
+    @property
+    def allows_interactions(self) -> bool:
+        """Whether interactions are wanted, and the evaluations enough to look for them."""
+        return self.max_order > 1 and self.n > 1 and len(self.values) >= LEAST_FOR_INTERACTIONS
 
     @property
     def penalties(self) -> Floats:
