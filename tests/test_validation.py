@@ -80,6 +80,17 @@ def test_balanced_low_impact_pairs_break_the_assumption_of_a_screening():
     assert result.metrics["low_share"] == pytest.approx(1 - 0.05**0.01)
 
 
+def test_rounding_where_nothing_happens_around_the_intact_input_is_no_failed_assumption():
+    def flat(masks):
+        """A share of right answers, which stays until half of the components are gone."""
+        kept = np.asarray(masks).sum(axis=1)
+        return np.where(kept >= 8, 0.875, 0.25) + np.where(kept % 2, 2.5e-16, 0.0)
+
+    _, result = validated(ProxySPEX(budget=120), flat, 16)
+    assert result.metrics["low_largest"] < 1e-12
+    assert not any("fails" in reason for reason in result.reasons)
+
+
 def test_the_same_pairs_do_not_trouble_an_explorer_that_saw_them():
     _, result = validated(ProxySPEX(budget=1500), hidden_pairs, 30, Validation(low_pairs=100))
     assert result.verdict == "reliable"

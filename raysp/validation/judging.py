@@ -64,7 +64,7 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
     exam = (masks[drawn], told[drawn]) if complete else _unseen(plan, values, masks)
     heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told), rng)
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
-    metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings)
+    metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings, float(np.abs(values).max(initial=0.0)))
     constant = not np.ptp(np.concatenate([values, told])) > 0
     words, reasons = verdict(metrics, constant=constant, complete=complete, screened="kept" in findings.diagnostics)
     return ValidationResult(table, heldout, metrics, words, reasons)
@@ -129,8 +129,8 @@ def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Me
     return metrics
 
 
-def _assumption(plan: ValidationPlan, table: pa.Table, findings: Findings) -> Metrics:
-    """What random pairs of low-impact components hold, against the weakest of the top interactions worth naming."""
+def _assumption(plan: ValidationPlan, table: pa.Table, findings: Findings, scale: float) -> Metrics:
+    """What random pairs of low-impact components hold, against the weakest of the top interactions worth naming; rounding of values of this scale is nothing."""
     if not plan.low_pairs:
         return {}
     roles = np.array(table.column("role").to_pylist())
@@ -139,12 +139,12 @@ def _assumption(plan: ValidationPlan, table: pa.Table, findings: Findings) -> Me
     singles = np.abs(findings.singles.column("value").to_numpy())
     strongest = float(top.max()) if len(top) and top.max() > 0 else float(singles.max(initial=0.0))
     worth = top[top >= NEGLIGIBLE * strongest]
-    count = len(plan.low_pairs)
+    count, missed = len(plan.low_pairs), float(np.abs(error[low]).max())
     return {
         "low_pairs": float(count),
         "low_pairs_total": float(plan.low_total),
         "low_largest": float(np.abs(exact[low]).max()),
-        "low_missed": float(np.abs(error[low]).max()),
+        "low_missed": missed if missed > ROUNDING * scale else 0.0,
         "low_share": 0.0 if count == plan.low_total else float(1 - RISK ** (1 / count)),
         "weakest_top": float(top.min()) if len(top) else 0.0,
         "bar": float(worth.min()) if len(worth) else NEGLIGIBLE * strongest,
