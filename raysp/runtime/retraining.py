@@ -230,7 +230,7 @@ def _experiment(desk: Desk, shape: Shape, lens: AnyLens) -> None:
         try:
             _tuner(desk, courier, shape, lens, folder).fit()
         except Exception as error:  # noqa: BLE001
-            desk.fail(error)
+            desk.fail(error if isinstance(error, UserError | EvaluationError) else _ended(error))
         finally:
             if courier.folder is not None:
                 shutil.rmtree(courier.folder, ignore_errors=True)
@@ -269,6 +269,16 @@ def _sent(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001  whatever an exception's own constructor makes of it
         return RuntimeError(f"{type(error).__name__}: {error}\n{error.__notes__[-1]}")
     return error
+
+
+def _ended(error: Exception) -> EvaluationError:
+    """What ended the experiment as a whole, in a line: a node out of memory kills an actor in a way that Tune does not take for a trial's failure."""
+    said = " ".join((str(error).strip().splitlines() or [""])[0].removeprefix("Caught unexpected exception: ").split())
+    found = EvaluationError(
+        f"the trainings were ended ({type(error).__name__}: {said[:SHOWN_OF_AN_ERROR]}); what they had finished is stored, and the run can be resumed"
+    )
+    found.__cause__ = error
+    return found
 
 
 def _last_words(trial: Any) -> str:
