@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -68,33 +69,50 @@ class _Guesses:
 
     def best(self, signals: Floats, values: Values) -> Setting:
         """The setting with the least leave-one-out error."""
+        posed = _Problem.of(signals, self.directions, values)
         settings = [(together, towards) for together in TOGETHER for towards in TOWARDS]
-        return min(settings, key=lambda setting: self._solve(signals, values, setting)[1])
+        return min(settings, key=lambda setting: posed.solve(self._prior(setting))[1])
 
     def fit(self, signals: Floats, values: Values, setting: Setting) -> tuple[float, Values]:
         """Level and coefficients `(n,)` of the signals `(m, n)`."""
-        found = self._solve(signals, values, setting)[0]
+        posed = _Problem.of(signals, self.directions, values)
+        found = posed.solve(self._prior(setting))[0] * posed.scale
         n = signals.shape[1]
-        return float(found[-1]), found[:n] + found[n:-1] @ self.directions
+        return float(found[-1]) + posed.middle, found[:n] + found[n:-1] @ self.directions
 
-    def _solve(self, signals: Floats, values: Values, setting: Setting) -> tuple[Values, float]:
-        """The posterior mean of all weights (signals, guesses, level) and the mean squared leave-one-out error, by whichever matrix is smaller."""
+    def _prior(self, setting: Setting) -> Values:
+        """Variances of the weights of signals, guesses and level, of the noise's."""
         together, towards = setting
-        n, scale = signals.shape[1], float(values.std()) or 1.0
-        rest = together / n * (1 + towards * self.strength) / (1 + towards)
-        prior = np.concatenate([rest, np.full(len(self.directions) + 1, FREE)])
-        design = np.column_stack([signals, signals @ self.directions.T, np.ones(len(signals))])
-        middle = float(values.mean())
-        target = (values - middle) / scale
-        if len(design) <= design.shape[1]:
-            inverse = np.linalg.inv((design * prior) @ design.T + np.eye(len(design)))
-            solved = inverse @ target
-            weights, errors = prior * (design.T @ solved), solved / np.diag(inverse)
-        else:
-            inverse = np.linalg.inv(design.T @ design + np.diag(1 / prior))
-            weights = inverse @ (design.T @ target)
-            leverage = np.einsum("ij,ij->i", design @ inverse, design)
-            errors = (target - design @ weights) / (1 - leverage)
-        weights *= scale
-        weights[-1] += middle
-        return weights, float(np.mean(errors**2))
+        rest = together / len(self.strength) * (1 + towards * self.strength) / (1 + towards)
+        return np.concatenate([rest, np.full(len(self.directions) + 1, FREE)])
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Values to be explained by signals, guesses and a level: the design `(m, n + k + 1)`, and the values with mean zero and variance one."""
+
+    design: Floats
+    target: Values
+    middle: float
+    scale: float
+
+    @classmethod
+    def of(cls, signals: Floats, directions: Floats, values: Values) -> _Problem:
+        middle, scale = float(values.mean()), float(values.std()) or 1.0
+        return cls(np.column_stack([signals, signals @ directions.T, np.ones(len(signals))]), (values - middle) / scale, middle, scale)
+
+    @cached_property
+    def products(self) -> Floats:
+        """Of the columns with one another."""
+        return self.design.T @ self.design
+
+    def solve(self, prior: Values) -> tuple[Values, float]:
+        """The posterior mean of the weights and the mean squared leave-one-out error, by whichever matrix is smaller."""
+        if len(self.design) <= self.design.shape[1]:
+            inverse = np.linalg.inv((self.design * prior) @ self.design.T + np.eye(len(self.design)))
+            solved = inverse @ self.target
+            return prior * (self.design.T @ solved), float(np.mean((solved / np.diag(inverse)) ** 2))
+        inverse = np.linalg.inv(self.products + np.diag(1 / prior))
+        weights = inverse @ (self.design.T @ self.target)
+        leverage = np.einsum("ij,ij->i", self.design @ inverse, self.design)
+        return weights, float(np.mean(((self.target - self.design @ weights) / (1 - leverage)) ** 2))

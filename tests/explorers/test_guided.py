@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.explorers.guided import FREE, _Guesses, guided_singles
+from raysp.explorers.guided import FREE, _Guesses, _Problem, guided_singles
 from raysp.explorers.samples import MANY, Sample
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import features
@@ -44,7 +44,7 @@ def test_both_forms_are_ridge_regression_and_their_errors_are_those_of_leaving_r
     for row in range(m):
         own, some = by_hand(np.delete(signals, row, axis=0), np.delete(given.values, row), scale, middle)
         errors.append((given.values[row] - own - signals[row] @ some) / scale)
-    assert known._solve(signals, given.values, SETTING)[1] == pytest.approx(np.mean(np.square(errors)))
+    assert _Problem.of(signals, known.directions, given.values).solve(known._prior(SETTING))[1] == pytest.approx(np.mean(np.square(errors)))
 
 
 @pytest.mark.parametrize("p", [0.5, 0.8])
