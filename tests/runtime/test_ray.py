@@ -85,7 +85,8 @@ def test_gradients_are_asked_of_an_evaluator(tmp_path):
 
 def parts_of_a_model_have_the_same_values(tmp_path):
     """A lens's files reach evaluators that have working directories of their own; gradients and doubts come back from them."""
-    rows = [{"prompt": prompt, "target": " not", "foil": "!"} for prompt in ("Her acting never fails", "The film was long, but good")]
+    # Whatever the model prefers, it is right in one of the two: that is doubted.
+    rows = [{"prompt": "Her acting never fails", "target": " not", "foil": "!"}, {"prompt": "The film was long, but good", "target": "!", "foil": " not"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lens = raysp.MechanisticLens(model=str(tmp_path / "llama"), prompts=str(tmp_path / "rows.jsonl"), components="heads:0-1/0-2", dtype="float32")
     spec = raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), cross_check=True, store=str(tmp_path / "ray.duckdb"))
