@@ -494,11 +494,15 @@ def test_an_accuracy_is_of_the_same_kind_on_held_out_prompts(asked):
         asked.prune(asked.run(value="accuracy", prompts=rows))
 
 
-def test_a_model_whose_accuracy_turns_on_a_tie_is_written_all_the_same(asked, monkeypatch, tmp_path):
-    """An accuracy moves by a prompt where a margin moves by nothing, so margins say whether the written model is the one that was measured."""
-    run_id = asked.run(value="accuracy", ablation="zero-rescale")
-    monkeypatch.setattr(acting, "_values_on", lambda options, game, plain=acting._values_on: (0.123, *plain(options, game)[1:]))
-    assert asked.prune(run_id, folder=tmp_path / "pruned").written["value"] == 0.123
+def test_margins_say_whether_the_written_model_is_the_one_that_was_measured(asked, tmp_path):
+    """An accuracy moves by a prompt where a margin moves by nothing."""
+    accuracy, margin = (asked.lens(value=value).build() for value in ("accuracy", "logit_diff"))
+    masks = np.random.default_rng(0).random((8, margin.n)) < 0.5
+    graded = accuracy.reading.graded().by_prompt(accuracy.branching, masks)
+    np.testing.assert_allclose(graded, margin.by_prompt(masks), atol=1e-5)
+    assert np.array_equal(accuracy.by_prompt(masks), graded > 0)
+    done = asked.prune(asked.run(value="accuracy"), folder=tmp_path / "pruned")
+    assert done.written["value"] == chosen(done, 0.5).train
 
 
 def test_equal_shares_of_layers_are_compared_once(asked):
