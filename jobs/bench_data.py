@@ -7,8 +7,8 @@ One JSON line a row, the summary last. Everything runs on the embedded model.
 `speed`: the same recipe (64 components, random subsets of 32, 3 epochs, rank 8 on the last 4 layers) by the product and by the loop people write (PEFT, torch's AdamW,
 padded batches, one subset after the other), each subset's queries included, in turns in one process: in the dtype that raysp picks on this machine, and the loop in
 float32 besides where that is another. Three shapes of text: questions and answers in the model's chat template, the same without it, and film reviews to be labelled, whose
-prompts are long and whose answers are a word. Values must agree. Seconds are of the process (its own time on the cores), so that a busy machine changes ratios little;
-wall seconds stand beside them.
+prompts are long and whose answers are a word. Values must agree. Seconds on CPUs are of the process (its own time on the cores), so that a busy machine changes ratios
+little, and wall seconds stand beside them; on a GPU they are wall seconds.
 
 `lds`: see `data_lds.py`. Peers are installed by the extra `bench`.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import data_claims
 import data_lds
 import numpy as np
-from bench_rows import rounded, say, write
+from bench_rows import clock, rounded, say, write
 from engine_claims import claim
 
 from raysp.lenses.data import DataGame, build_data_game
@@ -32,8 +32,8 @@ from raysp.models.reference import PlainTrainer
 Row = dict[str, Any]
 
 COMPONENTS, KEPT, QUERIES = 64, 32, 8
-#: Subsets trained a round by the product and by the plain loop: the loop takes ten times as long for each.
-OURS, THEIRS = 16, 1
+#: Subsets trained a round by the product, two stacks of them, and by the plain loop, which takes ten times as long for each.
+STACKS, THEIRS = 2, 1
 #: Largest difference of values (a query's log-probability, whose sums reach a hundred) after a whole training in float32.
 AGREEMENT = 5e-3
 #: Figures that the issue asks for.
@@ -62,30 +62,37 @@ def speed(quick: bool, rounds: int) -> Iterator[Row]:
 
 
 def _timed(name: str, lens: DataLens, rounds: int) -> Iterator[Row]:
-    game = build_data_game(lens)
-    dtype = str(game.info.description["dtype"])
-    ways: dict[str, tuple[DataGame, Callable[[Any], Any], int]] = {"raysp": (game, lambda masks: game.outputs_of(masks, 0), OURS)}
-    ways[f"peft {dtype}"] = (game, plainly(game), THEIRS)
-    if dtype != "float32":
-        wide = build_data_game(lens.model_copy(update={"dtype": "float32"}))
-        ways["peft float32"] = (wide, plainly(wide), THEIRS)
+    usual = build_data_game(lens)
+    games = {str(usual.info.description["dtype"]): usual}
+    if "float32" not in games:
+        games["float32"] = build_data_game(lens.model_copy(update={"dtype": "float32"}))
+    seconds = clock(usual.trainer.device)
     rng = np.random.default_rng(0)
-    masks = np.zeros((OURS, game.n), dtype=np.bool_)
+    masks = np.zeros((STACKS * usual.stacked, usual.n), dtype=np.bool_)
     for row in masks:
-        row[rng.permutation(game.n)[:KEPT]] = True
-    game.outputs_of(masks[:1], 0)  # what is done once for all trainings is done here
-    expected = game.outputs_of(masks, 0)
-    lengths = [len(text.ids) for text in game.trainer.texts]
+        row[rng.permutation(usual.n)[:KEPT]] = True
+    ways: list[tuple[str, str, Callable[[Any], Any], int]] = []
+    expected: dict[str, Any] = {}
+    for dtype, game in games.items():
+        game.outputs_of(masks[:1], 0)  # what is done once for all trainings is done here
+        expected[dtype] = game.outputs_of(masks, 0)
+        ways += [("raysp", dtype, _quickly(game), len(masks)), ("peft", dtype, plainly(game), THEIRS)]
+    tokens = float(np.mean([len(text.ids) for text in usual.trainer.texts]))
     for number in range(rounds):
-        for way, (_, train, count) in ways.items():
-            began, busy = time.perf_counter(), time.process_time()
+        for way, dtype, train, count in ways:
+            began, busy = time.perf_counter(), seconds()
             values = train(masks[:count])
-            wall, busy = time.perf_counter() - began, time.process_time() - busy
-            apart = float(np.abs(np.asarray(values) - expected[:count]).max())
+            wall, busy = time.perf_counter() - began, seconds() - busy
+            apart = float(np.abs(np.asarray(values) - expected[dtype][:count]).max())
             yield {
-                "row": "speed", "texts": name, "way": way, "round": number, "subsets": count, "seconds": busy / count, "wall_seconds": wall / count,
-                "apart": apart, "dtype": dtype if way == "raysp" else way.split()[1], "tokens": float(np.mean(lengths)),
+                "row": "speed", "texts": name, "way": way, "dtype": dtype, "chosen": games[dtype] is usual, "round": number, "subsets": count,
+                "seconds": busy / count, "wall_seconds": wall / count, "apart": apart, "tokens": tokens, "device": str(usual.trainer.device),
             }  # fmt: skip
+
+
+def _quickly(game: DataGame) -> Callable[[Any], Any]:
+    """The product."""
+    return lambda masks: game.outputs_of(masks, 0)
 
 
 def plainly(game: DataGame) -> Callable[[Any], Any]:
@@ -100,19 +107,19 @@ def plainly(game: DataGame) -> Callable[[Any], Any]:
 
 
 def speed_summary(rows: list[Row]) -> Row:
-    """Ratios of seconds a retraining, the least of the rounds of each."""
-    least: dict[tuple[str, str], float] = {}
-    for row in rows:
-        key = (row["texts"], row["way"])
-        least[key] = min(least.get(key, float("inf")), row["seconds"])
-    names = sorted({texts for texts, _ in least})
-    if not names:
+    """Ratios of seconds a retraining, the least of the rounds of each: plain loops in either dtype beside the product in the one it picks."""
+    if not rows:
         return {"vs_peft_loop": claim(None, LOOP), "vs_peft_fp32": claim(None, FLOAT32)}
-    dtype = next(row["dtype"] for row in rows if row["way"] == "raysp")
-    loop, wide = ({name: least[name, f"peft {kind}"] / least[name, "raysp"] for name in names} for kind in (dtype, "float32"))
+    least: dict[tuple[str, str, str], float] = {}
+    for row in rows:
+        key = (row["texts"], row["way"], row["dtype"])
+        least[key] = min(least.get(key, float("inf")), row["seconds"])
+    names = sorted({row["texts"] for row in rows})
+    dtype = next(row["dtype"] for row in rows if row["chosen"])
+    loop, wide = ({name: least[name, "peft", kind] / least[name, "raysp", dtype] for name in names} for kind in (dtype, "float32"))
     first = "chat" if "chat" in loop else names[0]
     apart = max(row["apart"] for row in rows if row["dtype"] == "float32")
-    walls = [row["wall_seconds"] for row in rows if row["way"] == "raysp" and row["texts"] == first]
+    walls = [row["wall_seconds"] for row in rows if row["way"] == "raysp" and row["chosen"] and row["texts"] == first]
     return {
         "dtype": dtype,
         "vs_peft_loop": claim(loop[first], LOOP, by_texts={name: round(ratio, 2) for name, ratio in loop.items()}),

@@ -12,7 +12,7 @@ a task's prompts under random subsets of the heads, and scored by accuracy on he
 as many exact swaps as random subsets are drawn, and the best of these.
 
 With `--output`, rows are also added to a file. Evaluations of random subsets are kept (`bench_kept.py`). Peers are installed by the extra `bench`. Torch has
-one thread, and seconds are of the processor, not of the clock: others at work on the machine change them little.
+one thread, and seconds are of the processor, not of the clock (but where a GPU works): others at work on the machine change them little.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import mechanistic_peers as peers
 import numpy as np
 import torch
 from bench_kept import Kept
-from bench_rows import rounded, say, write
+from bench_rows import clock, rounded, say, write
 from engine_model_games import ITALY
 from mechanistic_claims import TOP, summary
 
@@ -73,6 +73,7 @@ def speed(quick: bool) -> Iterator[Row]:
             yield {"row": "missing", "method": name, "why": str(error)}
     rng, count = np.random.default_rng(0), QUICK_RANDOM if quick else RANDOM
     middle = np.array([component.layer in MIDDLE for component in every.components])
+    now = clock(every.model.loaded.device)
     workloads = {
         "singles": (every, np.concatenate([np.ones((1, every.n), dtype=bool), ~np.eye(every.n, dtype=bool)])),
         "random": (every, rng.random((count, every.n)) < KEEP),
@@ -90,9 +91,9 @@ def speed(quick: bool) -> Iterator[Row]:
                 step = 1 if name == "raysp" or not quick else max(len(masks) // LOOPED, 1) if name == "head_loop" else QUICK_STEP
                 some, wanted = masks[::step], expected[::step]
                 method(some[:2])
-                began = time.process_time()
+                began = now()
                 values = np.asarray(method(some))
-                seconds = time.process_time() - began
+                seconds = now() - began
                 apart = float(np.abs(values - wanted).max() / np.abs(wanted).max())
                 yield {"row": "speed", "what": what, "method": name, "round": number, "masks": len(some), "per_second": len(some) / seconds, "apart": apart}
 
@@ -110,12 +111,13 @@ def pairs() -> Iterator[Row]:
     rows = np.arange(n + 1, len(masks))
     masks[rows, first] = masks[rows, second] = False
     game.estimate(2)  # the first pays for warming up
-    began = time.process_time()
+    now = clock(game.model.loaded.device)
+    began = now()
     estimate = game.estimate(2)
-    by_gradient = time.process_time() - began
-    began = time.process_time()
+    by_gradient = now() - began
+    began = now()
     values = game.evaluate(masks)
-    exactly = time.process_time() - began
+    exactly = now() - began
 
     def deviations(found: Any) -> Any:
         effects = found[0] - found[1 : n + 1]

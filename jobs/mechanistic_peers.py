@@ -21,8 +21,9 @@ ROWS = 64
 def _asked(game: MechanisticGame) -> tuple[Any, torch.Tensor, int, int, int]:
     """Model, ids `(1, length)`, target, foil, heads a layer."""
     answer = game.reading.answers[0]
-    ids = torch.from_numpy(game.reading.contexts[0][0])[None]
-    return game.model.loaded.model, ids, answer.target_ids[0], answer.foil_ids[0], game.branching.relay.anatomy.blocks[0].heads
+    model = game.model.loaded.model
+    ids = torch.from_numpy(game.reading.contexts[0][0])[None].to(model.device)
+    return model, ids, answer.target_ids[0], answer.foil_ids[0], game.branching.relay.anatomy.blocks[0].heads
 
 
 def head_loop(game: MechanisticGame) -> Method:
@@ -65,14 +66,14 @@ def nnsight(game: MechanisticGame) -> Method:
     def method(masks: Masks) -> Values:
         found: list[Values] = []
         for start in range(0, len(masks), ROWS):
-            some = torch.from_numpy(masks[start : start + ROWS]).float()
+            some = torch.from_numpy(masks[start : start + ROWS]).to(ids.device, torch.float32)
             by_layer = some.view(len(some), -1, heads).repeat_interleave(_width(game), dim=2)
             with torch.no_grad(), wrapped.trace(ids.expand(len(some), -1), logits_to_keep=1, use_cache=False):
                 for layer in range(by_layer.shape[1]):
                     projection = wrapped.model.layers[layer].self_attn.o_proj
                     projection.input = projection.input * by_layer[:, layer][:, None, :]
                 logits = wrapped.lm_head.output[:, -1].save()
-            found.append((logits[:, target] - logits[:, foil]).double().numpy())
+            found.append((logits[:, target] - logits[:, foil]).double().cpu().numpy())
         return np.concatenate(found)
 
     return method
@@ -95,7 +96,7 @@ def transformer_lens(game: MechanisticGame) -> Method:
     def method(masks: Masks) -> Values:
         found: list[Values] = []
         for start in range(0, len(masks), ROWS):
-            some = torch.from_numpy(masks[start : start + ROWS]).float().view(-1, len(model.model.layers), heads)
+            some = torch.from_numpy(masks[start : start + ROWS]).to(ids.device, torch.float32).view(-1, len(model.model.layers), heads)
 
             def hook(layer: int, some: torch.Tensor = some) -> Any:
                 def ablate(z: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001  the library passes it
@@ -107,7 +108,7 @@ def transformer_lens(game: MechanisticGame) -> Method:
             hooks = [(f"blocks.{layer}.attn.hook_z", hook(layer)) for layer in range(some.shape[1])]
             with torch.no_grad():
                 logits = bridge.run_with_hooks(ids.expand(len(some), -1), fwd_hooks=hooks)[:, -1]
-            found.append((logits[:, target] - logits[:, foil]).double().numpy())
+            found.append((logits[:, target] - logits[:, foil]).double().cpu().numpy())
         return np.concatenate(found)
 
     return method

@@ -10,7 +10,8 @@ What an adapter becomes is a function of recipe, subset and seed alone: the adap
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from raysp.errors import EvaluationError, UserError
 from raysp.models.anatomy import Anatomy, dissect
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Site, Stack, sites
-from raysp.models.memory import is_out_of_memory
+from raysp.models.memory import is_out_of_memory, release
 from raysp.models.resident import REFUSALS, TOLERANCE
 from raysp.models.target_loss import TargetLoss
 from raysp.models.trunk import Rows, Text, Trunk, targets
@@ -29,6 +30,8 @@ from raysp.models.trunk import Rows, Text, Trunk, targets
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 #: Nodes of the trees of all rows that go through the adapted blocks at once, filled up.
 NODES = {"cpu": 1024, "cuda": 32768, "mps": 8192}
+#: So many at least, however little the memory holds.
+FEWEST_NODES = 64
 #: Texts on which the fast path is compared with the model's own forward pass.
 CHECKED = 6
 #: Numbers in the gradients that are held of the texts at the common start.
@@ -39,6 +42,7 @@ GROWN = 1e6
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
 
 Numbers = Sequence[Integers]
+T = TypeVar("T")
 Watch = Callable[[Stack, list[list[float]], list[float]], None]
 """Told after every step the adapters, the losses so far of each, and the learning rates of the step."""
 
@@ -168,8 +172,7 @@ class Trainer:
             active = [row for row, plan in enumerate(plans) if step < len(plan)]
             chosen = [plans[row][step] for row in active]
             first = self._first(seeds[0], len(seeds)) if step == 0 and len(set(seeds)) == 1 else None
-            with optimiser.gradients():
-                found = self._pass(stack, active, chosen) if first is None else first.put(stack, active, chosen)
+            found = self._fitting(partial(self._pass, stack, active, chosen)) if first is None else first.put(stack, active, chosen)
             for row, loss in zip(active, found, strict=True):
                 losses[row].append(loss)
             rates = [rate(self.recipe, step, len(plan)) if step < len(plan) else 0.0 for plan in plans]
@@ -188,6 +191,9 @@ class Trainer:
 
     def logprobs(self, stack: Stack) -> Floats:
         """What each adapter makes of the texts asked: sum of the targets' log-probabilities and their number, float64 `(adapters, asked, 2)`."""
+        return self._fitting(partial(self._answers, stack))
+
+    def _answers(self, stack: Stack) -> Floats:
         numbers = np.arange(len(self.texts), len(self.texts) + len(self.asked))
         found = np.zeros((stack.count, len(self.asked), 2))
         with torch.no_grad():
@@ -204,22 +210,36 @@ class Trainer:
             yield some - shift, torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
 
     def _each(self, stack: Stack, row: int, numbers: Integers) -> Iterator[tuple[Integers, Tensor, list[Tensor]]]:
-        """Of one adapter, some of the trunk's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter.
-
-        Every text gets a copy of the adapter as a row of its own, so that one backward pass gives all of their gradients apart.
-        """
+        """Of one adapter, some of the trunk's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter."""
         longest = max(len(self.trunk.paths[number]) for number in numbers)
-        for places in _shares(len(numbers), longest, self.nodes):
-            some = numbers[places]
-            copies = stack.copies(row, len(some))
-            weights = [torch.ones(self.trunk.targets_of(number)) for number in some]
-            with _Gradients(copies.parameters):
-                logprobs, owners = self._logprobs(copies, list(range(len(some))), [np.array([number]) for number in some], weights)
-            # What is passed back is the gradient of minus the sum.
-            slopes = [-tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
-            yield some, torch.zeros(len(some), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu()), slopes
+        while len(numbers):
+            some, sums, slopes = self._fitting(partial(self._apiece, stack, row, numbers, longest))
+            yield some, sums, slopes
+            numbers = numbers[len(some) :]
+
+    def _apiece(self, stack: Stack, row: int, numbers: Integers, longest: int) -> tuple[Integers, Tensor, list[Tensor]]:
+        """The first of the texts, as many as go through at once: every one gets a copy of the adapter as a row of its own, so that one backward pass gives all gradients apart."""
+        some = numbers[: max(self.nodes // longest, 1)]
+        copies = stack.copies(row, len(some))
+        weights = [torch.ones(self.trunk.targets_of(number)) for number in some]
+        with _Gradients(copies.parameters):
+            logprobs, owners = self._logprobs(copies, list(range(len(some))), [np.array([number]) for number in some], weights)
+        # What is passed back is the gradient of minus the sum.
+        slopes = [-tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
+        return some, torch.zeros(len(some), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu()), slopes
 
     # ---- one pass
+
+    def _fitting(self, what: Callable[[], T]) -> T:
+        """What a computation gives, begun again with fewer nodes at once where memory runs out. Raises what torch does where `FEWEST_NODES` are too many."""
+        while True:
+            try:
+                return what()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.nodes <= FEWEST_NODES:
+                    raise
+            self.nodes = max(self.nodes // 2, FEWEST_NODES)
+            release(self.device)
 
     def _first(self, seed: int, adapters: int) -> "_FirstStep | None":
         """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory, or is not known and one adapter asks."""
@@ -241,14 +261,15 @@ class Trainer:
         """Losses of a step, gradients added up in the stack's parameters: the mean over the targets of each adapter's batch."""
         sizes = [len(self.trunk.nodes(numbers)) for numbers in chosen]
         losses = [0.0] * len(active)
-        for places in _grouped(sizes, self.nodes):
-            mine = [chosen[place] for place in places]
-            counts = [sum(map(self.trunk.targets_of, numbers)) for numbers in mine]
-            weights = [torch.full((count,), 1.0 / count) for count in counts]
-            logprobs, owners = self._logprobs(stack, [active[place] for place in places], mine, weights)
-            sums = torch.zeros(len(places), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu())
-            for place, count, total in zip(places, counts, sums.tolist(), strict=True):
-                losses[place] = -total / count
+        with _Gradients(stack.parameters):
+            for places in _grouped(sizes, self.nodes):
+                mine = [chosen[place] for place in places]
+                counts = [sum(map(self.trunk.targets_of, numbers)) for numbers in mine]
+                weights = [torch.full((count,), 1.0 / count) for count in counts]
+                logprobs, owners = self._logprobs(stack, [active[place] for place in places], mine, weights)
+                sums = torch.zeros(len(places), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu())
+                for place, count, total in zip(places, counts, sums.tolist(), strict=True):
+                    losses[place] = -total / count
         return losses
 
     def _logprobs(self, stack: Stack, rows: list[int], chosen: Numbers, weights: list[Tensor] | None) -> tuple[Tensor, tuple[Integers, Integers]]:
@@ -321,10 +342,6 @@ class _AdamW:
         self._first = [torch.zeros_like(tensor) for tensor in self._parameters]
         self._second = [torch.zeros_like(tensor) for tensor in self._parameters]
         self._count = 0
-
-    def gradients(self) -> "_Gradients":
-        """A block within which what is computed adds up in the parameters' gradients."""
-        return _Gradients(self._parameters)
 
     def step(self, rates: Sequence[float]) -> None:
         """Move every parameter; `rates` are those of the adapters."""

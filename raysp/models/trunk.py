@@ -24,7 +24,7 @@ from raysp.models.prefix_tree import PrefixTree, build_tree
 #: Bytes of hidden states that are held in memory; more go into a file.
 HELD = 2 << 30
 #: Nodes that go through the frozen layers at once.
-PACK = 512
+PACK = {"cpu": 512, "cuda": 4096, "mps": 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +190,19 @@ class Trunk:
         if self.layer == 0:
             return
         with torch.inference_mode():
-            for numbers in self._packs():
+            for numbers in self._packs(PACK.get(self.device.type, PACK["cpu"])):
                 nodes = self.nodes(numbers)
                 reached = self._through(torch.from_numpy(nodes)[None], None, self.layer)
                 self._hidden[torch.from_numpy(nodes).to(self._hidden.device)] = reached[0].to(self._hidden.device)
                 self.tokens += len(nodes)
 
-    def _packs(self) -> Generator[Integers]:
-        """The texts in the order of the tree, so many at a time as make a pack."""
+    def _packs(self, size: int) -> Generator[Integers]:
+        """The texts in the order of the tree, so many at a time as have no more nodes than that, or one."""
         order = np.argsort([path[-1] for path in self.paths], kind="stable")
         own = np.array([len(self.paths[number]) for number in order], np.int64)
         start = 0
         while start < len(order):
-            stop = start + max(int(np.searchsorted(np.cumsum(own[start:]), PACK, side="right")), 1)
+            stop = start + max(int(np.searchsorted(np.cumsum(own[start:]), size, side="right")), 1)
             yield order[start:stop]
             start = stop
 

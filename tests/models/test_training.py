@@ -111,8 +111,35 @@ def test_small_passes_and_chunks_change_nothing(monkeypatch):
     expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
     monkeypatch.setitem(training.NODES, "cpu", 20)
     monkeypatch.setitem(target_loss.CHUNK, "cpu", 3)
-    monkeypatch.setattr(trunk, "PACK", 8)
+    monkeypatch.setitem(trunk.PACK, "cpu", 8)
     same(trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)), expected, 1e-5)
+
+
+def test_memory_that_runs_out_halves_what_runs_at_once(monkeypatch):
+    expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
+    fast, run, sizes = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED), trunk.Trunk.run, []
+
+    def narrow(self, rows, *rest):
+        sizes.append(rows.nodes.size)
+        if rows.nodes.size > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, rows, *rest)
+
+    monkeypatch.setattr(trunk.Trunk, "run", narrow)
+    same(trained(fast), expected, 1e-5)
+    assert max(sizes) > 100
+    assert fast.nodes == 64
+    assert sum(size > 100 for size in sizes) < 8  # it does not forget
+
+
+def test_a_batch_that_memory_does_not_hold_is_told(monkeypatch):
+    def none(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
+    monkeypatch.setattr(trunk.Trunk, "run", none)
+    with pytest.raises(torch.OutOfMemoryError):
+        fast.evaluate(SUBSETS, [0] * len(SUBSETS))
 
 
 def test_hidden_states_in_a_file_are_those_in_memory(monkeypatch):
