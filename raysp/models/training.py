@@ -38,8 +38,9 @@ CHECKED = 6
 FIRST_HELD = 1 << 27
 #: No adapter that has learnt something has weights of this size.
 GROWN = 1e6
-#: Adapters trained side by side.
+#: Adapters trained side by side, unless they are so large that with their gradients and moments they take more than `STATE` bytes.
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
+STATE = 1 << 32
 
 Numbers = Sequence[Integers]
 T = TypeVar("T")
@@ -135,7 +136,13 @@ class Trainer:
     @property
     def stacked(self) -> int:
         """How many adapters are best trained at once."""
-        return STACKED.get(self.device.type, 8)
+        return min(STACKED.get(self.device.type, 8), self._held)
+
+    @property
+    def _held(self) -> int:
+        """How many adapters there is room for, each with its gradient and AdamW's two moments, at least one."""
+        size = self.recipe.rank * sum(site.reads + site.writes for site in self.sites)
+        return max(STATE // (4 * torch.float32.itemsize * max(size, 1)), 1)
 
     def apart(self) -> float | None:
         """How far the untrained adapters' answers are from the model's own on some of the texts, a token; None where that is within rounding."""
@@ -219,7 +226,7 @@ class Trainer:
 
     def _apiece(self, stack: Stack, row: int, numbers: Integers, longest: int) -> tuple[Integers, Tensor, list[Tensor]]:
         """The first of the texts, as many as go through at once: every one gets a copy of the adapter as a row of its own, so that one backward pass gives all gradients apart."""
-        some = numbers[: max(self.nodes // longest, 1)]
+        some = numbers[: max(min(self.nodes // longest, self._held), 1)]
         copies = stack.copies(row, len(some))
         weights = [torch.ones(self.trunk.targets_of(number)) for number in some]
         with _Gradients(copies.parameters):

@@ -132,6 +132,20 @@ def test_memory_that_runs_out_halves_what_runs_at_once(monkeypatch):
     assert sum(size > 100 for size in sizes) < 8  # it does not forget
 
 
+def test_adapters_that_take_much_memory_are_fewer_at_once(monkeypatch):
+    fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
+    stack, numbers = fast.start([0]), np.arange(len(EXAMPLES))
+    expected = torch.cat([rows for _, rows in fast.gradients(stack, 0, numbers)])
+    assert fast.stacked == training.STACKED["cpu"]
+    monkeypatch.setattr(training, "STATE", 3 * 16 * stack.size)
+    assert fast.stacked == 3
+    parts = list(fast.gradients(stack, 0, numbers))
+    assert [len(some) for some, _ in parts] == [3] * 4
+    torch.testing.assert_close(torch.cat([rows for _, rows in parts]), expected, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(training, "STATE", 0)
+    assert fast.stacked == 1
+
+
 def test_a_batch_that_memory_does_not_hold_is_told(monkeypatch):
     def none(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
