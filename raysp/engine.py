@@ -14,6 +14,7 @@ from raysp.campaign import Campaign, LocalBackend, Progress
 from raysp.errors import UserError
 from raysp.examples import read_examples
 from raysp.home import store_path
+from raysp.interrupts import interrupted_by_termination
 from raysp.lenses.specs import FeatureLens, MechanisticLens
 from raysp.result import Result, read_result
 from raysp.spec import RunSpec, resolve_paths
@@ -46,7 +47,8 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
             from raysp.models.loading import set_threads
 
             set_threads(spec.threads)
-        Campaign(spec, LocalBackend(spec.lens.build()), store, run_id, set_name, watch or (lambda _: None)).execute()
+        with interrupted_by_termination():
+            Campaign(spec, LocalBackend(spec.lens.build()), store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from raysp.campaign import Progress
 from raysp.engine import Watch
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.interrupts import interrupted_by_termination
 from raysp.lenses.specs import FunctionLens
 from raysp.result import Result
 from raysp.runtime.cluster import connected
@@ -32,6 +33,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
     def __enter__(self) -> Self:
         self._stack = ExitStack()
         self._own = self._stack.enter_context(connected())
+        self._stack.enter_context(interrupted_by_termination())  # after Ray, which has an answer of its own to it
         try:
             self._scheduler = _unwrapped(scheduler)
         except BaseException:
@@ -40,7 +42,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
         return self
 
     def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
-        """Run a spec on the cluster; as `Engine.run`. An interrupt from the keyboard cancels the run there."""
+        """Run a spec on the cluster; as `Engine.run`. An interrupt (Ctrl-C, SIGTERM) cancels the run there."""
         for attempt in range(SCHEDULER_ATTEMPTS):
             try:
                 return _unwrapped(lambda: self._attend(spec, run_id, set_name, watch))

@@ -1,0 +1,70 @@
+"""What ends a process from outside leaves a run that goes on later."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import raysp
+from raysp.interrupts import interrupted_by_termination
+
+RUN = """
+import sys, time
+import raysp
+
+def slow(masks):
+    time.sleep(0.2)
+    return masks.sum(axis=1) + 3.0 * masks[:, 0] * masks[:, 1]
+
+def watch(progress):
+    if progress.done:
+        print("at work", flush=True)
+
+lens = raysp.FunctionLens(slow, n=12, name="slow", batch_masks=8)
+spec = raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=2000), local=sys.argv[1] == "local")
+try:
+    raysp.run(spec, run_id="the-run", watch=watch)
+except (KeyboardInterrupt, raysp.InterruptedRunError) as error:
+    print("told", error, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("where", ["local", "ray"])
+def test_a_run_that_is_terminated_is_left_to_be_resumed(where, home):
+    # Output goes into one pipe: Ray's trace of a signal would be seen here.
+    with subprocess.Popen([sys.executable, "-c", RUN, where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)) as run:
+        said = next((line for line in run.stdout if line == "at work\n"), None)
+        assert said is not None
+        run.send_signal(signal.SIGTERM)
+        rest = run.stdout.read()
+    assert run.returncode == 130, rest
+    assert "SIGTERM received" not in rest
+    assert where == "local" or "`raysp resume the-run`" in rest
+    with raysp.Store.read(home / "raysp.duckdb") as store:
+        assert store.run_row("the-run")["status"] == "interrupted"
+        assert store.run_evaluations("the-run").num_rows > 0
+
+
+def test_the_answer_to_it_is_what_it_was_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupted_by_termination():
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_beside_the_main_thread_nothing_is_done():
+    found = []
+
+    def enter():
+        with interrupted_by_termination():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [before]
