@@ -43,6 +43,7 @@ class RunSpec(BaseModel):
     store: str | None = Field(default=None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
     local: bool = Field(default=False, description="Run in this process, without Ray.")
     evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
+    gpus: int | None = Field(default=None, ge=1, description="GPUs of each evaluator, for a model that no single one holds; without a number, one or a share.")
     threads: int | None = Field(
         default=None, ge=1, description="Threads of each evaluator on a CPU, or of this process with --local; without a number, the node's cores."
     )

@@ -54,7 +54,9 @@ def load(options: ModelOptions) -> LoadedModel:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            mend = "take a smaller model, bfloat16, or a device with more memory"
+            mend = "take a smaller model, bfloat16, or a device with more memory" + (
+                ", or give each evaluator more GPUs (--gpus)" if device.type == "cuda" else ""
+            )
             raise DoesNotFitError("model", options.model, f"does not fit the memory of {device} in {str(dtype).removeprefix('torch.')}", mend) from None
         tokenizer = _read_tokenizer(folder, options, trust)
     model.eval().requires_grad_(requires_grad=False)

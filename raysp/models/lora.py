@@ -108,8 +108,8 @@ class Stack:
 
     def largest(self) -> list[float]:
         """The size of each adapter's largest weight; NaN where one is no number."""
-        sizes = [tensor.detach().flatten(1).abs().amax(1).cpu() for tensor in self.parameters]
-        return torch.stack(sizes).amax(0).tolist()
+        sizes = [tensor.detach().flatten(1).abs().amax(1) for tensor in self.parameters]
+        return torch.stack([size.to(sizes[0].device) for size in sizes]).amax(0).tolist()
 
     def copies(self, row: int, count: int) -> "Stack":
         """One of the adapters, so many times."""

@@ -6,7 +6,8 @@ import torch
 
 from raysp.errors import DoesNotFitError
 
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
+#: The last is what cuBLAS and cuDNN say, which take memory beside torch's.
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "status_alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ IGNORED = -100
 
 @dataclass(slots=True)
 class PlainTrainer:
-    """One model (copied: PEFT changes it), one recipe, the training texts and those that trained adapters are asked."""
+    """One model (PEFT changes its modules: these are copied, the weights are not), one recipe, the training texts and those that trained adapters are asked."""
 
     model: Any
     device: torch.device
@@ -38,7 +38,7 @@ class PlainTrainer:
     def __post_init__(self) -> None:
         from peft import get_peft_model
 
-        own = copy.deepcopy(self.model)
+        own = copy.deepcopy(self.model, {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())})
         self._sites = sites(own, dissect(own, "the model"), self.recipe)
         settings = configuration(self._sites, self.recipe)
         settings.inference_mode = False

@@ -1,5 +1,6 @@
 """Models that stay in memory and score many ablations of one input. Knows tokens and positions, not prompts, masks or values."""
 
+import contextlib
 import inspect
 import math
 import threading
@@ -229,15 +230,19 @@ def resident(options: ModelOptions) -> ResidentModel:
     key = tuple(getattr(options, name) for name in ModelOptions.model_fields)
     with _loading:
         if key not in _residents:
-            try:
-                loaded = load(options)
-            except DoesNotFitError:
-                _residents.clear()
-                release(choose_device(options.device))
-                loaded = load(options)
+            loaded = _loaded(options)
             twin = next((other for other in _residents.values() if _same(other.loaded, loaded)), None)
             _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
         return _residents[key]
+
+
+def _loaded(options: ModelOptions) -> LoadedModel:
+    with contextlib.suppress(DoesNotFitError):
+        return load(options)
+    # Behind the block: within it the error's traceback would hold on to what was loaded of the model.
+    _residents.clear()
+    release(choose_device(options.device))
+    return load(options)
 
 
 def _same(one: LoadedModel, other: LoadedModel) -> bool:

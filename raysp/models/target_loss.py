@@ -19,6 +19,8 @@ from raysp.models.resident import TOLERANCE
 
 #: Rows of logits at once: with more of them the head's product comes nearer to what the machine can do.
 CHUNK = {"cpu": 768, "cuda": 2048, "mps": 512}
+#: Bytes of them at most, whatever the vocabulary.
+LOGITS = 1 << 29
 #: Rows of them that are read again and again while the caches hold them; all, where there are no such caches.
 READ = {"cpu": 8}
 
@@ -50,18 +52,20 @@ class TargetLoss:
 
         With `weights` (`(targets,)`) the gradient of minus their weighted sum is passed back through `hidden`.
         """
-        where, which = torch.from_numpy(at).to(self.device), torch.from_numpy(tokens).to(self.device)
+        head = self.model.get_output_embeddings()
         with contextlib.nullcontext() if weights is not None else torch.no_grad():
-            reading = self._reading(hidden) if self.plain else hidden
+            reading = self._reading(hidden).to(head.weight.device) if self.plain else hidden
+        where, which = (torch.from_numpy(array).to(reading.device) for array in (at, tokens))
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        found = torch.empty(len(at), dtype=wide, device=self.device)
+        found = torch.empty(len(at), dtype=wide, device=reading.device)
         slope = None if weights is None else torch.empty_like(reading)
-        step = CHUNK.get(self.device.type, CHUNK["cpu"])
+        weights = None if weights is None else weights.to(reading.device, wide)
+        step = max(min(CHUNK.get(self.device.type, CHUNK["cpu"]), LOGITS // (wide.itemsize * len(head.weight))), 1)
         for start in range(0, len(hidden), step):
             some = reading[start : start + step].detach()
             mine = torch.nonzero((where >= start) & (where < start + step))[:, 0]
             chunk = self._product if self.plain else self._autograd
-            found[mine], back = chunk(some, where[mine] - start, which[mine], None if weights is None else weights[mine].to(wide))
+            found[mine], back = chunk(some, where[mine] - start, which[mine], None if weights is None else weights[mine])
             if slope is not None and back is not None:
                 slope[start : start + step] = back
         if slope is not None:
@@ -90,15 +94,15 @@ class TargetLoss:
 
     def _logits(self, some: Tensor, head: Any) -> Tensor:
         """The head's product of some rows, float32 or more `(rows, vocabulary)`, in room that is used again: fresh pages for so much cost a fifth of the product."""
-        if self._room is None or self._room.dtype != some.dtype:
-            self._room = some.new_empty((CHUNK.get(self.device.type, CHUNK["cpu"]), len(head.weight)))
+        if self._room is None or len(self._room) < len(some):
+            self._room = some.new_empty((len(some), len(head.weight)))
         logits = torch.mm(some, head.weight.T, out=self._room[: len(some)])
         return (logits if head.bias is None else logits.add_(head.bias)).to(torch.promote_types(some.dtype, torch.float32))
 
     def _autograd(self, some: Tensor, at: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
         with torch.enable_grad() if weights is not None else torch.no_grad():
             leaf = some.requires_grad_(weights is not None)
-            logits = self._relay.logits(self._filler(len(leaf)), leaf[None], 0)[0]
+            logits = self._relay.logits(self._filler(len(leaf)), leaf[None], 0)[0].to(leaf.device)
             logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)[at, tokens]
             if weights is None:
                 return logprobs, None
@@ -137,7 +141,7 @@ class TargetLoss:
             hidden = self._relay.entry(ids, self.anatomy.layers)[0]
             expected = self._relay.logits(ids, hidden[None], 0)[0]
             try:
-                product = functional.linear(self._reading(hidden), head.weight, head.bias)
+                product = functional.linear(self._reading(hidden).to(head.weight.device), head.weight, head.bias).to(expected.device)
             except (AttributeError, IndexError, TypeError, RuntimeError):
                 return False
         return bool((product - expected).abs().max() <= TOLERANCE[self.model.dtype] * (1 + expected.abs().max()))

@@ -257,11 +257,11 @@ class Trainer:
                 return None
             while len(self._firsts) >= most:
                 del self._firsts[next(iter(self._firsts))]
-            parts = list(self._each(begun, 0, np.arange(len(self.texts))))
-            # B is zero at the start, and with it the gradient of A.
-            up = [torch.cat([slopes[1 + 2 * site] for _, _, slopes in parts]) for site in range(len(self.sites))]
+            # B is zero at the start, and with it the gradient of A: only those of B are held.
+            parts = [(sums, slopes[1::2]) for _, sums, slopes in self._each(begun, 0, np.arange(len(self.texts)))]
+            up = [torch.cat(slopes) for slopes in zip(*(slopes for _, slopes in parts), strict=True)]
             counts = torch.tensor([float(self.trunk.targets_of(number)) for number in range(len(self.texts))])
-            self._firsts[seed] = _FirstStep(torch.cat([sums for _, sums, _ in parts]), counts, up)
+            self._firsts[seed] = _FirstStep(torch.cat([sums for sums, _ in parts]), counts, up)
         return self._firsts[seed]
 
     def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:
@@ -287,7 +287,7 @@ class Trainer:
         wanted, at = np.unique(owner * held.nodes.shape[1] + place, return_inverse=True)
         with stack.applied(torch.tensor(rows)):
             hidden = self.trunk.run(held, wanted, [site.module for site in self.sites])
-        return self.head(hidden, at, token, None if weights is None else torch.cat(weights).to(hidden.device)), (owner, text)
+        return self.head(hidden, at, token, None if weights is None else torch.cat(weights)), (owner, text)
 
 
 def _flat_targets(trunk: Trunk, held: Rows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
@@ -354,11 +354,12 @@ class _AdamW:
         """Move every parameter; `rates` are those of the adapters."""
         self._count += 1
         first, second = (1 - beta**self._count for beta in BETAS)
+        paces = {device: torch.tensor(rates, device=device)[:, None, None] for device in {tensor.device for tensor in self._parameters}}
         for tensor, mean, square in zip(self._parameters, self._first, self._second, strict=True):
             slope = tensor.grad
             if slope is None:
                 continue
-            pace = torch.tensor(rates, dtype=tensor.dtype, device=tensor.device)[:, None, None]
+            pace = paces[tensor.device]
             mean.lerp_(slope, 1 - BETAS[0])
             square.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
             if self._decay:

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from raysp.models.anatomy import Anatomy, replaced_forward
 from raysp.models.inputs import Inputs, Integers, ragged_offsets, ragged_ranges
+from raysp.models.memory import is_out_of_memory, release
 from raysp.models.prefix_tree import PrefixTree, build_tree
 
 #: Bytes of hidden states that are held in memory; more go into a file.
 HELD = 2 << 30
 #: Nodes that go through the frozen layers at once.
 PACK = {"cpu": 512, "cuda": 4096, "mps": 1024}
+SMALLEST_PACK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,6 @@ class Trunk:
     tokens: int = field(init=False, default=0)
     _hidden: Tensor = field(init=False, repr=False)
     _tuples: tuple[bool, ...] = field(init=False, repr=False)
-    _folder: Any = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         lengths = np.array([len(text.ids) for text in self.texts], np.int64)
@@ -99,11 +100,12 @@ class Trunk:
 
         What that block does to each position alone is done to those only, but for modules that hold some of `whole`.
         """
-        filled, at = torch.from_numpy(rows.nodes), torch.from_numpy(wanted).to(self.device)
+        filled, at = torch.from_numpy(rows.nodes), torch.from_numpy(wanted)
         entering = None if self.layer == 0 else self._hidden[filled.clamp(max=len(self.tree) - 1).to(self._hidden.device)].to(self.device)
         modules = [module for module in self._positionwise if not any(inner is kept for inner in module.modules() for kept in whole)]
         with replaced_forward(modules, [_at_some(module.forward, at) for module in modules]):
-            return self._through(filled, entering, self.anatomy.layers).flatten(0, 1)[at]
+            reached = self._through(filled, entering, self.anatomy.layers).flatten(0, 1)
+            return reached[at.to(reached.device)]
 
     @property
     def _positionwise(self) -> list[Any]:
@@ -179,18 +181,35 @@ class Trunk:
         """Room for the hidden states of all nodes, `(nodes, channels)`."""
         shape = (len(self.tree) if self.layer else 0, int(self.model.config.get_text_config().hidden_size))
         count, dtype = shape[0] * shape[1], self.model.dtype
+        # Zeros, as a new file has: the last tokens of texts are never run, and rows are filled up with one of them, which attention sees behind its mask.
         if count * dtype.itemsize <= HELD:
-            # Zeros: the last tokens of texts are never run, and rows are filled up with one of them, which attention sees behind its mask.
-            return torch.zeros(shape, dtype=dtype, device=self.device)
-        self._folder = tempfile.TemporaryDirectory(prefix="raysp-trunk-")
-        place = str(Path(self._folder.name) / "hidden")
-        return torch.from_file(place, shared=True, size=count, dtype=dtype).view(shape)
+            try:
+                return torch.zeros(shape, dtype=dtype, device=self.device)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+        # The mapping outlives the file's name, so that nothing stays behind however this process ends.
+        with tempfile.TemporaryDirectory(prefix="raysp-trunk-") as folder:
+            return torch.from_file(str(Path(folder) / "hidden"), shared=True, size=count, dtype=dtype).view(shape)
 
     def _fill(self) -> None:
         if self.layer == 0:
             return
+        size = PACK.get(self.device.type, PACK["cpu"])
+        while True:
+            try:
+                self._run_packs(size)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size <= SMALLEST_PACK:
+                    raise
+            else:
+                return
+            size = max(size // 2, SMALLEST_PACK)
+            release(self.device)
+
+    def _run_packs(self, size: int) -> None:
         with torch.inference_mode():
-            for numbers in self._packs(PACK.get(self.device.type, PACK["cpu"])):
+            for numbers in self._packs(size):
                 nodes = self.nodes(numbers)
                 reached = self._through(torch.from_numpy(nodes)[None], None, self.layer)
                 self._hidden[torch.from_numpy(nodes).to(self._hidden.device)] = reached[0].to(self._hidden.device)
@@ -211,9 +230,9 @@ def _at_some(forward: Any, at: Tensor) -> Any:
     """A module's forward pass on some of the positions of a batch of rows; the others come out as zeros."""
 
     def some(given: Tensor) -> Tensor:
-        rows = given.shape[:-1]  # some models flatten them before their MLP
-        output = forward(given.reshape(-1, given.shape[-1])[at][None])[0]
-        return output.new_zeros((rows.numel(), output.shape[-1])).index_copy(0, at, output).reshape(*rows, -1)
+        rows, places = given.shape[:-1], at.to(given.device)  # some models flatten rows before their MLP; layers may lie on several devices
+        output = forward(given.reshape(-1, given.shape[-1])[places][None])[0]
+        return output.new_zeros((rows.numel(), output.shape[-1])).index_copy(0, places.to(output.device), output).reshape(*rows, -1)
 
     return some
 

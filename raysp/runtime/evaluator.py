@@ -4,8 +4,10 @@ It knows lenses only as something that can be built. Its constructor does nothin
 needs it, so a failed load is an ordinary failed call, and a restarted actor loads again by itself.
 """
 
+import gc
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -16,6 +18,7 @@ from raysp.game import Game, GameInfo, Measurement, Values, unpack
 from raysp.spec import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
+T = TypeVar("T")
 # Games kept ready beside the resident model; each holds a tokenised prompt and a small cache, not weights.
 GAMES_KEPT = 64
 # More calls than this waiting for one evaluator mean that a scheduler has lost count.
@@ -57,7 +60,7 @@ class Evaluator:
     def measure(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8]) -> Measurement:
         """Values of packed masks of a lens' game. May run twice for the same masks without harm."""
         game = self._game(key, lens, fingerprint)
-        return game.measure(unpack(packed, game.n))
+        return self._alone(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
 
     def _game(self, key: str, lens: AnyLens, fingerprint: str) -> Game:
         """The game that was described elsewhere, built here at first use. EvaluationError where the lens makes another one here."""
@@ -77,18 +80,31 @@ class Evaluator:
 
             set_threads(self._threads)
             self._ready = True
-        try:
-            game = lens.build()
-        except DoesNotFitError:
-            if not self._games:
-                raise
-            self._games.clear()  # they hold on to other models
-            game = lens.build()
+        game: Game = self._alone(lens.build)
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
         if len(self._games) > GAMES_KEPT:
             self._games.popitem(last=False)
         return game
+
+    def _alone(self, what: Callable[[], T], keeping: tuple[str, str] | None = None) -> T:
+        """What a call gives; where memory runs out, what it gives once other games and the models that they hold on to are gone."""
+        try:
+            return what()
+        except (RuntimeError, EvaluationError, DoesNotFitError) as error:
+            if not _ran_out(error) or not self._games.keys() - {keeping}:
+                raise
+        # Behind the block: within it the error's traceback would hold on to what did not fit.
+        for key in [key for key in self._games if key != keeping]:
+            del self._games[key]
+        gc.collect()
+        return what()
+
+
+def _ran_out(error: BaseException) -> bool:
+    from raysp.models.memory import is_out_of_memory
+
+    return any(is_out_of_memory(each) for each in (error, error.__cause__) if each is not None)
 
 
 evaluator_actor: Any = ray.remote(Evaluator)

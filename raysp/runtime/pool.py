@@ -234,12 +234,16 @@ def lens_key(lens: AnyLens) -> str:
 def choose_shape(spec: RunSpec) -> Shape:
     """The evaluators a spec asks for, or one a GPU, or as many as the CPU nodes hold with all the cores of the smallest node each.
 
-    More evaluators than GPUs share them: as many on each, and no more than that on any.
+    More evaluators than GPUs share them: as many on each, and no more than that on any. UserError for what the cluster cannot hold.
     """
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if gpus and getattr(spec.lens, "device", "cpu") != "cpu":  # a function has none
-        count = spec.evaluators or gpus
-        return Shape(count, spec.threads, (("num_gpus", 1 / -(-count // gpus)), ("num_cpus", 1)))
+    device = getattr(spec.lens, "device", "cpu")  # a function has none
+    if device != "cpu":
+        if device.startswith("cuda:") and device != "cuda:0":
+            raise UserError("device", device, "is for Ray to choose: an evaluator sees its own GPUs alone", "write cuda, or pass --local")
+        if gpus := [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("GPU", 0))) > 0]:
+            return _on_gpus(spec, gpus)
+    if spec.gpus:
+        raise UserError("gpus", spec.gpus, "are asked for each evaluator, and none are to be had", "leave them out, or add nodes with GPUs")
     cores = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0))) > 0] or [1]
     threads = spec.threads or min(MAX_THREADS, *cores, max(1, sum(cores) // (spec.evaluators or 1)))
     if threads > max(cores):
@@ -248,3 +252,18 @@ def choose_shape(spec: RunSpec) -> Shape:
     if spec.evaluators and spec.evaluators > most:
         raise UserError("evaluators", spec.evaluators, f"with {threads} threads each do not fit on {sum(cores)} cores", f"give at most {most}")
     return Shape(spec.evaluators or most, threads, (("num_cpus", threads),))
+
+
+def _on_gpus(spec: RunSpec, gpus: Sequence[int]) -> Shape:
+    """Evaluators on nodes with so many GPUs each."""
+    if spec.gpus is None:
+        count = spec.evaluators or sum(gpus)
+        share = -(-count // sum(gpus))
+        # Ray counts in ten-thousandths: rounded up, the last of six sixths would find too little.
+        return Shape(count, spec.threads, (("num_gpus", (10_000 // share) / 10_000), ("num_cpus", 1)))
+    if spec.gpus > max(gpus):
+        raise UserError("gpus", spec.gpus, f"are more than any node has ({max(gpus)})", f"give at most {max(gpus)}")
+    most = sum(count // spec.gpus for count in gpus)
+    if spec.evaluators and spec.evaluators > most:
+        raise UserError("evaluators", spec.evaluators, f"with {spec.gpus} GPUs each do not fit on {sum(gpus)} GPUs", f"give at most {most}")
+    return Shape(spec.evaluators or most, spec.threads, (("num_gpus", spec.gpus), ("num_cpus", 1)))

@@ -206,7 +206,7 @@ class Scheduler:
     def _suits(spec: RunSpec, shape: Shape) -> bool:
         """Whether evaluators of a shape do for a run: those that it asks for, with a GPU each if it would be given one."""
         wanted = choose_shape(spec)
-        return wanted == shape if spec.evaluators or spec.threads else shape.has_gpu or not wanted.has_gpu
+        return wanted == shape if spec.evaluators or spec.threads or spec.gpus else shape.has_gpu or not wanted.has_gpu
 
     def _others(self, ticket: Ticket) -> list[Ticket]:
         return [other for other in self._tickets.values() if other is not ticket and other.uses]

@@ -1,6 +1,7 @@
 """Models are found by name, known by content, and held once."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from raysp.home import home
 from raysp.lenses.specs import ModelOptions
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.loading import choose_dtype, following, load
+from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import resident
 
 
@@ -108,11 +110,13 @@ def test_a_damaged_file_of_weights_is_one_line(tmp_path):
 def test_a_model_that_does_not_fit_takes_the_place_of_others(tmp_path, monkeypatch):
     first = resident(options(save("llama", tmp_path / "a")))
     save("gpt2", tmp_path / "b")
-    full = [True, False, True, True]
+    full, failed = [True, False], []
 
     def to(model, *args, **kwargs):
         if full.pop(0):
+            failed.append(weakref.ref(model))
             raise torch.OutOfMemoryError("CUDA out of memory")
+        assert failed[0]() is None  # what did not fit is gone before another try
         return model
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
@@ -130,6 +134,14 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
         resident(options(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "[enforce fail] DefaultCPUAllocator: can't allocate memory"]
+)
+def test_memory_that_runs_out_beside_torchs_own_is_known_as_such(said):
+    assert is_out_of_memory(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 # ---- texts that follow another

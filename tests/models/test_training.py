@@ -1,5 +1,7 @@
 """Adapters trained side by side are what PEFT makes of each alone."""
 
+import tempfile
+
 import numpy as np
 import pytest
 import tiny_models
@@ -144,6 +146,50 @@ def test_adapters_that_take_much_memory_are_fewer_at_once(monkeypatch):
     torch.testing.assert_close(torch.cat([rows for _, rows in parts]), expected, atol=1e-5, rtol=1e-4)
     monkeypatch.setattr(training, "STATE", 0)
     assert fast.stacked == 1
+
+
+def test_so_does_memory_that_runs_out_below_the_first_adapted_layer(monkeypatch):
+    expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
+    through, sizes = trunk.Trunk._through, []
+
+    def narrow(self, nodes, entering, stop):
+        sizes.append(nodes.numel())
+        if entering is None and nodes.numel() > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return through(self, nodes, entering, stop)
+
+    monkeypatch.setattr(trunk.Trunk, "_through", narrow)
+    fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
+    assert sizes[0] > 40
+    same(trained(fast), expected, 1e-5)
+
+
+def test_hidden_states_that_no_device_memory_holds_go_into_a_file(monkeypatch, tmp_path):
+    expected, zeros = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)), torch.zeros
+
+    def full(shape, *args, **kwargs):
+        if isinstance(shape, tuple) and len(shape) == 2 and "device" in kwargs:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch, "zeros", full)
+    fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    same(trained(fast), expected, 1e-5)
+    assert list(tmp_path.iterdir()) == []  # a process that is killed leaves no gigabytes behind
+
+
+def test_the_plain_way_shares_the_weights_and_leaves_the_model_as_it_is():
+    tiny = model()
+    names = {name for name, _ in tiny.named_parameters()}
+    plain = PlainTrainer(tiny, CPU, recipe(), EXAMPLES, ASKED)
+    own = {tensor.data_ptr() for name, tensor in plain._peft.named_parameters() if "lora" not in name}
+    assert own == {tensor.data_ptr() for tensor in tiny.parameters()}
+    before = tiny(input_ids=torch.arange(3, 9)[None]).logits
+    plain.evaluate(SUBSETS[:1], [0])
+    assert torch.equal(tiny(input_ids=torch.arange(3, 9)[None]).logits, before)
+    assert {name for name, _ in tiny.named_parameters()} == names
 
 
 def test_a_batch_that_memory_does_not_hold_is_told(monkeypatch):

@@ -5,11 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError, UserError
 from raysp.game import pack
+from raysp.lenses.feature import FeatureGame
 from raysp.models.training import DivergenceError
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import Shape, choose_shape
@@ -46,14 +48,80 @@ def test_errors_reach_another_process_whatever_they_are():
         assert str(error) in str(arrived)
 
 
+def test_where_memory_runs_out_other_games_make_room(tmp_path, monkeypatch):
+    evaluator, model = Evaluator("e", None), save("llama", tmp_path / "llama")
+    lenses = {
+        text: raysp.FeatureLens(model=model, prompt=text, target=" not", foil="!", dtype="float32", device="cpu") for text in ("The film was", "A letter was")
+    }
+    first, second = (evaluator.describe(text, lens) for text, lens in lenses.items())
+    measure, masks = FeatureGame.measure, pack(np.ones((1, first.n), dtype=bool))
+    expected = evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values
+
+    def full(game, some):
+        if len(evaluator._games) > 1:
+            raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
+        return measure(game, some)
+
+    monkeypatch.setattr(FeatureGame, "measure", full)
+    np.testing.assert_array_equal(evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values, expected)
+    assert list(evaluator._games) == [("A letter was", second.fingerprint)]
+
+    def never(game, some):
+        raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FeatureGame, "measure", never)
+    with pytest.raises(EvaluationError, match="memory does not hold one input"):
+        evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks)
+
+
+def cluster(monkeypatch, *gpus):
+    """A cluster whose nodes have 64 cores and so many GPUs each."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 64.0, **({"GPU": float(count)} if count else {})}} for count in gpus]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+
+
+def asked(device="auto", **options):
+    return raysp.RunSpec(lens=raysp.FeatureLens(prompt="a b", device=device), **options)
+
+
+def test_evaluators_on_gpus_have_one_each_or_a_share_or_as_many_as_are_asked_for(monkeypatch):
+    cluster(monkeypatch, 4, 2, 0)
+    shapes = {
+        given: choose_shape(asked(**dict(given))) for given in [(), (("evaluators", 3),), (("gpus", 2),), (("gpus", 2), ("evaluators", 1)), (("gpus", 4),)]
+    }
+    told = [(shape.count, dict(shape.resources)["num_gpus"]) for shape in shapes.values()]
+    assert told == [(6, 1), (3, 1), (3, 2), (1, 2), (1, 4)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 7, 15, 18, 64])
+def test_evaluators_that_share_a_gpu_fit_on_it(monkeypatch, count):
+    cluster(monkeypatch, 1)
+    share = dict(choose_shape(asked(evaluators=count)).resources)["num_gpus"]
+    assert round(share * 10_000) * count <= 10_000
+    assert share > 0.99 / count
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gpus": 5}, r"gpus: 5 are more than any node has \(4\); give at most 4"),
+        ({"gpus": 2, "evaluators": 4}, r"evaluators: 4 with 2 GPUs each do not fit on 6 GPUs; give at most 3"),
+        ({"device": "cuda:1"}, r"device: 'cuda:1' is for Ray to choose"),
+        ({"device": "cpu", "gpus": 1}, r"gpus: 1 are asked for each evaluator, and none are to be had"),
+    ],
+)
+def test_what_gpus_cannot_give_is_said(monkeypatch, options, said):
+    cluster(monkeypatch, 4, 2)
+    with pytest.raises(raysp.UserError, match=said):
+        choose_shape(asked(**options))
+
+
 def test_a_run_that_would_have_a_gpu_is_not_left_to_evaluators_without(monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 2.0, "CPU": 64.0})
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 64.0}}])
-    asked = {device: raysp.RunSpec(lens=raysp.FeatureLens(prompt="a b", device=device)) for device in ("auto", "cpu")}
+    cluster(monkeypatch, 2)
     function = raysp.RunSpec(lens=raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=3))
-    with_gpu, without = choose_shape(asked["auto"]), choose_shape(asked["cpu"])
+    with_gpu, without = choose_shape(asked("auto")), choose_shape(asked("cpu"))
     assert (with_gpu.count, with_gpu.has_gpu, without.has_gpu) == (2, True, False)
     assert not choose_shape(function).has_gpu
-    assert Scheduler._suits(asked["cpu"], with_gpu)  # they can do without
-    assert not Scheduler._suits(asked["auto"], without)
+    assert Scheduler._suits(asked("cpu"), with_gpu)  # they can do without
+    assert not Scheduler._suits(asked("auto"), without)
     assert Scheduler._suits(function, Shape(2, None, (("num_gpus", 1.0), ("num_cpus", 1))))
