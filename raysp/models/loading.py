@@ -173,8 +173,11 @@ def _read_tokenizer(folder: Path, options: ModelOptions, trust: dict[str, Any]) 
 
 
 def set_threads(count: int) -> None:
-    """Use this many threads for the arithmetic of this process on a CPU."""
+    """Use this many threads for the arithmetic of this process on a CPU, torch's and NumPy's."""
+    from threadpoolctl import threadpool_limits
+
     torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
 
 
 def choose_device(name: str) -> torch.device:

@@ -38,7 +38,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Shape:
-    """How many evaluators, with how many threads each (None: the device decides), and what each takes of the cluster."""
+    """How many evaluators, with how many threads each (None: what the process begins with), and what each takes of the cluster."""
 
     count: int
     threads: int | None
@@ -240,8 +240,8 @@ def choose_shape(spec: RunSpec) -> Shape:
     if device != "cpu":
         if device.startswith("cuda:") and device != "cuda:0":
             raise UserError("device", device, "is for Ray to choose: an evaluator sees its own GPUs alone", "write cuda, or pass --local")
-        if gpus := [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("GPU", 0))) > 0]:
-            return _on_gpus(spec, gpus)
+        if nodes := [(count, node) for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("GPU", 0))) > 0]:
+            return _on_gpus(spec, [count for count, _ in nodes], [int(node["Resources"].get("CPU", 1)) for _, node in nodes])
     if spec.gpus:
         raise UserError("gpus", spec.gpus, "are asked for each evaluator, and none are to be had", "leave them out, or add nodes with GPUs")
     cores = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0))) > 0] or [1]
@@ -254,16 +254,21 @@ def choose_shape(spec: RunSpec) -> Shape:
     return Shape(spec.evaluators or most, threads, (("num_cpus", threads),))
 
 
-def _on_gpus(spec: RunSpec, gpus: Sequence[int]) -> Shape:
-    """Evaluators on nodes with so many GPUs each."""
+def _on_gpus(spec: RunSpec, gpus: Sequence[int], cores: Sequence[int]) -> Shape:
+    """Evaluators on nodes with so many GPUs and cores each. They take one core of each as Ray counts, and use their part of the node's for what a GPU does not do."""
+
+    def shape(count: int, each: float) -> Shape:
+        abreast = [-(-count * some // sum(gpus)) for some in gpus]
+        threads = min(max(have // max(beside, 1), 1) for have, beside in zip(cores, abreast, strict=True))
+        return Shape(count, spec.threads or min(threads, MAX_THREADS), (("num_gpus", each), ("num_cpus", 1)))
+
     if spec.gpus is None:
         count = spec.evaluators or sum(gpus)
-        share = -(-count // sum(gpus))
         # Ray counts in ten-thousandths: rounded up, the last of six sixths would find too little.
-        return Shape(count, spec.threads, (("num_gpus", (10_000 // share) / 10_000), ("num_cpus", 1)))
+        return shape(count, (10_000 // -(-count // sum(gpus))) / 10_000)
     if spec.gpus > max(gpus):
         raise UserError("gpus", spec.gpus, f"are more than any node has ({max(gpus)})", f"give at most {max(gpus)}")
     most = sum(count // spec.gpus for count in gpus)
     if spec.evaluators and spec.evaluators > most:
         raise UserError("evaluators", spec.evaluators, f"with {spec.gpus} GPUs each do not fit on {sum(gpus)} GPUs", f"give at most {most}")
-    return Shape(spec.evaluators or most, spec.threads, (("num_gpus", spec.gpus), ("num_cpus", 1)))
+    return shape(spec.evaluators or most, spec.gpus)

@@ -91,6 +91,7 @@ def test_evaluators_on_gpus_have_one_each_or_a_share_or_as_many_as_are_asked_for
     }
     told = [(shape.count, dict(shape.resources)["num_gpus"]) for shape in shapes.values()]
     assert told == [(6, 1), (3, 1), (3, 2), (1, 2), (1, 4)]
+    assert [shape.threads for shape in shapes.values()] == [16] * 5
 
 
 @pytest.mark.parametrize("count", [2, 3, 6, 7, 15, 18, 64])
@@ -99,6 +100,8 @@ def test_evaluators_that_share_a_gpu_fit_on_it(monkeypatch, count):
     share = dict(choose_shape(asked(evaluators=count)).resources)["num_gpus"]
     assert round(share * 10_000) * count <= 10_000
     assert share > 0.99 / count
+    assert choose_shape(asked(evaluators=count)).threads == min(64 // count, 16)
+    assert choose_shape(asked(evaluators=count, threads=3)).threads == 3
 
 
 @pytest.mark.parametrize(
