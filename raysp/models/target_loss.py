@@ -86,11 +86,13 @@ class TargetLoss:
             logprobs = chosen - (most + total.log())[at]
             if weights is None:
                 return logprobs, None
-            # The slope of a row is what stands in `logits` times its `scale`, which is cheaper behind the product than before it.
+            # The slope of a row is what then stands in `logits` times `weight / total`.
             weight = torch.zeros_like(total).index_add_(0, at, weights)
             logits.index_put_((at, tokens), -weights * (total / weight)[at], accumulate=True)
-            scale = (weight / total).to(head.weight.dtype)
-            return logprobs, (logits.to(head.weight.dtype) @ head.weight) * scale[:, None]
+            if logits.dtype == head.weight.dtype:  # behind the product there is less to multiply
+                return logprobs, (logits @ head.weight).mul_((weight / total)[:, None])
+            # Narrow types hold probabilities, and neither large sums of them nor small shares.
+            return logprobs, (logits.div_(total[:, None]).to(head.weight.dtype) @ head.weight).to(logits.dtype).mul_(weight[:, None])
 
     def _logits(self, some: Tensor, head: Any) -> Tensor:
         """The head's product of some rows, float32 or more `(rows, vocabulary)`, in room that is used again: fresh pages for so much cost a fifth of the product."""

@@ -9,8 +9,10 @@ import torch
 
 from raysp.errors import UserError
 from raysp.models import target_loss, training, trunk
+from raysp.models.anatomy import dissect
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
+from raysp.models.target_loss import TargetLoss
 from raysp.models.training import DivergenceError, Trainer, batches
 from raysp.models.trunk import Text
 
@@ -99,6 +101,24 @@ def test_a_head_that_does_more_than_a_product_is_left_to_autograd():
     fast = Trainer(tiny, CPU, told, EXAMPLES, ASKED)
     assert not fast.head.plain
     same(trained(fast), plainly(tiny, told))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_losses_and_slopes_are_near_in_every_dtype(dtype):
+    """Of 40 positions, some with two targets, and small weights."""
+    rng = np.random.default_rng(0)
+    hidden, at, tokens = torch.randn(40, 48), np.concatenate([np.arange(40), np.arange(7)]), rng.integers(3, 300, 47)
+    weights, found = torch.from_numpy(rng.random(47)).float() * 1e-3, {}
+    for each in (torch.float32, dtype):
+        tiny = model().to(each)
+        head = TargetLoss(tiny, dissect(tiny, "the model"), CPU)
+        assert head.plain
+        leaf = hidden.to(each, copy=True).requires_grad_()
+        said = head(leaf, at, tokens, weights)
+        found[each] = said.double(), leaf.grad.double()
+    (losses, slopes), (near, steep) = found[torch.float32], found[dtype]
+    assert (near - losses).abs().max() < 0.02 * losses.abs().max()
+    assert (steep - slopes).norm() < 0.01 * slopes.norm()
 
 
 def test_adapters_are_what_they_are_alone():
