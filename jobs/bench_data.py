@@ -9,7 +9,7 @@ padded batches, one subset after the other), each subset's queries included, in 
 float32 besides where that is another. Three shapes of text: questions and answers in the model's chat template, the same without it, and film reviews to be labelled, whose
 prompts are long and whose answers are a word. Values must agree. Seconds on CPUs are of the process (its own time on the cores), so that a busy machine changes ratios
 little, and wall seconds stand beside them; on a GPU they are wall seconds. One process with one thread does all this; how many subsets a machine trains in a minute is then
-seen with a process a core, as evaluators are (or with this one, on a GPU).
+seen with a process a core, as evaluators are with `--threads 1` (or with one on a GPU).
 
 `lds`: see `data_lds.py`. Peers are installed by the extra `bench`.
 """
