@@ -30,7 +30,7 @@ from bench_rows import clock, rounded, say, write
 from engine_claims import claim
 
 from raysp.lenses.data import DataGame, build_data_game
-from raysp.lenses.specs import DataLens
+from raysp.specs.lenses import DataLens
 from raysp.models.loading import choose_device
 from raysp.models.reference import PlainTrainer
 

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from raysp.engine import engine
+from raysp.runs.engine import engine
 from raysp.explorers import Singles
 from raysp.game import Masks, Values
 from raysp.lenses.feature import FeatureGame
-from raysp.lenses.specs import FeatureLens
-from raysp.spec import RunSpec
+from raysp.specs.lenses import FeatureLens
+from raysp.specs.run import RunSpec
 from raysp.validation import Validation
 
 PROMPT = (

@@ -33,9 +33,9 @@ from mechanistic_claims import TOP, summary
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
 from raysp.lenses.mechanistic import MechanisticGame, build_mechanistic_game, tokens
-from raysp.lenses.specs import MechanisticLens
-from raysp.lenses.tasks import make
-from raysp.pruning import SHARES, Known, compare
+from raysp.specs.lenses import MechanisticLens
+from raysp.datasets.tasks import make
+from raysp.actions.pruning_methods import SHARES, Known, compare
 
 ASKED = {"prompt": ITALY, "target": " Tokyo", "foil": " Rome", "dtype": "float32"}
 #: P(keep) of the random masks, and how many are timed.

@@ -2,7 +2,7 @@
 
 Per training set: subsets that keep each component with probability one half are trained on, each from a seed of its own, and methods that learn from retrainings are
 given the first so many of them. They are scored on other subsets, of exactly half of the components, by what trainings from other seeds make of them on average:
-Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.datamodels.scores`). Beside them the ceiling (trainings
+Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.validation.data_scores`). Beside them the ceiling (trainings
 against trainings from other seeds) and the floor (components taken for one another). Methods that look at gradients pay for one training, those of the peers that
 average over trainings for so many.
 
@@ -27,10 +27,10 @@ from data_claims import Row
 from data_sets import DataSet, as_it_is, planted
 
 import raysp
-from raysp.datamodels.methods import Effects, Method, Surrogates, Trained, linear_scores
-from raysp.datamodels.scores import Correlation, held_out_subsets, lds
+from raysp.actions.lds_methods import Effects, Method, Surrogates, Trained, linear_scores
+from raysp.validation.data_scores import Correlation, held_out_subsets, lds
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.sampling import uniform_masks
+from raysp.sampling.draws import uniform_masks
 from raysp.game import Masks
 from raysp.lenses.data import HINTS
 from raysp.models.influence import by_component
@@ -147,7 +147,7 @@ def fitted(case: Case, method: str, budget: int) -> Method:
     masks, outputs = (array[:budget] for array in case.sample)
     if method == "singles":
         return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
-    from raysp.datamodels.queries import fit_queries
+    from raysp.runs.queries import fit_queries
 
     explorer = raysp.ProxySPEX().start(masks.shape[1])
     if method == "proxyspex":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from raysp.models.influence import DAMPING
 from raysp.models.inputs import Floats
-from raysp.models.trunk import Text
+from raysp.models.frozen_prefix import Text
 
 #: Columns of TRAK's projection; texts that go through the model at once.
 PROJECTED, BATCH = 512, 8

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from raysp.home import home
-from raysp.lenses.specs import DataLens
+from raysp.specs.lenses import DataLens
 
 CITIES = (
     "Oslo", "Lima", "Cairo", "Rome", "Tokyo", "Paris", "Delhi", "Dublin", "Boston", "Madrid", "London", "Berlin", "Athens", "Moscow", "Prague",
@@ -55,7 +55,7 @@ class Amounts:
 
 
 #: The amounts of the full bench and of the quick one.
-#: Eight queries at most, as many as 600 retrainings each are fitted with the best proxy (`raysp.datamodels.queries.AFFORDABLE`).
+#: Eight queries at most, as many as 600 retrainings each are fitted with the best proxy (`raysp.runs.queries.AFFORDABLE`).
 FULL, QUICK = Amounts(5, 2, 1, 64), Amounts(4, 1, 1, 32)
 
 Row = dict[str, str]

@@ -12,7 +12,7 @@ from bench_kept import Kept
 from engine_games import BenchGame
 
 from raysp.game import Masks, Values, fingerprint
-from raysp.lenses.specs import FeatureLens, ModelOptions
+from raysp.specs.lenses import FeatureLens, ModelOptions
 
 #: Masks in one forward pass of the heads' game.
 ROWS = 64

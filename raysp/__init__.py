@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from raysp.engine import run, run_all
+    from raysp.runs.engine import run, run_all
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
-    from raysp.lenses.specs import DataLens, FeatureLens, FunctionLens, MechanisticLens
+    from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.report import write_report
-    from raysp.result import Result
-    from raysp.spec import RunSpec, load_spec
+    from raysp.runs.result import Result
+    from raysp.specs.run import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
     from raysp.spectral.selection import best_subset, removal_curve
     from raysp.store import Store
@@ -26,11 +26,11 @@ _HOMES = {
     "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
     "raysp.explorers": ("SPEX", "Exhaustive", "ProxySPEX", "Screen", "Singles"),
     "raysp.game": ("Component", "Game"),
-    "raysp.lenses.specs": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
+    "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report": ("write_report",),
-    "raysp.result": ("Result",),
-    "raysp.engine": ("run", "run_all"),
-    "raysp.spec": ("RunSpec", "load_spec"),
+    "raysp.runs.result": ("Result",),
+    "raysp.runs.engine": ("run", "run_all"),
+    "raysp.specs.run": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
     "raysp.spectral.selection": ("best_subset", "removal_curve"),
     "raysp.store": ("Store",),

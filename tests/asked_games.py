@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from raysp.campaign import Campaign, LocalBackend
+from raysp.runs.run import Campaign, LocalBackend
 from raysp.explorers import ProxySPEX
 from raysp.game import Component, Example, Game, GameInfo, Measurement, Query, fingerprint
-from raysp.lenses.specs import FunctionLens
-from raysp.result import read_result
-from raysp.spec import RunSpec
+from raysp.specs.lenses import FunctionLens
+from raysp.runs.result import read_result
+from raysp.specs.run import RunSpec
 from raysp.store import Store
 
 N = 10

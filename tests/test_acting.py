@@ -12,13 +12,13 @@ from tiny_models import VOCABULARY, byte_tokenizer, save
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 import raysp
-from raysp import acting
+from raysp.actions import prune as acting
 from raysp.game import unpack
 from raysp.lenses.mechanistic import build_mechanistic_game
-from raysp.lenses.tasks import make
+from raysp.datasets.tasks import make
 from raysp.models.resident import resident
-from raysp.models.surgery import operated
-from raysp.spec import run_spec
+from raysp.models.weight_pruning import operated
+from raysp.specs.run import run_spec
 
 ROWS = [
     {"prompt": "Her acting never fails, the film was long", "target": " not", "foil": "!"},

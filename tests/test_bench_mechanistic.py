@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_models import save
 
-from raysp.lenses.specs import MechanisticLens
+from raysp.specs.lenses import MechanisticLens
 
 JOBS = Path(__file__).parents[1] / "jobs"
 

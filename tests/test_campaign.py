@@ -5,7 +5,7 @@ import pytest
 from answered_games import N, additive, constant, flawed, planted
 
 import raysp
-from raysp.campaign import Campaign, LocalBackend
+from raysp.runs.run import Campaign, LocalBackend
 from raysp.game import FunctionGame
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import raysp
-from raysp.comparison import compare, comparison_table, comparison_text
+from raysp.runs.comparison import compare, comparison_table, comparison_text
 
 EARLY, LATE = ("L0H0", "L0H1", "L1H0", "L1H1", "L1H2"), ("L1H0", "L1H1", "L1H2", "L2H0", "L2H1")
 WORTH = {"L0H0": 5.0, "L0H1": 1.0, "L1H0": 4.0, "L1H1": 2.0, "L1H2": -3.0, "L2H0": 6.0, "L2H1": 0.5}

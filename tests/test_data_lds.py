@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from raysp.lenses.specs import DataLens
+from raysp.specs.lenses import DataLens
 
 JOBS = Path(__file__).parents[1] / "jobs"
 

@@ -15,7 +15,7 @@ from spectral.known_games import additive, and_or, parity
 
 from raysp.cli import main
 from raysp.explorers import ProxySPEX, fit_singles
-from raysp.measurements import held_out_rows, read_measurements
+from raysp.runs.measurements import held_out_rows, read_measurements
 from raysp.spectral.walsh import all_masks
 
 LABELS = ["the", "battery", "lasts", "long", "but", "the", "screen", "is", "hardly", "bright"]

@@ -5,7 +5,7 @@ import pytest
 
 import raysp
 from raysp.game import Component
-from raysp.layers import energy_by_layer
+from raysp.runs.layer_energy import energy_by_layer
 from raysp.spectral.fourier import FourierSurrogate
 
 

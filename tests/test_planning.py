@@ -5,8 +5,8 @@ import json
 import pytest
 from tiny_models import save
 
-from raysp.planning import plan_run, plan_text
-from raysp.spec import run_spec
+from raysp.runs.plan import plan_run, plan_text
+from raysp.specs.run import run_spec
 
 
 @pytest.fixture(scope="module")

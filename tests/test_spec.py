@@ -8,15 +8,15 @@ import typer
 from tiny_models import save
 
 import raysp.cli
-from raysp.campaign import start_explorer
+from raysp.runs.run import start_explorer
 from raysp.commands.options import spec_from
-from raysp.engine import run, run_all
+from raysp.runs.engine import run, run_all
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
-from raysp.lenses.grouping import group
-from raysp.lenses.specs import DataLens
-from raysp.lenses.training_sets import read_training_set
-from raysp.spec import RunSpec, load_spec, resolve_paths, run_spec
+from raysp.datasets.grouping import group
+from raysp.specs.lenses import DataLens
+from raysp.datasets.training_sets import read_training_set
+from raysp.specs.run import RunSpec, load_spec, resolve_paths, run_spec
 from raysp.store import Store
 from raysp.validation import Validation
 

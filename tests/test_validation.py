@@ -5,7 +5,7 @@ import pytest
 from spectral.known_games import additive, and_or, constant, explore, hidden_pairs, parity
 
 from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
-from raysp.explorers.tables import singles_table
+from raysp.sampling.tables import singles_table
 from raysp.game import Attributions
 from raysp.validation import KINDS, Validation, compare, judge, kind_of, plan, surrogate_kinds
 

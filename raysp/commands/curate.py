@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from raysp.commands.ask import Json, Store
-from raysp.commands.look import RunId
+from raysp.commands.run import Json, Store
+from raysp.commands.inspect import RunId
 from raysp.errors import UserError
 from raysp.home import store_path
 
@@ -49,7 +49,7 @@ def lds(
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
     from raysp.commands import display
-    from raysp.datamodels.scoring import Wish, score_run
+    from raysp.actions.lds import Wish, score_run
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
@@ -83,8 +83,8 @@ def select(
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
     from raysp.commands import display
-    from raysp.datamodels.curating import Verification
-    from raysp.datamodels.curating import select as act
+    from raysp.actions.select import Verification
+    from raysp.actions.select import select as act
     from raysp.store import Store as Writer
 
     if heldout is not None and not verify:
@@ -163,7 +163,7 @@ def _print_choice(done: Any) -> None:
     from rich.table import Table
 
     from raysp.commands import display
-    from raysp.datamodels.asked import plain
+    from raysp.report.query_view import plain
 
     choice = done.choice
     kept = int(choice.mask.sum())

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from raysp.campaign import Progress as RunProgress
-from raysp.datamodels.asked import TABLES, Effect, Together, answered
-from raysp.datamodels.queries import direction
-from raysp.result import Result
+from raysp.runs.run import Progress as RunProgress
+from raysp.report.query_view import TABLES, Effect, Together, answered
+from raysp.runs.queries import direction
+from raysp.runs.result import Result
 
 # A job's log is no terminal and has no width of its own: give it room for the tables.
 LOG_WIDTH = 140
@@ -252,7 +252,7 @@ def _cell(value: Any) -> str:
 
 def print_together(told: dict[str, Any]) -> None:
     """What several runs say together: comparisons with repeats, or the summary of a set of examples."""
-    from raysp.comparison import comparison_text
+    from raysp.runs.comparison import comparison_text
 
     for comparison in told.get("comparisons", ()):
         out.print(comparison_text(comparison), markup=False)

@@ -6,10 +6,10 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import ValidationError
 
-from raysp.commands.ask import Json
+from raysp.commands.run import Json
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
-from raysp.measurements import Explanation, Measurements, explain, read_measurements
+from raysp.runs.measurements import Explanation, Measurements, explain, read_measurements
 from raysp.spectral.indices import INDICES, check_index
 
 FIELDS = ProxySPEX.model_fields

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS
-from raysp.spec import DATA_VALIDATION, LENSES, RunSpec, run_spec
+from raysp.specs.run import DATA_VALIDATION, LENSES, RunSpec, run_spec
 from raysp.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.explorers.sampling import ablations, distinct, lookup
+from raysp.sampling.draws import ablations, distinct, lookup
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Floats, from_tuples

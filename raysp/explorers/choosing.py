@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysp.explorers.sampling import distinct, random_masks
+from raysp.sampling.draws import distinct, random_masks
 from raysp.game import Masks, Values
 from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features

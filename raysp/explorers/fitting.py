@@ -14,10 +14,10 @@ from importlib import import_module
 import numpy as np
 
 from raysp.explorers.base import r_squared
-from raysp.explorers.growth import singles
+from raysp.explorers.hierarchical_lasso import singles
 from raysp.explorers.proxies import Informed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
-from raysp.explorers.sampling import averaged
+from raysp.sampling.draws import averaged
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import correlations, stack_weights, standard_errors

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.explorers.growth import grown
-from raysp.explorers.guided import guided_singles
+from raysp.explorers.hierarchical_lasso import grown
+from raysp.explorers.prior_guided import guided_singles
 from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
-from raysp.explorers.sampling import random_masks
+from raysp.sampling.draws import random_masks
 from raysp.game import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.sampling import uniform_masks
-from raysp.explorers.tables import banzhaf_effects
+from raysp.sampling.draws import uniform_masks
+from raysp.sampling.tables import banzhaf_effects
 from raysp.game import Masks
 
 __all__ = ["Singles", "default_budget", "fit_singles"]

@@ -8,7 +8,7 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import Values
 from raysp.lenses.contexts import Context, Reader
-from raysp.lenses.specs import FeatureLens, FeatureValue
+from raysp.specs.lenses import FeatureLens, FeatureValue
 from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
 
 _SINGLE = ("logit", "logit_diff")

@@ -14,11 +14,11 @@ import numpy as np
 
 from raysp.errors import UserError
 from raysp.lenses.contexts import begun
-from raysp.lenses.specs import DataLens
-from raysp.lenses.training_sets import Message, Sample
+from raysp.specs.lenses import DataLens
+from raysp.datasets.training_sets import Message, Sample
 from raysp.models.inputs import Integers
 from raysp.models.loading import LoadedModel
-from raysp.models.trunk import Text
+from raysp.models.frozen_prefix import Text
 
 _SLOT = "{prompt}"
 #: Values that look at nothing but a query's own answer.

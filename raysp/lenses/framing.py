@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysp.errors import UserError
-from raysp.lenses.specs import FeatureLens
+from raysp.specs.lenses import FeatureLens
 
 _FIELD = re.compile(r"\{(prompt|question)\}")
 _MARK = "\ue000"  # a private-use character, which no chat template treats in a way of its own

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysp.game import Values
 from raysp.lenses.readings import Reading
-from raysp.models.branching import Branching, Group
+from raysp.models.mask_tree import Branching, Group
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
 from raysp.spectral.fourier import FourierSurrogate

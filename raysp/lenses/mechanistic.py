@@ -14,18 +14,18 @@ from raysp.game import Game, GameInfo, Masks, Measurement, Values, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
-from raysp.lenses.prompt_sets import questions, references
+from raysp.datasets.prompt_sets import questions, references
 from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
-from raysp.lenses.specs import FeatureLens, MechanisticLens
-from raysp.lenses.tasks import CountTokens, Question, counter
+from raysp.specs.lenses import FeatureLens, MechanisticLens
+from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.models.ablation import Ablation
-from raysp.models.anatomy import Anatomy, dissect
-from raysp.models.branching import Branching
+from raysp.models.architecture import Anatomy, dissect
+from raysp.models.mask_tree import Branching
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory
-from raysp.models.relay import Relay
+from raysp.models.blockwise import Relay
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
 from raysp.spectral.fourier import FourierSurrogate
 

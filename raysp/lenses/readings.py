@@ -12,7 +12,7 @@ from raysp.game import Masks, Values, pack
 from raysp.lenses.answers import Answers
 from raysp.lenses.contexts import Context
 from raysp.lenses.replacements import Replacements
-from raysp.models.branching import Branching, Group
+from raysp.models.mask_tree import Branching, Group
 from raysp.models.inputs import Floats, Integers, Scores
 
 #: Chance with which a model that only guesses passes for one that can do a task.

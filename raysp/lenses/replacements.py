@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from raysp.errors import UserError
-from raysp.lenses.specs import MechanisticAblation
+from raysp.specs.lenses import MechanisticAblation
 from raysp.models.ablation import Bank, Slot
-from raysp.models.branching import Branching
+from raysp.models.mask_tree import Branching
 from raysp.models.inputs import Integers
 
 #: Other prompts at most from which one is drawn for each mask.

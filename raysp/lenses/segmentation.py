@@ -14,7 +14,7 @@ from pathlib import Path
 
 from raysp.errors import UserError
 from raysp.game import Masks
-from raysp.lenses.specs import FeatureLens, Unit, parse_spans
+from raysp.specs.lenses import FeatureLens, Unit, parse_spans
 
 Span = tuple[int, int]
 _WORD = re.compile(r"\S+")

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from raysp.errors import UserError
 from raysp.game import Component
 from raysp.models.ablation import Part
-from raysp.models.anatomy import Anatomy, Block
+from raysp.models.architecture import Anatomy, Block
 
 Kind = Literal["heads", "neurons", "mlp", "blocks"]
 #: What may be written for each kind.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from raysp.models.anatomy import Anatomy
+from raysp.models.architecture import Anatomy
 
 Tissue = Literal["heads", "neurons", "mlp", "block"]
 Slot = tuple[int, Tissue]

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from raysp.errors import DoesNotFitError, UserError
-from raysp.lenses.specs import ModelOptions
+from raysp.specs.lenses import ModelOptions
 from raysp.models import embedded
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.memory import is_out_of_memory

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import UserError
-from raysp.models.anatomy import Anatomy, is_linear, width_in, width_out
+from raysp.models.architecture import Anatomy, is_linear, width_in, width_out
 
 Schedule = Literal["constant", "linear", "cosine"]
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.models.anatomy import dissect
+from raysp.models.architecture import dissect
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack, configuration, sites
 from raysp.models.training import DivergenceError, batches
-from raysp.models.trunk import Text
+from raysp.models.frozen_prefix import Text
 
 IGNORED = -100
 

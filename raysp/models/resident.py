@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import DoesNotFitError, EvaluationError
-from raysp.lenses.specs import ModelOptions
+from raysp.specs.lenses import ModelOptions
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
 from raysp.models.loading import LoadedModel, choose_device, load
 from raysp.models.memory import is_out_of_memory, release

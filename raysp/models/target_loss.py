@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raysp.models.anatomy import Anatomy, replaced_forward
+from raysp.models.architecture import Anatomy, replaced_forward
 from raysp.models.inputs import Integers
-from raysp.models.relay import Relay
+from raysp.models.blockwise import Relay
 from raysp.models.resident import TOLERANCE
 
 #: Rows of logits at once: with more of them the head's product comes nearer to what the machine can do.

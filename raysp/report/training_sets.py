@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raysp.datamodels import asked
-from raysp.datamodels.asked import Answered
-from raysp.datamodels.queries import direction
+from raysp.report import query_view as asked
+from raysp.report.query_view import Answered
+from raysp.runs.queries import direction
 from raysp.game import Component
 from raysp.report import figures
 

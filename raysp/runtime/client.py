@@ -12,15 +12,15 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
-from raysp.campaign import Progress
-from raysp.engine import Watch
+from raysp.runs.run import Progress
+from raysp.runs.engine import Watch
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.interrupts import interrupted_by_termination
-from raysp.lenses.specs import FunctionLens
-from raysp.result import Result
+from raysp.specs.lenses import FunctionLens
+from raysp.runs.result import Result
 from raysp.runtime.cluster import connected
 from raysp.runtime.scheduler import scheduler
-from raysp.spec import AnyLens, RunSpec
+from raysp.specs.run import AnyLens, RunSpec
 
 WATCH_SECONDS = 0.25
 # A scheduler that died is started again and the run goes on from the store; one that keeps dying has another reason.

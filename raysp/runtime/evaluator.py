@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.game import Game, GameInfo, Measurement, Values, unpack
-from raysp.spec import AnyLens
+from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from ray.util.metrics import Counter, Gauge
 
-from raysp.campaign import Progress
+from raysp.runs.run import Progress
 
 # Phases whose progress is made of evaluations, trainings among them.
 MEASURING = {"explore", "validate"}

@@ -18,10 +18,10 @@ from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, R
 
 from raysp.errors import EvaluationError, UserError
 from raysp.game import GameInfo, Masks, Measurement, Values, pack
-from raysp.lenses.specs import FunctionLens
+from raysp.specs.lenses import FunctionLens
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
-from raysp.spec import AnyLens, RunSpec
+from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 
 EVALUATOR = "raysp:evaluator:"

@@ -38,7 +38,7 @@ from raysp.game import GameInfo, Masks, Measurement, Values, pack
 from raysp.runtime.desk import Desk, Task
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, lens_key, unplaceable
-from raysp.spec import AnyLens
+from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
 # How often an actor without work asks for it; every question costs the scheduler some 4 ms.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from raysp.explorers.base import Surrogate
-from raysp.explorers.sampling import ablations
+from raysp.sampling.draws import ablations
 from raysp.spectral.fourier import ROUNDING
 from raysp.spectral.sets import Floats
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from raysp.explorers.base import Findings
-from raysp.explorers.sampling import ablations, distinct, random_masks, uniform_masks
+from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
 from raysp.game import Masks
 
 #: The largest order whose 2^order sub-ablations are all measured.

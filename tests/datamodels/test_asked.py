@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.commands import display
-from raysp.datamodels.asked import TABLES, answered, joined, plain
+from raysp.report.query_view import TABLES, answered, joined, plain
 from raysp.explorers import ProxySPEX, Screen
 from raysp.game import Example, Query
 

@@ -8,11 +8,11 @@ from answered_training_sets import QUERIES, ROWS, UNSEEN, Trained, jsonl
 
 import raysp
 from raysp.cli import main
-from raysp.datamodels.curating import Verification, select
-from raysp.datamodels.dropping import choose, read_wish
-from raysp.datamodels.retrainings import own_seeds
-from raysp.replaying import replayed, surrogate_of
-from raysp.spec import run_spec
+from raysp.actions.select import Verification, select
+from raysp.actions.drop_rules import choose, read_wish
+from raysp.actions.retrainings import own_seeds
+from raysp.runs.replaying import replayed, surrogate_of
+from raysp.specs.run import run_spec
 
 
 @pytest.fixture(scope="module")

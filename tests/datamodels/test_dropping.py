@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from raysp.datamodels.dropping import choose, read_wish, redundant_pairs
+from raysp.actions.drop_rules import choose, read_wish, redundant_pairs
 from raysp.errors import UserError
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks

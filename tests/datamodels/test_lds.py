@@ -10,8 +10,8 @@ from scipy import stats
 
 import raysp
 from raysp.cli import main
-from raysp.datamodels.retrainings import own_seeds
-from raysp.datamodels.scoring import METHODS, Wish, score_run
+from raysp.actions.retrainings import own_seeds
+from raysp.actions.lds import METHODS, Wish, score_run
 from raysp.game import unpack
 
 N = len(ROWS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.datamodels.methods import (
+from raysp.actions.lds_methods import (
     Effects,
     Plan,
     Surrogates,
@@ -14,10 +14,10 @@ from raysp.datamodels.methods import (
     removals,
     score,
 )
-from raysp.datamodels.scores import held_out_subsets
+from raysp.validation.data_scores import held_out_subsets
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.sampling import uniform_masks
+from raysp.sampling.draws import uniform_masks
 
 N, QUERIES = 12, 3
 NOTHING = np.zeros((0, N), dtype=bool)

@@ -6,9 +6,9 @@ import pytest
 from asked_games import QUERIES, AskedGame, planted
 
 import raysp
-from raysp.datamodels.queries import AFFORDABLE, CHEAP, chosen_proxy, direction, fit_queries, fit_query, measured, side
+from raysp.runs.queries import AFFORDABLE, CHEAP, chosen_proxy, direction, fit_queries, fit_query, measured, side
 from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
-from raysp.explorers.sampling import ablations, single_ablations
+from raysp.sampling.draws import ablations, single_ablations
 from raysp.game import unpack
 
 

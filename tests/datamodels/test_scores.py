@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raysp.datamodels.scores import (
+from raysp.validation.data_scores import (
     additive_predictions,
     brittleness,
     ceiling,
@@ -51,7 +51,7 @@ def test_each_query_s_score_is_spearman_s_correlation(ties):
 
 def test_rows_drawn_twice_share_their_rank():
     """A resample's correlation is the one of the rows written out as often as they were drawn."""
-    from raysp.datamodels.scores import _weighted
+    from raysp.validation.data_scores import _weighted
 
     rng = np.random.default_rng(3)
     predicted, actual = np.round(rng.normal(size=(2, 15, 2)), 1)
@@ -259,8 +259,8 @@ def test_no_more_subsets_are_drawn_than_there_are():
 @pytest.mark.parametrize("seeds", [2, 3, 4, 7, 25, 40])
 def test_the_ceiling_compares_disjoint_halves_of_any_number_of_seeds(seeds, monkeypatch):
     seen = []
-    monkeypatch.setattr("raysp.datamodels.scores.SPLITS", 10)
-    from raysp.datamodels import scores
+    monkeypatch.setattr("raysp.validation.data_scores.SPLITS", 10)
+    from raysp.validation import data_scores as scores
 
     for one, other in scores._halves(seeds):
         assert len(one) == len(other) == seeds // 2

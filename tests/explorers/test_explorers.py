@@ -6,7 +6,7 @@ from spectral.known_games import additive, and_or, constant, explore, found, hid
 
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
-from raysp.explorers.sampling import distinct, lookup, random_masks, uniform_masks
+from raysp.sampling.draws import distinct, lookup, random_masks, uniform_masks
 from raysp.spectral.walsh import all_masks
 
 EVERY = [Screen(), ProxySPEX(), SPEX(), Singles(), Exhaustive()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.explorers.guided import FREE, _Guesses, _Problem, guided_singles
+from raysp.explorers.prior_guided import FREE, _Guesses, _Problem, guided_singles
 from raysp.explorers.samples import MANY, Sample
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import features

@@ -13,7 +13,7 @@ from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
 from raysp.explorers.proxyspex import random_rows
 from raysp.explorers.samples import Sample
-from raysp.explorers.sampling import distinct, single_ablations
+from raysp.sampling.draws import distinct, single_ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.posterior import learn
 

@@ -7,7 +7,7 @@ from spectral.known_games import and_or, constant, explore, found, parity, spars
 import raysp
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS, SPEX, ProxySPEX, fit_singles, r_squared
-from raysp.spec import run_spec
+from raysp.specs.run import run_spec
 from raysp.spectral.walsh import all_masks
 
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_models import save
 
 from raysp.errors import UserError
-from raysp.lenses.specs import DataLens, FeatureLens
+from raysp.specs.lenses import DataLens, FeatureLens
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import tiny_models
 
 from raysp.errors import UserError
 from raysp.lenses.data import INFLUENCES, _slopes, _worth
-from raysp.lenses.specs import DataLens, DataValue
+from raysp.specs.lenses import DataLens, DataValue
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
 from raysp.validation import kind_of

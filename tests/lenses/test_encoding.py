@@ -6,8 +6,8 @@ from tiny_models import save
 
 from raysp.errors import UserError
 from raysp.lenses.encoding import encode, encode_queries, encode_query
-from raysp.lenses.specs import DataLens, ModelOptions
-from raysp.lenses.training_sets import Sample
+from raysp.specs.lenses import DataLens, ModelOptions
+from raysp.datasets.training_sets import Sample
 from raysp.models.loading import load
 
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -9,7 +9,7 @@ from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError
-from raysp.lenses.specs import FeatureLens
+from raysp.specs.lenses import FeatureLens
 from raysp.models.resident import resident
 
 PROMPT = "Her acting never fails, film"

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.errors import UserError
-from raysp.lenses.grouping import SHOWN, group, short
-from raysp.lenses.near_duplicates import SIMILARITY, near_duplicates
-from raysp.lenses.specs import DataLens
-from raysp.lenses.training_sets import Sample, TrainingSet
+from raysp.datasets.grouping import SHOWN, group, short
+from raysp.datasets.near_duplicates import SIMILARITY, near_duplicates
+from raysp.specs.lenses import DataLens
+from raysp.datasets.training_sets import Sample, TrainingSet
 
 SUBJECTS = {
     "space": ["rocket", "orbit", "planet", "star", "moon", "comet", "galaxy", "astronaut", "telescope", "gravity"],

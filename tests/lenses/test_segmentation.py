@@ -7,7 +7,7 @@ import pytest
 
 from raysp.errors import UserError
 from raysp.lenses.segmentation import segment
-from raysp.lenses.specs import FeatureLens
+from raysp.specs.lenses import FeatureLens
 
 
 def pieces(prompt, unit, **options):

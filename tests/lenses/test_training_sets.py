@@ -6,8 +6,8 @@ import datasets
 import pytest
 
 from raysp.errors import UserError
-from raysp.lenses.specs import DataLens
-from raysp.lenses.training_sets import parse_columns, read_training_set
+from raysp.specs.lenses import DataLens
+from raysp.datasets.training_sets import parse_columns, read_training_set
 
 PAIRS = [{"prompt": f"question {i}", "completion": f"answer {i}", "topic": "even" if i % 2 == 0 else "odd"} for i in range(20)]
 LABELLED = [{"text": f"film {i}", "label": "good" if i % 4 else "bad"} for i in range(20)]

@@ -7,11 +7,11 @@ import pytest
 import tiny_models
 import torch
 
-from raysp.lenses.specs import DataLens, FeatureLens, MechanisticLens
+from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
-from raysp.models.trunk import Text
+from raysp.models.frozen_prefix import Text
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 

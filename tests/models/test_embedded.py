@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import save
 
-from raysp.lenses.specs import FeatureLens
+from raysp.specs.lenses import FeatureLens
 from raysp.models import embedded
 
 REVIEW = {"template": "Review: {prompt}\nSentiment:", "target": " positive", "foil": " negative", "value": "logit_diff", "dtype": "float32"}

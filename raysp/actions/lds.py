@@ -1,0 +1,260 @@
+"""Scoring a data run: subsets that it was not fitted to are trained on, and its answer, its rivals and chance foretell what comes out.
+
+Trainings happen in this process, batch after batch, and are kept: scored again, a run pays for what is new alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.runs.run import Progress
+from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
+from raysp.runs.queries import direction, fit_queries
+from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.validation.data_scores import held_out_subsets
+from raysp.errors import EvaluationError, UserError
+from raysp.explorers.fitting import fit_singles
+from raysp.sampling.draws import lookup
+from raysp.runs.replaying import learnt, replayed
+from raysp.spectral.fourier import FourierSurrogate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.explorers.base import Explorer
+    from raysp.game import Masks
+    from raysp.lenses.data import DataGame
+    from raysp.specs.lenses import DataLens
+    from raysp.datasets.training_sets import Sample
+    from raysp.specs.run import RunSpec
+    from raysp.store import Store
+
+GRADIENTS = ("influence", "tracin", "gradient_dot")
+METHODS = ("proxyspex", "singles", *GRADIENTS)
+#: Subsets to score on, at least.
+LEAST_SUBSETS = 10
+#: Difference between a run's P(keep) and the fraction scored that is worth a remark.
+FAR = 0.1
+#: Values below zero of which are wrong answers.
+MARGINS = ("margin", "class_margin")
+#: What a column or a file says of an example that is mislabelled, and of one that is not.
+YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0", "none", "")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be scored, and by how much: subsets that keep `fraction` of the components, training seeds, methods.
+
+    Besides: how many components to leave out one by one, numbers of most helpful components to remove, and where it is written which examples are mislabelled
+    (a column of the training set, or a file of row numbers).
+    """
+
+    subsets: int = 100
+    seeds: int = 2
+    fraction: float = 0.5
+    methods: tuple[str, ...] = METHODS
+    leave_one_out: int = 0
+    brittleness: tuple[int, ...] = ()
+    mislabelled: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring found: all figures, the labels of the queries, how many trainings were paid for and found, the conventions, remarks."""
+
+    run_id: str
+    rows: tuple[Score, ...]
+    queries: tuple[str, ...]
+    trained: int
+    found: int
+    conventions: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
+    """Train on what the wish needs, score every method, and keep the figures in the store. UserError for a run or a wish that cannot be."""
+    row = store.run_row(run_id)
+    spec, lens = data_run(row, "scored by trainings")
+    kept = _checked(wish, int(row["n"]))
+    watch(Progress(run_id, "loading the model"))
+    game = rebuilt(row, lens)
+    wrong = _mislabelled(wish.mislabelled, lens) if wish.mislabelled is not None else None
+    watch(Progress(run_id, "fitting each query"))
+    methods, explorer = _methods(store, row, spec, game, wish.methods)
+    plan, notes = _plan(wish, methods, explorer.masks, kept, lens.training_seed)
+    if abs(explorer.keep_probability - wish.fraction) > FAR:
+        notes.append(
+            f"the run's masks keep {explorer.keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: it was not asked about such"
+        )
+    missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
+    notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
+    if wrong is not None and wrong.others:
+        notes.append(f"{wrong.others} of the rows marked as mislabelled are no training examples: they were drawn as queries, or left out by limit")
+    trainings = Retrainings(store, run_id, game, "lds", watch)
+    seeds = own_seeds(lens, wish.seeds)
+    masks = plan.masks()
+    sign = direction(game.info.description)
+    trained = Trained(masks, sign * trainings.outputs(masks, seeds))
+    if not np.ptp(trained.mean(plan.heldout), axis=0).any():
+        raise EvaluationError("no query's output depends on the subset trained on: there is nothing to score")
+    watch(Progress(run_id, "scoring"))
+    rows = score(methods, plan, trained, margins=game.info.description["value"] in MARGINS, seed=spec.seed)
+    if wrong is not None:
+        component_of = np.array([example.component for example in game.info.examples])
+        rows += mislabel_scores(methods, component_of, wrong.examples, wrong.own, seed=spec.seed)
+    conventions = {
+        "sign": "effects are v(all) - v(all without); more of an output is better" + (", so that a loss counts negative" if sign < 0 else ""),
+        "correlation": "Spearman, mean over queries; 95 % interval from resampled queries and subsets",
+        "fraction": wish.fraction,
+        "kept": kept,
+        "subsets": len(plan.heldout),
+        "seeds": wish.seeds,
+        "training_seeds": seeds,
+        "value": game.info.description["value"],
+    }
+    store.replace_data_scores(run_id, _table(rows, len(game.info.queries), conventions))
+    return Scored(run_id, tuple(rows), tuple(query.label for query in game.info.queries), trainings.trained, trainings.found, conventions, tuple(notes))
+
+
+def _checked(wish: Wish, n: int) -> int:
+    """How many components a subset keeps; UserError for a wish that cannot be."""
+    if wish.subsets < LEAST_SUBSETS:
+        raise UserError("subsets", wish.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
+    if wish.seeds < 1:
+        raise UserError("seeds", wish.seeds, "is no number of trainings", "give 1 or more; 2 or more have a ceiling")
+    if not 0 < wish.fraction < 1:
+        raise UserError("fraction", wish.fraction, "is no share of the components", "give a number between 0 and 1, such as 0.5")
+    kept = round(wish.fraction * n)
+    if not 0 < kept < n:
+        raise UserError("fraction", wish.fraction, f"keeps {kept} of {n} components", "give a share between, such as 0.5")
+    unknown = [name for name in wish.methods if name not in METHODS]
+    if unknown or not wish.methods:
+        raise UserError("methods", unknown[0] if unknown else None, "is not known", f"choose among {', '.join(METHODS)}")
+    if wish.leave_one_out and not 3 <= wish.leave_one_out <= n:
+        raise UserError("leave_one_out", wish.leave_one_out, f"is no number of components to correlate, of {n}", f"give 3 to {n}")
+    for k in wish.brittleness:
+        if not 0 < k < n:
+            raise UserError("brittleness", k, f"is no number of components to remove, of {n}", f"give 1 to {n - 1}")
+    return kept
+
+
+def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Explorer]:
+    """The methods by name, and the run's explorer, told what it was told. What the run itself found goes by its explorer's name."""
+    from raysp.lenses.data import INFLUENCES
+    from raysp.models.reference import PlainTrainer
+
+    explorer = replayed(store, row, spec, game)
+    outputs = store.outputs(row["game_id"], explorer.masks)
+    if missing := int(np.isnan(outputs).any(axis=1).sum()):
+        raise UserError("run", row["run_id"], f"has {missing} of {len(outputs)} evaluations without the outputs of each query", "run it again")
+    sign, found = direction(game.info.description), list[Method]()
+    if "proxyspex" in names or explorer.name in names:
+        fits = [findings.surrogate for findings in fit_queries(explorer, outputs, index="bii")]
+        if not all(isinstance(fit, FourierSurrogate) for fit in fits):
+            raise UserError("explorer", explorer.name, "leaves nothing to foretell by", "ask again with explorer proxyspex")
+        found.append(Surrogates(explorer.name, [FourierSurrogate.combined([cast("FourierSurrogate", fit)], [sign]) for fit in fits]))
+    if "singles" in names and explorer.name != "singles":
+        masks, _, keep_probability = learnt(explorer)
+        seen = outputs[lookup(explorer.masks, masks)]
+        found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in seen.T]))
+    if not isinstance(game.trainer, PlainTrainer):
+        found += [Effects(name, sign * game.influences(name).T) for name in INFLUENCES if name in names]
+    if not found:
+        raise UserError("methods", ",".join(names), "need gradients, and this model is trained the plain way, without", "choose proxyspex or singles")
+    return found, explorer
+
+
+def _plan(wish: Wish, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
+    """What to train on, drawn with a seed of its own: the same for any run of these components that was fitted on other masks."""
+    n = fitted.shape[1]
+    rng = np.random.default_rng([seed, 5])
+    heldout = held_out_subsets(n, kept, wish.subsets, rng, fitted)
+    if len(heldout) < LEAST_SUBSETS:
+        problem = f"cannot be had: of the subsets of {kept} of {n} components, the run was fitted to all but {len(heldout)}"
+        raise UserError("subsets", wish.subsets, problem, "give another fraction, or ask again with fewer evaluations")
+    notes = [] if len(heldout) == wish.subsets else [f"there are only {len(heldout)} subsets of {kept} components that the run was not fitted to"]
+    singles = np.sort(np.random.default_rng([seed, 6]).choice(n, wish.leave_one_out, replace=False))
+    gone = removals(methods, wish.brittleness, n, np.random.default_rng([seed, 7]))
+    return Plan(heldout, singles, gone), notes
+
+
+# ---- mislabelled examples
+
+
+@dataclass(frozen=True)
+class Mislabelled:
+    """Which examples are, bool `(examples,)`; which queries share their label, bool `(examples, q)`, where examples have labels; and how many rows are marked that are no examples."""
+
+    examples: NDArray[np.bool_]
+    own: NDArray[np.bool_] | None
+    others: int = 0
+
+
+def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
+    """From a column of the training set or a file of row numbers; UserError for what is neither, or marks none or all."""
+    from raysp.datasets.training_sets import read_training_set
+
+    training, queries = read_training_set(lens)
+    samples = training.samples
+    columns = list(samples[0].extra)
+    rows = set[int]()
+    if source in columns:
+        marked = np.array([_marked(source, sample) for sample in samples])
+    elif Path(source).is_file():
+        rows = _row_numbers(source, training.rows)
+        marked = np.array([sample.row in rows for sample in samples])
+    else:
+        raise UserError("mislabelled", source, "is no column of the training set, and no file", f"its columns are {', '.join(columns)}")
+    if marked.all() or not marked.any():
+        raise UserError("mislabelled", source, f"marks {'all' if marked.all() else 'none'} of {len(samples)} training examples", "mark some of them")
+    labels = [sample.label for sample in samples]
+    own = np.array([[label == query.label for query in queries.samples] for label in labels]) if None not in labels else None
+    return Mislabelled(marked, own, len(rows - {sample.row for sample in samples}))
+
+
+def _marked(column: str, sample: Sample) -> bool:
+    said = str(sample.extra[column]).strip().lower()
+    if said not in YES + NO:
+        raise UserError(f"mislabelled, row {sample.row}", sample.extra[column], f"in column {column} says neither yes nor no", "write true or false")
+    return said in YES
+
+
+def _row_numbers(path: str, last: int) -> set[int]:
+    mend = "write the numbers of mislabelled rows, from 1, one a line"
+    try:
+        rows = {int(word) for word in Path(path).read_text(encoding="utf-8").split()}
+    except (OSError, ValueError) as error:
+        raise UserError("mislabelled", path, f"cannot be read ({error})", mend) from None
+    if strange := sorted(row for row in rows if not 1 <= row <= last):
+        raise UserError("mislabelled", path, f"has row {strange[0]}, and the training set has rows 1 to {last}", mend)
+    return rows
+
+
+def _table(rows: Sequence[Score], queries: int, conventions: dict[str, Any]) -> pa.Table:
+    """Rows of the store's `data_scores`; the conventions stand in the notes of rows that are a method's or the trainings' figure as a whole."""
+    import pyarrow as pa
+
+    said = f"{conventions['correlation']}; {conventions['sign']}; training seeds {conventions['training_seeds'][0]} to {conventions['training_seeds'][-1]}"
+    count = len(rows)
+    return pa.table(
+        {
+            "method": pa.array([row.method for row in rows], pa.string()),
+            "metric": pa.array([row.metric for row in rows], pa.string()),
+            "score": pa.array([row.value for row in rows], pa.float64()),
+            "lo": pa.array([row.lo for row in rows], pa.float64()),
+            "hi": pa.array([row.hi for row in rows], pa.float64()),
+            "query": pa.array([row.query for row in rows], pa.int32()),
+            "k": pa.array([row.k for row in rows], pa.int32()),
+            "queries": pa.array([queries if row.query is None else 1 for row in rows], pa.int32()),
+            "subsets": pa.array([conventions["subsets"]] * count, pa.int32()),
+            "seeds": pa.array([conventions["seeds"]] * count, pa.int32()),
+            "fraction": pa.array([conventions["fraction"]] * count, pa.float64()),
+            "note": pa.array([None if row.query is not None else f"{row.note}; {said}" if row.note else said for row in rows], pa.string()),
+        }
+    )

@@ -1,0 +1,265 @@
+"""Methods that foretell trainings, side by side: what each says of subsets nobody has trained on, and how right it is once somebody has.
+
+Pure: a method holds arrays, and the trainings come in as arrays. Outputs are such that more is better. `scores` has the scores one by one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.validation import data_scores as scores
+from raysp.validation.data_scores import Correlation, Estimate
+from raysp.sampling.draws import distinct, lookup, single_ablations
+from raysp.sampling.tables import banzhaf_effects
+from raysp.game import Masks
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.selection import best_subset
+from raysp.spectral.sets import Floats
+
+Metric = Literal[
+    "lds",
+    "lds_floor",
+    "ceiling_halves",
+    "ceiling_averaged",
+    "ceiling_attainable",
+    "leave_one_out",
+    "leave_one_out_pearson",
+    "mislabel_auc",
+    "mislabel_auc_own_label",
+    "fall",
+    "flipped",
+]
+#: Random removals beside those that a method chooses.
+RANDOM_REMOVALS = 8
+#: Seconds for the set that a surrogate takes for the most helpful to a query.
+SOLVING = 2.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure: of a method (None: of the trainings themselves), for one query or the mean over them, with `k` components removed where that is the point.
+
+    `lo` and `hi` bound a 95 % interval where there is one.
+    """
+
+    metric: Metric
+    method: str | None
+    value: float
+    lo: float | None = None
+    hi: float | None = None
+    query: int | None = None
+    k: int | None = None
+    note: str | None = None
+
+
+class Method(ABC):
+    """Something that foretells outputs of `q` queries for masks over `n` components."""
+
+    name: str
+
+    @abstractmethod
+    def predict(self, masks: Masks) -> Floats:
+        """Outputs of masks (bool `(m, n)`), float64 `(m, q)`, up to a constant a query."""
+
+    @abstractmethod
+    def removed(self) -> Floats:
+        """What removing each component alone does, v(all) - v(all without it): float64 `(n, q)`."""
+
+    @abstractmethod
+    def average(self) -> Floats:
+        """The same on average over subsets, float64 `(n, q)`: what a component does, less what it does only where all others are."""
+
+    def without_most_helpful(self, k: int) -> Masks:
+        """One mask a query without the k components whose removal lowers it most: bool `(q, n)`."""
+        return scores.without_most_helpful(self.removed(), k)
+
+
+class Surrogates(Method):
+    """A Fourier surrogate a query."""
+
+    def __init__(self, name: str, surrogates: Sequence[FourierSurrogate]) -> None:
+        self.name, self.surrogates = name, tuple(surrogates)
+
+    def predict(self, masks: Masks) -> Floats:
+        """As `Method.predict`, constants included."""
+        return np.stack([surrogate.predict(masks) for surrogate in self.surrogates], axis=1)
+
+    def removed(self) -> Floats:
+        """As `Method.removed`."""
+        values = self.predict(single_ablations(self.surrogates[0].n))
+        return values[0] - values[1:]
+
+    def average(self) -> Floats:
+        """As `Method.average`: Banzhaf values."""
+        return np.stack([banzhaf_effects(surrogate, self.name)["value"].to_numpy() for surrogate in self.surrogates], axis=1)
+
+    def without_most_helpful(self, k: int) -> Masks:
+        """The set that the surrogate says is worst to lose, by the engine's solver: two that cover for each other go together or stay."""
+        masks = np.ones((len(self.surrogates), self.surrogates[0].n), dtype=np.bool_)
+        for mask, surrogate in zip(masks, self.surrogates, strict=True):
+            mask[list(best_subset(surrogate, k, mode="decrease", time_limit=SOLVING).components)] = False
+        return masks
+
+
+class Effects(Method):
+    """Effects of removal that add up, float64 `(n, q)`: what gradients say."""
+
+    def __init__(self, name: str, effects: Floats) -> None:
+        self.name, self.effects = name, effects
+
+    def predict(self, masks: Masks) -> Floats:
+        """As `Method.predict`: minus the effects of what is removed."""
+        return scores.additive_predictions(self.effects, masks)
+
+    def removed(self) -> Floats:
+        """As `Method.removed`."""
+        return self.effects
+
+    def average(self) -> Floats:
+        """As `Method.average`: effects that add up are the same everywhere."""
+        return self.effects
+
+
+# ---- what is to be trained
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Subsets to train on: those to score on (bool `(m, n)`), components to leave out one by one, and by (method, k) the masks without what helps.
+
+    Removals of a method are one mask a query, `(q, n)`; those of None are at random, `(RANDOM_REMOVALS, n)`, for all queries alike.
+    """
+
+    heldout: Masks
+    singles: NDArray[np.intp]
+    removals: dict[tuple[str | None, int], Masks]
+
+    def masks(self) -> Masks:
+        """All of them, each once."""
+        n = self.heldout.shape[1]
+        intact = np.ones((1 if len(self.singles) or self.removals else 0, n), dtype=np.bool_)
+        return distinct(np.concatenate([self.heldout, intact, self._without(), *self.removals.values()]))
+
+    def _without(self) -> Masks:
+        return single_ablations(self.heldout.shape[1])[1:][self.singles]
+
+
+def removals(methods: Sequence[Method], ks: Sequence[int], n: int, rng: np.random.Generator) -> dict[tuple[str | None, int], Masks]:
+    """What brittleness removes, for `Plan`."""
+    found: dict[tuple[str | None, int], Masks] = {}
+    for k in ks:
+        for method in methods:
+            found[method.name, k] = method.without_most_helpful(k)
+        found[None, k] = scores.held_out_subsets(n, n - k, RANDOM_REMOVALS, rng, np.zeros((0, n), dtype=np.bool_))
+    return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outputs of trainings, float64 `(seeds, m, q)`, by mask (bool `(m, n)`)."""
+
+    masks: Masks
+    outputs: Floats
+
+    def by_seed(self, masks: Masks) -> Floats:
+        """Outputs of masks that were trained on, float64 `(seeds, len(masks), q)`; ValueError for one that was not."""
+        rows = lookup(self.masks, masks)
+        if np.any(rows < 0):
+            raise ValueError(f"{int((rows < 0).sum())} of {len(masks)} masks were not trained on")
+        return self.outputs[:, rows]
+
+    def mean(self, masks: Masks) -> Floats:
+        """The mean over the seeds, float64 `(len(masks), q)`."""
+        return self.by_seed(masks).mean(axis=0)
+
+
+# ---- how right they were
+
+
+def score(methods: Sequence[Method], plan: Plan, trained: Trained, *, margins: bool, seed: int = 0) -> list[Score]:
+    """All that a plan's trainings say of the methods. `margins` says that outputs below zero are wrong answers."""
+    rows = linear_scores(methods, plan.heldout, trained, seed=seed)
+    if len(plan.singles):
+        rows += leave_one_out_scores(methods, plan.singles, trained, seed=seed)
+    intact = np.ones((1, plan.heldout.shape[1]), dtype=np.bool_)
+    for (name, k), masks in plan.removals.items():
+        after = trained.mean(masks)
+        after = after if name is None else np.diagonal(after)[None]
+        found = scores.brittleness(trained.mean(intact)[0], after, seed=seed)
+        note = None if name else f"{len(masks)} random removals"
+        rows.append(_row("fall", name or "random", found.fall, k=k, note=note))
+        if margins and found.flipped is not None:
+            rows.append(_row("flipped", name or "random", found.flipped, k=k, note=note))
+    return rows
+
+
+def linear_scores(methods: Sequence[Method], masks: Masks, trained: Trained, *, seed: int = 0) -> list[Score]:
+    """The linear datamodeling score of each method, in all and by query, with its floor and, of two seeds or more, its ceiling."""
+    actual = trained.mean(masks)
+    rows: list[Score] = []
+    for method in methods:
+        rows += _rows("lds", method.name, scores.lds(method.predict(masks), actual, seed=seed))
+        floor = scores.random_floor(method.predict, masks, actual, seed=seed)
+        rows.append(_row("lds_floor", method.name, floor, note=f"{scores.SHUFFLES} times with components taken for one another"))
+    if len(trained.outputs) > 1:
+        found = scores.ceiling(trained.by_seed(masks), seed=seed)
+        half = found.seeds // 2
+        rows += _rows("ceiling_halves", None, found.halves, note=f"means of {half} and of {half} other training seeds")
+        rows.append(_row("ceiling_averaged", None, found.averaged, note=f"means of {found.seeds} and of {found.seeds} other seeds, by Spearman-Brown"))
+        rows.append(_row("ceiling_attainable", None, found.attainable, note=f"who knows the expected output, against the mean of {found.seeds} seeds"))
+    return rows
+
+
+def leave_one_out_scores(methods: Sequence[Method], singles: NDArray[np.intp], trained: Trained, *, seed: int = 0) -> list[Score]:
+    """Predicted against exact effects of removing these components one by one."""
+    ends = single_ablations(trained.masks.shape[1])
+    outputs = trained.mean(np.concatenate([ends[:1], ends[1:][singles]]))
+    exact = outputs[0] - outputs[1:]
+    rows: list[Score] = []
+    for method in methods:
+        predicted = method.removed()[singles]
+        rows += _rows("leave_one_out", method.name, scores.leave_one_out(predicted, exact, seed=seed))
+        rows += _rows("leave_one_out_pearson", method.name, scores.leave_one_out(predicted, exact, "pearson", seed=seed))
+    return rows
+
+
+def mislabel_scores(
+    methods: Sequence[Method],
+    component_of: NDArray[np.int64],
+    mislabelled: NDArray[np.bool_],
+    own: NDArray[np.bool_] | None = None,
+    *,
+    seed: int = 0,
+) -> list[Score]:
+    """How well harm tells mislabelled examples: `component_of` each and whether it is one, `(examples,)`.
+
+    The harm of an example is what its component does on average, over all queries; or, with `own` (bool `(examples, q)`), over those with its own label.
+    """
+    rows: list[Score] = []
+    for method in methods:
+        effects = method.average()[component_of]
+        rows.append(_row("mislabel_auc", method.name, scores.mislabel_auc(effects.mean(axis=1), mislabelled, seed=seed)))
+        if own is None:
+            continue
+        asked = own.any(axis=1)
+        if not mislabelled[asked].all() and mislabelled[asked].any():
+            of_own = np.where(own, effects, 0.0).sum(axis=1)[asked] / own.sum(axis=1)[asked]
+            rows.append(_row("mislabel_auc_own_label", method.name, scores.mislabel_auc(of_own, mislabelled[asked], seed=seed)))
+    return rows
+
+
+def _rows(metric: Metric, method: str | None, found: Correlation, note: str | None = None) -> list[Score]:
+    left = f"{len(found.left_out)} of {len(found.by_query)} queries are left out, as their outputs do not vary" if found.left_out else None
+    note = "; ".join(part for part in (note, left) if part) or None
+    each = [Score(metric, method, value, query=q) for q, value in enumerate(found.by_query.tolist()) if q not in found.left_out]
+    return [_row(metric, method, found.mean, note=note), *each]
+
+
+def _row(metric: Metric, method: str | None, found: Estimate, *, k: int | None = None, note: str | None = None) -> Score:
+    return Score(metric, method, found.value, found.lo, found.hi, k=k, note=note)

@@ -1,0 +1,278 @@
+"""Acting on a mechanistic run: leave parts out of the model, see on prompts it was not fitted to whether that was wise, write it down as a model."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysp.runs.run import check_same
+from raysp.errors import DoesNotFitError, EvaluationError, UserError
+from raysp.explorers.fitting import fit_singles
+from raysp.sampling.draws import single_ablations
+from raysp.datasets.prompt_sets import questions, read_questions
+from raysp.specs.lenses import MechanisticLens
+from raysp.datasets.tasks import CountTokens, Question, make
+from raysp.actions.pruning_methods import COSTS, SHARES, Known, Pruned, Room, compare
+from raysp.runs.replaying import learnt, replayed, surrogate_of
+from raysp.specs.run import RunSpec, run_spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.lenses.mechanistic import MechanisticGame
+    from raysp.store import Store
+
+#: Seeds between a task's prompts and those that are held out of it.
+APART = 1_000_003
+#: Random subsets that compete with the chosen ones, unless a person says otherwise.
+DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What `prune` found: every method at every share kept, the subset written (None: nothing was), its value and where."""
+
+    run_id: str
+    rows: tuple[Pruned, ...]
+    written: dict[str, Any] | None
+
+
+def prune(
+    store: "Store", run_id: str, keep: float, folder: Path | None, *, heldout: str | None, per_layer: bool, draws: int = DRAWS, watch: Callable[[str], None]
+) -> Pruning:
+    """Choose what to leave out, compare at `keep` and the published shares, write the model into `folder`, and keep the figures in the store.
+
+    UserError for a run that cannot be acted on, a share or a folder that cannot be.
+    """
+    row = store.run_row(run_id)
+    spec, lens = _checked(row)
+    _check_folder(folder)
+    layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
+    Room.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
+    watch("loading the model")
+    from raysp.lenses.mechanistic import build_mechanistic_game, tokens
+
+    game = build_mechanistic_game(lens)
+    check_same(row, game.info, "a model or prompts")
+    if folder is not None:
+        _check_weights(game, folder)
+    unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))
+    watch("fitting what the run measured")
+    known = known_of(store, row, spec, game)
+    rows: list[Pruned] = []
+    for share in _shares(keep, layers, per_layer):
+        watch(f"comparing at {share:.0%} kept")
+        rows += compare(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
+    store.add_prunings(run_id, _table(rows))
+    written = None
+    if folder is not None:
+        watch("writing the model")
+        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "bettered"), folder)
+    return Pruning(run_id, tuple(rows), written)
+
+
+def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
+    if row["lens"] != "mechanistic":
+        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only parts of a model can be left out of it", "name a mechanistic run")
+    if row["status"] != "done":
+        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
+    spec = run_spec(row["spec"])
+    lens = spec.lens
+    assert isinstance(lens, MechanisticLens), "the row says so"
+    if lens.ablation not in ("zero", "zero-rescale"):
+        raise UserError("ablation", lens.ablation, "is of a kind that no weights can express", "ask again with ablation zero or zero-rescale")
+    if lens.positions != "all":
+        raise UserError("positions", lens.positions, "are some of a prompt, and weights work on all", "ask again with positions all")
+    return spec, lens
+
+
+def _check_folder(folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError("output", str(folder), "is there and not empty", "name a new folder")
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise _unwritable(folder)
+
+
+def _unwritable(folder: Path, error: OSError | None = None) -> UserError:
+    why = "" if error is None else f" ({error.strerror or error})"
+    return UserError("output", str(folder), f"cannot be written{why}", "name a folder that you may write to, with room for the model")
+
+
+def _check_weights(game: "MechanisticGame", folder: Path) -> None:
+    """UserError for parts that are no weights we know of, and for weights that are not in memory."""
+    if any(weight.is_meta for weight in game.model.loaded.model.parameters()):
+        mend = "use a machine with more memory, or device cpu"
+        raise UserError("output", str(folder), "cannot hold this model: accelerate has moved some of its weights out of memory", mend)
+    for part, component in zip(game.branching.ablation.parts, game.components, strict=True):
+        block = game.branching.relay.anatomy.blocks[part.layer]
+        if part.tissue == "block" and (block.attention is None or block.mlp is None):
+            problem = f"cannot hold a model without {component.label}: the weights with which this block ends were not found (a mixture of experts?)"
+            raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
+
+
+def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
+    """The share asked for and the published ones that leave other room than that."""
+    found = {keep: Room.of(keep, layers, per_layer=per_layer)}
+    for share in SHARES:
+        try:
+            room = Room.of(share, layers, per_layer=per_layer)
+        except UserError:
+            continue
+        if room not in found.values():
+            found[share] = room
+    return sorted(found)
+
+
+def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], count_tokens: CountTokens) -> list[Question]:
+    """Prompts that the run did not see; UserError where there are none to be had."""
+    prompts = {question.prompt for question in seen}
+    if source is not None:
+        # What stands in for a file's missing answers does so for another file's; a single prompt's answer is its own.
+        found = read_questions("heldout", source, *((lens.target, lens.foil) if lens.prompts is not None else ()))
+    elif lens.task is not None:
+        try:
+            found = make(lens.task, lens.task_size, lens.task_seed + APART, count_tokens, excluding=prompts)
+        except UserError:
+            problem = f"cannot be made: task {lens.task} has no {lens.task_size} prompts beside those of the run"
+            raise UserError("heldout", None, problem, "give a file of prompts") from None
+    else:
+        raise UserError("heldout", None, "is needed: pruning is judged on prompts that the run has not seen", "give a file of prompts like those of the run")
+    fresh = [question for question in found if question.prompt not in prompts]
+    if len(fresh) < 2:
+        raise UserError("heldout", source, f"has {len(fresh)} prompts that the run has not seen", "give at least two")
+    return fresh
+
+
+def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Question]) -> "MechanisticGame":
+    """The game on other prompts, with the run's own kind of value: theirs could lead to another."""
+    from raysp.lenses.mechanistic import build_mechanistic_game
+
+    foiled = bool(game.reading.answers[0].foil_ids)
+    if lens.value == "accuracy" and any((question.foil is not None) != foiled for question in asked):
+        # Target before foil, or target before all there is: two kinds of accuracy.
+        problem, mend = ("is missing in some", "give every prompt a foil") if foiled else ("is given, and the run's prompts have none", "leave foils out")
+        raise UserError("heldout foil", None, problem, f"{mend}, as in the run")
+    try:
+        return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
+    except UserError as error:
+        raise UserError(f"heldout {error.field}", error.value, error.problem, error.mend) from None
+
+
+def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Known:
+    """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
+    explorer = replayed(store, row, spec, game)
+    surrogate = surrogate_of(explorer)
+    masks, values, keep_probability = learnt(explorer)
+    singles = fit_singles(masks, values, spec.seed, keep_probability)
+    near = single_ablations(game.n)
+    exact = store.known(row["game_id"], near)
+    missing = np.isnan(exact)
+    if missing.any():
+        exact[missing] = game.evaluate(near[missing])
+    layers = tuple(component.layer or 0 for component in game.components)
+    return Known(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
+
+
+def _table(rows: Sequence[Pruned]) -> "pa.Table":
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "keep": pa.array([row.keep for row in rows], pa.float64()),
+            "kept": pa.array([int(row.mask.sum()) for row in rows], pa.int32()),
+            "method": pa.array([row.method for row in rows], pa.string()),
+            "train": pa.array([row.train for row in rows], pa.float64()),
+            "heldout": pa.array([row.heldout for row in rows], pa.float64()),
+            "lo": pa.array([row.lo for row in rows], pa.float64()),
+            "hi": pa.array([row.hi for row in rows], pa.float64()),
+            "prompts": pa.array([row.prompts for row in rows], pa.int32()),
+            "evaluations": pa.array([row.evaluations for row in rows], pa.int32()),
+            "components": pa.array([np.flatnonzero(row.mask).tolist() for row in rows], pa.list_(pa.int32())),
+        }
+    )
+
+
+def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folder: Path) -> dict[str, Any]:
+    """The model on disk, once it has been loaded again and says what the ablation said. Nothing stays of one that does not."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".raysp-") as draft:
+            place = Path(draft) / "model"
+            told = _draft(lens, game, chosen, place)
+            if folder.exists():
+                folder.rmdir()
+            place.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return told | {"folder": str(folder)}
+
+
+def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place: Path) -> dict[str, Any]:
+    """Write the model and what there is to say of it; EvaluationError for one whose value is not what was measured."""
+    from raysp.models.resident import TOLERANCE
+    from raysp.models.weight_pruning import write_without
+
+    gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
+    with game.model.lock:
+        write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
+    expected = float(game.reading.graded().by_prompt(game.branching, chosen.mask[None]).mean())
+    value, graded, dtype = _values_of(lens.model_copy(update={"model": str(place)}), game)
+    allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
+    if abs(graded - expected) > allowed * (1 + abs(expected)):
+        raise EvaluationError(f"the written model's value is {graded:.4g}, and {expected:.4g} was measured: its architecture does more than its weights show")
+    told = {
+        "value": value,
+        "keep": chosen.keep,
+        "removed": [game.components[i].label for i in np.flatnonzero(~chosen.mask)],
+        "ablation": lens.ablation,
+        "heldout": chosen.heldout,
+        "model": lens.model,
+        "dtype": game.info.description["dtype"],
+    }
+    (place / "pruning.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return told
+
+
+def _values_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
+    """As `_values_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
+    from raysp.models.memory import is_out_of_memory, release
+
+    for device in (options.device, "cpu"):
+        try:
+            return _values_on(options.model_copy(update={"device": device}), game)
+        except (RuntimeError, MemoryError, DoesNotFitError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(game.model.loaded.device)
+    raise EvaluationError("memory does not hold the written model beside the one that it was made of, so that it cannot be checked")
+
+
+def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
+    """What a model on disk, intact, is worth on a game's prompts, the same `Reading.graded`, and the dtype it ran in.
+
+    With the game's own answers, which it might not give, and divergences from the game's model.
+    """
+    from raysp.models.ablation import Ablation
+    from raysp.models.architecture import dissect
+    from raysp.models.mask_tree import Branching
+    from raysp.models.loading import load
+    from raysp.models.blockwise import Relay
+
+    loaded = load(options)  # for this once: it does not stay resident
+    anatomy = dissect(loaded.model, options.model)
+    intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
+    reading = game.reading.elsewhere()
+    reading.groups = [replace(group, ids=group.ids.to(loaded.device)) for group in reading.groups]
+    value, graded = (float(each.by_prompt(intact, np.ones((1, game.n), dtype=np.bool_)).mean()) for each in (reading, reading.graded()))
+    return value, graded, loaded.dtype

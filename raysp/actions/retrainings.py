@@ -1,0 +1,104 @@
+"""Trainings by which a data run is judged: masks under training seeds of their own, in this process, every finished batch in the store at once.
+
+Each training seed is a game of its own there, with the run's training set and queries: what one command trained, another finds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysp.runs.run import Progress, check_same
+from raysp.errors import UserError
+from raysp.game import GameInfo, Masks, check_finite, fingerprint
+from raysp.specs.lenses import DataLens
+from raysp.specs.run import RunSpec, run_spec
+from raysp.spectral.sets import Floats
+
+if TYPE_CHECKING:
+    from raysp.lenses.data import DataGame
+    from raysp.store import Store
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass
+class Retrainings:
+    """Outputs of a data game by training seed. `phase` is what their cost is noted under in the run; `trained` counts those that were paid for, `found` those that were not."""
+
+    store: Store
+    run_id: str
+    game: DataGame
+    phase: str
+    watch: Watch
+    trained: int = field(default=0, init=False)
+    found: int = field(default=0, init=False)
+
+    def outputs(self, masks: Masks, seeds: Sequence[int]) -> Floats:
+        """Each query's output, float64 `(len(seeds), m, q)`, of distinct masks (bool `(m, n)`). EvaluationError where a training's outputs are no numbers."""
+        games = [self.store.register_game(with_seed(self.game.info, seed)) for seed in seeds]
+        known = np.stack([self.store.outputs(game_id, masks) for game_id in games])
+        missing = [np.flatnonzero(np.isnan(outputs).any(axis=1)) for outputs in known]
+        total = sum(len(rows) for rows in missing)
+        self.found += known.shape[0] * len(masks) - total
+        began, done = time.perf_counter(), 0
+        self._tell(done, total, began)
+        for place, (seed, game_id) in enumerate(zip(seeds, games, strict=True)):
+            for start in range(0, len(missing[place]), self.game.info.batch_masks):
+                rows = missing[place][start : start + self.game.info.batch_masks]
+                known[place, rows] = self._trained(masks[rows], seed, game_id)
+                done += len(rows)
+                self._tell(done, total, began)
+                self.store.publish_if_due()
+        return known
+
+    def _trained(self, masks: Masks, seed: int, game_id: int) -> Floats:
+        began = time.perf_counter()
+        outputs = self.game.outputs_of(masks, seed)
+        values = check_finite(masks, outputs.mean(axis=1))
+        seconds = time.perf_counter() - began
+        self.store.add_evaluations(self.run_id, self.phase, masks, values, outputs=outputs, game_id=game_id, seconds=seconds)
+        self.store.add_cost(self.run_id, self.phase, wall_seconds=seconds)
+        self.trained += len(masks)
+        return outputs
+
+    def _tell(self, done: int, total: int, began: float) -> None:
+        rate = done / max(time.perf_counter() - began, 1e-9)
+        self.watch(Progress(self.run_id, self.phase, done, total, self.found, rate, left=(total - done) / rate if done else None))
+
+
+def own_seeds(lens: DataLens, count: int) -> list[int]:
+    """Training seeds that the run did not train with: what it learnt of its own seeds must not count in its favour."""
+    first = lens.training_seed + lens.seeds
+    return list(range(first, first + count))
+
+
+def with_seed(info: GameInfo, seed: int) -> GameInfo:
+    """The same training set and queries, trained once with this seed: a game of its own."""
+    described = dict(info.description) | {"training_seed": seed, "seeds": 1, "seeding": "shared"}
+    return replace(info, description=described, fingerprint=fingerprint(described))
+
+
+def data_run(row: dict[str, Any], what: str) -> tuple[RunSpec, DataLens]:
+    """The spec and the lens of a run's row; UserError unless it is a data run that is done. `what` says what only such a run can be."""
+    if row["lens"] != "data":
+        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only training sets can be {what}", "name a data run")
+    if row["status"] != "done":
+        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
+    spec = run_spec(row["spec"])
+    lens = spec.lens
+    assert isinstance(lens, DataLens), "the row says so"
+    return spec, lens
+
+
+def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
+    """The game that the run asked, its model loaded. UserError where it is another now."""
+    from raysp.lenses.data import build_data_game
+
+    game = build_data_game(lens)
+    check_same(row, game.info, "a model, training set or queries")
+    return game

@@ -1,0 +1,71 @@
+"""Running what was asked, and printing the answer."""
+
+from typing import Any
+
+from raysp.runs.run import Progress
+from raysp.commands import display
+from raysp.runs.comparison import compare, set_summary
+from raysp.runs.engine import parts, run_parts, set_name
+from raysp.home import store_path
+from raysp.runs.plan import plan_run, plan_text
+from raysp.report import write_report, write_set_report
+from raysp.runs.result import Result
+from raysp.specs.run import RunSpec
+from raysp.store import Store
+
+
+def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str | None = None) -> None:
+    """Run all that a spec asks for and print it."""
+    wanted = parts(spec)
+    results: list[Result] = []
+    with display.live_bar(quiet=json) as bar:
+
+        def tell(number: int, progress: Progress) -> None:
+            bar(f"{wanted[number].label}: " if len(wanted) > 1 else "", progress)
+
+        for _, result in run_parts(wanted, watch=tell, set_name=set_name(spec), run_id=run_id):
+            results.append(result)
+            if not json:
+                display.print_result(result)
+    if report:
+        _write_report(spec, [result.run_id for result in results], report)
+    told = _together(spec, [part.label for part in wanted], results)
+    if json:
+        display.print_json(told)
+        return
+    display.print_together(told)
+    if report:
+        display.out.print(f"report: {report}", markup=False)
+
+
+def _together(spec: RunSpec, names: list[str], results: list[Result]) -> dict[str, Any]:
+    """One result, a set with its summary, or a question with its repeats, as one object."""
+    if spec.examples:
+        return {"runs": [display.result_json(result) for result in results], "set": set_summary(results)}
+    told = display.result_json(results[0])
+    if len(results) > 1:
+        told["repeats"] = [display.result_json(result) for result in results[1:]]
+        told["comparisons"] = [{"with": name, **compare(results[0], other)} for name, other in zip(names[1:], results[1:], strict=True)]
+    return told
+
+
+def _write_report(spec: RunSpec, run_ids: list[str], path: str) -> None:
+    with Store.read(store_path(spec.store)) as reading:
+        if spec.examples:
+            write_set_report(reading, run_ids, path)
+        else:
+            write_report(reading, run_ids[0], path)
+
+
+def show_plan(spec: RunSpec, *, json: bool) -> None:
+    """Print a plan."""
+    wanted = parts(spec)
+    plan = plan_run(wanted[0].spec)
+    if len(wanted) > 1:
+        plan["runs"] = len(wanted)
+    if json:
+        display.print_json(plan)
+        return
+    display.out.print(plan_text(plan), markup=False)
+    if len(wanted) > 1:
+        display.out.print(f"There are {len(wanted)} such runs; the plan is that of the first.")

@@ -1,0 +1,141 @@
+"""Commands that act on runs: `prune`, `compare`, and `task`, which writes the prompts of one."""
+
+import json as jsonlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raysp.commands.run import Json, Store
+from raysp.commands.inspect import RunId
+from raysp.errors import UserError
+from raysp.home import store_path
+from raysp.specs.lenses import ModelOptions
+
+METHODS = {
+    "interactions": "interactions",
+    "bettered": "interactions, bettered by exact swaps",
+    "singles": "singles (LASSO)",
+    "singles_bettered": "singles (LASSO), bettered by exact swaps",
+    "top_singles": "strongest singles (exact)",
+    "best_of_n": "best of {n} random subsets",
+    "intact": "intact model",
+}
+
+
+def prune(
+    run_id: RunId,
+    *,
+    keep: Annotated[float, typer.Option(help="Share of the components that stays.")] = 0.66,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the pruned model into this new folder; transformers loads it.")] = None,
+    heldout: Annotated[str | None, typer.Option(help="Prompts to judge by, as --prompts; without a file, new ones of the run's task.")] = None,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Every layer loses the same share.")] = False,
+    best_of: Annotated[int, typer.Option(help="Random subsets that compete, and exact evaluations of each choice bettered by swaps.")] = 64,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Leave out of a model what a mechanistic run can do without, and measure on held-out prompts whether that was wise.
+
+    For runs with ablation zero or zero-rescale at all positions: other ablations are none that weights can express.
+    """
+    from raysp.actions.prune import prune as act
+    from raysp.commands import display
+    from raysp.store import Store as Writer
+
+    if not 0 < keep < 1:
+        raise UserError("keep", keep, "is no share between 0 and 1", "give for example 0.66")
+    if best_of < 1:
+        raise UserError("best_of", best_of, "is no number of subsets", "give 1 or more")
+    path = store_path(store)
+    with Writer.read(path) as reading:
+        found = reading.find_run(run_id)
+    with Writer.open(path) as writing:
+
+        def watch(words: str) -> None:
+            if not json:
+                display.err.print(words, style="dim", markup=False)
+
+        done = act(writing, found, keep, None if output is None else Path(output), heldout=heldout, per_layer=per_layer, draws=best_of, watch=watch)
+    if json:
+        rows = [{name: value for name, value in asdict(row).items() if name != "mask"} | {"kept": row.mask.nonzero()[0].tolist()} for row in done.rows]
+        display.print_json({"run_id": found, "rows": rows, "written": done.written})
+        return
+    _print(done, best_of)
+
+
+def _print(done: Any, best_of: int) -> None:
+    from rich.table import Table
+
+    from raysp.commands import display
+
+    columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95 % interval")
+    table = Table(*columns, title=f"Pruned on {done.rows[0].prompts} held-out prompts", box=None)
+    for row in done.rows:
+        share = "" if row.method == "intact" else f"{row.mask.sum()} of {len(row.mask)} ({row.keep:.0%})"
+        name = METHODS[row.method].format(n=best_of)
+        table.add_row(share, name, f"{row.evaluations}", f"{row.train:+.3f}", f"{row.heldout:+.3f}", f"\\[{row.lo:+.3f}, {row.hi:+.3f}]")
+    display.out.print(table)
+    if done.written is not None:
+        gone = done.written["removed"]
+        display.out.print(f"{len(gone)} components left out: {', '.join(gone[:12])}{', …' if len(gone) > 12 else ''}", markup=False)
+        display.out.print(f"model: {done.written['folder']} (loaded again, its value on the run's prompts is {done.written['value']:+.4f})", markup=False)
+
+
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(help="Two runs or more: ids, beginnings of ids, names, or last.", metavar="RUN RUN…")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Compare runs, methods and models: whether they rank components alike and find the same interactions."""
+    import itertools
+
+    from raysp.commands import display
+    from raysp.runs.comparison import compare as compared
+    from raysp.runs.comparison import comparison_table
+    from raysp.runs.result import read_result
+    from raysp.store import Store as Reader
+
+    if len(run_ids) < 2:
+        raise UserError("run", run_ids[0] if run_ids else None, "is alone", "name at least two runs")
+    with Reader.read(store_path(store)) as reading:
+        results = [read_result(reading, reading.find_run(wanted)) for wanted in run_ids]
+    unfinished = next((result for result in results if result.summary["status"] != "done"), None)
+    if unfinished is not None:
+        raise UserError("run", unfinished.run_id, f"is {unfinished.summary['status']}", f"finish it first: raysp resume {unfinished.run_id}")
+    pairs = [compared(one, other) for one, other in itertools.combinations(results, 2)]
+    if json:
+        display.print_json({"runs": [result.summary for result in results], "pairs": pairs})
+        return
+    for result in results:
+        row = result.summary
+        display.out.print(f"{result.run_id}  {row['model'] or ''} · {row['explorer']} · n = {row['n']} · {row['verdict']}", markup=False)
+    display.print_table(comparison_table(pairs))
+
+
+def task(
+    name: Annotated[str, typer.Argument(help="ioi, facts, greater-than or induction.")],
+    size: Annotated[int, typer.Option(help="Prompts.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    model: Annotated[str, typer.Option(help="Words are chosen that are one token each of this model.")] = ModelOptions.model_fields["model"].default,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write JSONL here instead of to stdout.")] = None,
+) -> None:
+    """Write the prompts of a task as JSONL: prompt, target, foil and counterfactual."""
+    from raysp.commands import display
+    from raysp.datasets.tasks import TASKS, counter, make
+    from raysp.models.loading import load_tokenizer
+
+    if name not in TASKS:
+        raise UserError("task", name, "is not known", f"choose one of {', '.join(TASKS)}")
+    if size < 1:
+        raise UserError("size", size, "is no number of prompts", "give 1 or more")
+    questions = make(name, size, seed, counter(load_tokenizer(ModelOptions(model=model))))
+    lines = [jsonlib.dumps(asdict(question), ensure_ascii=False) for question in questions]
+    if output is None:
+        display.out.print("\n".join(lines), markup=False, soft_wrap=True)
+        return
+    try:
+        Path(output).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError("output", output, f"cannot be written ({error.strerror})", "name a file in a folder that you may write to") from None
+    display.out.print(f"{len(lines)} prompts: {output}", markup=False)

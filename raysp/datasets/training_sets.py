@@ -1,0 +1,262 @@
+"""Training examples and queries as texts: three shapes of rows, columns found by name, queries given or drawn. Knows nothing of tokens.
+
+What is wrong with a row is said with its number, from 1, in the data set that it came from.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.datasets.examples import read_data
+from raysp.specs.lenses import DataLens
+
+#: What a column may be called, most telling name first.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "question", "instruction", "input"),
+    "completion": ("completion", "answer", "response", "output"),
+    "messages": ("messages", "conversations"),
+    "text": ("text", "sentence", "review"),
+    "label": ("label", "category", "target"),
+    "foil": ("foil",),
+}
+#: The roles that make a row an example, in the order in which they are looked for.
+SHAPES = (("messages",), ("prompt", "completion"), ("text", "label"))
+#: Queries that are drawn where none are given and no number is.
+DRAWN = 8
+#: What other formats call those who speak in a conversation.
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+Message = tuple[str, str]
+"""Who speaks (system, user, assistant), and what is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A training example or a query as a person wrote it: no template, no chat markup.
+
+    `label` is that of text/label data, where it is the completion as well. `extra` is the whole row by column, `messages` what stands before the completion of
+    a conversation (`prompt` then is the same as readable text), `row` its number (from 1) in its data set.
+    """
+
+    prompt: str
+    completion: str
+    foil: str | None = None
+    label: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Samples in the order of their rows, of a data set of so many `rows`. `labels` are all distinct labels of text/label data, sorted, else empty."""
+
+    samples: tuple[Sample, ...]
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    rows: int = 0
+
+
+def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
+    """The training examples and the queries of a lens. UserError for data that cannot be read, columns or rows that do not do, too few examples.
+
+    Without `queries`, `query_count` examples (8 unless a number is given) are drawn with `training_seed`, as evenly as can be from each label or group, and
+    taken out of the training set. Given queries are all asked; with a `query_count`, at most so many are drawn of them. `limit` then draws training examples.
+    """
+    if not lens.train:
+        raise UserError("train", lens.train, "is missing", "give a training set: a file, a hub name or corpus:chatterbot")
+    columns = parse_columns(lens.columns)
+    source = _Source.open("train", lens.train, columns)
+    rng = np.random.default_rng([lens.training_seed, 1])
+    if lens.queries is None:
+        chosen = _drawn_queries(source, lens, rng)
+        rest = np.setdiff1d(np.arange(source.rows), chosen)
+        asked, notes = source, (f"{len(chosen)} queries are drawn from the training set and taken out of it",)
+    else:
+        asked, notes = _Source.open("queries", lens.queries, columns), ()
+        rest = np.arange(source.rows)
+        count = min(lens.query_count or asked.rows, asked.rows)
+        chosen = np.arange(asked.rows) if count == asked.rows else _spread(asked.strata(lens.group_by), count, rng)
+        if count < asked.rows:
+            notes = (f"{count} of {asked.rows} queries are drawn",)
+    total = len(rest)
+    if lens.limit is not None and lens.limit < total:
+        rest = np.sort(rng.choice(rest, lens.limit, replace=False))
+    training, queries = tuple(source.samples(rest)), tuple(asked.samples(chosen, foils=True))
+    if len(training) < 2:
+        raise UserError("train", lens.train, f"has {len(training)} example", "give at least two")
+    drawn = (f"{len(rest)} of {total} training examples are drawn",) if len(rest) < total else ()
+    labels = tuple(sorted({sample.label for sample in training if sample.label is not None}))
+    if len(labels) == 1:
+        raise UserError("train", lens.train, f"has the one label {labels[0]!r} only", "give examples of at least two labels")
+    warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
+    known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
+    of_queries = (*(asked.notes() if asked is not source else ()), *notes)
+    return TrainingSet(training, labels, (*source.notes(), *drawn), rows=source.rows), TrainingSet(queries, known, of_queries, warnings, asked.rows)
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """A column for each role of `prompt=question,completion=answer`; UserError for what is no such list."""
+    found: dict[str, str] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        role, sign, column = (piece.strip() for piece in part.partition("="))
+        if not sign or not column or role not in NAMES:
+            raise UserError(
+                "columns", text, f"has {part.strip()!r}, which names no role and its column", f"write ROLE=COLUMN with a role of {', '.join(NAMES)}"
+            )
+        found[role] = column
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A data set, the column of each role that its rows have, and where it came from."""
+
+    field: str
+    name: str
+    data: Any
+    roles: Mapping[str, str]
+
+    @classmethod
+    def open(cls, field: str, name: str, columns: Mapping[str, str]) -> "_Source":
+        data = read_data(field, name)
+        return cls(field, name, data, _roles(field, name, list(data.column_names), columns))
+
+    @property
+    def rows(self) -> int:
+        return len(self.data)
+
+    def strata(self, group_by: str | None) -> list[Any]:
+        """What rows are drawn evenly from: the groups of a column, or the labels; one and the same for all where there are none."""
+        column = group_by if group_by in self.data.column_names else self.roles.get("label") if "text" in self.roles else None
+        return [str(value) for value in self.data[column]] if column else [None] * self.rows
+
+    def notes(self) -> tuple[str, ...]:
+        """How the columns were read, where their names leave a doubt."""
+        known = [name for role in ("prompt", "completion") if role in self.roles for name in NAMES[role]]
+        others = [name for name in known if name in self.data.column_names and name not in self.roles.values()]
+        if not others and all(role == column for role, column in self.roles.items()):
+            return ()
+        unused = f"; not used: {', '.join(others)}" if others else ""
+        return (f"{self.field}: " + ", ".join(f"{role} is column {column}" for role, column in self.roles.items()) + unused,)
+
+    def samples(self, numbers: Any, *, foils: bool = False) -> Iterator[Sample]:
+        """The samples of these rows (numbers from 0)."""
+        names = {column: feature.names for column, feature in self.data.features.items() if hasattr(feature, "names")}
+        for number, row in zip(numbers.tolist(), self.data.select(numbers).to_list(), strict=True):
+            for column, known in names.items():
+                row[column] = known[row[column]] if isinstance(row[column], int) and row[column] >= 0 else row[column]
+            yield self._sample(number + 1, row, foils=foils)
+
+    def _sample(self, number: int, row: Mapping[str, Any], *, foils: bool) -> Sample:
+        foil = row[self.roles["foil"]] if foils and "foil" in self.roles else None
+        foil = self._text(number, "foil", row) if foil is not None and str(foil).strip() else None
+        if "messages" in self.roles:
+            messages, completion = self._conversation(number, row[self.roles["messages"]])
+            prompt = messages[0][1] if len(messages) == 1 else "\n".join(f"{role}: {content}" for role, content in messages)
+            return Sample(prompt, completion, foil, None, row, messages, number)
+        if "text" in self.roles:
+            value = row[self.roles["label"]]
+            label = "" if value is None else str(value).strip()
+            self._check_full(number, "label", label)
+            return Sample(self._text(number, "text", row), label, foil, label, row, row=number)
+        completion = self._text(number, "completion", row)
+        self._check_full(number, "completion", completion)
+        return Sample(self._text(number, "prompt", row), completion, foil, None, row, row=number)
+
+    def _text(self, number: int, role: str, row: Mapping[str, Any]) -> str:
+        value = row[self.roles[role]]
+        if value is None:
+            value = ""
+        if isinstance(value, (list, dict)):
+            raise UserError(self._place(number, role), value, "is no text", "write it as a string")
+        return str(value)
+
+    def _check_full(self, number: int, role: str, text: str) -> None:
+        if not text.strip():
+            raise UserError(self._place(number, role), text, "is empty", "give a text, or take the row out")
+
+    def _place(self, number: int, role: str) -> str:
+        return f"{self.field} row {number}, {self.roles[role]}"
+
+    def _conversation(self, number: int, value: Any) -> tuple[tuple[Message, ...], str]:
+        """What is said before the last message of the assistant, and that message."""
+        place = self._place(number, "messages")
+        if not isinstance(value, list | None):
+            raise UserError(place, value, "is no list of messages", "write a list of {role: user, content: a text}")
+        messages = [_message(place, message) for message in value or ()]
+        last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=None)
+        if last is None:
+            raise UserError(place, value, "has no message of the assistant", "end each conversation with the answer to be learnt")
+        if last == 0:
+            raise UserError(place, value, "begins with the answer", "give at least one message before it")
+        self._check_full(number, "messages", messages[last][1])
+        return tuple(messages[:last]), messages[last][1]
+
+
+def _message(place: str, message: Any) -> Message:
+    keys = (("role", "content"), ("from", "value"))
+    for who, what in keys:
+        speaker, said = (message.get(who), message.get(what)) if isinstance(message, dict) else (None, None)
+        if isinstance(speaker, str) and isinstance(said, str):
+            return _ROLES.get(speaker, speaker), said
+    raise UserError(place, message, "is no message", "write each as {role: user, content: a text}")
+
+
+def _roles(field: str, name: str, existing: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role of the first shape that is complete. A shape that the map names, if only in part, goes before others."""
+    for role, column in columns.items():
+        if column not in existing and (role != "foil" or field == "queries"):
+            raise UserError("columns", f"{role}={column}", f"names a column that {field} has not", f"its columns are {', '.join(existing)}")
+    found = {role: column for role, names in NAMES.items() if (column := columns.get(role) or next((n for n in names if n in existing), None)) in existing}
+    named = [shape for shape in SHAPES if any(role in columns for role in shape)]
+    for shape in named or SHAPES:
+        if all(role in found for role in shape):
+            return {role: found[role] for role in (*shape, "foil") if role in found}
+    begun = next((shape for shape in named or SHAPES if any(role in found for role in shape)), None)
+    lacking = " and ".join(role for role in begun if role not in found) if begun else "prompt and completion, messages, or text and label"
+    example = ",".join(f"{role}={existing[0]}" for role in begun if role not in found) if begun else f"prompt={existing[0]},completion=..."
+    raise UserError(field, name, f"has no column for {lacking}", f"its columns are {', '.join(existing)}: say which with columns, such as {example}")
+
+
+def _drawn_queries(source: _Source, lens: DataLens, rng: np.random.Generator) -> Any:
+    count = lens.query_count or min(DRAWN, max(1, source.rows // 4))
+    if source.rows - count < 2:
+        field, given = ("query_count", lens.query_count) if lens.query_count else ("train", lens.train)
+        raise UserError(field, given, f"leaves {max(source.rows - count, 0)} of {source.rows} examples to train on", "give more examples, or a file of queries")
+    return _spread(source.strata(lens.group_by), count, rng)
+
+
+def _spread(strata: Sequence[Any], count: int, rng: np.random.Generator) -> Any:
+    """Numbers of `count` rows in order, int64, dealt out by stratum in turn; more than half of a stratum goes only when all others have given half."""
+    places: dict[Any, list[int]] = {}
+    shuffled = rng.permutation(len(strata))
+    for number in shuffled.tolist():
+        places.setdefault(strata[number], []).append(number)
+    turns = [(turn >= (len(mine) + 1) // 2, turn, number) for mine in places.values() for turn, number in enumerate(mine)]
+    # Sorting is stable: within a turn, strata come in the order in which they were drawn.
+    return np.sort(np.array([number for _, _, number in sorted(turns, key=lambda each: each[:2])[:count]], np.int64))
+
+
+def _unknown_labels(queries: Sequence[Sample], labels: Sequence[str]) -> Iterator[str]:
+    unknown = sorted({query.label for query in queries if query.label is not None} - set(labels))
+    if unknown and labels:
+        yield f"queries have labels that no training example has ({', '.join(unknown)}): training knows {', '.join(labels)}"
+
+
+def _known_queries(training: Sequence[Sample], queries: Sequence[Sample]) -> Iterator[str]:
+    known = {_content(sample): sample.row for sample in reversed(training)}
+    found = [(query.row, known[_content(query)]) for query in queries if _content(query) in known]
+    if found:
+        shown = ", ".join(f"query row {query} is row {row}" for query, row in found[:3]) + (", ..." if len(found) > 3 else "")
+        yield f"{len(found)} of {len(queries)} queries are also in the training set ({shown}): expect those rows to come out on top"
+
+
+def _content(sample: Sample) -> tuple[Any, ...]:
+    return (sample.messages or sample.prompt.strip(), sample.completion.strip())

@@ -1,0 +1,1 @@
+"""One question from its spec to a validated, stored answer. Knows neither Ray nor models."""

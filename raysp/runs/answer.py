@@ -1,0 +1,74 @@
+"""From findings and their validation to the tables a person reads: every interaction with its words, its kind and, once measured, its exact value."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from raysp.explorers.base import Findings, Surrogate
+from raysp.explorers.candidates import measure
+from raysp.sampling.draws import ablations
+from raysp.game import GameInfo, labels
+from raysp.runs.layer_energy import energy_by_layer
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.validation import ValidationResult, surrogate_kinds
+
+# A set of this many components has 2^order sub-ablations to predict; above it the deviation from additivity is not worth its price.
+MAX_ESTIMATED_ORDER = 6
+# An answer longer than this is not read; all else can be had from the evaluations again.
+REPORTED = 500
+
+
+def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -> pa.Table:
+    """The interactions with rank, words, kind (synergy or redundancy), the surrogate's deviation from additivity and the exact one where measured."""
+    table = findings.table.slice(0, REPORTED)
+    sets: list[tuple[int, ...]] = [tuple(members) for members in table["components"].to_pylist()]
+    estimated = surrogate_kinds(findings.surrogate, sets)
+    exact = {tuple(row["components"]): row for row in validation.table.to_pylist()}
+    measured = [exact.get(members) for members in sets]
+    kinds = [row["kind"] if row else kind for row, kind in zip(measured, estimated["kind"].to_pylist(), strict=True)]
+    columns: dict[str, Any] = {
+        "rank": pa.array(range(1, len(sets) + 1), pa.int32()),
+        "labels": [labels(info.components, members) for members in sets],
+        "kind": pa.array(kinds, pa.string()),
+        "estimate": pa.array(_estimates(findings.surrogate, sets), pa.float64()),
+        "exact": pa.array([row["exact"] if row else None for row in measured], pa.float64()),
+        "verified": pa.array([row is not None for row in measured], pa.bool_()),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column if isinstance(column, pa.ChunkedArray) else pa.array(column))
+    return table
+
+
+def _estimates(surrogate: Surrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
+    """The deviation from additivity around the intact input that the surrogate predicts for each set."""
+    wanted = {
+        part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)
+    }
+    masks = ablations(surrogate.n, [(), *sorted(wanted)])
+    found = measure(masks, surrogate.predict(masks), sorted(wanted, key=lambda part: (len(part), part)))
+    return [found.get(members) for members in sets]
+
+
+def summarise(findings: Findings, validation: ValidationResult, info: GameInfo, *, intact: float, empty: float) -> dict[str, Any]:
+    """The run in one row: its values at the ends, how well the surrogate predicts next to singles, and the verdict."""
+    metrics = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in validation.metrics.items()}
+    return {
+        "value_intact": intact,
+        "value_empty": empty,
+        "index": findings.index,
+        "verdict": validation.verdict,
+        "reasons": list(validation.reasons),
+        **{key: metrics.get(key) for key in ("r2", "r2_lo", "r2_hi", "r2_singles")},
+        "metrics": metrics,
+        "diagnostics": findings.diagnostics | _by_layer(findings, info),
+    }
+
+
+def _by_layer(findings: Findings, info: GameInfo) -> dict[str, Any]:
+    """Where in the model's layers the surrogate's energy lies, for components that are in some."""
+    surrogate = findings.surrogate
+    found = energy_by_layer(surrogate, info.components) if isinstance(surrogate, FourierSurrogate) else None
+    return {} if found is None else {"by_layer": found}

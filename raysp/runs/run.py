@@ -1,0 +1,396 @@
+"""One run from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
+
+The campaign knows neither Ray nor models: a `Backend` measures batches of masks, wherever that happens, so a run gives the same answer in one
+process and on a cluster. Everything measured is stored at once; a run that starts again finds it there and pays only for the rest.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.runs.answer import annotate, summarise
+from raysp.runs.queries import QueryAnswers, answer_queries
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.explorers import ProxySPEX, Screen
+from raysp.explorers.base import Explorer, Findings
+from raysp.sampling.draws import distinct
+from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
+from raysp.specs.run import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.store import Store
+from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare, judge, plan
+
+# A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
+PREVIEW_SECONDS = 3.0
+PREVIEW_VALUES = 100
+PREVIEW_GROWTH = 1.5
+# Below this many masks a batch no longer fills a model's batch, so small rounds are not split further among evaluators.
+LEAST_BATCH = 16
+
+
+class Backend(Protocol):
+    """Measures batches of masks of one game."""
+
+    info: GameInfo
+
+    @property
+    def workers(self) -> int:
+        """How many batches are measured at the same time."""
+        ...
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """Each batch's place in the list with its measurement, as they finish."""
+        ...
+
+    def attributions(self) -> dict[str, Values]:
+        """As `Game.attributions`."""
+        ...
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """As `Game.estimate`."""
+        ...
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """As `Game.hints`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase.
+
+    `warnings` are what a person should hear before the budget is spent.
+    """
+
+    run_id: str
+    phase: str = "starting"
+    done: int = 0
+    total: int = 0
+    reused: int = 0
+    rate: float = 0.0
+    r2: float | None = None
+    left: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Campaign:
+    """The loop of one run. `report` is told of progress; `cancelled` is looked at between batches."""
+
+    spec: RunSpec
+    backend: Backend
+    store: Store
+    run_id: str
+    set_name: str | None = None
+    report: Callable[[Progress], None] = lambda _: None
+    cancelled: Callable[[], bool] = lambda: False
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.run_id)
+        self._preview_at = PREVIEW_VALUES
+
+    def execute(self) -> None:
+        """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
+
+        UserError, and no row, for what cannot be asked at all; the same, and the row as it was, where the run of this id asked something else.
+        """
+        started = start_explorer(self.spec, self.backend.info)
+        if self.store.has_run(self.run_id):
+            check_same(self.store.run_row(self.run_id), self.backend.info, "parts of a question")
+        began = time.perf_counter()
+        try:
+            explorer = calibrated(started, self.backend)
+        except UserError:
+            raise  # nothing was begun that could be resumed
+        except BaseException as error:
+            self._begin(started)
+            self._end(error)
+            raise
+        calibrating = time.perf_counter() - began
+        self._begin(explorer)
+        try:
+            if explorer.estimate_order or explorer.hinted:
+                self.store.add_cost(self.run_id, "calibrate", wall_seconds=calibrating)
+            self._answer(explorer)
+        except BaseException as error:
+            self._end(error)
+            raise
+        self.store.publish()
+
+    def _begin(self, explorer: Explorer) -> None:
+        self._game_id = self.store.start_run(
+            self.run_id,
+            json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
+            self.backend.info,
+            lens=self.spec.lens.kind,
+            explorer=explorer.name,
+            seed=self.spec.seed,
+            name=self.spec.name,
+            set_name=self.set_name,
+        )
+
+    def _end(self, error: BaseException) -> None:
+        interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
+        self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
+        self.store.publish()
+
+    def _answer(self, explorer: Explorer) -> None:
+        info, began = self.backend.info, time.perf_counter()
+        for kind, texts in (("note", info.notes), ("warning", info.warnings)):
+            for text in texts:
+                self.store.add_event(self.run_id, kind, text)
+        self._report(warnings=info.warnings)
+        intact, empty = self.evaluate(ends_of(info.n), "explore", 0)
+        self._explore(explorer)
+        findings = self._analyse(explorer)
+        planned, verdict = self._validate(explorer, findings)
+        table = annotate(findings, verdict, info)
+        summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
+        checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
+        if checks is not None:
+            summary["reasons"] += checks.sentences
+            summary["metrics"]["cross_checks"] = checks.metrics
+        asked = self._answer_queries(explorer, planned) if info.queries else None
+        if asked is not None:
+            summary["metrics"]["queries"] = asked.metrics
+        self.store.finish_run(
+            self.run_id,
+            "done",
+            summary,
+            singles=findings.singles,
+            interactions=table,
+            validations=verdict.table,
+            heldout=verdict.heldout,
+            cross_checks=checks.table if checks is not None else None,
+            **(asked.tables if asked is not None else {}),
+        )
+        for note in (*findings.notes, *(asked.notes if asked is not None else ())):
+            self.store.add_event(self.run_id, "finding", note)
+        self.store.add_event(self.run_id, "done", f"{verdict.verdict}, {time.perf_counter() - began:.1f} s")
+        self._report(phase="done", done=0, total=0, left=None)
+
+    def _explore(self, explorer: Explorer) -> None:
+        round_number = 1
+        while not explorer.done():
+            masks = explorer.ask()
+            explorer.tell(masks, self.evaluate(masks, "explore", round_number, explorer))
+            round_number += 1
+
+    def _analyse(self, explorer: Explorer) -> Findings:
+        self._report(phase="analyse", done=0, total=0, left=None)
+        began = time.perf_counter()
+        findings = explorer.result()
+        self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
+        return findings
+
+    def _validate(self, explorer: Explorer, findings: Findings) -> tuple[ValidationPlan, ValidationResult]:
+        # The validation's masks come from a stream of their own: an explorer's draws never move them.
+        rng = np.random.default_rng([self.spec.seed, 1])
+        planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
+        values = self.evaluate(planned.masks, "validate", 0)
+        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
+
+    def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
+        """What the outputs of all that the run has asked for say of each query."""
+        began = time.perf_counter()
+        masks = distinct(np.concatenate([explorer.masks, planned.masks, ends_of(self.backend.info.n)]))
+        outputs = self.store.outputs(self._game_id, masks)
+
+        def watch(done: int, total: int) -> None:
+            self._report(phase="queries", done=done, total=total, reused=0, rate=0.0, left=None)
+            self._stop_if_cancelled()
+
+        answers = answer_queries(explorer, planned, masks, outputs, self.backend.info, watch=watch)
+        self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
+        return answers
+
+    def _cross_check(self, findings: Findings) -> Agreement:
+        """The model's own attributions beside the single effects found."""
+        began = time.perf_counter()
+        agreement = compare(self.backend.attributions(), findings.singles)
+        self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
+        for note in agreement.notes:
+            self.store.add_event(self.run_id, "note", note)
+        return agreement
+
+    def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
+        """Values of masks (bool, `(m, n)`): from the store where it has them, measured and stored otherwise."""
+        began = time.perf_counter()
+        # Unique masks come out in lexicographic order: neighbours share the longest beginnings, which the models' prefix trees reuse.
+        packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
+        unique = unpack(packed, self.backend.info.n)
+        asked = Round(phase, round_number, unique, self.store.known(self._game_id, unique))
+        self._report(phase=phase, done=len(asked.found), total=len(unique), reused=len(asked.found), left=None)
+        self.store.add_reused(self.run_id, phase, unique[asked.found], in_round=round_number, positions=asked.found.astype(np.int32))
+        try:
+            self._measure(asked, explorer)
+        finally:
+            self.store.add_cost(self.run_id, phase, wall_seconds=time.perf_counter() - began)
+        return asked.values[place.reshape(-1)]
+
+    def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
+        """Fill in the missing values, storing each batch as it comes."""
+        began, measured = time.perf_counter(), 0
+        batches = self._split(asked.missing)
+        for index, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
+            rows = batches[index]
+            asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
+            outputs = self._checked_outputs(asked.masks[rows], measurement.outputs)
+            self.store.add_evaluations(
+                self.run_id,
+                asked.phase,
+                asked.masks[rows],
+                asked.values[rows],
+                in_round=asked.number,
+                positions=rows.astype(np.int32),
+                tokens=measurement.tokens,
+                seconds=measurement.seconds,
+                outputs=outputs,
+            )
+            measured += len(rows)
+            elapsed = time.perf_counter() - began
+            if explorer is not None:
+                self._preview(explorer, elapsed, asked)
+            rate = measured / max(elapsed, 1e-9)
+            self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
+            self.store.publish_if_due()
+            self._stop_if_cancelled()
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancelled():
+            raise InterruptedRunError(f"run {self.run_id} was cancelled; `raysp resume {self.run_id}` goes on from what is stored")
+
+    def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Rows cut into batches: as the game prefers, smaller when that would leave a worker without its two."""
+        fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
+        size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _checked_outputs(self, masks: Masks, outputs: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Outputs (float64, `(m, queries)`) of a game that has queries; EvaluationError as for values, naming the query."""
+        queries = self.backend.info.queries
+        if not queries:
+            return None
+        if outputs is None or outputs.shape != (len(masks), len(queries)):
+            raise ValueError(f"a game of {len(queries)} queries gave outputs of shape {None if outputs is None else outputs.shape} for {len(masks)} masks")
+        for query, column in zip(queries, outputs.T, strict=True):
+            try:
+                self._checked(masks, column)
+            except EvaluationError as error:
+                raise EvaluationError(f"query {query.label}: {error}") from None
+        return outputs
+
+    def _checked(self, masks: Masks, values: Values) -> Values:
+        try:
+            return check_finite(masks, values)
+        except EvaluationError as error:
+            worst = np.flatnonzero(~masks[np.flatnonzero(~np.isfinite(values))[0]])
+            removed = labels(self.backend.info.components, worst[:12].tolist())
+            raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
+
+    def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
+        have = ~np.isnan(asked.values)
+        if elapsed < PREVIEW_SECONDS or have.sum() < self._preview_at:
+            return
+        self._preview_at = int(PREVIEW_GROWTH * have.sum())
+        r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks[have]]), np.concatenate([explorer.values, asked.values[have]]))
+        self._report(r2=r2)
+
+    def _report(self, **changes: object) -> None:
+        self.progress = replace(self.progress, **changes)  # pyright: ignore[reportArgumentType]  the names are Progress's own
+        self.report(self.progress)
+
+
+@dataclass
+class Round:
+    """One round's distinct masks (bool, `(m, n)`) with their values (float64, `(m,)`, NaN while unknown); what the store had is `found`."""
+
+    phase: str
+    number: int
+    masks: Masks
+    values: Values
+    found: NDArray[np.intp] = field(init=False)
+    missing: NDArray[np.intp] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found, self.missing = np.flatnonzero(~np.isnan(self.values)), np.flatnonzero(np.isnan(self.values))
+
+
+def ends_of(n: int) -> Masks:
+    """Everything kept, and nothing: bool `(2, n)`."""
+    return np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
+
+
+def check_same(row: dict[str, Any], info: GameInfo, asked: str) -> None:
+    """UserError that names what is not as it was, unless the game is the one that the run (its row) asked. `asked` says in a word or two what it asked."""
+    if info.fingerprint == row["game"]["fingerprint"]:
+        return
+    then, now = row["game"]["description"], info.description
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    others = [name for name in differing if name != "dtype"]
+    if "dtype" in differing:
+        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
+        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
+    raise UserError("run", row["run_id"], f"asked {asked} that have changed since ({', '.join(others)})", "run it again")
+
+
+def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
+    """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
+    if info.n < 2:
+        raise UserError("components", info.n, "component is nothing to compare", "choose a smaller unit or a longer input")
+    explorer = spec.explorer
+    if isinstance(explorer, Screen):
+        explorer = explorer.resolved([component.label for component in info.components])
+    if isinstance(explorer, ProxySPEX) and explorer.keep is None and spec.lens.kind == "mechanistic":
+        # Few models survive the loss of half of their parts: what is left then says nothing of the intact one.
+        explorer = explorer.model_copy(update={"keep": "auto"})
+    return explorer.start(info.n, spec.seed)
+
+
+def with_gradients(explorer: Explorer, game: Game | Backend) -> Explorer:
+    """A started explorer, told what gradients say (`Game.estimate`) if it begins with that. UserError when it cannot do without, and the game gives none."""
+    if not explorer.estimate_order:
+        return explorer
+    found = game.estimate(explorer.estimate_order)
+    explorer = explorer if found is None else explorer.with_estimate(found)
+    explorer.ask()  # one that cannot do without says so here, before anything is paid for
+    return explorer
+
+
+def calibrated(explorer: Explorer, game: Game | Backend) -> Explorer:
+    """As `with_gradients`, and told what guesses of effects there are (`Game.hints`) if it makes use of any."""
+    explorer = with_gradients(explorer, game)
+    hints = game.hints() if explorer.takes_hints else None
+    return explorer if hints is None else explorer.with_hints(hints)
+
+
+class LocalBackend:
+    """A game in this process."""
+
+    workers = 1
+
+    def __init__(self, game: Game) -> None:
+        self.game, self.info = game, game.info
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """One batch after the other."""
+        for index, masks in enumerate(batches):
+            yield index, self.game.measure(masks)
+
+    def attributions(self) -> dict[str, Values]:
+        """As `Game.attributions`."""
+        return self.game.attributions()
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """As `Game.estimate`."""
+        return self.game.estimate(max_order)
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """As `Game.hints`."""
+        return self.game.hints()

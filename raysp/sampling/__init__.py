@@ -1,0 +1,1 @@
+"""Which masks to draw, and tables over masks. Knows nothing of models or explorers."""

@@ -1,0 +1,55 @@
+"""The Arrow tables that explorers hand over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysp.sampling.draws import lookup, single_ablations
+from raysp.game import Masks, Values
+from raysp.spectral.fourier import Z95, FourierSurrogate
+from raysp.spectral.indices import UNIFORM
+from raysp.spectral.sets import Floats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Table:
+    """Single effects by component: component int32, value, lo, hi double, method string."""
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "component": pa.array(np.arange(len(values)), pa.int32()),
+            "value": pa.array(values, pa.float64()),
+            "lo": pa.array(values - Z95 * errors, pa.float64()),
+            "hi": pa.array(values + Z95 * errors, pa.float64()),
+            "method": pa.array(methods, pa.string()),
+        }
+    )
+
+
+def removed_effects(masks: Masks, values: Values) -> Floats | None:
+    """Δ(i) = v(all) - v(all without i) for every component, float64 `(n,)`, if all these were measured."""
+    rows = lookup(masks, single_ablations(masks.shape[1]))
+    return None if np.any(rows < 0) else values[rows[0]] - values[rows[1:]]
+
+
+def removed_table(effects: Floats) -> pa.Table:
+    """Single effects measured exactly, as `singles_table`."""
+    return singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
+
+
+def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
+    """The mean effect of keeping each component, over contexts such as the surrogate was fitted on (zero where it has no such term).
+
+    Over all contexts (Banzhaf values) for masks that keep half, weighted ones (`wbii`) otherwise: what masks at one half would say is extrapolated.
+    """
+    sets, found, errors = surrogate.index("bv") if surrogate.keep_probability == UNIFORM else surrogate.index("wbii", 1, 1)
+    values, widths = np.zeros(surrogate.n), np.zeros(surrogate.n)
+    if len(found):
+        members = sets.blocks[1][:, 0]
+        values[members], widths[members] = found, errors
+    return singles_table(values, widths, [method] * surrogate.n)

@@ -1,0 +1,174 @@
+"""What a run is: one validated model, written as YAML, as flags or in Python.
+
+This is where bad input gets its one line. Nothing here loads a model or opens a store.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raysp.errors import UserError
+from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
+from raysp.explorers.scores import GRADIENT
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
+from raysp.validation import Validation
+
+AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
+AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
+LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
+#: What is checked where every evaluation is a training, unless a person says otherwise.
+DATA_VALIDATION: Mapping[str, int] = {"heldout": 60, "top": 5, "random": 5, "low_pairs": 5}
+
+
+class RunSpec(BaseModel):
+    """One question: what is asked (lens), how it is explored and validated, and where it runs.
+
+    The answer depends on `lens`, `explorer`, `validation` and `seed` only: where it runs changes nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lens: Annotated[AnyLens, Field(discriminator="kind")]
+    explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = ProxySPEX()
+    validation: Validation = Validation()
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    cross_check: bool = Field(default=False, description="Compare single effects with what the model's gradients and attentions say of them.")
+    name: str | None = Field(default=None, description="A name to find the run by.")
+    examples: str | None = Field(default=None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many of the examples.")
+    repeat_on: tuple[str, ...] = Field(default=(), description="Ask again on model:NAME or prompt:TEXT, and compare. May be repeated.")
+    store: str | None = Field(default=None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
+    local: bool = Field(default=False, description="Run in this process, without Ray.")
+    evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
+    gpus: int | None = Field(default=None, ge=1, description="GPUs of each evaluator, for a model that no single one holds; without a number, one or a share.")
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads of each evaluator on a CPU, or of this process with --local; without a number, the node's cores."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_less_of_trainings(cls, fields: Any) -> Any:
+        """Parts of the validation that nobody set are smaller for a data lens."""
+        if not isinstance(fields, dict) or not _is_data(fields.get("lens")):
+            return fields
+        given = fields.get("validation", {})
+        if isinstance(given, Validation):
+            given = given.model_dump(exclude_unset=True)
+        return {**fields, "validation": {**DATA_VALIDATION, **given}} if isinstance(given, Mapping) else fields
+
+
+def _is_data(lens: Any) -> bool:
+    return isinstance(lens, DataLens) or (isinstance(lens, Mapping) and lens.get("kind") == "data")
+
+
+def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
+    """A spec from plain data; UserError naming the first field that is wrong, what it held and what would do.
+
+    `where` (a file) and `lines` (line numbers by field path) go into the message.
+    """
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:
+        raise _first_error(error, where, lines or {}) from None
+
+
+def load_spec(path: str | Path) -> RunSpec:
+    """The spec in a YAML file; UserError with the line number where the file or a field is wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("spec", str(path), f"cannot be read ({error})", "give the path of a YAML file") from None
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"spec {path}{line}", None, f"is no YAML: {getattr(error, 'problem', None) or error}", "mend the file there") from None
+    if not isinstance(fields, dict) or tree is None:
+        raise UserError(f"spec {path}", None, "holds no fields", "write at least lens: {kind: feature, prompt: ...}")
+    return run_spec(fields, where=f"{path}", lines=_line_numbers(tree))
+
+
+def resolve_paths(spec: RunSpec) -> RunSpec:
+    """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
+    lens, explorer = spec.lens, spec.explorer
+    if not isinstance(lens, FunctionLens):
+        named = ("model", "spans", "prompts", "references", "train", "queries")
+        local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
+        lens = lens.model_copy(update=local)
+    if isinstance(explorer, Screen) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
+        explorer = explorer.model_copy(update={"scores": _absolute(explorer.scores)})
+    return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, ValueError):  # a JSON text can be too long for a file's name
+        return False
+
+
+def _line_numbers(node: yaml.Node, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """Line numbers (from 1) of every field of a YAML document, by path."""
+    found = {path: node.start_mark.line + 1}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            found |= _line_numbers(value, (*path, str(key.value)))
+    return found
+
+
+def _first_error(error: ValidationError, where: str, lines: Mapping[tuple[str, ...], int]) -> UserError:
+    """The first complaint of pydantic as one line about one field."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):
+        return cause
+    # A discriminated union puts the chosen kind into the path; a person never wrote it there.
+    loc = [str(part) for part in first["loc"]]
+    path = tuple(part for i, part in enumerate(loc) if not (i == 1 and loc[0] in {"lens", "explorer"} and part in {*LENSES, *EXPLORERS}))
+    # Behind a field stand the alternatives that it was tried as; what it held is shown.
+    path = path[: 2 if path[0] in {"lens", "explorer", "validation"} else 1]
+    line = next((lines[path[:k]] for k in range(len(path), -1, -1) if path[:k] in lines), None)
+    place = f"{where}, line {line}: " if where and line else ""
+    value = first["input"]
+    problem, mend = _explain(first, path, loc)
+    return UserError(place + ".".join(path), None if isinstance(value, Mapping) else value, problem, mend)
+
+
+def _explain(first: Mapping[str, Any], path: Sequence[str], loc: Sequence[str]) -> tuple[str, str]:
+    """What is wrong and what would do, for pydantic's most usual complaints."""
+    context = first.get("ctx", {})
+    match first["type"]:
+        case "extra_forbidden":
+            return "is no field here", f"known fields: {', '.join(_siblings(loc))}"
+        case "literal_error":
+            return "is not known", f"choose one of {context['expected']}"
+        case "union_tag_invalid":
+            return f"has the unknown kind {context['tag']!r}", f"choose one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return "has no kind", f"say kind: {' or kind: '.join(LENSES if path[-1] == 'lens' else EXPLORERS)}"
+        case "missing":
+            return "is missing", "give it"
+        case _:
+            return "is not valid", first["msg"][0].lower() + first["msg"][1:]
+
+
+def _siblings(loc: Sequence[str]) -> list[str]:
+    """The fields that exist beside an unknown one."""
+    model: type[BaseModel] = RunSpec
+    for part in loc[:-1]:
+        known = {**LENSES, **EXPLORERS}
+        if part in known:
+            model = known[part]
+        elif part in model.model_fields:
+            inner = [a for a in (model.model_fields[part].annotation, *get_args(model.model_fields[part].annotation)) if isinstance(a, type)]
+            model = next((a for a in inner if issubclass(a, BaseModel)), model)
+    return [name for name, field in model.model_fields.items() if not field.exclude]
