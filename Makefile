@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml cluster/constraints.txt cluster/embedded.txt
 
 demo: install
 	mkdir -p out
-	$(BIN)/raysp run jobs/feature.yaml --report out/demo.html
+	$(BIN)/raysp run jobs/specs/feature.yaml --report out/demo.html
 
 test: install browser
 	$(BIN)/python -m pytest

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from raysp.runs.engine import run, run_all
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
-    from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.report import write_report
+    from raysp.runs.engine import run, run_all
     from raysp.runs.result import Result
+    from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.specs.run import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
     from raysp.spectral.selection import best_subset, removal_curve

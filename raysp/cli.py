@@ -6,9 +6,9 @@ import typer
 
 from raysp import __version__
 from raysp.commands import curate, explain
+from raysp.commands import inspect as look
 from raysp.commands import prune as act
 from raysp.commands import run as ask
-from raysp.commands import inspect as look
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 
 app = typer.Typer(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from raysp.runs.run import Campaign, LocalBackend
 from raysp.explorers import ProxySPEX
 from raysp.game import Component, Example, Game, GameInfo, Measurement, Query, fingerprint
-from raysp.specs.lenses import FunctionLens
 from raysp.runs.result import read_result
+from raysp.runs.run import Campaign, LocalBackend
+from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import RunSpec
 from raysp.store import Store
 

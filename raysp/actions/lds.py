@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.runs.run import Progress
 from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
-from raysp.runs.queries import direction, fit_queries
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
-from raysp.validation.data_scores import held_out_subsets
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
-from raysp.sampling.draws import lookup
+from raysp.runs.queries import direction, fit_queries
 from raysp.runs.replaying import learnt, replayed
+from raysp.runs.run import Progress
+from raysp.sampling.draws import lookup
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.validation.data_scores import held_out_subsets
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.datasets.training_sets import Sample
     from raysp.explorers.base import Explorer
     from raysp.game import Masks
     from raysp.lenses.data import DataGame
     from raysp.specs.lenses import DataLens
-    from raysp.datasets.training_sets import Sample
     from raysp.specs.run import RunSpec
     from raysp.store import Store
 

@@ -13,14 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.validation import data_scores as scores
-from raysp.validation.data_scores import Correlation, Estimate
+from raysp.game import Masks
 from raysp.sampling.draws import distinct, lookup, single_ablations
 from raysp.sampling.tables import banzhaf_effects
-from raysp.game import Masks
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset
 from raysp.spectral.sets import Floats
+from raysp.validation import data_scores as scores
+from raysp.validation.data_scores import Correlation, Estimate
 
 Metric = Literal[
     "lds",

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.runs.run import check_same
+from raysp.actions.pruning_methods import COSTS, SHARES, Known, Pruned, Room, compare
+from raysp.datasets.prompt_sets import questions, read_questions
+from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
-from raysp.sampling.draws import single_ablations
-from raysp.datasets.prompt_sets import questions, read_questions
-from raysp.specs.lenses import MechanisticLens
-from raysp.datasets.tasks import CountTokens, Question, make
-from raysp.actions.pruning_methods import COSTS, SHARES, Known, Pruned, Room, compare
 from raysp.runs.replaying import learnt, replayed, surrogate_of
+from raysp.runs.run import check_same
+from raysp.sampling.draws import single_ablations
+from raysp.specs.lenses import MechanisticLens
 from raysp.specs.run import RunSpec, run_spec
 
 if TYPE_CHECKING:
@@ -265,9 +265,9 @@ def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float
     """
     from raysp.models.ablation import Ablation
     from raysp.models.architecture import dissect
-    from raysp.models.mask_tree import Branching
-    from raysp.models.loading import load
     from raysp.models.blockwise import Relay
+    from raysp.models.loading import load
+    from raysp.models.mask_tree import Branching
 
     loaded = load(options)  # for this once: it does not stay resident
     anatomy = dissect(loaded.model, options.model)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.runs.run import Progress, check_same
 from raysp.errors import UserError
 from raysp.game import GameInfo, Masks, check_finite, fingerprint
+from raysp.runs.run import Progress, check_same
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec, run_spec
 from raysp.spectral.sets import Floats

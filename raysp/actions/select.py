@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.runs.run import Progress
 from raysp.actions.drop_rules import Dropping, Wish, choose, read_wish
-from raysp.runs.queries import direction
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
-from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
 from raysp.errors import UserError
+from raysp.runs.queries import direction
 from raysp.runs.replaying import replayed, surrogate_of
+from raysp.runs.run import Progress
 from raysp.spectral.sets import Floats
+from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.datasets.training_sets import Sample, TrainingSet
     from raysp.lenses.data import DataGame
     from raysp.specs.lenses import DataLens
-    from raysp.datasets.training_sets import Sample, TrainingSet
     from raysp.store import Store
 
 #: Random sets as large as the one chosen that it is compared with.

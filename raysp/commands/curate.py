@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from raysp.commands.run import Json, Store
 from raysp.commands.inspect import RunId
+from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
 
@@ -48,8 +48,8 @@ def lds(
 
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
-    from raysp.commands import display
     from raysp.actions.lds import Wish, score_run
+    from raysp.commands import display
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
@@ -82,9 +82,9 @@ def select(
 
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
-    from raysp.commands import display
     from raysp.actions.select import Verification
     from raysp.actions.select import select as act
+    from raysp.commands import display
     from raysp.store import Store as Writer
 
     if heldout is not None and not verify:

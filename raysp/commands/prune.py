@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from raysp.commands.run import Json, Store
 from raysp.commands.inspect import RunId
+from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.specs.lenses import ModelOptions

@@ -11,7 +11,7 @@ from raysp.specs.run import RunSpec, load_spec, run_spec
 plan_app = typer.Typer(help="What a run would cost, from a short calibration; nothing is stored.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel="Output")]
-SpecFile = Annotated[str, typer.Argument(help="A YAML spec, such as jobs/feature.yaml.")]
+SpecFile = Annotated[str, typer.Argument(help="A YAML spec, such as jobs/specs/feature.yaml.")]
 Store = Annotated[str | None, typer.Option("--store", help="The DuckDB file.")]
 ReportPath = Annotated[str | None, typer.Option("--report", help="Write the HTML report here as well.", rich_help_panel="Output")]
 

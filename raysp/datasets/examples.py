@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysp.errors import UserError
 from raysp.datasets.corpora import PREFIX, read_corpus
+from raysp.errors import UserError
 from raysp.specs.lenses import FeatureLens
 
 # A row may set these fields of the lens; any other column is left alone.

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.errors import UserError
 from raysp.datasets.near_duplicates import near_duplicates, renumbered
-from raysp.specs.lenses import DataLens
 from raysp.datasets.training_sets import Sample, TrainingSet
+from raysp.errors import UserError
+from raysp.specs.lenses import DataLens
 
 Kind = Literal["example", "column", "cluster", "duplicates"]
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from raysp.errors import UserError
 from raysp.datasets.examples import READERS, read_rows
-from raysp.specs.lenses import MechanisticLens
 from raysp.datasets.tasks import CountTokens, Question, make
+from raysp.errors import UserError
+from raysp.specs.lenses import MechanisticLens
 
 COLUMNS = ("prompt", "target", "foil", "counterfactual")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from raysp.errors import UserError
 from raysp.datasets.examples import read_data
+from raysp.errors import UserError
 from raysp.specs.lenses import DataLens
 
 #: What a column may be called, most telling name first.

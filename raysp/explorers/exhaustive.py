@@ -8,9 +8,9 @@ from pydantic import Field
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
+from raysp.game import Masks
 from raysp.sampling.draws import distinct
 from raysp.sampling.tables import removed_effects, removed_table
-from raysp.game import Masks
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.walsh import all_masks
 

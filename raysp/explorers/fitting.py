@@ -17,8 +17,8 @@ from raysp.explorers.base import r_squared
 from raysp.explorers.hierarchical_lasso import singles
 from raysp.explorers.proxies import Informed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
-from raysp.sampling.draws import averaged
 from raysp.game import Masks, Values
+from raysp.sampling.draws import averaged
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import correlations, stack_weights, standard_errors
 from raysp.spectral.sets import Floats

@@ -15,10 +15,10 @@ from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy, one_thread
 from raysp.explorers.proxies import PROXIES, Informed, given
 from raysp.explorers.samples import Proxy, Sample
-from raysp.sampling.draws import averaged, distinct, random_masks, single_ablations, uniform_masks
 from raysp.explorers.singles import default_budget
-from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.game import Masks, Values
+from raysp.sampling.draws import averaged, distinct, random_masks, single_ablations, uniform_masks
+from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.indices import UNIFORM

@@ -8,8 +8,8 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import Values
 from raysp.lenses.contexts import Context, Reader
-from raysp.specs.lenses import FeatureLens, FeatureValue
 from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
+from raysp.specs.lenses import FeatureLens, FeatureValue
 
 _SINGLE = ("logit", "logit_diff")
 _FOIL = ("logit_diff", "logprob_diff")

@@ -16,10 +16,10 @@ from raysp.errors import UserError
 from raysp.game import Masks
 from raysp.lenses.framing import Frame
 from raysp.lenses.segmentation import Segmentation, Span
-from raysp.specs.lenses import FeatureLens
 from raysp.models.inputs import Integers
 from raysp.models.loading import LoadedModel, following
 from raysp.models.resident import ResidentModel
+from raysp.specs.lenses import FeatureLens
 
 Context = tuple[Integers, Integers, int]
 """Symbols, their positions, and the position of what follows."""

@@ -12,20 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raysp.datasets.grouping import Groups, group
+from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
 from raysp.errors import UserError
 from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint, pack
 from raysp.lenses.encoding import Asked, encode, encode_queries
-from raysp.datasets.grouping import Groups, group
 from raysp.lenses.selection import numbers_of
-from raysp.specs.lenses import DataLens, DataValue
-from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
+from raysp.models.frozen_prefix import Text
 from raysp.models.influence import Gathered, Singles, by_component, gather, gradient_dot, influence, pair_deviations, tracin
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack
 from raysp.models.reference import PlainTrainer
 from raysp.models.resident import ResidentModel, resident
 from raysp.models.training import DivergenceError, Trainer, Watch
-from raysp.models.frozen_prefix import Text
+from raysp.specs.lenses import DataLens, DataValue
 from raysp.spectral.fourier import FourierSurrogate
 
 Influence = Literal["influence", "tracin", "gradient_dot"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from raysp.datasets.training_sets import Message, Sample
 from raysp.errors import UserError
 from raysp.lenses.contexts import begun
-from raysp.specs.lenses import DataLens
-from raysp.datasets.training_sets import Message, Sample
+from raysp.models.frozen_prefix import Text
 from raysp.models.inputs import Integers
 from raysp.models.loading import LoadedModel
-from raysp.models.frozen_prefix import Text
+from raysp.specs.lenses import DataLens
 
 _SLOT = "{prompt}"
 #: Values that look at nothing but a query's own answer.

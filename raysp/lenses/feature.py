@@ -13,11 +13,11 @@ from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
 from raysp.lenses.segmentation import Segmentation, segment
-from raysp.specs.lenses import FeatureLens
 from raysp.models.inputs import Inputs, Integers
 from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
 from raysp.models.resident import Method, ResidentModel, resident
+from raysp.specs.lenses import FeatureLens
 from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:

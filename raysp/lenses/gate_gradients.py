@@ -13,8 +13,8 @@ from torch import Tensor
 
 from raysp.game import Values
 from raysp.lenses.readings import Reading
-from raysp.models.mask_tree import Branching, Group
 from raysp.models.inputs import Floats, Integers
+from raysp.models.mask_tree import Branching, Group
 from raysp.models.memory import is_out_of_memory, release
 from raysp.spectral.fourier import FourierSurrogate
 

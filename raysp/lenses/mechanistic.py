@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from raysp.datasets.prompt_sets import questions, references
+from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.errors import UserError
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
-from raysp.datasets.prompt_sets import questions, references
 from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
-from raysp.specs.lenses import FeatureLens, MechanisticLens
-from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.models.ablation import Ablation
 from raysp.models.architecture import Anatomy, dissect
-from raysp.models.mask_tree import Branching
-from raysp.models.inputs import Floats, Integers
-from raysp.models.memory import is_out_of_memory
 from raysp.models.blockwise import Relay
+from raysp.models.inputs import Floats, Integers
+from raysp.models.mask_tree import Branching
+from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
+from raysp.specs.lenses import FeatureLens, MechanisticLens
 from raysp.spectral.fourier import FourierSurrogate
 
 #: The answer that a divergence is read at: behind the prompt.

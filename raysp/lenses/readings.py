@@ -12,8 +12,8 @@ from raysp.game import Masks, Values, pack
 from raysp.lenses.answers import Answers
 from raysp.lenses.contexts import Context
 from raysp.lenses.replacements import Replacements
-from raysp.models.mask_tree import Branching, Group
 from raysp.models.inputs import Floats, Integers, Scores
+from raysp.models.mask_tree import Branching, Group
 
 #: Chance with which a model that only guesses passes for one that can do a task.
 RISK = 0.05

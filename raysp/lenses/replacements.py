@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from raysp.errors import UserError
-from raysp.specs.lenses import MechanisticAblation
 from raysp.models.ablation import Bank, Slot
-from raysp.models.mask_tree import Branching
 from raysp.models.inputs import Integers
+from raysp.models.mask_tree import Branching
+from raysp.specs.lenses import MechanisticAblation
 
 #: Other prompts at most from which one is drawn for each mask.
 MOST_DRAWN = 32

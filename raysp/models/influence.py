@@ -32,7 +32,7 @@ ROOM = 1 << 28
 WIDEST = 4096
 #: Columns that a product in float64 takes at a time, and columns whose signs are drawn at a time.
 COLUMNS = 2048
-#: Damping as a share of the mean eigenvalue: of 0.01 to 100 the best, if not by much, by LDS on the planted facts of `jobs/data_sets.py`. Training that stops early is
+#: Damping as a share of the mean eigenvalue: of 0.01 to 100 the best, if not by much, by LDS on the planted facts of `jobs/bench/data_sets.py`. Training that stops early is
 #: like strong damping, hence not the tenth that is usual at convergence.
 DAMPING = 1.0
 

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from raysp.errors import DoesNotFitError, UserError
-from raysp.specs.lenses import ModelOptions
 from raysp.models import embedded
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.memory import is_out_of_memory
+from raysp.specs.lenses import ModelOptions
 
 Task = Literal["causal", "classifier"]
 _WEIGHTS = ("*.safetensors", "*.bin")

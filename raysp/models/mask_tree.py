@@ -15,9 +15,9 @@ from torch import Tensor
 
 from raysp.game import Masks
 from raysp.models.ablation import Ablation, Bank, Rows
+from raysp.models.blockwise import Relay
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
-from raysp.models.blockwise import Relay
 
 #: Rows of logits normalised at a time: a large vocabulary would otherwise take more memory than the model.
 NORMALISED = 64

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from raysp.models.architecture import dissect
+from raysp.models.frozen_prefix import Text
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack, configuration, sites
 from raysp.models.training import DivergenceError, batches
-from raysp.models.frozen_prefix import Text
 
 IGNORED = -100
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from raysp.errors import DoesNotFitError, EvaluationError
-from raysp.specs.lenses import ModelOptions
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
 from raysp.models.loading import LoadedModel, choose_device, load
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.packing import PackedScorer, Root
 from raysp.models.padded import PaddedScorer, Padding
+from raysp.specs.lenses import ModelOptions
 
 Method = Literal["packed", "padded", "alone"]
 _REQUEST_SECONDS = 2.0

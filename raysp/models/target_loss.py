@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from raysp.models.architecture import Anatomy, replaced_forward
-from raysp.models.inputs import Integers
 from raysp.models.blockwise import Relay
+from raysp.models.inputs import Integers
 from raysp.models.resident import TOLERANCE
 
 #: Rows of logits at once: with more of them the head's product comes nearer to what the machine can do.

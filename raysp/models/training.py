@@ -19,12 +19,12 @@ from torch import Tensor
 
 from raysp.errors import EvaluationError, UserError
 from raysp.models.architecture import Anatomy, dissect
+from raysp.models.frozen_prefix import Rows, Text, Trunk, targets
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Site, Stack, sites
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.resident import REFUSALS, TOLERANCE
 from raysp.models.target_loss import TargetLoss
-from raysp.models.frozen_prefix import Rows, Text, Trunk, targets
 
 #: AdamW as torch has it by default.
 BETAS, EPSILON = (0.9, 0.999), 1e-8

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raysp.game import Component
+from raysp.report import figures
 from raysp.report import query_view as asked
 from raysp.report.query_view import Answered
 from raysp.runs.queries import direction
-from raysp.game import Component
-from raysp.report import figures
 
 TABLES = (*asked.TABLES, "query_heldout", "data_scores", "selections")
 TOP = 5

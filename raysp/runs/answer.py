@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from raysp.explorers.base import Findings, Surrogate
 from raysp.explorers.candidates import measure
-from raysp.sampling.draws import ablations
 from raysp.game import GameInfo, labels
 from raysp.runs.layer_energy import energy_by_layer
+from raysp.sampling.draws import ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import ValidationResult, surrogate_kinds
 

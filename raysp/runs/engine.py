@@ -10,13 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from raysp.runs.run import Campaign, LocalBackend, Progress
-from raysp.errors import UserError
 from raysp.datasets.examples import read_examples
+from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.interrupts import interrupted_by_termination
-from raysp.specs.lenses import FeatureLens, MechanisticLens
 from raysp.runs.result import Result, read_result
+from raysp.runs.run import Campaign, LocalBackend, Progress
+from raysp.specs.lenses import FeatureLens, MechanisticLens
 from raysp.specs.run import RunSpec, resolve_paths
 from raysp.store import Store
 

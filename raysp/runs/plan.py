@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from raysp.runs.run import start_explorer, with_gradients
 from raysp.game import GameInfo
+from raysp.runs.run import start_explorer, with_gradients
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec
 

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.runs.answer import annotate
-from raysp.validation.data_scores import lds
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_proxy
+from raysp.game import GameInfo, Masks, Values
+from raysp.runs.answer import annotate
 from raysp.sampling.draws import ablations, lookup
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.game import GameInfo, Masks, Values
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.validation import MAX_EXACT_ORDER, ValidationPlan, ValidationResult, judge
+from raysp.validation.data_scores import lds
 
 Outputs = NDArray[np.float64]
 Side = Literal["helpful", "harmful"]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.runs.run import calibrated, start_explorer
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
 from raysp.explorers.proxyspex import random_rows
+from raysp.runs.run import calibrated, start_explorer
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 
 if TYPE_CHECKING:

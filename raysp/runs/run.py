@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.runs.answer import annotate, summarise
-from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
-from raysp.sampling.draws import distinct
 from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
+from raysp.runs.answer import annotate, summarise
+from raysp.runs.queries import QueryAnswers, answer_queries
+from raysp.sampling.draws import distinct
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store

@@ -12,14 +12,14 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
-from raysp.runs.run import Progress
-from raysp.runs.engine import Watch
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.interrupts import interrupted_by_termination
-from raysp.specs.lenses import FunctionLens
+from raysp.runs.engine import Watch
 from raysp.runs.result import Result
+from raysp.runs.run import Progress
 from raysp.runtime.cluster import connected
 from raysp.runtime.scheduler import scheduler
+from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import AnyLens, RunSpec
 
 WATCH_SECONDS = 0.25

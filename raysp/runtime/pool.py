@@ -18,9 +18,9 @@ from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, R
 
 from raysp.errors import EvaluationError, UserError
 from raysp.game import GameInfo, Masks, Measurement, Values, pack
-from raysp.specs.lenses import FunctionLens
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
+from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 

@@ -18,10 +18,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raysp
-from raysp.runs.run import Campaign, Progress
 from raysp.errors import InterruptedRunError, UserError
 from raysp.home import store_path
 from raysp.runs.result import Result, read_result
+from raysp.runs.run import Campaign, Progress
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.metrics import RunMetrics
 from raysp.runtime.pool import Pool, PoolBackend, Shape, choose_shape, dismiss

@@ -13,8 +13,8 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Findings, Surrogate, r_squared
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import random_rows
-from raysp.sampling.draws import ablations, lookup
 from raysp.game import Masks, Values, pack
+from raysp.sampling.draws import ablations, lookup
 from raysp.spectral.fourier import ROUNDING, is_complete
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from raysp.explorers.base import Findings
-from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
 from raysp.game import Masks
+from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
 
 #: The largest order whose 2^order sub-ablations are all measured.
 MAX_EXACT_ORDER = 4

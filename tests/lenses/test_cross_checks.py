@@ -7,9 +7,9 @@ from tiny_models import save
 
 import raysp
 from raysp.lenses import cross_checks
-from raysp.specs.lenses import FeatureLens
 from raysp.models.attention import rollout
 from raysp.runs.plan import plan_run
+from raysp.specs.lenses import FeatureLens
 
 PROMPT = "Her acting  never fails,\nfilm"
 TEMPLATE = "Review: {prompt}\nSentiment:"

@@ -10,9 +10,9 @@ import tiny_models
 
 from raysp.errors import UserError
 from raysp.lenses.data import INFLUENCES, _slopes, _worth
-from raysp.specs.lenses import DataLens, DataValue
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
+from raysp.specs.lenses import DataLens, DataValue
 from raysp.validation import kind_of
 
 FILMS = [("the acting never fails", "good"), ("the ending was bad", "bad"), ("a quiet letter", "good"), ("the film was long", "bad")]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tiny_models import save
 
+from raysp.datasets.training_sets import Sample
 from raysp.errors import UserError
 from raysp.lenses.encoding import encode, encode_queries, encode_query
-from raysp.specs.lenses import DataLens, ModelOptions
-from raysp.datasets.training_sets import Sample
 from raysp.models.loading import load
+from raysp.specs.lenses import DataLens, ModelOptions
 
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 SAMPLE = Sample("the film", "was not bad")

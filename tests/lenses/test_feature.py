@@ -9,8 +9,8 @@ from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError
-from raysp.specs.lenses import FeatureLens
 from raysp.models.resident import resident
+from raysp.specs.lenses import FeatureLens
 
 PROMPT = "Her acting never fails, film"
 TEMPLATE = "Review: {prompt}\nSentiment:"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_models import save
 
+from raysp.datasets.tasks import TASKS, make
 from raysp.errors import UserError
 from raysp.specs.lenses import MechanisticLens
-from raysp.datasets.tasks import TASKS, make
 
 PROMPT = "Her acting never fails, the film was long"
 OTHER = "Her ending never fails, the film was long"

@@ -8,8 +8,8 @@ import torch
 from tiny_models import make, save
 
 from raysp.errors import UserError
-from raysp.specs.lenses import MechanisticLens
 from raysp.models.architecture import dissect
+from raysp.specs.lenses import MechanisticLens
 
 PROMPT = "Her acting never fails, the film was long"
 #: Where a person who knows the family finds the layers, the projection behind the heads and the one behind the neurons.

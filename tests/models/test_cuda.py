@@ -7,11 +7,11 @@ import pytest
 import tiny_models
 import torch
 
-from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
+from raysp.models.frozen_prefix import Text
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
-from raysp.models.frozen_prefix import Text
+from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import save
 
-from raysp.specs.lenses import FeatureLens
 from raysp.models import embedded
+from raysp.specs.lenses import FeatureLens
 
 REVIEW = {"template": "Review: {prompt}\nSentiment:", "target": " positive", "foil": " negative", "value": "logit_diff", "dtype": "float32"}
 

@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerFast
 
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
-from raysp.specs.lenses import ModelOptions
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.loading import choose_dtype, following, load
 from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import resident
+from raysp.specs.lenses import ModelOptions
 
 
 def options(folder, **rest):

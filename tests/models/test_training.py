@@ -8,14 +8,14 @@ import tiny_models
 import torch
 
 from raysp.errors import UserError
-from raysp.models import target_loss, training
 from raysp.models import frozen_prefix as trunk
+from raysp.models import target_loss, training
 from raysp.models.architecture import dissect
+from raysp.models.frozen_prefix import Text
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
 from raysp.models.target_loss import TargetLoss
 from raysp.models.training import DivergenceError, Trainer, batches
-from raysp.models.frozen_prefix import Text
 
 CPU = torch.device("cpu")
 MODULES = {"gpt2": ("c_attn",), "neox": ("query_key_value",)}

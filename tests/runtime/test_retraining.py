@@ -16,9 +16,9 @@ from ray.cluster_utils import Cluster
 from tiny_models import save
 
 import raysp
-from raysp.runs.run import Campaign, LocalBackend
 from raysp.game import Measurement
 from raysp.runs.result import read_result
+from raysp.runs.run import Campaign, LocalBackend
 from raysp.runtime import retraining
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.desk import Desk, Task

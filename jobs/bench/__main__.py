@@ -1,0 +1,21 @@
+"""Runs one benchmark: `python -m jobs.bench engine --quick`. What follows the name is the benchmark's own; `--help` after a name shows it."""
+
+import sys
+from importlib import import_module
+
+#: The benchmarks, each a module of this package with a `main`.
+NAMES = ("data", "engine", "feature", "intervals", "mechanistic")
+
+
+def main() -> int | None:
+    """Hand over to the benchmark named first; exit code 2 when there is none."""
+    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+        sys.stderr.write(f"usage: python -m jobs.bench {{{','.join(NAMES)}}} [options]\n")
+        return 2
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"python -m jobs.bench {name}"
+    return import_module(f"jobs.bench.{name}").main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
