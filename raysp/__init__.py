@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
     from raysp.report import write_report
-    from raysp.runs.engine import run, run_all
     from raysp.runs.result import Result
+    from raysp.runtime.engine import run, run_all
     from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.specs.run import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
@@ -29,7 +29,7 @@ _HOMES = {
     "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report": ("write_report",),
     "raysp.runs.result": ("Result",),
-    "raysp.runs.engine": ("run", "run_all"),
+    "raysp.runtime.engine": ("run", "run_all"),
     "raysp.specs.run": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
     "raysp.spectral.selection": ("best_subset", "removal_curve"),

@@ -4,8 +4,9 @@ import numpy as np
 
 from raysp.explorers import ProxySPEX
 from raysp.game import Component, Example, Game, GameInfo, Measurement, Query, fingerprint
+from raysp.runs.local import LocalBackend
 from raysp.runs.result import read_result
-from raysp.runs.run import Campaign, LocalBackend
+from raysp.runs.run import Campaign
 from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import RunSpec
 from raysp.store import Store

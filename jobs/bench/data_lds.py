@@ -29,8 +29,9 @@ from jobs.bench.kept import Kept
 from jobs.bench.rows import say
 from raysp.actions.lds_methods import Effects, Method, Surrogates, Trained, linear_scores
 from raysp.explorers.fitting import fit_singles
-from raysp.game import Masks
+from raysp.lenses import build_game
 from raysp.lenses.data import HINTS
+from raysp.masks import Masks
 from raysp.models.influence import by_component
 from raysp.sampling.draws import uniform_masks
 from raysp.spectral.fourier import FourierSurrogate
@@ -83,7 +84,7 @@ class Case:
     @cached_property
     def game(self) -> Any:
         """The lens's game, its model loaded."""
-        return self.data.lens.build()
+        return build_game(self.data.lens)
 
     @cached_property
     def sample(self) -> tuple[Masks, Floats]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 
 Terms = dict[tuple[int, ...], float]
 #: Up to this many components, random masks repeat one another at the budgets used.

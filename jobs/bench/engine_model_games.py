@@ -11,7 +11,9 @@ import numpy as np
 
 from jobs.bench.engine_games import BenchGame
 from jobs.bench.kept import Kept
-from raysp.game import Masks, Values, fingerprint
+from raysp.game import fingerprint
+from raysp.lenses import build_game
+from raysp.masks import Masks, Values
 from raysp.specs.lenses import FeatureLens, ModelOptions
 
 #: Masks in one forward pass of the heads' game.
@@ -51,7 +53,7 @@ class Prompt:
     def game(self) -> Any:
         """The lens's game."""
         if self._game is None:
-            self._game = self.lens.build()
+            self._game = build_game(self.lens)
         return self._game
 
     def name(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jobs.bench.engine_games import BenchGame, uniform
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 
 #: The largest order asked of every method that takes one: the peers' default.
 MAX_ORDER = 5

@@ -14,7 +14,7 @@ from jobs.bench.engine_games import BenchGame, Terms, fourier_sum, scattered_ter
 from jobs.bench.engine_methods import asked_findings, explorer
 from jobs.bench.engine_peers import MAX_ORDER, package, quiet
 from raysp.errors import UserError
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 
 #: A planted term counts as found with its sign and at least this share of its size; another one as false above this size, half the least planted.
 FOUND, FALSE = 0.5, 0.5

@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 import torch
 
 from raysp.explorers import Singles
-from raysp.game import Masks, Values
+from raysp.lenses import build_game
 from raysp.lenses.feature import FeatureGame
-from raysp.runs.engine import engine
+from raysp.masks import Masks, Values
+from raysp.runtime.engine import engine
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.run import RunSpec
 from raysp.validation import Validation
@@ -47,7 +48,7 @@ NO_VALIDATION = Validation(heldout=0, top=0, random=0, low_pairs=0)
 
 def build(template: str, answer: dict[str, str]) -> FeatureGame:
     """A game on the embedded model in float32: the dtype that all peers compute in."""
-    game = FeatureLens(prompt=PROMPT, template=template, dtype="float32", **answer).build()
+    game = build_game(FeatureLens(prompt=PROMPT, template=template, dtype="float32", **answer))
     assert isinstance(game, FeatureGame)
     return game
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from raysp.game import Masks, pack
 from raysp.home import home
+from raysp.masks import Masks, pack
 
 #: Masks evaluated, and written, at a time: what an interrupted run can lose.
 BLOCK = 256

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from raysp.game import Masks, Values
 from raysp.lenses.mechanistic import MechanisticGame
+from raysp.masks import Masks, Values
 
 Method = Callable[[Masks], Values]
 #: Masks in one pass of the batched peers.

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
 from raysp.spectral.selection import best_subset

@@ -17,9 +17,9 @@ from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, 
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.runs.progress import Progress
 from raysp.runs.queries import direction, fit_queries
 from raysp.runs.replaying import learnt, replayed
-from raysp.runs.run import Progress
 from raysp.sampling.draws import lookup
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.data_scores import held_out_subsets
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from raysp.datasets.training_sets import Sample
     from raysp.explorers.base import Explorer
-    from raysp.game import Masks
     from raysp.lenses.data import DataGame
+    from raysp.masks import Masks
     from raysp.specs.lenses import DataLens
     from raysp.specs.run import RunSpec
     from raysp.store import Store

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.sampling.draws import distinct, lookup, single_ablations
 from raysp.sampling.tables import banzhaf_effects
 from raysp.spectral.fourier import FourierSurrogate

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset

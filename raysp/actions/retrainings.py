@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import GameInfo, Masks, check_finite, fingerprint
-from raysp.runs.run import Progress, check_same
+from raysp.game import GameInfo, fingerprint
+from raysp.masks import Masks, check_finite
+from raysp.runs.progress import Progress
+from raysp.runs.run import check_same
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec, run_spec
 from raysp.spectral.sets import Floats

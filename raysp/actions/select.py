@@ -18,9 +18,9 @@ import numpy as np
 from raysp.actions.drop_rules import Dropping, Wish, choose, read_wish
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.errors import UserError
+from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
 from raysp.runs.replaying import replayed, surrogate_of
-from raysp.runs.run import Progress
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
 

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from raysp.report.query_view import TABLES, Effect, Together, answered
+from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
-from raysp.runs.run import Progress as RunProgress
 
 # A job's log is no terminal and has no width of its own: give it room for the tables.
 LOG_WIDTH = 140

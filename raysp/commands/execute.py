@@ -6,10 +6,11 @@ from raysp.commands import display
 from raysp.home import store_path
 from raysp.report import write_report, write_set_report
 from raysp.runs.comparison import compare, set_summary
-from raysp.runs.engine import parts, run_parts, set_name
+from raysp.runs.parts import parts, set_name
 from raysp.runs.plan import plan_run, plan_text
+from raysp.runs.progress import Progress
 from raysp.runs.result import Result
-from raysp.runs.run import Progress
+from raysp.runtime.engine import run_parts
 from raysp.specs.run import RunSpec
 from raysp.store import Store
 

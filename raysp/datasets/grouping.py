@@ -161,7 +161,7 @@ def _reduced(points: Any, seed: int) -> NDArray[np.float64]:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.preprocessing import normalize
 
-    from raysp.explorers.fitting import one_thread
+    from raysp.threads import one_thread
 
     least = min(points.shape)
     if least <= DIMENSIONS:
@@ -180,7 +180,7 @@ def _kmeans(points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.in
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    from raysp.explorers.fitting import one_thread
+    from raysp.threads import one_thread
 
     options: dict[str, Any] = {"n_clusters": count, "n_init": 1, "random_state": seed}
     model = KMeans(**options) if len(points) <= BATCH else MiniBatchKMeans(**options, batch_size=BATCH)

@@ -1,11 +1,12 @@
 """Explorers: which masks to ask for, and what their values say."""
 
-from raysp.explorers.base import Explorer, Findings, Surrogate, r_squared
+from raysp.explorers.base import Explorer, Findings, Surrogate
 from raysp.explorers.exhaustive import Exhaustive
 from raysp.explorers.proxyspex import ProxySPEX
 from raysp.explorers.screen import Screen
 from raysp.explorers.singles import Singles, fit_singles
 from raysp.explorers.spex import SPEX
+from raysp.spectral.regression import r_squared
 
 #: The explorers by the name they have in specs.
 EXPLORERS: dict[str, type[Explorer]] = {"screen": Screen, "proxyspex": ProxySPEX, "spex": SPEX, "singles": Singles, "exhaustive": Exhaustive}

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from raysp.errors import UserError
-from raysp.game import Masks, Values, check_finite, check_masks
+from raysp.masks import Masks, Values, check_finite, check_masks
+from raysp.spectral.regression import r_squared
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -211,9 +212,3 @@ class Explorer(BaseModel, ABC):
         if self.n is None:
             raise ValueError(f"{type(self).__name__} does not know its number of components: pass n= or call start(n)")
         return self.n
-
-
-def r_squared(truth: Values, predicted: Values) -> float:
-    """1 - ||y - ŷ||² / ||y - ȳ||², never clipped; NaN where the truth does not vary (there is nothing to explain)."""
-    spread = float(np.sum((truth - truth.mean()) ** 2))
-    return 1.0 - float(np.sum((truth - predicted) ** 2)) / spread if spread > 0 else float("nan")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import ablations, distinct, lookup
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Floats, from_tuples

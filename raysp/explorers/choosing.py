@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import distinct, random_masks
 from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features

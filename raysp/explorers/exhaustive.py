@@ -8,7 +8,7 @@ from pydantic import Field
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.sampling.draws import distinct
 from raysp.sampling.tables import removed_effects, removed_table
 from raysp.spectral.fourier import FourierSurrogate, is_complete

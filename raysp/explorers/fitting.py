@@ -6,22 +6,19 @@ well. It carries standard errors, whatever it is made of.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 
-from raysp.explorers.base import r_squared
 from raysp.explorers.hierarchical_lasso import singles
 from raysp.explorers.proxies import Informed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.regression import correlations, stack_weights, standard_errors
+from raysp.spectral.regression import correlations, r_squared, stack_weights, standard_errors
 from raysp.spectral.sets import Floats
+from raysp.threads import one_thread
 
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
@@ -52,16 +49,6 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
     with one_thread():
         alone = singles(sample, sample.folds())
         return _with_error(alone.build(), sample, _score(sample, alone.held_out))
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Within the block linear algebra runs on one thread: sums are then made in the same order everywhere, and at these sizes a second costs more than it brings."""
-    from threadpoolctl import threadpool_limits
-
-    import_module("scipy.linalg")  # it has a BLAS of its own, which can only be limited once it is loaded
-    with threadpool_limits(1):
-        yield
 
 
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from raysp.explorers.samples import Proposal, Rows, Sample
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Path, correlations, extensions, lasso_path
 from raysp.spectral.sets import Floats, Sets, singletons, union

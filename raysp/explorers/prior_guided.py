@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from raysp.explorers.samples import MANY, Proposal, Rows, Sample
-from raysp.game import Values
+from raysp.masks import Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats, features, singletons
 

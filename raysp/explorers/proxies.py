@@ -16,7 +16,7 @@ import numpy as np
 from raysp.explorers.hierarchical_lasso import grown
 from raysp.explorers.prior_guided import guided_singles
 from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
 

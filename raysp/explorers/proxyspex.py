@@ -12,16 +12,17 @@ from pydantic import Field, PrivateAttr
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
-from raysp.explorers.fitting import Fit, fit_proxy, one_thread
+from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, Informed, given
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.singles import default_budget
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged, distinct, random_masks, single_ablations, uniform_masks
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.indices import UNIFORM
+from raysp.threads import one_thread
 
 if TYPE_CHECKING:
     from raysp.spectral.sets import Floats

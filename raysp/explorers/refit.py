@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.explorers.samples import folds
-from raysp.game import Values
+from raysp.masks import Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.peeling import Spectrum, least_squares
 from raysp.spectral.regression import PATH_SWEEPS, PATH_TOLERANCE, penalties, standard_errors

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import penalties
 from raysp.spectral.sets import Floats

@@ -14,7 +14,7 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations
 from raysp.explorers.scores import GRADIENT, check_scores, load_scores
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.sampling.draws import ablations, distinct, lookup, single_ablations
 from raysp.sampling.tables import singles_table
 from raysp.spectral.sets import Floats

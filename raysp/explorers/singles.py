@@ -9,7 +9,7 @@ import numpy as np
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_singles
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.sampling.draws import uniform_masks
 from raysp.sampling.tables import banzhaf_effects
 

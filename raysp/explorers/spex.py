@@ -17,7 +17,7 @@ from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import REPORTED
 from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
 from raysp.explorers.samples import constant
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.spectral.codes import bch, parity_length
 from raysp.spectral.diagnostics import diagnose

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import Values
 from raysp.lenses.contexts import Context, Reader
+from raysp.masks import Values
 from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
 from raysp.specs.lenses import FeatureLens, FeatureValue
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
-from raysp.game import Masks
 from raysp.lenses.framing import Frame
 from raysp.lenses.segmentation import Segmentation, Span
+from raysp.masks import Masks
 from raysp.models.inputs import Integers
 from raysp.models.loading import LoadedModel, following
 from raysp.models.resident import ResidentModel

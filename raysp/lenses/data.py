@@ -15,9 +15,10 @@ import numpy as np
 from raysp.datasets.grouping import Groups, group
 from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
 from raysp.errors import UserError
-from raysp.game import Attributions, Component, Example, Game, GameInfo, Masks, Measurement, Query, Values, check_masks, fingerprint, pack
+from raysp.game import Attributions, Component, Example, Game, GameInfo, Measurement, Query, fingerprint
 from raysp.lenses.encoding import Asked, encode, encode_queries
 from raysp.lenses.selection import numbers_of
+from raysp.masks import Masks, Values, check_masks, pack
 from raysp.models.frozen_prefix import Text
 from raysp.models.influence import Gathered, Singles, by_component, gather, gradient_dot, influence, pair_deviations, tracin
 from raysp.models.inputs import Floats, Integers

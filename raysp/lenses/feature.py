@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import Attributions, Component, Game, GameInfo, Masks, Measurement, fingerprint
+from raysp.game import Attributions, Component, Game, GameInfo, Measurement, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
 from raysp.lenses.segmentation import Segmentation, segment
+from raysp.masks import Masks
 from raysp.models.inputs import Inputs, Integers
 from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.game import Values
 from raysp.lenses.readings import Reading
+from raysp.masks import Values
 from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import Branching, Group
 from raysp.models.memory import is_out_of_memory, release

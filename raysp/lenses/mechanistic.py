@@ -12,13 +12,14 @@ import torch
 from raysp.datasets.prompt_sets import questions, references
 from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.errors import UserError
-from raysp.game import Game, GameInfo, Masks, Measurement, Values, fingerprint
+from raysp.game import Game, GameInfo, Measurement, fingerprint
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
 from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
+from raysp.masks import Masks, Values
 from raysp.models.ablation import Ablation
 from raysp.models.architecture import Anatomy, dissect
 from raysp.models.blockwise import Relay

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from raysp.game import Masks, Values, pack
 from raysp.lenses.answers import Answers
 from raysp.lenses.contexts import Context
 from raysp.lenses.replacements import Replacements
+from raysp.masks import Masks, Values, pack
 from raysp.models.inputs import Floats, Integers, Scores
 from raysp.models.mask_tree import Branching, Group
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysp.errors import UserError
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.specs.lenses import FeatureLens, Unit, parse_spans
 
 Span = tuple[int, int]

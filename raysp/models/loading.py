@@ -172,14 +172,6 @@ def _read_tokenizer(folder: Path, options: ModelOptions, trust: dict[str, Any]) 
         raise UserError("model", options.model, f"has no usable tokenizer ({_first_line(error)})", "save the tokenizer into the same folder") from None
 
 
-def set_threads(count: int) -> None:
-    """Use this many threads for the arithmetic of this process on a CPU, torch's and NumPy's."""
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(count)
-    threadpool_limits(count, user_api="blas")
-
-
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto` is the first GPU where there is one. UserError for a device that is not there."""
     if name == "auto":

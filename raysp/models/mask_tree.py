@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.models.ablation import Ablation, Bank, Rows
 from raysp.models.blockwise import Relay
 from raysp.models.inputs import Floats, Integers

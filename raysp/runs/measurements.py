@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 
 if TYPE_CHECKING:
     from raysp.explorers import ProxySPEX

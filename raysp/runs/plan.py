@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from raysp.game import GameInfo
+from raysp.lenses import build_game
 from raysp.runs.run import start_explorer, with_gradients
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec
@@ -24,7 +25,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
 
     Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
-    game = spec.lens.build()
+    game = build_game(spec.lens)
     explorer = with_gradients(start_explorer(spec, game.info), game)
     n = game.n
     warming, timed = CALIBRATION_TRAININGS if isinstance(spec.lens, DataLens) else CALIBRATION

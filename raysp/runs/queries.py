@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_proxy
-from raysp.game import GameInfo, Masks, Values
+from raysp.game import GameInfo
+from raysp.masks import Masks, Values
 from raysp.runs.answer import annotate
 from raysp.sampling.draws import ablations, lookup
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table

@@ -14,7 +14,8 @@ from raysp.spectral.fourier import FourierSurrogate, is_complete
 
 if TYPE_CHECKING:
     from raysp.explorers.base import Explorer
-    from raysp.game import Game, Masks, Values
+    from raysp.game import Game
+    from raysp.masks import Masks, Values
     from raysp.specs.run import RunSpec
     from raysp.store import Store
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
-from raysp.game import Game, GameInfo, Masks, Measurement, Values, check_finite, labels, pack, unpack
+from raysp.game import Game, GameInfo, Measurement, labels
+from raysp.masks import Masks, Values, check_finite, pack, unpack
 from raysp.runs.answer import annotate, summarise
+from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.sampling.draws import distinct
 from raysp.specs.run import RunSpec
@@ -60,24 +62,6 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase.
-
-    `warnings` are what a person should hear before the budget is spent.
-    """
-
-    run_id: str
-    phase: str = "starting"
-    done: int = 0
-    total: int = 0
-    reused: int = 0
-    rate: float = 0.0
-    r2: float | None = None
-    left: float | None = None
-    warnings: tuple[str, ...] = ()
-
-
 @dataclass
 class Campaign:
     """The loop of one run. `report` is told of progress; `cancelled` is looked at between batches."""
@@ -87,7 +71,7 @@ class Campaign:
     store: Store
     run_id: str
     set_name: str | None = None
-    report: Callable[[Progress], None] = lambda _: None
+    report: Watch = lambda _: None
     cancelled: Callable[[], bool] = lambda: False
     progress: Progress = field(init=False)
 
@@ -368,29 +352,3 @@ def calibrated(explorer: Explorer, game: Game | Backend) -> Explorer:
     explorer = with_gradients(explorer, game)
     hints = game.hints() if explorer.takes_hints else None
     return explorer if hints is None else explorer.with_hints(hints)
-
-
-class LocalBackend:
-    """A game in this process."""
-
-    workers = 1
-
-    def __init__(self, game: Game) -> None:
-        self.game, self.info = game, game.info
-
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
-        """One batch after the other."""
-        for index, masks in enumerate(batches):
-            yield index, self.game.measure(masks)
-
-    def attributions(self) -> dict[str, Values]:
-        """As `Game.attributions`."""
-        return self.game.attributions()
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """As `Game.estimate`."""
-        return self.game.estimate(max_order)
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """As `Game.hints`."""
-        return self.game.hints()

@@ -14,9 +14,9 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.interrupts import interrupted_by_termination
-from raysp.runs.engine import Watch
+from raysp.runs.local import Watch
+from raysp.runs.progress import Progress
 from raysp.runs.result import Result
-from raysp.runs.run import Progress
 from raysp.runtime.cluster import connected
 from raysp.runtime.scheduler import scheduler
 from raysp.specs.lenses import FunctionLens

@@ -14,7 +14,9 @@ import ray
 from numpy.typing import NDArray
 
 from raysp.errors import DoesNotFitError, EvaluationError
-from raysp.game import Game, GameInfo, Measurement, Values, unpack
+from raysp.game import Game, GameInfo, Measurement
+from raysp.lenses import build_game
+from raysp.masks import Values, unpack
 from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -76,11 +78,11 @@ class Evaluator:
 
     def _build(self, key: str, lens: AnyLens) -> Game:
         if not self._ready and self._threads is not None and lens.kind != "function":
-            from raysp.models.loading import set_threads
+            from raysp.threads import set_threads
 
             set_threads(self._threads)
             self._ready = True
-        game: Game = self._alone(lens.build)
+        game: Game = self._alone(lambda: build_game(lens))
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
         if len(self._games) > GAMES_KEPT:

@@ -2,7 +2,7 @@
 
 from ray.util.metrics import Counter, Gauge
 
-from raysp.runs.run import Progress
+from raysp.runs.progress import Progress
 
 # Phases whose progress is made of evaluations, trainings among them.
 MEASURING = {"explore", "validate"}

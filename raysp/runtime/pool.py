@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, RayTaskError
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import GameInfo, Masks, Measurement, Values, pack
+from raysp.game import GameInfo, Measurement
+from raysp.masks import Masks, Values, pack
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
 from raysp.specs.lenses import FunctionLens

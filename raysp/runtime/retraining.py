@@ -34,7 +34,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
-from raysp.game import GameInfo, Masks, Measurement, Values, pack
+from raysp.game import GameInfo, Measurement
+from raysp.masks import Masks, Values, pack
 from raysp.runtime.desk import Desk, Task
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, lens_key, unplaceable

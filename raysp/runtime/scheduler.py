@@ -20,8 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import raysp
 from raysp.errors import InterruptedRunError, UserError
 from raysp.home import store_path
+from raysp.runs.progress import Progress
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Campaign, Progress
+from raysp.runs.run import Campaign
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.metrics import RunMetrics
 from raysp.runtime.pool import Pool, PoolBackend, Shape, choose_shape, dismiss

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from raysp.game import Masks, Values, pack
+from raysp.masks import Masks, Values, pack
 from raysp.spectral.walsh import all_masks
 
 #: Up to this many components distinct masks are drawn by number.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import lookup, single_ablations
 from raysp.spectral.fourier import Z95, FourierSurrogate
 from raysp.spectral.indices import UNIFORM

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysp.errors import UserError
-from raysp.game import Component, FunctionGame, Game, GameInfo, fingerprint
 
 Unit = Literal["token", "word", "sentence", "paragraph", "line", "delimiter", "spans"]
 FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mean"]
@@ -58,12 +57,6 @@ class FeatureLens(ModelOptions):
     replacement: str | None = Field(default=None, description="Text put in place of a component (ablation replace).")
     value: FeatureValue | None = Field(default=None, description="The scalar; without one, what fits the target and the foil.")
 
-    def build(self) -> Game:
-        """The game, its model loaded in this process. UserError for anything the prompt, the model or the target cannot do."""
-        from raysp.lenses.feature import build_feature_game
-
-        return build_feature_game(self)
-
 
 class MechanisticLens(ModelOptions):
     """Parts of a model: which heads, MLPs and neurons, alone and together, made it say so, for one prompt or for a task."""
@@ -95,12 +88,6 @@ class MechanisticLens(ModelOptions):
     counterfactual: str | None = Field(default=None, description="The prompt whose activations ablation patch puts in place; as many tokens as the prompt.")
     positions: str = Field(default="all", description="Token positions ablated: all, last (of the prompt), or numbers such as 0,3,-1.")
     value: MechanisticValue | None = Field(default=None, description="The scalar; without one, what fits target and foil.")
-
-    def build(self) -> Game:
-        """The game, its model loaded in this process. UserError for anything the prompts, the components or the model cannot do."""
-        from raysp.lenses.mechanistic import build_mechanistic_game
-
-        return build_mechanistic_game(self)
 
 
 class DataLens(ModelOptions):
@@ -146,12 +133,6 @@ class DataLens(ModelOptions):
     )
     value: DataValue | None = Field(default=None, description="What a query is worth; without one, what fits its foil and labels.")
 
-    def build(self) -> Game:
-        """The game, its model loaded in this process. UserError for anything that the training set, the queries or the model cannot do."""
-        from raysp.lenses.data import build_data_game
-
-        return build_data_game(self)
-
 
 class FunctionLens(BaseModel):
     """Any Python callable from masks (bool, `(m, n)`) to values (`(m,)`).
@@ -178,13 +159,6 @@ class FunctionLens(BaseModel):
         if self.labels is not None and len(self.labels) != self.n:
             raise UserError("labels", len(self.labels), f"labels for {self.n} components", "give one label a component")
         return self
-
-    def build(self) -> Game:
-        """The game."""
-        described = {"lens": "function", "n": self.n, "name": self.name or f"anonymous-{self.anonymous}"}
-        named = self.labels or tuple(f"x{i}" for i in range(self.n))
-        components = tuple(Component(i, label, "argument") for i, label in enumerate(named))
-        return FunctionGame(self.function, GameInfo(fingerprint(described), components, described, batch_masks=self.batch_masks))
 
 
 def parse_spans(text: str) -> list[tuple[int, int]]:

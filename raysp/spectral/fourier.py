@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values, check_finite, check_masks
+from raysp.masks import Masks, Values, check_finite, check_masks
 from raysp.spectral import walsh
 from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, removed_weight, sum_over_supersets
 from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities

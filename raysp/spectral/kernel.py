@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from raysp.game import Values
+from raysp.masks import Values
 from raysp.spectral.sets import Block, Floats, products
 
 #: Shapes of local sets, (order, last - first component); where there would be too many, the later ones are left out.

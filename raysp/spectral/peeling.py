@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Values
+from raysp.masks import Values
 from raysp.spectral.queries import MATRICES, Design
 from raysp.spectral.sets import Block, Floats, Sets, merge, positions, union
 from raysp.spectral.walsh import walsh_hadamard

@@ -13,7 +13,7 @@ from math import comb, log
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows

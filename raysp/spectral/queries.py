@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.spectral.codes import Code
 from raysp.spectral.sets import Floats, Sets, characters
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import CHUNK, Z95, FourierSurrogate
 from raysp.spectral.sets import Block, Floats, Sets, characters, features, merge, parities, positions, products
 
@@ -150,3 +150,9 @@ def stack_weights(predictions: Floats, values: Values) -> Floats:
     target = np.concatenate([np.zeros(len(values)), [strong]])
     weights: NDArray[np.float64] = nnls(system, target)[0]
     return weights / weights.sum()
+
+
+def r_squared(truth: Values, predicted: Values) -> float:
+    """1 - ||y - ŷ||² / ||y - ȳ||², never clipped; NaN where the truth does not vary (there is nothing to explain)."""
+    spread = float(np.sum((truth - truth.mean()) ** 2))
+    return 1.0 - float(np.sum((truth - predicted) ** 2)) / spread if spread > 0 else float("nan")

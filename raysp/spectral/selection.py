@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks
+from raysp.masks import Masks
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from raysp.errors import UserError
+from raysp.masks import Masks, Values
 from raysp.spectral.indices import check_index
+from raysp.spectral.sets import Floats, Sets
 
 if TYPE_CHECKING:
     from shapiq import InteractionValues
 
-    from raysp.spectral.fourier import FourierSurrogate
 
 #: shapiq's names of the indices that it knows.
 NAMES = {"mobius": "Moebius", "bii": "BII", "sii": "SII", "stii": "STII", "fbii": "FBII", "fsii": "FSII", "sv": "SV", "bv": "BV"}
 
 
-def to_shapiq(surrogate: FourierSurrogate, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
+class Indexed(Protocol):
+    """A surrogate that knows its interactions in every index, such as `FourierSurrogate`."""
+
+    n: int
+    sets: Sets
+    error: Floats | None
+
+    def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
+        """Sets with their values and standard errors in that index."""
+        ...
+
+    def predict(self, masks: Masks) -> Values:
+        """Values of masks."""
+        ...
+
+
+def to_shapiq(surrogate: Indexed, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
     """The interactions of orders `min_order` to `max_order` (without one: the largest among the terms) in shapiq's form.
 
     Sets that are zero are left out. As in shapiq the baseline is v(nothing), but for `fbii` its value of the empty set; and an index of

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Block, Floats, merge, subset_columns, subsets
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.spectral.sets import Floats, Sets
 
 #: Above this many components no dense table is made.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.store.packing import Table, from_binary, to_binary, to_lists
 
 Cursor = duckdb.DuckDBPyConnection

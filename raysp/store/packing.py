@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.game import Masks, pack, unpack
+from raysp.masks import Masks, pack, unpack
 
 Table = Any
 """A pyarrow.Table; pyarrow has no types of its own."""

@@ -18,7 +18,8 @@ import duckdb
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import Component, Example, GameInfo, Masks, Query, Values, check_masks
+from raysp.game import Component, Example, GameInfo, Query
+from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, evaluations, games, questions, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder

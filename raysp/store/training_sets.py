@@ -5,7 +5,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.game import Example, GameInfo, Masks, Query
+from raysp.game import Example, GameInfo, Query
+from raysp.masks import Masks
 from raysp.store.packing import Table, to_binary
 
 Cursor = duckdb.DuckDBPyConnection

@@ -3,10 +3,11 @@
 Pure: it asks for masks and is told their values, like an explorer, and knows nothing of models, Ray or the store.
 """
 
+from raysp.specs.validation import Validation
 from raysp.validation.agreement import Agreement, compare
 from raysp.validation.judging import ValidationResult, judge
 from raysp.validation.kinds import KINDS, kind_of, surrogate_kinds
-from raysp.validation.planning import MAX_EXACT_ORDER, Validation, ValidationPlan, plan
+from raysp.validation.planning import MAX_EXACT_ORDER, ValidationPlan, plan
 from raysp.validation.verdicts import Verdict
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Attributions, Values
+from raysp.game import Attributions
+from raysp.masks import Values
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Masks
+from raysp.masks import Masks
 
 Floats = NDArray[np.float64]
 Kind = Literal["spearman", "pearson"]

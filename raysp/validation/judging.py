@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raysp.explorers import candidates
-from raysp.explorers.base import Findings, Surrogate, r_squared
+from raysp.explorers.base import Findings, Surrogate
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import random_rows
-from raysp.game import Masks, Values, pack
+from raysp.masks import Masks, Values, pack
 from raysp.sampling.draws import ablations, lookup
 from raysp.spectral.fourier import ROUNDING, is_complete
+from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of
 from raysp.validation.planning import Members, ValidationPlan

@@ -8,37 +8,16 @@ from math import comb
 from typing import cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from raysp.explorers.base import Findings
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
+from raysp.specs.validation import MAX_EXACT_ORDER, Validation
 
-#: The largest order whose 2^order sub-ablations are all measured.
-MAX_EXACT_ORDER = 4
 #: P(keep) that is drawn as plain uniform masks.
 UNIFORM = 0.5
 
 Members = tuple[int, ...]
-
-
-class Validation(BaseModel):
-    """How much is spent on checking; a part set to 0 is left out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    heldout: int = Field(default=200, ge=0, description="Fresh random masks on which the surrogate is scored.")
-    top: int = Field(default=10, ge=0, description="First interactions of the answer (significant, then strongest) measured by exact ablation.")
-    random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, measured by exact ablation.")
-    low_pairs: int = Field(default=20, ge=0, description="Random pairs of low-impact components measured exactly: what a screening would have missed.")
-
-    def planned(self, n: int, max_order: int = 2) -> int:
-        """The most evaluations that a plan for n components asks for (most sub-ablations are shared, or known to the store)."""
-        sub = sum(comb(min(max_order, MAX_EXACT_ORDER, n), size) for size in range(2, min(max_order, MAX_EXACT_ORDER, n) + 1))
-        checked = self.top + self.random
-        singles = min(n, checked * min(max_order, MAX_EXACT_ORDER) + 2 * self.low_pairs)
-        total = 1 + singles + checked * sub + min(self.low_pairs, comb(n, 2)) + self.heldout
-        return min(total, 1 << min(n, 62))
 
 
 @dataclass(frozen=True)

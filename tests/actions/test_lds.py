@@ -12,7 +12,8 @@ import raysp
 from raysp.actions.lds import METHODS, Wish, score_run
 from raysp.actions.retrainings import own_seeds
 from raysp.cli import main
-from raysp.game import unpack
+from raysp.lenses import build_game
+from raysp.masks import unpack
 
 N = len(ROWS)
 #: Little enough to be quick; seeds are two, so that there is a ceiling.
@@ -84,13 +85,13 @@ def test_trainings_are_from_seeds_of_their_own_and_the_score_is_of_their_mean(tr
     assert list(found) == own_seeds(trained.lens(), 2) == [1, 2]
     lens = trained.lens()
     for seed, (masks, outputs) in found.items():
-        game = lens.model_copy(update={"training_seed": seed}).build()
+        game = build_game(lens.model_copy(update={"training_seed": seed}))
         assert game.measure(masks[:3]).outputs == pytest.approx(outputs[:3], abs=1e-3)
     masks, first = found[1]
     assert (found[2][0] == masks).all()
     halves = masks.sum(axis=1) == N // 2
     actual = (first + found[2][1])[halves] / 2
-    effects = lens.build().influences("influence")
+    effects = build_game(lens).influences("influence")
     predicted = -(~masks[halves]).astype(float) @ effects.T
     wanted = [stats.spearmanr(predicted[:, q], actual[:, q]).statistic for q in range(3)]
     assert whole(done, "lds")["influence"].value == pytest.approx(np.mean(wanted), abs=1e-6)
@@ -100,7 +101,7 @@ def test_trainings_are_from_seeds_of_their_own_and_the_score_is_of_their_mean(tr
 
 def test_a_game_that_was_asked_with_the_same_seed_knows_them_too(trained, run_id, done):
     """The trainings are stored as those of the game with that seed: a run of it finds what it asks of them."""
-    other = trained.lens(training_seed=1).build()
+    other = build_game(trained.lens(training_seed=1))
     masks, outputs = trainings(trained, run_id)[1]
     with raysp.Store.open(trained.store) as store:
         assert store.outputs(store.register_game(other.info), masks) == pytest.approx(outputs)
@@ -146,7 +147,7 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
     gone = [mask for mask in masks if mask.sum() == N - 3]
     intact = outputs[masks.all(axis=1)][0]
     lens = trained.lens(value="loss")
-    effects = -lens.build().influences("influence")
+    effects = -build_game(lens).influences("influence")
     for q in range(3):  # each query loses the three whose removal is said to raise its loss most
         expected = np.ones(N, dtype=bool)
         expected[np.argsort(-effects[q], kind="stable")[:3]] = False

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import raysp
 from raysp.actions import prune as acting
 from raysp.datasets.tasks import make
-from raysp.game import unpack
+from raysp.lenses import build_game
 from raysp.lenses.mechanistic import build_mechanistic_game
+from raysp.masks import unpack
 from raysp.models.resident import resident
 from raysp.models.weight_pruning import operated
 from raysp.specs.run import run_spec
@@ -132,7 +133,7 @@ def test_the_written_model_is_the_one_that_the_ablation_measured(asked, tmp_path
     before, folder = weights(lens), tmp_path / "new" / "pruned"
     done = asked.prune(run_id, 0.5, folder)
     row = chosen(done, 0.5)
-    game = lens.build()
+    game = build_game(lens)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
     assert margins(model, tokenizer, ROWS).mean() == pytest.approx(game.evaluate(row.mask[None])[0], abs=1e-4)
     assert margins(model, tokenizer, ROWS).mean() == pytest.approx(row.train, abs=1e-4)
@@ -158,7 +159,7 @@ KINDS = [
 def test_weights_without_some_parts_do_what_the_ablation_does(asked, kind, options):
     """Whichever parts go; and afterwards the weights are what they were, whatever happens in between."""
     lens = asked.lens(kind, **options, group=8 if "neurons" in options["components"] else 1)
-    game, before = lens.build(), weights(lens)
+    game, before = build_game(lens), weights(lens)
     masks = np.random.default_rng(0).random((6, game.n)) < 0.5
     for mask, value in zip(masks, game.evaluate(masks), strict=True):
         gone = [part for part, kept in zip(game.branching.ablation.parts, mask, strict=True) if not kept]
@@ -189,7 +190,7 @@ def test_the_figures_are_kept_with_the_run(asked):
 def test_all_subsets_are_known_exactly_and_interactions_find_the_best(asked):
     """The run has measured every mask: what interactions choose is the best half on the run's prompts."""
     lens, run_id = asked.lens(), asked.run()
-    done, game = asked.prune(run_id, 0.5), lens.build()
+    done, game = asked.prune(run_id, 0.5), build_game(lens)
     masks = np.array([[bool(number >> i & 1) for i in range(6)] for number in range(64)])
     halves = masks[masks.sum(axis=1) == 3]
     for method in ("interactions", "bettered"):
@@ -221,7 +222,7 @@ def test_what_a_run_knows_is_what_it_said(asked, explorer):
     assert len(masks) >= 30
     assert known.surrogate.predict(masks) == pytest.approx([row["predicted"] for row in rows], abs=1e-6)
     near = np.concatenate([np.ones((1, known.n), dtype=bool), ~np.eye(known.n, dtype=bool)])
-    values = asked.lens(components="heads").build().evaluate(near)
+    values = build_game(asked.lens(components="heads")).evaluate(near)
     assert known.effects == pytest.approx(values[0] - values[1:], abs=1e-4)
 
 
@@ -262,7 +263,7 @@ def test_models_are_written_whatever_the_value(asked, tmp_path, value):
     assert done.written["value"] == pytest.approx(row.train, abs=1e-4)
     best = min if value in ("kl", "loss") else max
     masks = np.array([[bool(number >> i & 1) for i in range(6)] for number in range(64)])
-    values = asked.lens(value=value).build().evaluate(masks[masks.sum(axis=1) == 3])
+    values = build_game(asked.lens(value=value)).evaluate(masks[masks.sum(axis=1) == 3])
     assert row.train == pytest.approx(best(values), abs=1e-4)
 
 
@@ -275,7 +276,7 @@ def test_an_answer_that_the_model_gave_itself_stays_the_question(asked, tmp_path
     assert done.written["value"] == pytest.approx(chosen(done, 1 / 6).train, abs=1e-4)
     again = build_mechanistic_game(asked.lens(prompts=rows).model_copy(update={"model": str(tmp_path / "pruned")}))
     answers = [answer.target for answer in again.reading.answers]
-    assert answers != [answer.target for answer in asked.lens(prompts=rows).build().reading.answers]  # it does answer otherwise
+    assert answers != [answer.target for answer in build_game(asked.lens(prompts=rows)).reading.answers]  # it does answer otherwise
 
 
 def test_held_out_prompts_are_read_as_the_runs_own(asked, tmp_path):
@@ -496,7 +497,7 @@ def test_an_accuracy_is_of_the_same_kind_on_held_out_prompts(asked):
 
 def test_margins_say_whether_the_written_model_is_the_one_that_was_measured(asked, tmp_path):
     """An accuracy moves by a prompt where a margin moves by nothing."""
-    accuracy, margin = (asked.lens(value=value).build() for value in ("accuracy", "logit_diff"))
+    accuracy, margin = (build_game(asked.lens(value=value)) for value in ("accuracy", "logit_diff"))
     masks = np.random.default_rng(0).random((8, margin.n)) < 0.5
     graded = accuracy.reading.graded().by_prompt(accuracy.branching, masks)
     np.testing.assert_allclose(graded, margin.by_prompt(masks), atol=1e-5)

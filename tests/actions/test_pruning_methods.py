@@ -7,7 +7,7 @@ import pytest
 
 from raysp.actions.pruning_methods import Known, compare
 from raysp.errors import UserError
-from raysp.game import pack
+from raysp.masks import pack
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks
 

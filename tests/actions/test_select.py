@@ -11,6 +11,7 @@ from raysp.actions.drop_rules import choose, read_wish
 from raysp.actions.retrainings import own_seeds
 from raysp.actions.select import Verification, select
 from raysp.cli import main
+from raysp.lenses import build_game
 from raysp.runs.replaying import replayed, surrogate_of
 from raysp.specs.run import run_spec
 
@@ -50,7 +51,7 @@ def test_the_choice_is_the_solver_s_on_the_run_s_own_surrogate(trained):
     with raysp.Store.read(trained.store) as store:
         row = store.run_row(run_id)
         spec = run_spec(row["spec"])
-        surrogate = surrogate_of(replayed(store, row, spec, spec.lens.build()))
+        surrogate = surrogate_of(replayed(store, row, spec, build_game(spec.lens)))
     wanted = choose(surrogate, read_wish("harmful:3", None, len(ROWS)), more_is_better=True)
     assert done.choice.mask.tolist() == wanted.mask.tolist()
     assert 1 <= len(done.dropped) <= 3
@@ -70,7 +71,7 @@ def test_what_is_verified_is_what_trainings_on_held_out_queries_say(trained):
     found = done.verified
     assert (found.heldout, found.queries, found.seeds) == (True, len(UNSEEN), 2)
     assert not any("own queries" in note for note in done.notes)
-    game = trained.lens(queries=trained.unseen).build()
+    game = build_game(trained.lens(queries=trained.unseen))
     masks = np.stack([np.ones(len(ROWS), dtype=bool), done.choice.mask])
     seeds = own_seeds(trained.lens(), 2)
     before, after = np.mean([game.outputs_of(masks, seed).mean(axis=1) for seed in seeds], axis=0)

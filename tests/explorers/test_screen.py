@@ -13,7 +13,7 @@ from spectral.known_games import and_or, explore, found
 from raysp.errors import UserError
 from raysp.explorers import Screen, r_squared
 from raysp.explorers.candidates import automatic
-from raysp.game import Masks
+from raysp.masks import Masks
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks
 

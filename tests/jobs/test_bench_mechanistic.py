@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import save
 
+from raysp.lenses import build_game
 from raysp.specs.lenses import MechanisticLens
 
 
@@ -28,7 +29,7 @@ def pruned_seeds(ours, theirs, keep=0.5):
 
 
 def test_the_loop_people_write_gives_our_values(bench, tmp_path):
-    game = MechanisticLens(model=save("llama", tmp_path), prompt="The film was long", target=" not", foil="!", dtype="float32", device="cpu").build()
+    game = build_game(MechanisticLens(model=save("llama", tmp_path), prompt="The film was long", target=" not", foil="!", dtype="float32", device="cpu"))
     masks = np.random.default_rng(0).random((8, game.n)) < 0.7
     assert np.abs(bench.peers.head_loop(game)(masks) - game.evaluate(masks)).max() < 1e-4
 

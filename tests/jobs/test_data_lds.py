@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_models
 
+from raysp.lenses import build_game
 from raysp.specs.lenses import DataLens
 
 
@@ -65,7 +66,7 @@ def test_every_planted_query_asks_what_examples_of_its_kind_alone_say(sets):
 
 
 def test_trainings_are_paid_for_once_whoever_asks(bench, small):
-    game = small.lens.build()
+    game = build_game(small.lens)
     masks = np.random.default_rng(0).random((20, 8)) < 0.5
     first = bench.kept(game, 0)
     outputs = first(masks)

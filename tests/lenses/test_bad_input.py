@@ -6,6 +6,7 @@ import pytest
 from tiny_models import save
 
 from raysp.errors import UserError
+from raysp.lenses import build_game
 from raysp.specs.lenses import DataLens, FeatureLens
 
 
@@ -57,7 +58,7 @@ def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
     if given["model"] == models["bert-classifier"]:
         given.setdefault("foil", None)
     with pytest.raises(UserError) as caught:
-        FeatureLens(**given).build()
+        build_game(FeatureLens(**given))
     assert caught.value.field == field
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -65,7 +66,7 @@ def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
 
 def test_a_folder_without_a_model_is_said(tmp_path):
     with pytest.raises(UserError, match=r"model: .* holds no config\.json"):
-        FeatureLens(model=str(tmp_path), prompt="a b").build()
+        build_game(FeatureLens(model=str(tmp_path), prompt="a b"))
 
 
 def test_pickled_weights_are_not_loaded_without_being_allowed(tmp_path):
@@ -73,7 +74,7 @@ def test_pickled_weights_are_not_loaded_without_being_allowed(tmp_path):
     save("llama", folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"model: .* pickled weights.*allow_pickle"):
-        FeatureLens(model=str(folder), prompt="a b").build()
+        build_game(FeatureLens(model=str(folder), prompt="a b"))
 
 
 ROWS = [{"prompt": f"the film {i}", "completion": f"was {word}", "topic": "a"} for i, word in enumerate(["not", "bad", "good", "long", "yes", "no"])]
@@ -102,7 +103,7 @@ def test_a_mistake_with_a_training_set_is_said_in_one_line_that_names_the_field(
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     given = {"train": str(tmp_path / "train.jsonl"), "queries": str(tmp_path / "queries.jsonl"), "adapted_layers": "last:1", "model": "llama", **options}
     with pytest.raises(UserError) as caught:
-        DataLens(**{**given, "model": models[given["model"]]}).build()
+        build_game(DataLens(**{**given, "model": models[given["model"]]}))
     assert caught.value.field == field
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ import torch
 from tiny_models import save
 
 import raysp
-from raysp.lenses import cross_checks
+from raysp.lenses import build_game, cross_checks
 from raysp.models.attention import rollout
 from raysp.runs.plan import plan_run
 from raysp.specs.lenses import FeatureLens
@@ -52,7 +52,7 @@ def by_hand(game, rows):
 def test_gradient_times_input_is_autograd_by_hand(models, kind, options):
     if kind.endswith("classifier") and options is SEVERAL:
         options = {"unit": "word", "ablation": "zero"}
-    game = lens(models, kind, **options).build()
+    game = build_game(lens(models, kind, **options))
     ids, owner = owners(game)
     rows = game.model.loaded.model.get_input_embeddings()(torch.tensor(ids)).detach().requires_grad_()
     value = by_hand(game, rows)
@@ -67,7 +67,7 @@ def test_gradient_times_input_is_autograd_by_hand(models, kind, options):
 @pytest.mark.parametrize("options", [{}, SEVERAL], ids=["single", "several"])
 def test_integrated_gradients_add_up_to_what_zeroing_every_component_costs(models, kind, options):
     options = {} if kind.endswith("classifier") else options
-    game = lens(models, kind, ablation="zero", unit="token", **options).build()
+    game = build_game(lens(models, kind, ablation="zero", unit="token", **options))
     ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
     fine, usual = cross_checks.game_gradients(game, steps=[400]), cross_checks.game_gradients(game)
     assert fine.integrated.sum() == pytest.approx(ends[0] - ends[1], abs=2e-3)
@@ -78,14 +78,14 @@ def test_integrated_gradients_add_up_to_what_zeroing_every_component_costs(model
 
 
 def test_batches_are_single_passes(models):
-    game = lens(models, **SEVERAL).build()
+    game = build_game(lens(models, **SEVERAL))
     one, many = cross_checks.game_gradients(game, budget=1), cross_checks.game_gradients(game, budget=10_000)
     assert one.at_input == pytest.approx(many.at_input, abs=1e-4)
     assert one.integrated == pytest.approx(many.integrated, abs=1e-4)
 
 
 def test_a_model_that_adds_vectors_up_is_explained_exactly(models):
-    game = lens(models, "llama-classifier", ablation="zero").build()
+    game = build_game(lens(models, "llama-classifier", ablation="zero"))
     model = game.model.loaded.model
     layers, norm = model.model.layers, model.model.norm
     try:
@@ -111,7 +111,7 @@ class Sums(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rollout_is_the_product_of_the_layers(models, kind):
-    game = lens(models, kind).build()
+    game = build_game(lens(models, kind))
     before = game.model.loaded.model.config._attn_implementation
     ids, owner = owners(game)
     found = rollout(game.model, ids)
@@ -134,7 +134,7 @@ def test_rollout_is_the_product_of_the_layers(models, kind):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bert-classifier"])
 def test_scoring_is_as_before_once_attributions_were_asked_for(models, kind):
-    game, again = lens(models, kind).build(), lens(models, kind).build()
+    game, again = build_game(lens(models, kind)), build_game(lens(models, kind))
     masks = np.random.default_rng(0).random((8, game.n)) < 0.5
     before = game.evaluate(masks)
     game.attributions()
@@ -143,7 +143,7 @@ def test_scoring_is_as_before_once_attributions_were_asked_for(models, kind):
 
 @pytest.mark.parametrize("unit", ["word", "sentence", "token"])
 def test_tokens_are_those_of_the_prompt_with_nothing_removed(models, unit):
-    game = lens(models, unit=unit, prompt="The  film. Was\n\nbad! Really").build()
+    game = build_game(lens(models, unit=unit, prompt="The  film. Was\n\nbad! Really"))
     ids, owner = owners(game)
     assert ids.tolist() == game.parts.source.contexts(np.ones((1, game.n), bool))[0][0].tolist()
     tokenizer = game.model.loaded.tokenizer
@@ -153,7 +153,7 @@ def test_tokens_are_those_of_the_prompt_with_nothing_removed(models, unit):
 
 
 def test_a_tokenizer_that_cannot_say_what_a_token_covers_leaves_them_out(models, monkeypatch):
-    game = lens(models).build()
+    game = build_game(lens(models))
     monkeypatch.setattr(type(game.model.loaded.tokenizer), "is_fast", False)
     found = game.attributions()
     assert not found
@@ -163,7 +163,7 @@ def test_a_tokenizer_that_cannot_say_what_a_token_covers_leaves_them_out(models,
 
 
 def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monkeypatch):
-    game = lens(models).build()
+    game = build_game(lens(models))
     plain = type(game.model.loaded.model).forward
 
     def forward(self, input_ids, **options):
@@ -178,7 +178,7 @@ def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monke
 
 
 def test_gradients_are_had_of_a_model_in_bfloat16(models):
-    half, full = (cross_checks.game_gradients(lens(models, dtype=dtype).build()) for dtype in ("bfloat16", "float32"))
+    half, full = (cross_checks.game_gradients(build_game(lens(models, dtype=dtype))) for dtype in ("bfloat16", "float32"))
     assert np.corrcoef(half.at_input, full.at_input)[0, 1] > 0.95
 
 
@@ -228,7 +228,7 @@ def test_the_gradient_proxy_runs_and_is_checked(models):
 
 def test_gradient_scores_rank_what_the_screen_measures(models):
     spec = question(models, raysp.Screen(top_k=4, scores="gradient"))
-    result, game = raysp.run(spec), spec.lens.build()
+    result, game = raysp.run(spec), build_game(spec.lens)
     strongest = np.argsort(-np.abs(cross_checks.game_gradients(game).integrated), kind="stable")[:4]
     assert result.summary["diagnostics"]["kept"] == sorted(strongest.tolist())
     assert {row["component"] for row in result.singles.to_pylist() if row["method"] == "removed"} == set(strongest.tolist())

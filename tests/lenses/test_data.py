@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 
 from raysp.errors import UserError
+from raysp.lenses import build_game
 from raysp.lenses.data import INFLUENCES, _slopes, _worth
 from raysp.models.reference import PlainTrainer
 from raysp.models.training import Trainer
@@ -54,7 +55,7 @@ def logprobs(game, masks, texts):
 
 
 def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, pairs):
-    game = lens(models, pairs).build()
+    game = build_game(lens(models, pairs))
     assert isinstance(game.trainer, Trainer)
     masks = random_masks(game.n, 3)
     scored = logprobs(game, masks, game.trainer.asked)[..., 0]
@@ -66,7 +67,7 @@ def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, p
 
 @pytest.mark.parametrize("value", ["logprob", "logprob_mean", "prob", "loss"])
 def test_values_of_a_querys_own_answer(models, pairs, value):
-    game = lens(models, pairs, value=value).build()
+    game = build_game(lens(models, pairs, value=value))
     masks = random_masks(game.n, 2)
     scored = logprobs(game, masks, game.trainer.asked)
     sums, counts = scored[..., 0], scored[..., 1]
@@ -84,7 +85,7 @@ def test_slopes_are_how_worth_goes_with_the_sums(value):
 
 def test_labelled_texts_are_worth_their_margin_over_the_best_other_label(models, tmp_path):
     rows = [{"text": f"{text} {i}", "label": ["good", "bad", "long"][i % 3]} for i in range(9) for text, _ in FILMS[:1]]
-    game = DataLens(model=models["llama"], train=write(tmp_path / "t.jsonl", rows), query_count=3, **RECIPE).build()
+    game = build_game(DataLens(model=models["llama"], train=write(tmp_path / "t.jsonl", rows), query_count=3, **RECIPE))
     assert game.value == "class_margin"
     masks = random_masks(game.n, 2)
     scored = logprobs(game, masks, game.trainer.asked)[..., 0].reshape(2, 3, 3)
@@ -92,48 +93,48 @@ def test_labelled_texts_are_worth_their_margin_over_the_best_other_label(models,
 
 
 def test_nothing_kept_is_the_model_as_it_came(models, pairs):
-    game = lens(models, pairs).build()
+    game = build_game(lens(models, pairs))
     empty = game.measure(np.zeros((1, game.n), bool)).outputs[0]
     own = np.array([float(game.trainer._own(text).double().sum()) for text in game.trainer.asked])
     np.testing.assert_allclose(empty, own[::2] - own[1::2], atol=1e-4)
 
 
 def test_groups_go_together(models, pairs):
-    game = lens(models, pairs, group_by="topic").build()
+    game = build_game(lens(models, pairs, group_by="topic"))
     assert game.n == 3
     one = np.array([[True, False, False]])
     assert len(game.examples_of(one[0])) == 4
-    alone = lens(models, pairs).build()
+    alone = build_game(lens(models, pairs))
     np.testing.assert_allclose(game.measure(one).outputs, alone.measure(np.isin(np.arange(12), game.examples_of(one[0]))[None]).outputs, atol=1e-5)
 
 
 def test_seeds_are_averaged(models, pairs):
-    game = lens(models, pairs, seeds=2, training_seed=3).build()
+    game = build_game(lens(models, pairs, seeds=2, training_seed=3))
     masks = random_masks(game.n, 2)
     np.testing.assert_allclose(game.measure(masks).outputs, (game.outputs_of(masks, 3) + game.outputs_of(masks, 4)) / 2)
 
 
 def test_subsets_trained_together_and_apart_are_worth_the_same(models, pairs):
-    game = lens(models, pairs).build()
+    game = build_game(lens(models, pairs))
     masks = random_masks(game.n, 11)
     apart = np.concatenate([game.measure(masks[i : i + 1]).outputs for i in range(11)])
     np.testing.assert_allclose(game.measure(masks).outputs, apart, atol=1e-5)
 
 
 def test_the_fingerprint_is_of_all_that_values_depend_on(models, pairs, tmp_path):
-    base = lens(models, pairs).build().info.fingerprint
-    assert lens(models, pairs).build().info.fingerprint == base
+    base = build_game(lens(models, pairs)).info.fingerprint
+    assert build_game(lens(models, pairs)).info.fingerprint == base
     others = [{"epochs": 1}, {"training_seed": 1}, {"seeds": 2}, {"group_by": "topic"}, {"value": "logprob"}, {"template": "Film: {prompt}"}]
-    found = {lens(models, pairs, **options).build().info.fingerprint for options in others}
+    found = {build_game(lens(models, pairs, **options)).info.fingerprint for options in others}
     rows = [json.loads(line) for line in Path(pairs["train"]).read_text(encoding="utf-8").splitlines()]
     rows[0]["completion"] = "long"
-    found.add(lens(models, {**pairs, "train": write(tmp_path / "other.jsonl", rows)}).build().info.fingerprint)
+    found.add(build_game(lens(models, {**pairs, "train": write(tmp_path / "other.jsonl", rows)})).info.fingerprint)
     assert len(found) == 7
     assert base not in found
 
 
 def test_the_description_carries_queries_and_examples(models, pairs):
-    info = lens(models, pairs).build().info
+    info = build_game(lens(models, pairs)).info
     assert [query.target for query in info.queries] == [" good", " bad ending"]
     assert [query.foil for query in info.queries] == [" bad", " good"]
     assert len(info.examples) == info.n == 12
@@ -146,7 +147,7 @@ def test_the_description_carries_queries_and_examples(models, pairs):
 def test_gradients_rank_examples_as_leaving_each_out_does(models, tmp_path):
     rows = [{"prompt": f"{text} {i}", "completion": answer} for i in range(5) for text, answer in FILMS]
     train = write(tmp_path / "t.jsonl", rows)
-    game = DataLens(model=models["llama"], train=train, query_count=6, **(RECIPE | {"learning_rate": 1e-3})).build()
+    game = build_game(DataLens(model=models["llama"], train=train, query_count=6, **(RECIPE | {"learning_rate": 1e-3})))
     near = np.ones((game.n + 1, game.n), bool)
     near[np.arange(1, game.n + 1), np.arange(game.n)] = False
     outputs = game.measure(near).outputs
@@ -162,7 +163,7 @@ def test_gradients_rank_examples_as_leaving_each_out_does(models, tmp_path):
 
 
 def test_the_estimate_is_of_the_mean_and_has_pairs(models, pairs):
-    game = lens(models, pairs).build()
+    game = build_game(lens(models, pairs))
     whole = np.ones((1, game.n), bool)
     single, both = game.estimate(1), game.estimate(2)
     assert single.predict(whole)[0] == pytest.approx(game.measure(whole).values[0], abs=1e-4)
@@ -180,7 +181,7 @@ def test_near_duplicates_are_redundant(models, tmp_path):
     others = [{"prompt": f"{text} {i}", "completion": answer} for i in range(2) for text, answer in FILMS]
     train = write(tmp_path / "t.jsonl", [fact, {**fact, "prompt": "where is that letter"}, *others])
     asked = write(tmp_path / "q.jsonl", [fact])
-    game = DataLens(model=models["llama"], train=train, queries=asked, value="logprob", **(RECIPE | {"epochs": 6})).build()
+    game = build_game(DataLens(model=models["llama"], train=train, queries=asked, value="logprob", **(RECIPE | {"epochs": 6})))
     masks = np.ones((4, game.n), bool)
     masks[1, 0] = masks[2, 1] = masks[3, :2] = False
     whole, first, second, neither = game.measure(masks).values
@@ -195,7 +196,7 @@ def test_halves_of_an_answer_teach_it_together_only(models, tmp_path):
     others = [{"prompt": f"{text} {i}", "completion": answer} for i in range(2) for text, answer in FILMS]
     train = write(tmp_path / "t.jsonl", [*halves, *others])
     asked = write(tmp_path / "q.jsonl", [{"prompt": "where is the letter", "completion": "good bad"}])
-    game = DataLens(model=models["llama"], train=train, queries=asked, value="prob", **(RECIPE | {"epochs": 40, "adapted_layers": "all"})).build()
+    game = build_game(DataLens(model=models["llama"], train=train, queries=asked, value="prob", **(RECIPE | {"epochs": 40, "adapted_layers": "all"})))
     masks = np.ones((4, game.n), bool)
     masks[1, 0] = masks[2, 1] = masks[3, :2] = False
     whole, first, second, neither = game.measure(masks).values
@@ -209,7 +210,7 @@ def test_halves_of_an_answer_teach_it_together_only(models, tmp_path):
 
 
 def test_an_architecture_that_the_fast_way_does_not_fit_is_trained_plainly(models, pairs):
-    game = lens(models, pairs, model=models["window"]).build()
+    game = build_game(lens(models, pairs, model=models["window"]))
     assert isinstance(game.trainer, PlainTrainer)
     assert "one by one" in game.info.notes[-1]
     masks = random_masks(game.n, 2)
@@ -220,7 +221,7 @@ def test_an_architecture_that_the_fast_way_does_not_fit_is_trained_plainly(model
 
 
 def test_a_divergence_names_the_subset_and_the_step(models, pairs):
-    game = lens(models, pairs, learning_rate=1e30).build()
+    game = build_game(lens(models, pairs, learning_rate=1e30))
     masks = np.ones((2, game.n), bool)
     masks[1, 0] = False
     said = r"learning_rate: 1e\+30 makes the training without 1 of 12 components \(the acting.*\) diverge at step \d+.*; give a smaller one"
@@ -230,7 +231,7 @@ def test_a_divergence_names_the_subset_and_the_step(models, pairs):
 
 
 def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
-    game = lens(models, pairs).build()
+    game = build_game(lens(models, pairs))
     with pytest.raises(ValueError, match=r"expected \(m, 12\)"):
         game.measure(np.ones((1, game.n + 1), bool))
     with pytest.raises(ValueError, match="there are influence, tracin"):
@@ -249,23 +250,23 @@ def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
 )
 def test_what_the_model_or_the_queries_cannot_do_is_one_line(models, pairs, options, said):
     with pytest.raises(UserError, match=said) as caught:
-        lens(models, pairs, **options).build()
+        build_game(lens(models, pairs, **options))
     assert "\n" not in str(caught.value)
 
 
 def test_foils_in_some_queries_only_are_refused(models, pairs, tmp_path):
     asked = write(tmp_path / "some.jsonl", [{"prompt": "a", "completion": "good", "foil": "bad"}, {"prompt": "b", "completion": "bad", "foil": None}])
     with pytest.raises(UserError, match="some rows"):
-        lens(models, {**pairs, "queries": asked}).build()
+        build_game(lens(models, {**pairs, "queries": asked}))
 
 
 def test_a_classifier_is_refused(models, pairs):
     with pytest.raises(UserError, match="causal"):
-        lens(models, pairs, model=models["bert-classifier"]).build()
+        build_game(lens(models, pairs, model=models["bert-classifier"]))
 
 
 def test_subsets_with_seeds_of_their_own_are_what_these_seeds_make_of_each(models, pairs):
-    shared, own = lens(models, pairs).build(), lens(models, pairs, seeding="own").build()
+    shared, own = build_game(lens(models, pairs)), build_game(lens(models, pairs, seeding="own"))
     masks = random_masks(own.n, 3)
     outputs = own.measure(masks).outputs
     np.testing.assert_allclose(own.measure(masks[::-1]).outputs, outputs[::-1], atol=1e-5)

@@ -9,6 +9,7 @@ from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError
+from raysp.lenses import build_game
 from raysp.models.resident import resident
 from raysp.specs.lenses import FeatureLens
 
@@ -46,7 +47,7 @@ def score_alone(game, masks):
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_and_value_equals_plain_forward_passes(models, ablation, value):
     several = {"target": " positive and", "foil": "! no"} if value.startswith("logprob") or value == "loss" else {}
-    game = lens(models, ablation=ablation, value=value, **several).build()
+    game = build_game(lens(models, ablation=ablation, value=value, **several))
     assert game.method == "packed"
     masks = everything(game.n)
     assert np.abs(game.evaluate(masks) - score_alone(game, masks)).max() < 1e-4
@@ -55,7 +56,7 @@ def test_every_ablation_and_value_equals_plain_forward_passes(models, ablation, 
 @pytest.mark.parametrize("unit", ["token", "word", "sentence"])
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_unit_can_be_ablated_in_every_way(models, ablation, unit):
-    game = lens(models, "gpt2", unit=unit, ablation=ablation, prompt="The film. Was bad!").build()
+    game = build_game(lens(models, "gpt2", unit=unit, ablation=ablation, prompt="The film. Was bad!"))
     masks = np.random.default_rng(0).random((12, game.n)) < 0.5
     assert np.abs(game.evaluate(masks) - score_alone(game, masks)).max() < 1e-4
 
@@ -78,12 +79,12 @@ def test_values_are_what_their_names_say(models):
         "logprob_diff": logprobs(target).sum() - logprobs(foil).sum(),
     }
     for value, number in expected.items():
-        game = lens(models, value=value, target=" positive no", foil="! yes").build()
+        game = build_game(lens(models, value=value, target=" positive no", foil="! yes"))
         assert game.evaluate(np.ones((1, game.n), bool))[0] == pytest.approx(number, abs=1e-4)
 
 
 def test_removed_words_read_as_what_a_person_would_have_typed(models):
-    game = lens(models).build()
+    game = build_game(lens(models))
     tokenizer = game.model.loaded.tokenizer
     for mask in everything(game.n):
         kept = " ".join(itertools.compress(PROMPT.split(), mask))
@@ -93,7 +94,7 @@ def test_removed_words_read_as_what_a_person_would_have_typed(models):
 
 
 def test_removed_tokens_are_dropped_from_the_tokens_of_the_whole(models):
-    game = lens(models, unit="token", prompt="never  fails\nfilm").build()
+    game = build_game(lens(models, unit="token", prompt="never  fails\nfilm"))
     whole = game.model.loaded.tokenizer("Review: never  fails\nfilm\nSentiment:")["input_ids"]
     assert "".join(c.label if not c.label.startswith("'") else eval(c.label) for c in game.components).replace(" ", "") == "neverfails\nfilm"
     for gone in range(game.n):
@@ -105,7 +106,7 @@ def test_removed_tokens_are_dropped_from_the_tokens_of_the_whole(models):
 
 
 def test_a_token_belongs_to_the_word_of_its_first_visible_character(models):
-    game = lens(models, ablation="attention", prompt="Her acting, never").build()
+    game = build_game(lens(models, ablation="attention", prompt="Her acting, never"))
     source = game.parts.source
     tokenizer = game.model.loaded.tokenizer
     for component in game.components:
@@ -117,7 +118,7 @@ def test_a_token_belongs_to_the_word_of_its_first_visible_character(models):
 
 
 def test_attention_ablation_equals_the_models_own_attention_mask(models):
-    game = lens(models, ablation="attention", value="logit", foil=None).build()
+    game = build_game(lens(models, ablation="attention", value="logit", foil=None))
     source, mask = game.parts.source, np.array([[True, False, True, False, True]])
     visible = np.append(mask[0], True)[source.owner].astype(int)
     with torch.no_grad():
@@ -128,7 +129,7 @@ def test_attention_ablation_equals_the_models_own_attention_mask(models):
 
 def test_zero_and_mean_put_those_vectors_in_place(models):
     for ablation in ("zero", "mean"):
-        game = lens(models, ablation=ablation, value="logit", foil=None).build()
+        game = build_game(lens(models, ablation=ablation, value="logit", foil=None))
         source, mask = game.parts.source, np.array([[True, False, True, True, True]])
         table = game.model.loaded.model.get_input_embeddings()
         embedded = table(torch.from_numpy(source.ids)).detach().clone()
@@ -139,7 +140,7 @@ def test_zero_and_mean_put_those_vectors_in_place(models):
 
 
 def test_special_tokens_are_the_tokenizers_own_and_stand_at_the_front_only(models):
-    game = lens(models, "begins", target=" positive no", foil=None).build()
+    game = build_game(lens(models, "begins", target=" positive no", foil=None))
     for mask in everything(game.n)[::7]:
         ids = game.parts.source.contexts(mask[None])[0][0]
         assert (ids == 0).tolist() == [True] + [False] * (len(ids) - 1)
@@ -149,12 +150,12 @@ def test_special_tokens_are_the_tokenizers_own_and_stand_at_the_front_only(model
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("unit", ["word", "token"])
 def test_an_input_with_everything_removed_has_a_value(models, ablation, unit):
-    game = lens(models, ablation=ablation, unit=unit, template="{prompt}", **({"replacement": ""} if ablation == "replace" else {})).build()
+    game = build_game(lens(models, ablation=ablation, unit=unit, template="{prompt}", **({"replacement": ""} if ablation == "replace" else {})))
     assert np.isfinite(game.evaluate(np.zeros((1, game.n), bool))).all()
 
 
 def test_equal_inputs_are_computed_once_and_have_one_value(models):
-    game = lens(models, prompt="bad bad bad bad").build()
+    game = build_game(lens(models, prompt="bad bad bad bad"))
     masks = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
     first = game.measure(masks[:1])
     assert first.tokens > 0
@@ -165,14 +166,14 @@ def test_equal_inputs_are_computed_once_and_have_one_value(models):
 
 def test_values_do_not_depend_on_the_requests_before(models):
     masks = everything(5)
-    one, two = lens(models).build(), lens(models).build()
+    one, two = build_game(lens(models)), build_game(lens(models))
     two.evaluate(masks[20:])
     assert np.array_equal(one.evaluate(masks[:20]), two.evaluate(masks[:20])) or np.allclose(one.evaluate(masks[:20]), two.evaluate(masks[:20]), atol=1e-5)
 
 
 def test_a_value_that_is_no_number_is_an_error_that_names_the_mask(models, tmp_path):
     broken = lens({"llama": save("llama", tmp_path / "broken", masks=True)})
-    game = broken.build()
+    game = build_game(broken)
     word = game.parts.source.contexts(np.eye(game.n, dtype=bool)[2:3])[0][0]
     with torch.no_grad():
         game.model.loaded.model.get_input_embeddings().weight[word[2]] = torch.nan
@@ -183,7 +184,7 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_mask(models, tmp_p
 
 
 def test_without_a_target_it_is_the_models_greedy_answer(models):
-    game = lens(models, target=None, foil=None, max_new_tokens=3).build()
+    game = build_game(lens(models, target=None, foil=None, max_new_tokens=3))
     model, tokenizer = game.model.loaded.model, game.model.loaded.tokenizer
     ids = torch.tensor([tokenizer("Review: Her acting never fails, film\nSentiment:")["input_ids"]])
     for token in game.answers.target_ids:
@@ -198,37 +199,37 @@ def test_without_a_target_it_is_the_models_greedy_answer(models):
     [(" not", "!", "logit_diff"), (" positive no", "!", "logprob_diff"), (" not", None, "logprob")],
 )
 def test_the_value_follows_from_target_and_foil(models, target, foil, value):
-    assert lens(models, target=target, foil=foil).build().info.description["value"] == value
+    assert build_game(lens(models, target=target, foil=foil)).info.description["value"] == value
 
 
 @pytest.mark.parametrize("kind", ["bert-classifier", "llama-classifier"])
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_a_classifier_has_its_class_logit(models, kind, ablation):
-    game = lens(models, kind, target="good", foil=None, ablation=ablation).build()
+    game = build_game(lens(models, kind, target="good", foil=None, ablation=ablation))
     assert game.info.description["value"] == "class_logit"
     masks = everything(game.n)
     assert np.abs(game.evaluate(masks) - score_alone(game, masks)).max() < 1e-4
 
 
 def test_classes_go_by_name_or_number_and_the_predicted_one_is_the_default(models):
-    by_name, by_number = (lens(models, "bert-classifier", target=target, foil="bad").build() for target in ("Good", "2"))
+    by_name, by_number = (build_game(lens(models, "bert-classifier", target=target, foil="bad")) for target in ("Good", "2"))
     assert by_name.info.fingerprint == by_number.info.fingerprint
     assert by_name.info.description["value"] == "logit_diff"
     mask = np.ones((1, by_name.n), bool)
-    logits = [lens(models, "bert-classifier", target=str(i), foil=None).build().evaluate(mask)[0] for i in range(3)]
-    assert lens(models, "bert-classifier", target=None, foil=None).build().answers.target_ids == (int(np.argmax(logits)),)
+    logits = [build_game(lens(models, "bert-classifier", target=str(i), foil=None)).evaluate(mask)[0] for i in range(3)]
+    assert build_game(lens(models, "bert-classifier", target=None, foil=None)).answers.target_ids == (int(np.argmax(logits)),)
     assert by_name.evaluate(mask)[0] == pytest.approx(logits[2] - logits[0], abs=1e-5)
 
 
 def test_a_question_follows_the_prompt_or_stands_where_the_template_says(models):
     ask = {"question": "Was it good?"}
-    assert lens(models, **ask).build().info.description["input"] == "Review: Her acting never fails, film\nWas it good?\nSentiment:"
-    game = lens(models, template="Q: {question} {prompt}", **ask).build()
+    assert build_game(lens(models, **ask)).info.description["input"] == "Review: Her acting never fails, film\nWas it good?\nSentiment:"
+    game = build_game(lens(models, template="Q: {question} {prompt}", **ask))
     assert game.info.description["input"] == "Q: Was it good? Her acting never fails, film"
 
 
 def test_braces_in_a_prompt_are_text(models):
-    game = lens(models, prompt="the {question} and {prompt}", question="Why?").build()
+    game = build_game(lens(models, prompt="the {question} and {prompt}", question="Why?"))
     assert game.info.description["input"] == "Review: the {question} and {prompt}\nWhy?\nSentiment:"
 
 
@@ -240,7 +241,7 @@ def test_a_chat_template_is_fixed_text_with_its_own_special_tokens(models, tmp_p
     (tmp_path / "chat" / "chat_template.jinja").write_text(CHAT)
     for template in ("{prompt}", " {prompt} \nOK?"):
         for ablation in ("remove", "zero"):
-            game = lens({"llama": folder}, chat=True, template=template, ablation=ablation).build()
+            game = build_game(lens({"llama": folder}, chat=True, template=template, ablation=ablation))
             text = f"<s>user\n{template.format(prompt=PROMPT).strip()}</s>\n<s>assistant\n"
             assert game.info.description["input"] == text
             ids = game.parts.source.contexts(np.ones((1, game.n), bool))[0][0]
@@ -251,15 +252,15 @@ def test_a_chat_template_is_fixed_text_with_its_own_special_tokens(models, tmp_p
 
 
 def test_the_fingerprint_is_of_what_values_depend_on(models, tmp_path):
-    base = lens(models).build().info.fingerprint
-    assert lens({"llama": save("llama", tmp_path / "copy", masks=True)}).build().info.fingerprint == base
+    base = build_game(lens(models)).info.fingerprint
+    assert build_game(lens({"llama": save("llama", tmp_path / "copy", masks=True)})).info.fingerprint == base
     changes = [{"prompt": PROMPT + "!"}, {"target": "."}, {"ablation": "zero"}, {"value": "logit"}, {"unit": "token"}, {"template": "{prompt}"}]
-    changed = [lens(models, **change).build().info.fingerprint for change in changes]
+    changed = [build_game(lens(models, **change)).info.fingerprint for change in changes]
     assert len({base, *changed}) == len(changes) + 1
 
 
 def test_a_model_that_cannot_be_packed_gives_the_same_values_and_says_so(models):
-    game = lens(models, "bloom").build()
+    game = build_game(lens(models, "bloom"))
     assert game.method != "packed"
     assert "packed scoring is not used" in " ".join(game.info.notes)
     masks = everything(game.n)
@@ -267,7 +268,7 @@ def test_a_model_that_cannot_be_packed_gives_the_same_values_and_says_so(models)
 
 
 def test_what_a_person_sees_is_there(models):
-    info = lens(models).build().info
+    info = build_game(lens(models)).info
     assert [c.label for c in info.components] == PROMPT.split()
     assert all(info.source[c.start : c.stop] == c.label for c in info.components)
     assert {"target", "foil", "value", "input", "dtype", "weights"} <= set(info.description)

@@ -10,6 +10,7 @@ from tiny_models import save
 
 from raysp.datasets.tasks import TASKS, make
 from raysp.errors import UserError
+from raysp.lenses import build_game
 from raysp.specs.lenses import MechanisticLens
 
 PROMPT = "Her acting never fails, the film was long"
@@ -93,12 +94,12 @@ def recorded(game, ids):
 
 
 def test_zero(models):
-    game = lens(models).build()
+    game = build_game(lens(models))
     assert np.abs(game.evaluate(masks := some_masks(game)) - margins(game, masks, lambda _, x, kept: x * kept)).max() < 1e-4
 
 
 def test_zero_rescale_scales_up_what_stays_of_a_layer(models):
-    game = lens(models, ablation="zero-rescale").build()
+    game = build_game(lens(models, ablation="zero-rescale"))
     masks = some_masks(game)
     masks[0] = False
     expected = margins(game, masks, lambda _, x, kept: x * kept * len(kept) / max(int(kept.sum()), 1))
@@ -106,7 +107,7 @@ def test_zero_rescale_scales_up_what_stays_of_a_layer(models):
 
 
 def test_clamp(models):
-    game = lens(models, ablation="clamp", clamp=0.25).build()
+    game = build_game(lens(models, ablation="clamp", clamp=0.25))
     masks = some_masks(game)
     assert np.abs(game.evaluate(masks) - margins(game, masks, lambda _, x, kept: torch.where(kept, x, 0.25))).max() < 1e-4
 
@@ -114,7 +115,7 @@ def test_clamp(models):
 def test_mean_over_positions_of_reference_prompts(models, tmp_path):
     texts = ["The film was long", "A quiet letter arrived on Monday"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    game = lens(models, ablation="mean", references=str(tmp_path / "texts.txt")).build()
+    game = build_game(lens(models, ablation="mean", references=str(tmp_path / "texts.txt")))
     tokenizer, masks = game.model.loaded.tokenizer, some_masks(game)
     runs = [recorded(game, tokenizer(text)["input_ids"]) for text in texts]
     means = {layer: torch.cat([run[layer] for run in runs]).mean(dim=0) for layer in runs[0]}
@@ -123,7 +124,7 @@ def test_mean_over_positions_of_reference_prompts(models, tmp_path):
 
 
 def test_patch_puts_the_counterfactuals_activations_in_place(models):
-    game = lens(models, ablation="patch", counterfactual=OTHER).build()
+    game = build_game(lens(models, ablation="patch", counterfactual=OTHER))
     masks = some_masks(game)
     there = recorded(game, game.model.loaded.tokenizer(OTHER)["input_ids"])
     expected = margins(game, masks, lambda layer, x, kept: torch.where(kept, x, there[layer]))
@@ -133,7 +134,7 @@ def test_patch_puts_the_counterfactuals_activations_in_place(models):
 def test_resample_draws_one_reference_a_mask_and_always_the_same(models, tmp_path):
     texts = [OTHER, "Her acting never fails, but film was long", "The film was long"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    game = lens(models, ablation="resample", references=str(tmp_path / "texts.txt")).build()
+    game = build_game(lens(models, ablation="resample", references=str(tmp_path / "texts.txt")))
     tokenizer, masks = game.model.loaded.tokenizer, some_masks(game, 30)
     same_length = [text for text in texts if len(tokenizer(text)["input_ids"]) == len(game.reading.contexts[0][0])]
     assert len(same_length) == 2
@@ -150,7 +151,7 @@ def test_resample_draws_one_reference_a_mask_and_always_the_same(models, tmp_pat
 def test_target_and_foil_of_a_prompt_draw_the_same_reference_and_all_are_drawn_alike(models, tmp_path):
     texts = [PROMPT, OTHER, "Her acting never fails, but film was long", "Her film never fails, the acting was long"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    game = lens(models, target=" not bad yes", foil=" was", value="logprob_diff", ablation="resample", references=str(tmp_path / "texts.txt")).build()
+    game = build_game(lens(models, target=" not bad yes", foil=" was", value="logprob_diff", ablation="resample", references=str(tmp_path / "texts.txt")))
     assert len(game.reading.groups) == 2
     picks = np.arange(3000) * 7919
     taken = [[int(i) for i in group.taken(np.zeros(len(picks), dtype=np.int64), picks)] for group in game.reading.groups]
@@ -162,7 +163,7 @@ def test_target_and_foil_of_a_prompt_draw_the_same_reference_and_all_are_drawn_a
 
 @pytest.mark.parametrize(("positions", "at"), [("last", [-1]), ("0,3,-2", [0, 3, -2])])
 def test_positions(models, positions, at):
-    game = lens(models, positions=positions).build()
+    game = build_game(lens(models, positions=positions))
     masks = some_masks(game)
 
     def change(_, x, kept):
@@ -176,7 +177,7 @@ def test_positions(models, positions, at):
 
 
 def test_values_of_one_prompt(models):
-    games = {value: lens(models, value=value).build() for value in ("logit", "logprob", "loss", "kl", "accuracy")}
+    games = {value: build_game(lens(models, value=value)) for value in ("logit", "logprob", "loss", "kl", "accuracy")}
     masks = some_masks(games["logit"])
     game = games["logit"]
     answer, ids = game.reading.answers[0], game.reading.contexts[0][0]
@@ -199,7 +200,7 @@ def game_foil(game):
 
 
 def test_answers_of_several_tokens_are_forced(models):
-    game = lens(models, target=" not bad", foil=" was long", value="logprob_diff").build()
+    game = build_game(lens(models, target=" not bad", foil=" was long", value="logprob_diff"))
     mask = some_masks(game, 1)[0]
     expected = 0.0
     for sign, tokens in ((1, game.reading.answers[0].target_ids), (-1, game.reading.answers[0].foil_ids)):
@@ -211,28 +212,28 @@ def test_answers_of_several_tokens_are_forced(models):
 
 @pytest.mark.parametrize("value", [None, "loss", "accuracy", "kl"])
 def test_a_prompt_set_is_the_mean_of_its_prompts(models, rows, value):
-    game = lens(models, prompts=rows, value=value).build()
+    game = build_game(lens(models, prompts=rows, value=value))
     masks = some_masks(game)
     each = []
     for row in ROWS:
         told = {name: row[name] for name in ("prompt", "target", "foil")}
-        each.append(lens(models, **told, value=value).build().evaluate(masks))
+        each.append(build_game(lens(models, **told, value=value)).evaluate(masks))
     assert np.abs(game.evaluate(masks) - np.mean(each, axis=0)).max() < 1e-5
 
 
 def test_accuracy_without_foils_is_that_the_target_is_the_most_probable(models, tmp_path):
-    plain = lens(models).build()
+    plain = build_game(lens(models))
     masks, tokenizer, ids = some_masks(plain, 40), plain.model.loaded.tokenizer, plain.reading.contexts[0][0]
     best = [int(by_hand(plain, mask, ids, lambda _, x, kept: x * kept)[-1].argmax()) for mask in masks]
     targets = [token for token in dict.fromkeys(best) if tokenizer(tokenizer.decode([token]))["input_ids"] == [token]][:2]
     assert len(targets) == 2
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"prompt": PROMPT, "target": tokenizer.decode([token])}) for token in targets))
-    game = lens(models, prompts=str(tmp_path / "rows.jsonl"), value="accuracy").build()
+    game = build_game(lens(models, prompts=str(tmp_path / "rows.jsonl"), value="accuracy"))
     assert game.evaluate(masks).tolist() == [0.5 * (token in targets) for token in best]
 
 
 def test_a_classifier_has_heads_too(models):
-    game = lens(models, "bert-classifier", target="good", foil="bad").build()
+    game = build_game(lens(models, "bert-classifier", target="good", foil="bad"))
     values = game.evaluate(some_masks(game))
     assert np.ptp(values) > 0
     assert game.info.description["value"] == "logit_diff"
@@ -255,7 +256,7 @@ def finite_differences(game, step=1e-2):
     "options", [{}, {"value": "logprob"}, {"ablation": "zero-rescale"}, {"ablation": "patch", "counterfactual": OTHER}, {"components": "heads,mlp,blocks"}]
 )
 def test_attribution_patching_is_the_gradient_on_the_gates(models, options):
-    game = lens(models, **options).build()
+    game = build_game(lens(models, **options))
     found = game.attributions()["attribution_patching"]
     assert np.abs(found - finite_differences(game)).max() < 2e-2 * max(1.0, np.abs(found).max())
 
@@ -263,13 +264,13 @@ def test_attribution_patching_is_the_gradient_on_the_gates(models, options):
 def test_values_at_gates_are_the_games_values(models, rows):
     from raysp.lenses.gate_gradients import slopes
 
-    for game in (lens(models).build(), lens(models, prompts=rows, value="kl").build(), lens(models, prompts=rows, value="loss").build()):
+    for game in (build_game(lens(models)), build_game(lens(models, prompts=rows, value="kl")), build_game(lens(models, prompts=rows, value="loss"))):
         masks = some_masks(game)
         assert np.abs(slopes(game.branching, game.reading, masks.astype(float))[0] - game.evaluate(masks)).max() < 1e-4
 
 
 def test_integrated_gates_add_up_to_the_whole_way(models):
-    game = lens(models, components="heads:1").build()
+    game = build_game(lens(models, components="heads:1"))
     ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
     assert game.attributions()["integrated_gates"].sum() == pytest.approx(ends[0] - ends[1], rel=0.1, abs=0.05)
 
@@ -277,7 +278,7 @@ def test_integrated_gates_add_up_to_the_whole_way(models):
 def test_the_second_order_estimate_has_singles_exactly_and_ranks_pairs(models):
     from scipy.stats import spearmanr
 
-    game = lens(models).build()
+    game = build_game(lens(models))
     estimate = game.estimate(2)
     singles = np.concatenate([np.ones((1, game.n), dtype=bool), ~np.eye(game.n, dtype=bool)])
     assert np.abs(estimate.predict(singles) - game.evaluate(singles)).max() < 1e-4
@@ -387,7 +388,7 @@ def test_what_cannot_be_done_is_said_in_a_line(models, options, field, says):
     if "prompts" in options or "task" in options:
         given = {"dtype": "float32", "device": "cpu"}
     with pytest.raises(UserError) as caught:
-        MechanisticLens(model=models["llama"], **{**given, **options}).build()
+        build_game(MechanisticLens(model=models["llama"], **{**given, **options}))
     assert field in caught.value.field
     assert says in str(caught.value)
 
@@ -395,16 +396,16 @@ def test_what_cannot_be_done_is_said_in_a_line(models, options, field, says):
 def test_resampling_needs_references_of_the_same_length(models, tmp_path):
     (tmp_path / "texts.txt").write_text("short\nshort too")
     with pytest.raises(UserError, match=r"references.*tokens"):
-        lens(models, ablation="resample", references=str(tmp_path / "texts.txt")).build()
+        build_game(lens(models, ablation="resample", references=str(tmp_path / "texts.txt")))
 
 
 def test_a_task_that_the_model_cannot_do_is_doubted_before_anything_is_paid_for(models, rows):
-    assert "no better than chance" in lens(models, prompts=rows).build().info.warnings[0]
+    assert "no better than chance" in build_game(lens(models, prompts=rows)).info.warnings[0]
 
 
 def test_few_prompts_of_which_all_are_answered_right_are_no_reason_for_doubt(models, tmp_path):
     both = [dict(row) for row in ROWS[:3]]
-    build = lambda rows: lens(models, prompts=jsonl(tmp_path / "few.jsonl", rows)).build()  # noqa: E731
+    build = lambda rows: build_game(lens(models, prompts=jsonl(tmp_path / "few.jsonl", rows)))  # noqa: E731
     intact = build(both).by_prompt(np.ones((1, build(both).n), bool))[0]
     right = [row if value > 0 else row | {"target": row["foil"], "foil": row["target"]} for row, value in zip(both, intact, strict=True)]
     assert build(right).info.warnings == ()
@@ -414,13 +415,13 @@ def test_few_prompts_of_which_all_are_answered_right_are_no_reason_for_doubt(mod
 
 def test_remarks_on_many_prompts_are_a_few(models, tmp_path):
     many = [{"prompt": f"{PROMPT} {i} {'very ' * (i % 3)}"} for i in range(14)]
-    notes = lens(models, prompts=jsonl(tmp_path / "many.jsonl", many), max_new_tokens=3).build().info.notes
+    notes = build_game(lens(models, prompts=jsonl(tmp_path / "many.jsonl", many), max_new_tokens=3)).info.notes
     assert len(notes) == 10  # the model, eight remarks, and how many more there are
     assert re.fullmatch(r"… and \d remarks like these on other prompts", notes[-1])
 
 
 def test_a_target_that_a_divergence_does_not_use_is_said(models):
-    assert any("not used by value kl" in note for note in lens(models, value="kl").build().info.notes)
+    assert any("not used by value kl" in note for note in build_game(lens(models, value="kl")).info.notes)
 
 
 def test_a_task_without_so_many_questions_says_so_at_once():
@@ -432,24 +433,24 @@ def test_a_task_without_so_many_questions_says_so_at_once():
 def test_another_way_to_write_the_same_question_is_the_same_game(models, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": PROMPT, "target": " not", "foil": "!"}) + "\n")
     given = ({}, {"components": "heads:all"}, {"components": "heads:0-1"}, {"layers": "0,1"}, {"prompts": str(tmp_path / "rows.jsonl"), "value": "logit_diff"})
-    assert len({lens(models, **options, **({} if "value" in options else {"value": "logit_diff"})).build().info.fingerprint for options in given}) == 1
-    assert lens(models, positions="last").build().info.fingerprint == lens(models, positions="-1").build().info.fingerprint
+    assert len({build_game(lens(models, **options, **({} if "value" in options else {"value": "logit_diff"}))).info.fingerprint for options in given}) == 1
+    assert build_game(lens(models, positions="last")).info.fingerprint == build_game(lens(models, positions="-1")).info.fingerprint
 
 
 def test_a_model_whose_blocks_are_told_more_is_refused(tmp_path):
     """BLOOM's are told each row's own position bias."""
     with pytest.raises(UserError, match="cannot be run block by block"):
-        MechanisticLens(model=save("bloom", tmp_path), prompt=PROMPT, target=" not", foil="!", dtype="float32", device="cpu").build()
+        build_game(MechanisticLens(model=save("bloom", tmp_path), prompt=PROMPT, target=" not", foil="!", dtype="float32", device="cpu"))
 
 
 def test_a_divergence_needs_no_answer(models):
-    game = lens(models, target=None, foil=None, value="kl").build()
+    game = build_game(lens(models, target=None, foil=None, value="kl"))
     assert not [note for note in game.info.notes if "target" in note]
 
 
 def test_what_a_value_depends_on_is_in_the_fingerprint(models):
     names = [
-        lens(models, **options).build().info.fingerprint
+        build_game(lens(models, **options)).info.fingerprint
         for options in (
             {},
             {"ablation": "zero-rescale"},

@@ -8,6 +8,7 @@ import torch
 from tiny_models import make, save
 
 from raysp.errors import UserError
+from raysp.lenses import build_game
 from raysp.models.architecture import dissect
 from raysp.specs.lenses import MechanisticLens
 
@@ -95,7 +96,7 @@ def plain_value(model, game):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_ablation_equals_surgery_on_the_weights(models, kind):
-    game = lens(models, kind, components="heads,mlp,neurons:0/0-47", group=16).build()
+    game = build_game(lens(models, kind, components="heads,mlp,neurons:0/0-47", group=16))
     model, rng = make(kind), np.random.default_rng(0)
     masks = rng.random((24, game.n)) < 0.6
     values = game.evaluate(masks)
@@ -106,7 +107,7 @@ def test_ablation_equals_surgery_on_the_weights(models, kind):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_block_left_out_is_a_layer_less(models, kind):
-    game = lens(models, kind, components="blocks").build()
+    game = build_game(lens(models, kind, components="blocks"))
     masks = np.array([[True, True], [False, True], [True, False]])
     expected = [plain_value(operated(make(kind), kind, game, mask), game) for mask in masks]
     assert np.abs(game.evaluate(masks) - expected).max() < 1e-4
@@ -114,7 +115,7 @@ def test_a_block_left_out_is_a_layer_less(models, kind):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_components_come_layer_by_layer_with_their_place(models, kind):
-    game = lens(models, kind, components="mlp,heads").build()
+    game = build_game(lens(models, kind, components="mlp,heads"))
     heads = make(kind).config.num_attention_heads
     expected = [(layer, what, unit) for layer in (0, 1) for what, units in (("head", range(heads)), ("mlp", [None])) for unit in units]
     assert [(c.layer, c.kind, c.unit) for c in game.components] == expected
@@ -123,7 +124,7 @@ def test_components_come_layer_by_layer_with_their_place(models, kind):
 
 
 def test_one_mask_at_a_time_equals_a_batch_whatever_its_order_and_size(models):
-    game = lens(models, components="heads,mlp").build()
+    game = build_game(lens(models, components="heads,mlp"))
     masks = np.random.default_rng(1).random((40, game.n)) < 0.7
     values = game.evaluate(masks)
     assert np.abs(values - np.concatenate([game.evaluate(mask[None]) for mask in masks])).max() < 1e-5
@@ -134,7 +135,7 @@ def test_one_mask_at_a_time_equals_a_batch_whatever_its_order_and_size(models):
 
 
 def test_what_masks_share_is_computed_once(models):
-    game = lens(models, components="heads").build()
+    game = build_game(lens(models, components="heads"))
     late = np.ones((7, game.n), dtype=bool)
     late[np.arange(1, 7), np.arange(6, 12)] = False  # one head of the second layer each
     early = np.ones((7, game.n), dtype=bool)
@@ -146,7 +147,7 @@ def test_what_masks_share_is_computed_once(models):
 
 
 def test_memory_that_runs_out_halves_what_runs_at_once(models, monkeypatch):
-    game = lens(models, components="heads").build()
+    game = build_game(lens(models, components="heads"))
     masks = np.random.default_rng(1).random((12, game.n)) < 0.7
     expected, length = game.evaluate(masks), game.reading.groups[0].length
     plain = type(game.branching)._read_rows

@@ -7,6 +7,7 @@ import pytest
 import tiny_models
 import torch
 
+from raysp.lenses import build_game
 from raysp.models.frozen_prefix import Text
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
@@ -71,21 +72,21 @@ def masks_of(game, m=24):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_those_of_the_cpu(name, models, rows):
-    here, there = (lenses(models, rows, device)[name].build() for device in ("cuda", "cpu"))
+    here, there = (build_game(lenses(models, rows, device)[name]) for device in ("cuda", "cpu"))
     masks = masks_of(there)
     np.testing.assert_allclose(here.measure(masks).values, there.measure(masks).values, atol=NEAR)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_together_is_one_by_one(name, models, rows):
-    game = lenses(models, rows, "cuda")[name].build()
+    game = build_game(lenses(models, rows, "cuda")[name])
     masks = masks_of(game)
     np.testing.assert_allclose(game.measure(masks).values, [game.measure(mask[None]).values[0] for mask in masks], atol=NEAR)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_auto_is_bfloat16_and_says_so_and_is_near(name, models, rows):
-    half, full = lenses(models, rows, "auto", "auto")[name].build(), lenses(models, rows, "cuda")[name].build()
+    half, full = build_game(lenses(models, rows, "auto", "auto")[name]), build_game(lenses(models, rows, "cuda")[name])
     assert half.info.description["dtype"] == "bfloat16"
     masks = masks_of(full)
     found, expected = half.measure(masks).values, full.measure(masks).values
@@ -114,7 +115,7 @@ def little_memory():
 
 
 def test_memory_that_really_runs_out_halves_what_runs_at_once(models, rows, little_memory):
-    game = lenses(models, rows, "cuda")["heads"].build()
+    game = build_game(lenses(models, rows, "cuda")["heads"])
     masks = masks_of(game, 64)
     expected = game.measure(masks).values
     taken = []

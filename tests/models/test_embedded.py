@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import save
 
+from raysp.lenses import build_game
 from raysp.models import embedded
 from raysp.specs.lenses import FeatureLens
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(embedded.embedded_gguf() is None, reason="the pa
 @pytest.fixture(scope="session")
 def impress():
     """The game of the README, and its values over all masks in the order of counting."""
-    game = FeatureLens(prompt="Her acting never fails to impress", device="cpu", **REVIEW).build()
+    game = build_game(FeatureLens(prompt="Her acting never fails to impress", device="cpu", **REVIEW))
     masks = np.array(list(itertools.product([False, True], repeat=game.n)))
     return game, masks, game.evaluate(masks)
 
@@ -51,13 +52,13 @@ def test_packed_equals_alone(impress):
 
 
 def test_it_talks(impress):
-    game = FeatureLens(prompt="What is the capital of France?", chat=True, dtype="float32", device="cpu", max_new_tokens=12).build()
+    game = build_game(FeatureLens(prompt="What is the capital of France?", chat=True, dtype="float32", device="cpu", max_new_tokens=12))
     assert "Paris" in game.answers.target
     assert game.model is impress[0].model
 
 
 def test_a_missing_space_is_remarked_upon(impress):
-    game = FeatureLens(prompt="Her acting never fails", device="cpu", **{**REVIEW, "target": "positive", "foil": None, "value": None}).build()
+    game = build_game(FeatureLens(prompt="Her acting never fails", device="cpu", **{**REVIEW, "target": "positive", "foil": None, "value": None}))
     assert any("' positive'" in note for note in game.info.notes)
 
 

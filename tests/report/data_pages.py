@@ -6,7 +6,8 @@ import numpy as np
 import pages
 import pyarrow as pa
 
-from raysp.game import Component, Example, GameInfo, Query, fingerprint, pack
+from raysp.game import Component, Example, GameInfo, Query, fingerprint
+from raysp.masks import pack
 
 QUERIES = [
     ("What is the capital of Australia?", "Canberra", "Sydney"),

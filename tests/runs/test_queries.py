@@ -7,7 +7,7 @@ from asked_games import QUERIES, AskedGame, planted
 
 import raysp
 from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
-from raysp.game import unpack
+from raysp.masks import unpack
 from raysp.runs.queries import AFFORDABLE, CHEAP, chosen_proxy, direction, fit_queries, fit_query, measured, side
 from raysp.sampling.draws import ablations, single_ablations
 

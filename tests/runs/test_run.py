@@ -6,7 +6,9 @@ from answered_games import N, additive, constant, flawed, planted
 
 import raysp
 from raysp.game import FunctionGame
-from raysp.runs.run import Campaign, LocalBackend
+from raysp.lenses import build_game
+from raysp.runs.local import LocalBackend
+from raysp.runs.run import Campaign
 
 
 def spec(function=planted, *, explorer=None, name=None, n=N, **options):
@@ -174,7 +176,7 @@ class Guessing(FunctionGame):
 
 def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_path):
     asked = spec()
-    game = Guessing(planted, asked.lens.build().info)
+    game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
         with pytest.raises(KeyboardInterrupt):
             Campaign(asked, LocalBackend(game), store, "r").execute()

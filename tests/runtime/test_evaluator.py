@@ -10,8 +10,8 @@ from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError, UserError
-from raysp.game import pack
 from raysp.lenses.feature import FeatureGame
+from raysp.masks import pack
 from raysp.models.training import DivergenceError
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import Shape, choose_shape

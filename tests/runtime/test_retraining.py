@@ -17,8 +17,10 @@ from tiny_models import save
 
 import raysp
 from raysp.game import Measurement
+from raysp.lenses import build_game
+from raysp.runs.local import LocalBackend
 from raysp.runs.result import read_result
-from raysp.runs.run import Campaign, LocalBackend
+from raysp.runs.run import Campaign
 from raysp.runtime import retraining
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.desk import Desk, Task
@@ -245,7 +247,7 @@ def test_a_campaign_is_cancelled_at_once_and_goes_on_from_the_store(trained, tmp
         run("ray", TuneBackend(ONE, stuck, cancelled=lambda: trained.calls() == 6), stuck)
     resumed = run("ray", TuneBackend(ONE, quick), quick)
     paid = trained.calls()
-    calm = run("local", LocalBackend(quick.build()), quick)
+    calm = run("local", LocalBackend(build_game(quick)), quick)
     assert trained.calls() - paid == paid - 1
     same(resumed, calm)
     all_is_given_back()

@@ -13,8 +13,8 @@ from raysp.datasets.grouping import group
 from raysp.datasets.training_sets import read_training_set
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
-from raysp.runs.engine import run, run_all
 from raysp.runs.run import start_explorer
+from raysp.runtime.engine import run, run_all
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec, load_spec, resolve_paths, run_spec
 from raysp.store import Store

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from raysp.explorers import Explorer, Findings
-from raysp.game import Masks, Values
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 
 Function = Callable[[Masks], Values]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from stores import begin, game
 
 from raysp.errors import UserError
-from raysp.game import Component, GameInfo, fingerprint, pack, unpack
+from raysp.game import Component, GameInfo, fingerprint
+from raysp.masks import pack, unpack
 from raysp.store import Store
 from raysp.store.packing import from_binary, to_binary, to_lists
 

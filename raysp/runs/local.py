@@ -1,0 +1,86 @@
+"""A run in the calling process: no Ray, one batch at a time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Game, Measurement
+from raysp.home import store_path
+from raysp.interrupts import interrupted_by_termination
+from raysp.lenses import build_game
+from raysp.masks import Masks, Values
+from raysp.runs.progress import Watch
+from raysp.runs.result import Result, read_result
+from raysp.runs.run import Campaign
+from raysp.specs.run import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.store import Store
+
+
+class Engine(Protocol):
+    """Somewhere to run: this process, or a Ray cluster. A context manager, so that models stay resident over many runs."""
+
+    def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
+        """Run a spec to its end, telling `watch` of its progress."""
+        ...
+
+
+@dataclass
+class LocalEngine(AbstractContextManager["LocalEngine"]):
+    """The calling process: no Ray, one batch at a time."""
+
+    _stores: dict[Path, Store] = field(default_factory=dict)
+
+    def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
+        """Run a spec here; as `Engine.run`."""
+        path = store_path(spec.store)
+        if path not in self._stores:
+            self._stores[path] = Store.open(path)
+        store = self._stores[path]
+        if spec.threads is not None and spec.lens.kind != "function":
+            from raysp.threads import set_threads
+
+            set_threads(spec.threads)
+        with interrupted_by_termination():
+            Campaign(spec, LocalBackend(build_game(spec.lens)), store, run_id, set_name, watch or (lambda _: None)).execute()
+        return read_result(store, run_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+
+class LocalBackend:
+    """A game in this process."""
+
+    workers = 1
+
+    def __init__(self, game: Game) -> None:
+        self.game, self.info = game, game.info
+
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+        """One batch after the other."""
+        for index, masks in enumerate(batches):
+            yield index, self.game.measure(masks)
+
+    def attributions(self) -> dict[str, Values]:
+        """As `Game.attributions`."""
+        return self.game.attributions()
+
+    def estimate(self, max_order: int) -> FourierSurrogate | None:
+        """As `Game.estimate`."""
+        return self.game.estimate(max_order)
+
+    def hints(self) -> NDArray[np.float64] | None:
+        """As `Game.hints`."""
+        return self.game.hints()

@@ -1,0 +1,59 @@
+"""The runs that one spec asks for: a set of examples, or a question with its repeats on other models or prompts."""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+from raysp.datasets.examples import read_examples
+from raysp.errors import UserError
+from raysp.specs.lenses import FeatureLens, MechanisticLens
+from raysp.specs.run import RunSpec, resolve_paths
+
+
+def set_name(spec: RunSpec) -> str | None:
+    """What the runs of a set of examples are found by."""
+    return (spec.name or spec.examples) if spec.examples else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of several: its spec and what sets it apart."""
+
+    label: str
+    spec: RunSpec
+
+
+def parts(spec: RunSpec) -> list[Part]:
+    """The runs a spec asks for: one an example, or the question itself followed by its repeats."""
+    plain = resolve_paths(spec).model_copy(update={"examples": None, "limit": None, "repeat_on": ()})
+    if spec.examples is not None:
+        if spec.repeat_on:
+            raise UserError("repeat_on", list(spec.repeat_on), "does not go with examples", "repeat one example at a time")
+        return [Part(label, plain.model_copy(update={"lens": lens})) for label, lens in read_examples(spec.examples, _feature(spec), spec.limit)]
+    return [Part("the question", plain), *(_repeat(plain, wish) for wish in spec.repeat_on)]
+
+
+def new_run_id() -> str:
+    """A run's name: sorts by time, is typed easily and does not collide."""
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def _repeat(spec: RunSpec, wish: str) -> Part:
+    what, _, value = wish.partition(":")
+    if what not in {"model", "prompt"} or not value:
+        raise UserError("repeat_on", wish, "is not understood", "write model:NAME or prompt:TEXT")
+    return Part(wish, resolve_paths(spec.model_copy(update={"lens": _varied(spec).model_copy(update={what: value})})))
+
+
+def _varied(spec: RunSpec) -> FeatureLens | MechanisticLens:
+    if not isinstance(spec.lens, FeatureLens | MechanisticLens):
+        raise UserError("lens", spec.lens.kind, "has no prompt or model to vary", "use the feature or the mechanistic lens")
+    return spec.lens
+
+
+def _feature(spec: RunSpec) -> FeatureLens:
+    if not isinstance(spec.lens, FeatureLens):
+        raise UserError(
+            "examples", spec.examples, f"are for the feature lens, and this one is {spec.lens.kind}", "give a mechanistic lens its prompts as prompts"
+        )
+    return spec.lens
