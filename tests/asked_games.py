@@ -6,7 +6,7 @@ from raysp.explorers import ProxySPEX
 from raysp.game import Component, Example, Game, GameInfo, Measurement, Query, fingerprint
 from raysp.runs.local import LocalBackend
 from raysp.runs.result import read_result
-from raysp.runs.run import Campaign
+from raysp.runs.run import Run
 from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import RunSpec
 from raysp.store import Store
@@ -51,5 +51,5 @@ def run(path, game=None, explorer=None, *, run_id="asked", report=None, cancelle
     """The result of a campaign on a game in this process, stored at `path`."""
     with Store.open(path) as store:
         hooks = {name: hook for name, hook in (("report", report), ("cancelled", cancelled)) if hook}
-        Campaign(spec(explorer, **options), LocalBackend(game or AskedGame()), store, run_id, **hooks).execute()
+        Run(spec(explorer, **options), LocalBackend(game or AskedGame()), store, run_id, **hooks).execute()
         return read_result(store, run_id)

@@ -30,7 +30,7 @@ from jobs.bench.engine_model_games import ITALY
 from jobs.bench.kept import Kept
 from jobs.bench.mechanistic_targets import TOP, summary
 from jobs.bench.rows import clock, rounded, say, write
-from raysp.actions.pruning_methods import SHARES, Known, compare
+from raysp.actions.pruning_methods import SHARES, RunEvidence, compare_methods
 from raysp.datasets.tasks import make
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
@@ -175,10 +175,10 @@ def _pruned(layers: tuple[int, ...], seed: int, size: Experiment) -> Iterator[Ro
     exact = margins(near).mean(axis=1)
     surrogate: Any = fitted.findings.surrogate
     of_layer = tuple(component.layer or 0 for component in train.components)
-    known = Known(surrogate, fit_singles(masks, values, seed), exact[0] - exact[1:], of_layer, more_is_better=True, seed=seed)
+    known = RunEvidence(surrogate, fit_singles(masks, values, seed), exact[0] - exact[1:], of_layer, more_is_better=True, seed=seed)
     for share in SHARES:
         # Few prompts make a coarse accuracy: all methods choose by the mean margin, and are scored by accuracy as well.
-        for found in compare(known, margins, lambda some: unseen_margins(some) > 0, share, per_layer=False, draws=size.draws):
+        for found in compare_methods(known, margins, lambda some: unseen_margins(some) > 0, share, per_layer=False, draws=size.draws):
             yield {
                 "row": "prune", "layers": list(layers), "seed": seed, "keep": share, "method": found.method, "train": found.train, "accuracy": found.heldout,
                 "margin": float(unseen_margins(found.mask[None]).mean()), "seconds_fit": seconds, **asdict(size),

@@ -23,7 +23,7 @@ def _asked(game: MechanisticGame) -> tuple[Any, torch.Tensor, int, int, int]:
     answer = game.reading.answers[0]
     model = game.model.loaded.model
     ids = torch.from_numpy(game.reading.contexts[0][0])[None].to(model.device)
-    return model, ids, answer.target_ids[0], answer.foil_ids[0], game.branching.relay.anatomy.blocks[0].heads
+    return model, ids, answer.target_ids[0], answer.foil_ids[0], game.mask_tree.blockwise.architecture.blocks[0].heads
 
 
 def head_loop(game: MechanisticGame) -> Method:
@@ -80,7 +80,7 @@ def nnsight(game: MechanisticGame) -> Method:
 
 
 def _width(game: MechanisticGame) -> int:
-    return game.branching.relay.anatomy.blocks[0].head_width
+    return game.mask_tree.blockwise.architecture.blocks[0].head_width
 
 
 def transformer_lens(game: MechanisticGame) -> Method:

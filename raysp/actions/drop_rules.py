@@ -32,7 +32,7 @@ NEGLIGIBLE = 0.1
 
 
 @dataclass(frozen=True)
-class Wish:
+class DropRule:
     """What a person asked for: a rule and a number of components (to keep, for `best`; None: as many as the value lets go)."""
 
     rule: Rule
@@ -50,7 +50,7 @@ class Dropping:
     note: str
 
 
-def read_wish(drop: str | None, keep: str | None, n: int) -> Wish:
+def read_drop_rule(drop: str | None, keep: str | None, n: int) -> DropRule:
     """The wish in `--drop` or `--keep`, for `n` components; UserError for what is none, or would drop nothing or everything."""
     if (drop is None) == (keep is None):
         raise UserError("drop", drop, "and keep are alternatives", "give one of them, such as --drop harmful:5%")
@@ -61,7 +61,7 @@ def read_wish(drop: str | None, keep: str | None, n: int) -> Wish:
     if found is None or (found[2] is None and found[1] != "redundant"):
         raise UserError(field, text, "is not understood", f"write for example {rules}")
     rule: Rule = found[1]  # pyright: ignore[reportAssignmentType]  the pattern's own words
-    return Wish(rule, None if found[2] is None else _count(field, text, found[2].strip(), n), text)
+    return DropRule(rule, None if found[2] is None else _count(field, text, found[2].strip(), n), text)
 
 
 def _count(field: str, text: str, amount: str, n: int) -> int:
@@ -87,7 +87,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool, measured: Measured | None = None) -> Dropping:
+def choose(surrogate: FourierSurrogate, wish: DropRule, *, more_is_better: bool, measured: Measured | None = None) -> Dropping:
     """What to drop, as far as the surrogate of the mean over the queries can tell. `measured` are pairs whose deviation from additivity is known exactly.
 
     Harmful are, of at most so many components, those whose removal improves the value most together; best, those with which it is best. UserError where
@@ -112,7 +112,7 @@ def choose(surrogate: FourierSurrogate, wish: Wish, *, more_is_better: bool, mea
     return _dropping(surrogate, mask, note)
 
 
-def _without_redundant(surrogate: FourierSurrogate, wish: Wish, measured: Measured, *, more_is_better: bool) -> Dropping:
+def _without_redundant(surrogate: FourierSurrogate, wish: DropRule, measured: Measured, *, more_is_better: bool) -> Dropping:
     """Of components that cover for each other, those that can go: how many, a greedy walk says; which, the solver, where it does better than the walk."""
     pairs = redundant_pairs(surrogate, measured, more_is_better=more_is_better)
     if not pairs:

@@ -48,7 +48,7 @@ YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0", "none", "")
 
 
 @dataclass(frozen=True)
-class Wish:
+class LdsOptions:
     """What is to be scored, and by how much: subsets that keep `fraction` of the components, training seeds, methods.
 
     Besides: how many components to leave out one by one, numbers of most helpful components to remove, and where it is written which examples are mislabelled
@@ -77,7 +77,7 @@ class Scored:
     notes: tuple[str, ...]
 
 
-def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
+def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> Scored:
     """Train on what the wish needs, score every method, and keep the figures in the store. UserError for a run or a wish that cannot be."""
     row = store.run_row(run_id)
     spec, lens = data_run(row, "scored by trainings")
@@ -122,7 +122,7 @@ def score_run(store: Store, run_id: str, wish: Wish, *, watch: Watch) -> Scored:
     return Scored(run_id, tuple(rows), tuple(query.label for query in game.info.queries), trainings.trained, trainings.found, conventions, tuple(notes))
 
 
-def _checked(wish: Wish, n: int) -> int:
+def _checked(wish: LdsOptions, n: int) -> int:
     """How many components a subset keeps; UserError for a wish that cannot be."""
     if wish.subsets < LEAST_SUBSETS:
         raise UserError("subsets", wish.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
@@ -170,7 +170,7 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
     return found, explorer
 
 
-def _plan(wish: Wish, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
+def _plan(wish: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
     """What to train on, drawn with a seed of its own: the same for any run of these components that was fitted on other masks."""
     n = fitted.shape[1]
     rng = np.random.default_rng([seed, 5])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.actions.pruning_methods import COSTS, SHARES, Known, Pruned, Room, compare
+from raysp.actions.pruning_methods import COSTS, SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
 from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
@@ -45,7 +45,7 @@ class Pruning:
 def prune(
     store: "Store", run_id: str, keep: float, folder: Path | None, *, heldout: str | None, per_layer: bool, draws: int = DRAWS, watch: Callable[[str], None]
 ) -> Pruning:
-    """Choose what to leave out, compare at `keep` and the published shares, write the model into `folder`, and keep the figures in the store.
+    """Choose what to leave out, compare_methods at `keep` and the published shares, write the model into `folder`, and keep the figures in the store.
 
     UserError for a run that cannot be acted on, a share or a folder that cannot be.
     """
@@ -53,7 +53,7 @@ def prune(
     spec, lens = _checked(row)
     _check_folder(folder)
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
-    Room.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
+    PruningBudget.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
     watch("loading the model")
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
@@ -67,7 +67,7 @@ def prune(
     rows: list[Pruned] = []
     for share in _shares(keep, layers, per_layer):
         watch(f"comparing at {share:.0%} kept")
-        rows += compare(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
+        rows += compare_methods(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
     store.add_prunings(run_id, _table(rows))
     written = None
     if folder is not None:
@@ -114,8 +114,8 @@ def _check_weights(game: "MechanisticGame", folder: Path) -> None:
     if any(weight.is_meta for weight in game.model.loaded.model.parameters()):
         mend = "use a machine with more memory, or device cpu"
         raise UserError("output", str(folder), "cannot hold this model: accelerate has moved some of its weights out of memory", mend)
-    for part, component in zip(game.branching.ablation.parts, game.components, strict=True):
-        block = game.branching.relay.anatomy.blocks[part.layer]
+    for part, component in zip(game.mask_tree.ablation.parts, game.components, strict=True):
+        block = game.mask_tree.blockwise.architecture.blocks[part.layer]
         if part.tissue == "block" and (block.attention is None or block.mlp is None):
             problem = f"cannot hold a model without {component.label}: the weights with which this block ends were not found (a mixture of experts?)"
             raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
@@ -123,10 +123,10 @@ def _check_weights(game: "MechanisticGame", folder: Path) -> None:
 
 def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
     """The share asked for and the published ones that leave other room than that."""
-    found = {keep: Room.of(keep, layers, per_layer=per_layer)}
+    found = {keep: PruningBudget.of(keep, layers, per_layer=per_layer)}
     for share in SHARES:
         try:
-            room = Room.of(share, layers, per_layer=per_layer)
+            room = PruningBudget.of(share, layers, per_layer=per_layer)
         except UserError:
             continue
         if room not in found.values():
@@ -169,7 +169,7 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
         raise UserError(f"heldout {error.field}", error.value, error.problem, error.mend) from None
 
 
-def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> Known:
+def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> RunEvidence:
     """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
     explorer = replayed(store, row, spec, game)
     surrogate = surrogate_of(explorer)
@@ -181,7 +181,7 @@ def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "Mechanis
     if missing.any():
         exact[missing] = game.evaluate(near[missing])
     layers = tuple(component.layer or 0 for component in game.components)
-    return Known(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
+    return RunEvidence(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
 
 
 def _table(rows: Sequence[Pruned]) -> "pa.Table":
@@ -223,10 +223,10 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     from raysp.models.resident import TOLERANCE
     from raysp.models.weight_pruning import write_without
 
-    gone = [game.branching.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
+    gone = [game.mask_tree.ablation.parts[i] for i in np.flatnonzero(~chosen.mask).tolist()]
     with game.model.lock:
-        write_without(game.model.loaded, game.branching.relay.anatomy, gone, place, rescale=lens.ablation == "zero-rescale")
-    expected = float(game.reading.graded().by_prompt(game.branching, chosen.mask[None]).mean())
+        write_without(game.model.loaded, game.mask_tree.blockwise.architecture, gone, place, rescale=lens.ablation == "zero-rescale")
+    expected = float(game.reading.graded().by_prompt(game.mask_tree, chosen.mask[None]).mean())
     value, graded, dtype = _values_of(lens.model_copy(update={"model": str(place)}), game)
     allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
     if abs(graded - expected) > allowed * (1 + abs(expected)):
@@ -264,14 +264,14 @@ def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float
     With the game's own answers, which it might not give, and divergences from the game's model.
     """
     from raysp.models.ablation import Ablation
-    from raysp.models.architecture import dissect
-    from raysp.models.blockwise import Relay
+    from raysp.models.architecture import read_architecture
+    from raysp.models.blockwise import BlockwiseModel
     from raysp.models.loading import load
-    from raysp.models.mask_tree import Branching
+    from raysp.models.mask_tree import MaskTree
 
     loaded = load(options)  # for this once: it does not stay resident
-    anatomy = dissect(loaded.model, options.model)
-    intact = Branching(Relay(loaded.model, anatomy, loaded.device), Ablation(anatomy, game.branching.ablation.parts), game.branching.budget)
+    architecture = read_architecture(loaded.model, options.model)
+    intact = MaskTree(BlockwiseModel(loaded.model, architecture, loaded.device), Ablation(architecture, game.mask_tree.ablation.parts), game.mask_tree.budget)
     reading = game.reading.elsewhere()
     reading.groups = [replace(group, ids=group.ids.to(loaded.device)) for group in reading.groups]
     value, graded = (float(each.by_prompt(intact, np.ones((1, game.n), dtype=np.bool_)).mean()) for each in (reading, reading.graded()))

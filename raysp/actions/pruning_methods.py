@@ -36,7 +36,7 @@ ByPrompt = Callable[[Masks], Floats]
 
 
 @dataclass(frozen=True)
-class Known:
+class RunEvidence:
     """What a run knows of its components: the surrogate, the LASSO on singles, exact single effects `(n,)`, a layer each, and whether more of the value is better."""
 
     surrogate: FourierSurrogate
@@ -71,14 +71,14 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Room:
+class PruningBudget:
     """How many components go, in all and, where each layer loses the same share, of each layer."""
 
     gone: int
     by_layer: Mapping[int, int] | None
 
     @classmethod
-    def of(cls, keep: float, layers: Sequence[int], *, per_layer: bool) -> "Room":
+    def of(cls, keep: float, layers: Sequence[int], *, per_layer: bool) -> "PruningBudget":
         """The room that a share kept leaves; UserError for a share that keeps nothing or everything."""
         sizes = {layer: layers.count(layer) for layer in dict.fromkeys(layers)}
         limits = {layer: size - round(keep * size) for layer, size in sizes.items()} if per_layer else None
@@ -90,12 +90,12 @@ class Room:
         return cls(gone, limits)
 
 
-def compare(known: Known, train: ByPrompt, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
+def compare_methods(known: RunEvidence, train: ByPrompt, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
     """Every method at one share kept. `train` and `heldout` give each prompt's value (float64 `(m, prompts)`) of masks.
 
     `draws` exact evaluations go to each method that searches on the run's own prompts: random subsets, and the swaps that better a proposal.
     """
-    room = Room.of(keep, known.layers, per_layer=per_layer)
+    room = PruningBudget.of(keep, known.layers, per_layer=per_layer)
     rng = np.random.default_rng([known.seed, room.gone])
     sign = 1.0 if known.more_is_better else -1.0
     optimum = _by_interactions(known, room)
@@ -123,7 +123,7 @@ def compare(known: Known, train: ByPrompt, heldout: ByPrompt, keep: float, *, pe
     ]
 
 
-def _by_interactions(known: Known, room: Room) -> Masks:
+def _by_interactions(known: RunEvidence, room: PruningBudget) -> Masks:
     groups: dict[str, Any] = {} if room.by_layer is None else {"groups": known.layers, "group_limits": room.by_layer}
     found = best_subset(known.surrogate, room.gone, mode="increase" if known.more_is_better else "decrease", time_limit=SOLVING, **groups)
     mask = np.ones(known.n, dtype=np.bool_)
@@ -194,7 +194,7 @@ def _slopes(singles: FourierSurrogate) -> Values:
     return values[0] - values[1:]
 
 
-def _linear(worth: Values, layers: Sequence[int], room: Room) -> Masks:
+def _linear(worth: Values, layers: Sequence[int], room: PruningBudget) -> Masks:
     """Leave out those worth least."""
     mask = np.ones(len(worth), dtype=np.bool_)
     order = np.argsort(worth, kind="stable")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.actions.drop_rules import Dropping, Wish, choose, read_wish
+from raysp.actions.drop_rules import Dropping, DropRule, choose, read_drop_rule
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
 from raysp.errors import UserError
 from raysp.runs.progress import Progress
@@ -61,7 +61,7 @@ class Curated:
     """What `select` did: the wish and the choice, the labels of what goes, examples before and after, the file written, what trainings say, remarks."""
 
     run_id: str
-    wish: Wish
+    wish: DropRule
     choice: Dropping
     dropped: tuple[str, ...]
     examples: int
@@ -88,7 +88,7 @@ def select(
     """
     row = store.run_row(run_id)
     spec, lens = data_run(row, "curated")
-    wish = read_wish(drop, keep, int(row["n"]))
+    wish = read_drop_rule(drop, keep, int(row["n"]))
     _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:
         raise UserError("seeds", verify.seeds, "is no number of trainings", "give 1 or more")

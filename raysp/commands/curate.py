@@ -48,12 +48,12 @@ def lds(
 
     Trainings run in this process; what they cost is stored, and never paid twice.
     """
-    from raysp.actions.lds import Wish, score_run
+    from raysp.actions.lds import LdsOptions, score_run
     from raysp.commands import display
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
-    wish = Wish(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
+    wish = LdsOptions(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
     path = store_path(store)
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)

@@ -5,7 +5,7 @@ from typing import Any
 from raysp.commands import display
 from raysp.home import store_path
 from raysp.report import write_report, write_set_report
-from raysp.runs.comparison import compare, set_summary
+from raysp.runs.comparison import compare_runs, set_summary
 from raysp.runs.parts import parts, set_name
 from raysp.runs.plan import plan_run, plan_text
 from raysp.runs.progress import Progress
@@ -46,7 +46,7 @@ def _together(spec: RunSpec, names: list[str], results: list[Result]) -> dict[st
     told = display.result_json(results[0])
     if len(results) > 1:
         told["repeats"] = [display.result_json(result) for result in results[1:]]
-        told["comparisons"] = [{"with": name, **compare(results[0], other)} for name, other in zip(names[1:], results[1:], strict=True)]
+        told["comparisons"] = [{"with": name, **compare_runs(results[0], other)} for name, other in zip(names[1:], results[1:], strict=True)]
     return told
 
 

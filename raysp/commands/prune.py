@@ -91,8 +91,7 @@ def compare(
     import itertools
 
     from raysp.commands import display
-    from raysp.runs.comparison import compare as compared
-    from raysp.runs.comparison import comparison_table
+    from raysp.runs.comparison import compare_runs, comparison_table
     from raysp.runs.result import read_result
     from raysp.store import Store as Reader
 
@@ -103,7 +102,7 @@ def compare(
     unfinished = next((result for result in results if result.summary["status"] != "done"), None)
     if unfinished is not None:
         raise UserError("run", unfinished.run_id, f"is {unfinished.summary['status']}", f"finish it first: raysp resume {unfinished.run_id}")
-    pairs = [compared(one, other) for one, other in itertools.combinations(results, 2)]
+    pairs = [compare_runs(one, other) for one, other in itertools.combinations(results, 2)]
     if json:
         display.print_json({"runs": [result.summary for result in results], "pairs": pairs})
         return

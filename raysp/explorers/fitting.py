@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raysp.explorers.hierarchical_lasso import singles
-from raysp.explorers.proxies import Informed
+from raysp.explorers.proxies import GradientInformed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged
@@ -22,7 +22,7 @@ from raysp.threads import one_thread
 
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
-#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which one of flattered models takes twice as many.
+#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which one of optimistic_cv models takes twice as many.
 MARGIN, MARGIN_ROWS = 2.0, 25
 #: Models that weigh less than this in the stack are left out of it.
 LEAST_WEIGHT = 0.02
@@ -62,7 +62,7 @@ def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
 def _fit(sample: Sample, proxy: Proxy) -> Fit:
     parts = sample.folds()
     offers: dict[str, Proposal] = {"singles": singles(sample, parts)}
-    if sample.allows_interactions or isinstance(proxy, Informed):
+    if sample.allows_interactions or isinstance(proxy, GradientInformed):
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, sample)
     surrogate = FourierSurrogate.combined([offers[name].build() for name in weights], list(weights.values()))
@@ -104,8 +104,8 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
     gains = left_by_singles - left
     # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
-    flattered = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.flattered)
-    margin = MARGIN * (1 + flattered * MARGIN_ROWS / len(gains))
+    optimistic_cv = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.optimistic_cv)
+    margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
     doubtful = gains.mean() <= margin * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
     if doubtful:
         weights = by_singles

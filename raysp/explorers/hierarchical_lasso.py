@@ -79,7 +79,7 @@ def grown(sample: Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurr
             if step < STEPS:
                 sets[number] = _grown_sets(rest, path, int(np.argmin(np.mean((predicted - exam[1][:, None]) ** 2, axis=0))))
         held_out = stages[-1].choose(sample)
-        found[f"grown {step}" if step else "refit"] = Proposal(held_out, partial(_grow, sample, whole, [stage.point for stage in stages]), flattered=True)
+        found[f"grown {step}" if step else "refit"] = Proposal(held_out, partial(_grow, sample, whole, [stage.point for stage in stages]), optimistic_cv=True)
         error = float(np.mean((held_out - sample.values)[sample.scored] ** 2))
         if step and error > best * (1 - PROGRESS):
             break

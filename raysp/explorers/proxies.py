@@ -48,7 +48,7 @@ Propose = Callable[[Sample, tuple[Masks, Values], int], FourierSurrogate]
 def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """Boosted trees and the sparse refit of their strongest terms, grown along the hierarchy."""
     proposals, whole, held_out = _by_fold(sample, parts, boosted)
-    return {"trees": Proposal(held_out, lambda: whole, flattered=True), **grown(sample, parts, proposals, whole)}
+    return {"trees": Proposal(held_out, lambda: whole, optimistic_cv=True), **grown(sample, parts, proposals, whole)}
 
 
 def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
@@ -131,7 +131,7 @@ def given(surrogate: FourierSurrogate) -> Proxy:
 
 
 @dataclass(frozen=True)
-class Informed:
+class GradientInformed:
     """A proxy's models beside single effects that estimates had elsewhere guide, alone and of what each of the models leaves unexplained.
 
     Where evaluations are too few for interactions, guided single effects are all that is offered.
@@ -153,7 +153,7 @@ class Informed:
             more = guided_singles(rest, [place[part[place[part] >= 0]] for part in parts], known)
             held_out = np.full(len(sample.values), np.nan)
             held_out[rows] = offer.held_out[rows] + more.held_out
-            found[f"{name} and gradients"] = Proposal(held_out, _sum_of(offer.build, more.build), offer.flattered)
+            found[f"{name} and gradients"] = Proposal(held_out, _sum_of(offer.build, more.build), offer.optimistic_cv)
         return {**offers, **found}
 
 

@@ -13,7 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy
-from raysp.explorers.proxies import PROXIES, Informed, given
+from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
@@ -258,7 +258,7 @@ class ProxySPEX(Explorer):
         if self._hints is None:
             return inner
         effects = self._hints.mean(axis=1) if query is None else self._hints[:, query]
-        return Informed(inner, [_additive(some) for some in effects])
+        return GradientInformed(inner, [_additive(some) for some in effects])
 
     def _proxy(self) -> Proxy:
         if self.proxy != "gradient":

@@ -87,12 +87,12 @@ class Sample:
 class Proposal:
     """A model on offer: what it predicts out of fold (float64, `(m,)`, NaN for rows never held out), and the model fitted on everything, once asked for.
 
-    `additive` is one of single effects alone. `flattered` is one that was stopped from growing where it predicts each fold best: out of fold it looks better than it is, the more so the fewer rows there are.
+    `additive` is one of single effects alone. `optimistic_cv` is one that was stopped from growing where it predicts each fold best: out of fold it looks better than it is, the more so the fewer rows there are.
     """
 
     held_out: Values
     build: Callable[[], FourierSurrogate]
-    flattered: bool = False
+    optimistic_cv: bool = False
     additive: bool = False
 
 

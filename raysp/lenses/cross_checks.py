@@ -15,7 +15,7 @@ import numpy as np
 from raysp.errors import EvaluationError
 from raysp.game import Attributions
 from raysp.models.attention import rollout
-from raysp.models.gradients import Reading, along
+from raysp.models.gradients import GradientInputs, along
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE
@@ -92,7 +92,7 @@ def game_gradients(game: FeatureGame, steps: Sequence[int] = STEPS, budget: int 
     """
     ids, owner = _owners(game)
     inputs = game.answers.inputs([(ids, np.arange(len(ids)), len(ids))])
-    reading = Reading(inputs, game.answers.weights, owner >= 0, game.answers.needs_logprobs)
+    reading = GradientInputs(inputs, game.answers.weights, owner >= 0, game.answers.needs_logprobs)
     (empty, through), (_, slopes) = _along(game, reading, np.array([0.0, 1.0]), budget)
     plain = game.model.score(inputs, "alone")
     intact = float(game.answers.values(plain)[0])
@@ -103,7 +103,7 @@ def game_gradients(game: FeatureGame, steps: Sequence[int] = STEPS, budget: int 
     return found if found.adds_up or len(steps) == 1 else game_gradients(game, steps[1:], budget)
 
 
-def _integral(game: FeatureGame, reading: Reading, steps: int, budget: int | None) -> Floats:
+def _integral(game: FeatureGame, reading: GradientInputs, steps: int, budget: int | None) -> Floats:
     """The integral of the slopes over the scales from 0 to 1, by midpoints in t where the scale is t^POWER: float64 `(k,)`."""
     middle = (np.arange(steps) + 0.5) / steps
     _, slopes = _along(game, reading, middle**POWER, budget)
@@ -111,7 +111,7 @@ def _integral(game: FeatureGame, reading: Reading, steps: int, budget: int | Non
     return (weights / weights.sum()) @ slopes
 
 
-def _along(game: FeatureGame, reading: Reading, scales: Floats, budget: int | None) -> tuple[Floats, Floats]:
+def _along(game: FeatureGame, reading: GradientInputs, scales: Floats, budget: int | None) -> tuple[Floats, Floats]:
     try:
         return along(game.model, reading, scales, budget)
     except EvaluationError:

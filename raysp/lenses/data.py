@@ -16,7 +16,7 @@ from raysp.datasets.grouping import Groups, group
 from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
 from raysp.errors import UserError
 from raysp.game import Attributions, Component, Example, Game, GameInfo, Measurement, Query, fingerprint
-from raysp.lenses.encoding import Asked, encode, encode_queries
+from raysp.lenses.encoding import EncodedQuery, encode, encode_queries
 from raysp.lenses.selection import numbers_of
 from raysp.masks import Masks, Values, check_masks, pack
 from raysp.models.frozen_prefix import Text
@@ -50,7 +50,7 @@ class DataGame(Game):
     model: ResidentModel = field(repr=False)
     groups: Groups = field(repr=False)
     trainer: Trainer | PlainTrainer = field(repr=False)
-    asked: tuple[Asked, ...] = field(repr=False)
+    asked: tuple[EncodedQuery, ...] = field(repr=False)
     value: DataValue
     training: TrainingSet = field(repr=False)
     _gathered: tuple[Gathered, Floats] | None = field(default=None, repr=False)
@@ -318,7 +318,7 @@ def _value(lens: DataLens, queries: TrainingSet) -> DataValue:
     return "margin" if all(foils) else "logprob"
 
 
-def _check_answers(value: DataValue, asked: Sequence[Asked]) -> None:
+def _check_answers(value: DataValue, asked: Sequence[EncodedQuery]) -> None:
     for number, query in enumerate(asked, 1):
         if value in ("margin", "class_margin") and len(query.texts) < 2:
             raise UserError(
@@ -353,7 +353,7 @@ def _components(groups: Groups, texts: Sequence[Text]) -> tuple[Component, ...]:
     return tuple(Component(i, label, groups.kind, size=int(size)) for i, (label, size) in enumerate(zip(groups.labels, sizes, strict=True)))
 
 
-def _query(number: int, sample: Sample, asked: Asked) -> Query:
+def _query(number: int, sample: Sample, asked: EncodedQuery) -> Query:
     words = " ".join(f"{sample.prompt} → {sample.completion}".split())
     label = words if len(words) <= SHOWN else f"{words[: SHOWN - 1]}…"
     return Query(number, label, sample.prompt, asked.answers[0], asked.answers[1] if len(asked.answers) == 2 else None)

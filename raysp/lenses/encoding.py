@@ -34,7 +34,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EncodedQuery:
     """The texts of one query: its answer, then its foil or the other labels as `answers` (as they were tokenised). `cut` says whether its prompt lost its beginning."""
 
     texts: tuple[Text, ...]
@@ -62,7 +62,7 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
     return Encoded(texts, notes)
 
 
-def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> Asked:
+def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> EncodedQuery:
     """The texts of one query: its answer, then the other labels, or its foil where it has no label or the value is `margin`. Errors as `encode`.
 
     Values that look at nothing else have its answer alone.
@@ -74,10 +74,12 @@ def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Se
     if any(np.array_equal(ids[0], other) for other in ids[1:]):
         raise UserError(f"queries row {sample.row}, foil", sample.foil, "is equal to the completion", "give another foil, or none")
     texts, cut = _fit(loaded, _prompt_ids(loaded, lens, [sample])[0], ids, limit)
-    return Asked(texts, tuple(answers), cut)
+    return EncodedQuery(texts, tuple(answers), cut)
 
 
-def encode_queries(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], labels: Sequence[str] = ()) -> tuple[tuple[Asked, ...], tuple[str, ...]]:
+def encode_queries(
+    loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], labels: Sequence[str] = ()
+) -> tuple[tuple[EncodedQuery, ...], tuple[str, ...]]:
     """The texts of every query, as `encode_query`, and what was done to them."""
     asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
     cut = sum(query.cut for query in asked)

@@ -14,7 +14,7 @@ from torch import Tensor
 from raysp.lenses.readings import Reading
 from raysp.masks import Values
 from raysp.models.inputs import Floats, Integers
-from raysp.models.mask_tree import Branching, Group
+from raysp.models.mask_tree import Group, MaskTree
 from raysp.models.memory import is_out_of_memory, release
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -28,30 +28,30 @@ HEAVIER = 2
 DONORS = 4
 
 
-def attribution_patching(branching: Branching, reading: Reading) -> Values:
+def attribution_patching(mask_tree: MaskTree, reading: Reading) -> Values:
     """The gradient at the intact model, float64 `(n,)`: about what removing each component takes from the value."""
-    return slopes(branching, reading, np.ones((1, _n(branching))))[1][0]
+    return slopes(mask_tree, reading, np.ones((1, _n(mask_tree))))[1][0]
 
 
-def integrated_gates(branching: Branching, reading: Reading) -> Values:
+def integrated_gates(mask_tree: MaskTree, reading: Reading) -> Values:
     """The mean gradient while all gates close together, float64 `(n,)`; over all components it adds up to the value of the intact model less that of the empty one."""
     levels = (np.arange(STEPS) + 0.5) / STEPS
-    return slopes(branching, reading, np.repeat(levels[:, None], _n(branching), axis=1))[1].mean(axis=0)
+    return slopes(mask_tree, reading, np.repeat(levels[:, None], _n(mask_tree), axis=1))[1].mean(axis=0)
 
 
-def estimate(branching: Branching, reading: Reading, max_order: int) -> FourierSurrogate:
+def estimate(mask_tree: MaskTree, reading: Reading, max_order: int) -> FourierSurrogate:
     """Singles from the gradient at the intact model; with `max_order` 2 pairs from the gradients with each component gone, and these components' effects exactly."""
-    n = _n(branching)
+    n = _n(mask_tree)
     whole = np.ones((1, n))
     if max_order == 1:
-        intact, at_intact = slopes(branching, reading, whole)
+        intact, at_intact = slopes(mask_tree, reading, whole)
         return FourierSurrogate.from_deviations(n, float(intact[0]), {(i,): float(effect) for i, effect in enumerate(at_intact[0])})
     out = np.arange(n)
     if n > MOST_OUT:
-        out = np.sort(np.argsort(-np.abs(slopes(branching, reading, whole)[1][0]), kind="stable")[:MOST_OUT])
+        out = np.sort(np.argsort(-np.abs(slopes(mask_tree, reading, whole)[1][0]), kind="stable")[:MOST_OUT])
     gates = np.ones((len(out), n))
     gates[np.arange(len(out)), out] = 0.0
-    values, gradients = slopes(branching, reading, np.concatenate([whole, gates]))
+    values, gradients = slopes(mask_tree, reading, np.concatenate([whole, gates]))
     effects = gradients[0].copy()
     effects[out] = values[0] - values[1:]
     singles = {(i,): float(effect) for i, effect in enumerate(effects)}
@@ -74,7 +74,7 @@ def _pairs(out: Integers, changes: Floats) -> dict[tuple[int, ...], float]:
     return {(int(min(out[i], j)), int(max(out[i], j))): float(table[i, j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)}
 
 
-def slopes(branching: Branching, reading: Reading, gates: Floats) -> tuple[Values, Floats]:
+def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats) -> tuple[Values, Floats]:
     """The value and its gradient at each row of gates (float64 `(rows, n)`, 1 open and 0 closed): float64 `(rows,)` and `(rows, n)`.
 
     Of an accuracy, which has no gradient, the mean margin of target over foil stands in; of replacements that are drawn, the mean over the first few.
@@ -84,15 +84,15 @@ def slopes(branching: Branching, reading: Reading, gates: Floats) -> tuple[Value
     weights = reading.weights() if reading.reduction != "kl" else None
     for group, numbers in reading.numbered():
         if weights is None and group.intact is None:
-            branching.remember_intact(group)
+            mask_tree.remember_intact(group)
         some = np.full(len(group.read_token), 1 / len(reading.answers)) if weights is None else weights[numbers]
-        for work, value, gradient in _batches(branching, reading, group, gates, some):
+        for work, value, gradient in _batches(mask_tree, reading, group, gates, some):
             np.add.at(values, work, value)
             np.add.at(gradients, work, gradient)
     return values, gradients
 
 
-def _batches(branching: Branching, reading: Reading, group: Group, gates: Floats, weights: Floats) -> Iterator[tuple[Integers, Values, Floats]]:
+def _batches(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, weights: Floats) -> Iterator[tuple[Integers, Values, Floats]]:
     """A group's parts of the values, some rows at a time: the row of gates that each is of, its value and its gradient."""
     donors = [choices[:DONORS] for choices in group.choices]
     counts = np.array([len(each) for each in donors])
@@ -100,26 +100,26 @@ def _batches(branching: Branching, reading: Reading, group: Group, gates: Floats
     choice = np.repeat(np.concatenate(donors), len(gates))
     share = 1.0 / counts[inputs]
     work = np.tile(np.arange(len(gates)), int(counts.sum()))
-    at, rows = 0, max(branching.budget // (HEAVIER * group.length), 1)
+    at, rows = 0, max(mask_tree.budget // (HEAVIER * group.length), 1)
     while at < len(work):
         some = slice(at, at + rows)
         try:
-            found = _batch(branching, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights))
+            found = _batch(mask_tree, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights))
         except RuntimeError as error:
             if not is_out_of_memory(error) or rows == 1:
                 raise
             rows //= 2
-            release(branching.relay.device)
+            release(mask_tree.blockwise.device)
             continue
         yield work[some], *found
         at = some.stop
 
 
-def _batch(branching: Branching, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats]) -> tuple[Values, Floats]:
+def _batch(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats]) -> tuple[Values, Floats]:
     inputs, choice, share, weights = told
-    leaf = torch.tensor(gates, dtype=branching.relay.dtype, device=branching.relay.device, requires_grad=True)
+    leaf = torch.tensor(gates, dtype=mask_tree.blockwise.dtype, device=mask_tree.blockwise.device, requires_grad=True)
     with torch.enable_grad():
-        logits = branching.differentiate(group, leaf, inputs, choice)
+        logits = mask_tree.differentiate(group, leaf, inputs, choice)
         total = torch.zeros(len(gates), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
         for read in range(len(group.read_token)):
             rows = np.flatnonzero(inputs == group.read_sequence[read])
@@ -144,5 +144,5 @@ def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: flo
     return weight * score
 
 
-def _n(branching: Branching) -> int:
-    return len(branching.ablation.parts)
+def _n(mask_tree: MaskTree) -> int:
+    return len(mask_tree.ablation.parts)

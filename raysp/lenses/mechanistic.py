@@ -21,10 +21,10 @@ from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
 from raysp.masks import Masks, Values
 from raysp.models.ablation import Ablation
-from raysp.models.architecture import Anatomy, dissect
-from raysp.models.blockwise import Relay
+from raysp.models.architecture import Architecture, read_architecture
+from raysp.models.blockwise import BlockwiseModel
 from raysp.models.inputs import Floats, Integers
-from raysp.models.mask_tree import Branching
+from raysp.models.mask_tree import MaskTree
 from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens, MechanisticLens
@@ -44,19 +44,19 @@ class MechanisticGame(Game):
 
     info: GameInfo
     model: ResidentModel = field(repr=False)
-    branching: Branching = field(repr=False)
+    mask_tree: MaskTree = field(repr=False)
     reading: Reading = field(repr=False)
 
     def measure(self, masks: Masks) -> Measurement:
         """Values (float64 `(m,)`), tokens that the model computed, and seconds."""
-        began, before = time.perf_counter(), self.branching.tokens
+        began, before = time.perf_counter(), self.mask_tree.tokens
         values = self.by_prompt(masks).mean(axis=1)
-        return Measurement(values, self.branching.tokens - before, time.perf_counter() - began)
+        return Measurement(values, self.mask_tree.tokens - before, time.perf_counter() - began)
 
     def by_prompt(self, masks: Masks) -> Floats:
         """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError where memory does not hold one prompt."""
         with self.model.at_work("one prompt"):
-            return self.reading.by_prompt(self.branching, masks)
+            return self.reading.by_prompt(self.mask_tree, masks)
 
     def attributions(self) -> dict[str, Values]:
         """Attribution patching (the gradient at the intact model) and its mean over gates that close together, float64 `(n,)` each."""
@@ -64,8 +64,8 @@ class MechanisticGame(Game):
 
         with self.model.at_work("one prompt"):
             return {
-                "attribution_patching": attribution_patching(self.branching, self.reading),
-                "integrated_gates": integrated_gates(self.branching, self.reading),
+                "attribution_patching": attribution_patching(self.mask_tree, self.reading),
+                "integrated_gates": integrated_gates(self.mask_tree, self.reading),
             }
 
     def estimate(self, max_order: int) -> FourierSurrogate | None:
@@ -73,7 +73,7 @@ class MechanisticGame(Game):
         from raysp.lenses.gate_gradients import estimate
 
         with self.model.at_work("one prompt"):
-            return estimate(self.branching, self.reading, max_order)
+            return estimate(self.mask_tree, self.reading, max_order)
 
 
 def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Question] | None = None) -> MechanisticGame:
@@ -84,20 +84,20 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
     _check_options(lens)
     model = resident(lens)
     with model.at_work("one prompt"):
-        anatomy = dissect(model.loaded.model, lens.model)
+        architecture = read_architecture(model.loaded.model, lens.model)
         asked = _asked(lens, model, asked_instead)
-        chosen = select(lens.components, lens.layers, lens.group, anatomy, max(len(each.context[0]) for each in asked))
-        relay = Relay(model.loaded.model, anatomy, model.loaded.device)
-        branching = Branching(relay, Ablation(anatomy, chosen.parts, lens.ablation == "zero-rescale"), BUDGET.get(model.loaded.device.type, 2048))
-        replaced = _replacements(lens, model, branching, asked)
+        chosen = select(lens.components, lens.layers, lens.group, architecture, max(len(each.context[0]) for each in asked))
+        blockwise = BlockwiseModel(model.loaded.model, architecture, model.loaded.device)
+        mask_tree = MaskTree(blockwise, Ablation(architecture, chosen.parts, lens.ablation == "zero-rescale"), BUDGET.get(model.loaded.device.type, 2048))
+        replaced = _replacements(lens, model, mask_tree, asked)
         reading = Reading([each.answers for each in asked], [each.context for each in asked], _at(lens, asked), replaced, _reduction(lens))
-        _check_relay(lens, model, relay, reading)
-        warnings = reading.doubts(branching, lens.task)
-    described = _described(lens, model, asked, chosen, anatomy) | {"references": replaced.name}
+        _check_relay(lens, model, blockwise, reading)
+        warnings = reading.doubts(mask_tree, lens.task)
+    described = _described(lens, model, asked, chosen, architecture) | {"references": replaced.name}
     name = fingerprint(_identity(described, asked, _at(lens, asked)))
     notes = (f"model {lens.model} in {model.place}, block by block", *_notes(lens, asked))
-    info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(branching, reading)), _source(lens), warnings)
-    return MechanisticGame(info, model, branching, reading)
+    info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(mask_tree, reading)), _source(lens), warnings)
+    return MechanisticGame(info, model, mask_tree, reading)
 
 
 def _check_options(lens: MechanisticLens) -> None:
@@ -121,7 +121,7 @@ def _reduction(lens: MechanisticLens) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedQuestion:
     """A question as the model reads it, with its answer."""
 
     question: Question
@@ -134,11 +134,11 @@ def tokens(lens: MechanisticLens) -> CountTokens:
     return counter(resident(lens).loaded.tokenizer)
 
 
-def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[Asked]:
+def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[AskedQuestion]:
     reader = Reader(model, special=not lens.chat)
     found = list(instead) if instead is not None else questions(lens, tokens(lens))
     value, several = _value_of_each(lens, found, reader), len(found) > 1
-    asked: list[Asked] = []
+    asked: list[AskedQuestion] = []
     for number, question in enumerate(found, 1):
         try:
             asked.append(_answered(lens, model, question, value))
@@ -147,7 +147,7 @@ def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Questi
     return asked
 
 
-def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> Asked:
+def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> AskedQuestion:
     options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
     feature = FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
     context, text = _context(feature, model)
@@ -157,7 +157,7 @@ def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, v
     if model.context is not None and length > model.context:
         problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"
         raise UserError("prompt", question.prompt, problem, "shorten the prompt, or use a model with a longer context")
-    return Asked(question, context, wanted)
+    return AskedQuestion(question, context, wanted)
 
 
 def _context(feature: FeatureLens, model: ResidentModel) -> tuple[Context, str]:
@@ -167,7 +167,7 @@ def _context(feature: FeatureLens, model: ResidentModel) -> tuple[Context, str]:
     return (ids, np.arange(len(ids)), len(ids)), text
 
 
-def _notes(lens: MechanisticLens, asked: Sequence[Asked]) -> list[str]:
+def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
     """Remarks on the prompts; of very many those on the first ones."""
     found = list(dict.fromkeys(note for each in asked for note in each.answers.notes))
     if lens.value == "kl" and (lens.target is not None or lens.foil is not None):
@@ -192,7 +192,7 @@ def _value_of_each(lens: MechanisticLens, asked: Sequence[Question], reader: Rea
     return "logit_diff" if single else "logprob_diff"
 
 
-def _at(lens: MechanisticLens, asked: Sequence[Asked]) -> list[Integers] | None:
+def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers] | None:
     """Of each prompt the positions that are ablated; None for all."""
     if lens.positions == "all":
         return None
@@ -208,7 +208,7 @@ def _at(lens: MechanisticLens, asked: Sequence[Asked]) -> list[Integers] | None:
     return [np.unique([position % length for position in wanted]) for length in lengths]
 
 
-def _replacements(lens: MechanisticLens, model: ResidentModel, branching: Branching, asked: Sequence[Asked]) -> Replacements:
+def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTree, asked: Sequence[AskedQuestion]) -> Replacements:
     def read(field: str, prompt: str) -> Integers:
         ids = _context(FeatureLens(prompt=prompt, template=lens.template, chat=lens.chat), model)[0][0]
         if model.context is not None and len(ids) > model.context:
@@ -223,18 +223,18 @@ def _replacements(lens: MechanisticLens, model: ResidentModel, branching: Branch
         others = [[read("counterfactual", question.counterfactual or "")] for question in found]
     else:
         others = [[read("references", text) for text in references(lens, found)]]
-    return Replacements(lens.ablation, lens.clamp, branching, [each.context[0] for each in asked], others)
+    return Replacements(lens.ablation, lens.clamp, mask_tree, [each.context[0] for each in asked], others)
 
 
 # ---- what is said of it
 
 
-def _check_relay(lens: MechanisticLens, model: ResidentModel, relay: Relay, reading: Reading) -> None:
+def _check_relay(lens: MechanisticLens, model: ResidentModel, blockwise: BlockwiseModel, reading: Reading) -> None:
     """Running block by block must be what the model does, two rows at a time; UserError for an architecture whose blocks are told what we do not tell them."""
     groups = sorted(reading.groups, key=lambda group: group.length)
     for ids in {group.length: group.ids[:1] for group in (groups[0], groups[-1])}.values():
         try:
-            apart = _apart(model, relay, ids)
+            apart = _apart(model, blockwise, ids)
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
@@ -243,13 +243,13 @@ def _check_relay(lens: MechanisticLens, model: ResidentModel, relay: Relay, read
             raise _no_relay(lens, f"its logits would be off by {apart:.2g} of the largest")
 
 
-def _apart(model: ResidentModel, relay: Relay, ids: torch.Tensor) -> float:
+def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor) -> float:
     with torch.no_grad():
         twice = ids.expand(2, -1)
-        hidden, calls = relay.entry(twice, 0), relay.calls(twice)
-        for call, block in zip(calls, relay.anatomy.blocks, strict=True):
+        hidden, calls = blockwise.entry(twice, 0), blockwise.calls(twice)
+        for call, block in zip(calls, blockwise.architecture.blocks, strict=True):
             hidden = call(block.module, hidden)
-        ours, theirs = relay.logits(twice, hidden, ids.shape[1] - 1).cpu().double(), model.loaded.model(input_ids=ids).logits.cpu().double()
+        ours, theirs = blockwise.logits(twice, hidden, ids.shape[1] - 1).cpu().double(), model.loaded.model(input_ids=ids).logits.cpu().double()
     theirs = theirs if theirs.ndim == 2 else theirs[:, -1:]
     return float((ours - theirs).abs().max()) / (1 + float(theirs.abs().max()))
 
@@ -259,13 +259,13 @@ def _no_relay(lens: MechanisticLens, problem: str) -> UserError:
     return UserError("model", lens.model, f"cannot be run block by block: {problem}", mend)
 
 
-def _tokens_of_a_mask(branching: Branching, reading: Reading) -> float:
+def _tokens_of_a_mask(mask_tree: MaskTree, reading: Reading) -> float:
     """Tokens that a mask costs: of every prompt, the layers from the lowest ablated one on."""
-    share = 1 - min(branching.ablation.layers) / branching.relay.anatomy.layers
+    share = 1 - min(mask_tree.ablation.layers) / mask_tree.blockwise.architecture.layers
     return share * sum(group.ids.numel() for group in reading.groups)
 
 
-def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Asked], chosen: Chosen, anatomy: Anatomy) -> dict[str, Any]:
+def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[AskedQuestion], chosen: Chosen, architecture: Architecture) -> dict[str, Any]:
     """What a person reads of the game, all that its identity is made of included."""
     first = asked[0].answers
     named = {"target": first.target, "foil": first.foil} if len(asked) == 1 and lens.value != "kl" else {}
@@ -280,8 +280,8 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "task": lens.task,
         "selection": lens.components if lens.layers is None else f"{lens.components} of layers {lens.layers}",
         "parts": [[part.layer, part.tissue, part.start, part.stop] for part in chosen.parts],
-        "layers": anatomy.layers,
-        "heads": anatomy.blocks[0].heads,
+        "layers": architecture.layers,
+        "heads": architecture.blocks[0].heads,
         "ablation": lens.ablation,
         "clamp": lens.clamp,
         "positions": lens.positions,
@@ -290,7 +290,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
     }
 
 
-def _identity(described: Mapping[str, Any], asked: Sequence[Asked], at: list[Integers] | None) -> dict[str, Any]:
+def _identity(described: Mapping[str, Any], asked: Sequence[AskedQuestion], at: list[Integers] | None) -> dict[str, Any]:
     """All that values depend on, and nothing that they do not: another way to write the same selection, or the same prompts, is the same game."""
     parts = ("lens", "version", "weights", "tokenizer", "model_task", "dtype", "parts", "ablation", "clamp", "value", "references")
     ids = [[prompt.get(name) for name in ("ids", "target_ids", "foil_ids")] for prompt in described["prompts"]]
@@ -298,7 +298,7 @@ def _identity(described: Mapping[str, Any], asked: Sequence[Asked], at: list[Int
     return {name: described[name] for name in parts} | {"prompts": ids, "positions": positions, "read": asked[0].answers.value}
 
 
-def _described_prompt(lens: MechanisticLens, asked: Asked) -> dict[str, Any]:
+def _described_prompt(lens: MechanisticLens, asked: AskedQuestion) -> dict[str, Any]:
     described: dict[str, Any] = {"prompt": asked.question.prompt, "ids": asked.context[0].tolist()}
     if lens.value == "kl":
         return described

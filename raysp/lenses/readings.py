@@ -13,7 +13,7 @@ from raysp.lenses.contexts import Context
 from raysp.lenses.replacements import Replacements
 from raysp.masks import Masks, Values, pack
 from raysp.models.inputs import Floats, Integers, Scores
-from raysp.models.mask_tree import Branching, Group
+from raysp.models.mask_tree import Group, MaskTree
 
 #: Chance with which a model that only guesses passes for one that can do a task.
 RISK = 0.05
@@ -56,7 +56,7 @@ class Reading:
         flat = [(sequence, *read) for sequence, (_, _, reads) in enumerate(items) for read in reads]
         owner, numbers, index, token = (np.array(column, np.int64) for column in zip(*flat, strict=True))
         prompts = [prompt for prompt, _, _ in items]
-        device = self.replacements.branching.relay.device
+        device = self.replacements.mask_tree.blockwise.device
         bank, choices = self.replacements.of(prompts, [ids for _, ids, _ in items])
         ids = torch.from_numpy(np.stack([ids for _, ids, _ in items])).to(device)
         at = None
@@ -79,16 +79,16 @@ class Reading:
     def _counts_tops(self) -> bool:
         return self.reduction == "accuracy" and not self.answers[0].foil_ids
 
-    def by_prompt(self, branching: Branching, masks: Masks) -> Floats:
+    def by_prompt(self, mask_tree: MaskTree, masks: Masks) -> Floats:
         """Each prompt's value under each mask, float64 `(m, prompts)`; an accuracy is 0 or 1."""
         for group in self.groups:
             if self.reduction == "kl" and group.intact is None:
-                branching.remember_intact(group)
+                mask_tree.remember_intact(group)
         count = sum(len(numbers) for numbers in self._numbers)
         scores = {name: np.full((len(masks), count), np.nan) for name in self.quantities}
         picks = drawn(masks)
         for group, numbers in zip(self.groups, self._numbers, strict=True):
-            for name, found in branching.read(group, masks, picks, self.quantities).items():
+            for name, found in mask_tree.read(group, masks, picks, self.quantities).items():
                 scores[name][:, numbers] = found
         return np.stack([self._value(answer, {name: found[:, reads] for name, found in scores.items()}) for answer, reads in self._prompts()], axis=1)
 
@@ -132,11 +132,11 @@ class Reading:
 
     # ---- what the intact model does
 
-    def doubts(self, branching: Branching, task: str | None) -> tuple[str, ...]:
+    def doubts(self, mask_tree: MaskTree, task: str | None) -> tuple[str, ...]:
         """What a person should hear before the budget is spent: that the intact model does not do what is asked of it."""
         if len(self.answers) < 2 or self.reduction == "kl":
             return ()
-        intact = self.by_prompt(branching, np.ones((1, len(branching.ablation.parts)), dtype=np.bool_))[0]
+        intact = self.by_prompt(mask_tree, np.ones((1, len(mask_tree.ablation.parts)), dtype=np.bool_))[0]
         if not self.answers[0].foil_ids:
             worst = self.reduction == "accuracy" and not intact.any()
             named = f"task {task}" if task else "these prompts"

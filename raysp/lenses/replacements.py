@@ -11,7 +11,7 @@ from torch import Tensor
 from raysp.errors import UserError
 from raysp.models.ablation import Bank, Slot
 from raysp.models.inputs import Integers
-from raysp.models.mask_tree import Branching
+from raysp.models.mask_tree import MaskTree
 from raysp.specs.lenses import MechanisticAblation
 
 #: Other prompts at most from which one is drawn for each mask.
@@ -26,7 +26,7 @@ class Replacements:
 
     kind: MechanisticAblation
     constant: float | None
-    branching: Branching
+    mask_tree: MaskTree
     contexts: Sequence[Integers]
     others: Sequence[Sequence[Integers]]
     _mean: Bank | None = field(init=False, repr=False, default=None)
@@ -43,12 +43,12 @@ class Replacements:
         alone = [np.zeros(1, np.int64)] * len(inputs)
         if self.kind in ("zero", "zero-rescale"):
             return None, alone
-        slots = self.branching.ablation.slots
+        slots = self.mask_tree.ablation.slots
         if self.kind == "clamp":
             assert self.constant is not None
             return Bank(dict.fromkeys(slots, torch.full((1, 1, 1), self.constant))), alone
         if self.kind == "mean":
-            self._mean = self._mean or Bank(mean_activations(self.branching, self.others[0]))
+            self._mean = self._mean or Bank(mean_activations(self.mask_tree, self.others[0]))
             return self._mean, alone
         return self._recorded(prompts, inputs)
 
@@ -67,7 +67,7 @@ class Replacements:
             choices.append(np.array(mine, np.int64))
         kept: dict[Slot, list[Tensor]] = {}
         for start in range(0, len(rows), RECORDED):
-            for slot, tensor in self.branching.recorded(torch.from_numpy(np.stack(rows[start : start + RECORDED])).to(self.branching.relay.device)):
+            for slot, tensor in self.mask_tree.recorded(torch.from_numpy(np.stack(rows[start : start + RECORDED])).to(self.mask_tree.blockwise.device)):
                 kept.setdefault(slot, []).append(tensor)
         return Bank({slot: torch.cat(tensors) for slot, tensors in kept.items()}), choices
 
@@ -94,7 +94,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:6])) + (", …" if len(numbers) > 6 else "")
 
 
-def mean_activations(branching: Branching, prompts: Sequence[Integers]) -> dict[Slot, Tensor]:
+def mean_activations(mask_tree: MaskTree, prompts: Sequence[Integers]) -> dict[Slot, Tensor]:
     """The mean of each tensor over all positions of these prompts (int64 each), `(1, 1, channels)` in the model's dtype."""
     lengths: dict[int, list[Integers]] = {}
     for ids in prompts:
@@ -103,9 +103,9 @@ def mean_activations(branching: Branching, prompts: Sequence[Integers]) -> dict[
     count = 0
     for same in lengths.values():
         for start in range(0, len(same), RECORDED):
-            some = torch.from_numpy(np.stack(same[start : start + RECORDED])).to(branching.relay.device)
+            some = torch.from_numpy(np.stack(same[start : start + RECORDED])).to(mask_tree.blockwise.device)
             count += some.numel()
-            for slot, tensor in branching.recorded(some):
+            for slot, tensor in mask_tree.recorded(some):
                 summed = tensor.cpu().double().sum(dim=(0, 1))
                 sums[slot] = sums[slot] + summed if slot in sums else summed
-    return {slot: (summed / count).to(branching.relay.dtype)[None, None] for slot, summed in sums.items()}
+    return {slot: (summed / count).to(mask_tree.blockwise.dtype)[None, None] for slot, summed in sums.items()}

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from raysp.errors import UserError
 from raysp.game import Component
 from raysp.models.ablation import Part
-from raysp.models.architecture import Anatomy, Block
+from raysp.models.architecture import Architecture, Block
 
 Kind = Literal["heads", "neurons", "mlp", "blocks"]
 #: What may be written for each kind.
@@ -29,12 +29,12 @@ class Chosen:
     parts: tuple[Part, ...]
 
 
-def select(text: str, layers: str | None, group: int, anatomy: Anatomy, tokens: int = 1) -> Chosen:
+def select(text: str, layers: str | None, group: int, architecture: Architecture, tokens: int = 1) -> Chosen:
     """The components that a selection names in a model, those of `layers` if given; UserError for what is not there, naming what is.
 
     `tokens` is the size of each component, in tokens that removing it touches.
     """
-    wanted = set(range(anatomy.layers)) if layers is None else set(_layer_list(layers, anatomy))
+    wanted = set(range(architecture.layers)) if layers is None else set(_layer_list(layers, architecture))
     parts: dict[Part, Kind] = {}
     for piece in (piece.strip() for piece in text.split(",")):
         matched = _PART.fullmatch(piece)
@@ -42,19 +42,19 @@ def select(text: str, layers: str | None, group: int, anatomy: Anatomy, tokens: 
             raise UserError("components", text, f"holds {piece!r}, which names nothing", LIKE)
         kind = NAMES[matched["kind"]]
         _check_group(kind, group, text)
-        found = numbers_of("components", text, matched["layers"], anatomy.layers, f"layers 0 to {anatomy.layers - 1}")
+        found = numbers_of("components", text, matched["layers"], architecture.layers, f"layers 0 to {architecture.layers - 1}")
         for layer in (number for number in found if number in wanted):
-            units = _units(kind, matched["units"], anatomy.blocks[layer], layer, text)
-            parts |= dict.fromkeys(_parts(kind, layer, units, group, anatomy.blocks[layer]), kind)
-    _check(parts, text, layers, anatomy)
+            units = _units(kind, matched["units"], architecture.blocks[layer], layer, text)
+            parts |= dict.fromkeys(_parts(kind, layer, units, group, architecture.blocks[layer]), kind)
+    _check(parts, text, layers, architecture)
     ordered = sorted(parts, key=lambda part: (part.layer, get_args(Kind).index(parts[part]), part.start))
-    components = tuple(_component(number, part, anatomy.blocks[part.layer], tokens) for number, part in enumerate(ordered))
+    components = tuple(_component(number, part, architecture.blocks[part.layer], tokens) for number, part in enumerate(ordered))
     return Chosen(components, tuple(ordered))
 
 
-def _layer_list(layers: str, anatomy: Anatomy) -> list[int]:
-    there = f"layers 0 to {anatomy.layers - 1}"
-    return [number for piece in layers.split(",") for number in numbers_of("layers", layers, piece.strip(), anatomy.layers, there)]
+def _layer_list(layers: str, architecture: Architecture) -> list[int]:
+    there = f"layers 0 to {architecture.layers - 1}"
+    return [number for piece in layers.split(",") for number in numbers_of("layers", layers, piece.strip(), architecture.layers, there)]
 
 
 def numbers_of(name: str, whole: str, text: str | None, count: int, there: str) -> list[int]:
@@ -103,12 +103,12 @@ def _parts(kind: Kind, layer: int, units: Sequence[int], group: int, block: Bloc
     return [Part(layer, "mlp" if kind == "mlp" else "block", 0, 1)]
 
 
-def _check(parts: dict[Part, Kind], text: str, layers: str | None, anatomy: Anatomy) -> None:
+def _check(parts: dict[Part, Kind], text: str, layers: str | None, architecture: Architecture) -> None:
     if len(parts) < 2:
         found = f"{len(parts)} component{'' if len(parts) == 1 else 's'}"
         limited = f" of layers {layers}" if layers is not None else ""
         raise UserError(
-            "components", text, f"names {found}{limited}, and there is nothing to compare below two", f"the model has {anatomy.layers} layers; {LIKE}"
+            "components", text, f"names {found}{limited}, and there is nothing to compare below two", f"the model has {architecture.layers} layers; {LIKE}"
         )
     if len(parts) > MOST:
         raise UserError("components", text, f"names {len(parts):,} components", f"give fewer than {MOST:,}, for example with a larger group")

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from raysp.models.architecture import Anatomy
+from raysp.models.architecture import Architecture
 
-Tissue = Literal["heads", "neurons", "mlp", "block"]
-Slot = tuple[int, Tissue]
+HookSite = Literal["heads", "neurons", "mlp", "block"]
+Slot = tuple[int, HookSite]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Part:
     """Channels `start:stop` of one tensor of a layer."""
 
     layer: int
-    tissue: Tissue
+    tissue: HookSite
     start: int
     stop: int
 
@@ -47,7 +47,7 @@ class Bank:
 
 
 @dataclass(slots=True)
-class Rows:
+class GateRows:
     """The rows under way: gates `(rows, n + 1)`, the last of them 1, and which of the bank's replacements each takes, int64 `(rows,)`.
 
     `at` are the positions concerned, bool `(rows, length)`; None for all.
@@ -62,10 +62,10 @@ class Rows:
 class Ablation:
     """The parts of a game, one a component, in its order; whether what stays of a layer's heads or neurons is scaled up for what does not."""
 
-    anatomy: Anatomy
+    architecture: Architecture
     parts: Sequence[Part]
     rescale: bool = False
-    rows: Rows | None = field(init=False, repr=False, default=None)
+    rows: GateRows | None = field(init=False, repr=False, default=None)
     bank: Bank | None = field(init=False, repr=False, default=None)
     owners: dict[Slot, Tensor] = field(init=False)
     _record: dict[Slot, Tensor] | None = field(init=False, repr=False, default=None)
@@ -73,7 +73,7 @@ class Ablation:
     def __post_init__(self) -> None:
         self.owners = {}
         for number, part in enumerate(self.parts):
-            owner = self.owners.setdefault(part.slot, torch.full((width(self.anatomy, part.slot),), len(self.parts)))
+            owner = self.owners.setdefault(part.slot, torch.full((width(self.architecture, part.slot),), len(self.parts)))
             owner[part.start : part.stop] = number
 
     @property
@@ -97,7 +97,7 @@ class Ablation:
         self.bank = bank
         try:
             for layer, tissue in self.slots:
-                block = self.anatomy.blocks[layer]
+                block = self.architecture.blocks[layer]
                 if tissue == "heads":
                     handles.append(block.attention.register_forward_pre_hook(self._before((layer, tissue))))  # pyright: ignore[reportOptionalMemberAccess]
                 elif tissue == "neurons":
@@ -125,7 +125,7 @@ class Ablation:
         # A sum of differences would round where the gate is 1.
         return self._where(after * gate + instead * (1 - gate), after)
 
-    def _told(self) -> Rows:
+    def _told(self) -> GateRows:
         assert self.rows is not None, "rows are told before a layer runs"
         return self.rows
 
@@ -176,7 +176,7 @@ class Ablation:
             self._record = None
 
 
-def width(anatomy: Anatomy, slot: Slot) -> int:
+def width(architecture: Architecture, slot: Slot) -> int:
     """Channels of a tensor, as far as parts can tell them apart: what a layer adds as a whole is one."""
-    block = anatomy.blocks[slot[0]]
+    block = architecture.blocks[slot[0]]
     return {"heads": block.heads * block.head_width, "neurons": block.neurons, "mlp": 1, "block": 1}[slot[1]]

@@ -43,7 +43,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class Architecture:
     """The blocks of a model, first layer first."""
 
     blocks: tuple[Block, ...]
@@ -69,8 +69,8 @@ def is_linear(module: Any) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def dissect(model: Any, name: str) -> Anatomy:
-    """The anatomy of a model (`name` is for the message). UserError that says what was looked for where it cannot be found."""
+def read_architecture(model: Any, name: str) -> Architecture:
+    """The architecture of a model (`name` is for the message). UserError that says what was looked for where it cannot be found."""
     config = model.config.get_text_config()
     layers = getattr(config, "num_hidden_layers", None)
     if not isinstance(layers, int) or not isinstance(getattr(config, "num_attention_heads", None), int):
@@ -80,7 +80,7 @@ def dissect(model: Any, name: str) -> Anatomy:
         found = "no list" if not stacks else f"{len(stacks)} lists"
         raise _unknown(name, f"it has {found} of {layers} blocks with an attention module each")
     last = _last_linears(model, list(stacks[0]))
-    return Anatomy(tuple(_block(module, *ends, config) for module, ends in zip(stacks[0], last, strict=True)))
+    return Architecture(tuple(_block(module, *ends, config) for module, ends in zip(stacks[0], last, strict=True)))
 
 
 def _unknown(name: str, problem: str) -> UserError:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysp.models.architecture import Anatomy, replaced_forward
+from raysp.models.architecture import Architecture, replaced_forward
 
 #: Lengths whose recorded calls are kept.
 LENGTHS_KEPT = 64
@@ -41,11 +41,11 @@ class _ReachedError(Exception):
 
 
 @dataclass(slots=True)
-class Relay:
+class BlockwiseModel:
     """One model's blocks."""
 
     model: Any
-    anatomy: Anatomy
+    architecture: Architecture
     device: torch.device
     _calls: OrderedDict[int, tuple[Call, ...]] = field(init=False, repr=False, default_factory=OrderedDict)
     _keeps: bool = field(init=False)
@@ -69,7 +69,7 @@ class Relay:
         return self._calls[length]
 
     def _record(self, ids: Tensor) -> tuple[Call, ...]:
-        found: list[Call | None] = [None] * self.anatomy.layers
+        found: list[Call | None] = [None] * self.architecture.layers
 
         def note(number: int) -> Any:
             def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001  torch passes the module
@@ -78,7 +78,7 @@ class Relay:
 
             return hook
 
-        handles = [block.module.register_forward_hook(note(i), with_kwargs=True) for i, block in enumerate(self.anatomy.blocks)]
+        handles = [block.module.register_forward_hook(note(i), with_kwargs=True) for i, block in enumerate(self.architecture.blocks)]
         try:
             with torch.no_grad():
                 self.forward(ids)
@@ -96,11 +96,11 @@ class Relay:
             reached.append(args[0] if args else kwargs["hidden_states"])
             raise _ReachedError
 
-        with replaced_forward([self.anatomy.blocks[0].module], [stop]), contextlib.suppress(_ReachedError):
+        with replaced_forward([self.architecture.blocks[0].module], [stop]), contextlib.suppress(_ReachedError):
             self.forward(ids)
         hidden = reached[0]
         for number in range(layer):
-            hidden = calls[number](self.anatomy.blocks[number].module, hidden)
+            hidden = calls[number](self.architecture.blocks[number].module, hidden)
         return hidden
 
     def logits(self, ids: Tensor, hidden: Tensor, first: int) -> Tensor:
@@ -116,7 +116,7 @@ class Relay:
 
     def _head(self, ids: Tensor, hidden: Tensor) -> Tensor:
         # Whether blocks answer with tuples is the same at every length.
-        calls, blocks = next(iter(self._calls.values())), self.anatomy.blocks
+        calls, blocks = next(iter(self._calls.values())), self.architecture.blocks
 
         def bridge(number: int) -> Any:
             def forward(*args: Any, **kwargs: Any) -> Any:

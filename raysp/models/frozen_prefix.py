@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysp.models.architecture import Anatomy, replaced_forward
+from raysp.models.architecture import Architecture, replaced_forward
 from raysp.models.inputs import Inputs, Integers, ragged_offsets, ragged_ranges
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.prefix_tree import PrefixTree, build_tree
@@ -42,7 +42,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class AdapterRows:
     """What goes through the model at once: the nodes of each row, int64 `(rows, longest)`, rows of `lengths` nodes and the rest filled up."""
 
     nodes: Integers
@@ -54,11 +54,11 @@ class _ReachedError(Exception):
 
 
 @dataclass(slots=True)
-class Trunk:
+class FrozenPrefix:
     """A model's blocks from `layer` on, fed from what the ones below made of the tree's nodes."""
 
     model: Any
-    anatomy: Anatomy
+    architecture: Architecture
     device: torch.device
     layer: int
     texts: tuple[Text, ...]
@@ -82,20 +82,20 @@ class Trunk:
 
     # ---- rows
 
-    def rows(self, chosen: Sequence[Integers]) -> Rows:
+    def rows(self, chosen: Sequence[Integers]) -> AdapterRows:
         """The nodes of several texts (numbers, int64) a row, each once."""
         found = [self.nodes(numbers) for numbers in chosen]
         lengths = np.array([len(nodes) for nodes in found], np.int64)
         nodes = np.full((len(found), int(lengths.max())), len(self.tree), np.int64)
         for row, some in enumerate(found):
             nodes[row, : len(some)] = some
-        return Rows(nodes, lengths)
+        return AdapterRows(nodes, lengths)
 
     def nodes(self, numbers: Integers) -> Integers:
         """The nodes of these texts that something is predicted from or after, ascending, int64: their last tokens are only ever predicted."""
         return np.unique(np.concatenate([self.paths[number][:-1] for number in numbers]))
 
-    def run(self, rows: Rows, wanted: Integers, whole: Sequence[Any]) -> Tensor:
+    def run(self, rows: AdapterRows, wanted: Integers, whole: Sequence[Any]) -> Tensor:
         """What the last block gives for some of the rows' nodes (places in the flattened rows, int64 `(k,)`), `(k, channels)`; with a gradient where torch keeps one.
 
         What that block does to each position alone is done to those only, but for modules that hold some of `whole`.
@@ -104,13 +104,13 @@ class Trunk:
         entering = None if self.layer == 0 else self._hidden[filled.clamp(max=len(self.tree) - 1).to(self._hidden.device)].to(self.device)
         modules = [module for module in self._positionwise if not any(inner is kept for inner in module.modules() for kept in whole)]
         with replaced_forward(modules, [_at_some(module.forward, at) for module in modules]):
-            reached = self._through(filled, entering, self.anatomy.layers).flatten(0, 1)
+            reached = self._through(filled, entering, self.architecture.layers).flatten(0, 1)
             return reached[at.to(reached.device)]
 
     @property
     def _positionwise(self) -> list[Any]:
         """Modules of the last block that look at each position alone: its MLP (the child that the projection behind the neurons is in) and the projection behind the heads."""
-        block = self.anatomy.blocks[-1]
+        block = self.architecture.blocks[-1]
         mlp = [child for child in block.module.children() if block.mlp is not None and any(inner is block.mlp for inner in child.modules())]
         return [*mlp, *([block.attention] if block.attention is not None else [])]
 
@@ -123,7 +123,7 @@ class Trunk:
     def _through(self, nodes: Tensor, entering: Tensor | None, stop: int) -> Tensor:
         """What reaches block `stop` (or leaves the last) when `entering` is what reaches block `layer` (None: all blocks run)."""
         reached: list[Tensor] = []
-        blocks = self.anatomy.blocks
+        blocks = self.architecture.blocks
 
         def out(*args: Any, **kwargs: Any) -> None:
             reached.append(args[0] if args else kwargs["hidden_states"])
@@ -165,8 +165,8 @@ class Trunk:
 
     def _answers(self) -> tuple[bool, ...]:
         """Which blocks answer with tuples."""
-        found = [False] * self.anatomy.layers
-        handles = [block.module.register_forward_hook(_note(found, i)) for i, block in enumerate(self.anatomy.blocks)]
+        found = [False] * self.architecture.layers
+        handles = [block.module.register_forward_hook(_note(found, i)) for i, block in enumerate(self.architecture.blocks)]
         try:
             with torch.no_grad():
                 self.model(input_ids=torch.from_numpy(self.tree.symbols[None, :2]).to(self.device), use_cache=False)
@@ -178,7 +178,7 @@ class Trunk:
     # ---- hidden states below the first adapted layer
 
     def _store(self) -> Tensor:
-        """Room for the hidden states of all nodes, `(nodes, channels)`."""
+        """PruningBudget for the hidden states of all nodes, `(nodes, channels)`."""
         shape = (len(self.tree) if self.layer else 0, int(self.model.config.get_text_config().hidden_size))
         count, dtype = shape[0] * shape[1], self.model.dtype
         # Zeros, as a new file has: the last tokens of texts are never run, and rows are filled up with one of them, which attention sees behind its mask.
@@ -189,7 +189,7 @@ class Trunk:
                 if not is_out_of_memory(error):
                     raise
         # The mapping outlives the file's name, so that nothing stays behind however this process ends.
-        with tempfile.TemporaryDirectory(prefix="raysp-trunk-") as folder:
+        with tempfile.TemporaryDirectory(prefix="raysp-frozen-prefix-") as folder:
             return torch.from_file(str(Path(folder) / "hidden"), shared=True, size=count, dtype=dtype).view(shape)
 
     def _fill(self) -> None:
@@ -244,13 +244,13 @@ def _note(found: list[bool], number: int) -> Any:
     return hook
 
 
-def targets(trunk: Trunk, numbers: Integers) -> tuple[Integers, Integers, NDArray[np.int64]]:
+def targets(frozen_prefix: FrozenPrefix, numbers: Integers) -> tuple[Integers, Integers, NDArray[np.int64]]:
     """Of texts (numbers, int64) where each target is predicted and what it is: text's place in `numbers`, node, token, int64 `(targets,)` each."""
     which, nodes, tokens = list[Integers](), list[Integers](), list[Integers]()
     for place, number in enumerate(numbers):
-        text = trunk.texts[number]
+        text = frozen_prefix.texts[number]
         count = len(text.ids) - text.first
         which.append(np.full(count, place))
-        nodes.append(trunk.paths[number][text.first - 1 : -1])
+        nodes.append(frozen_prefix.paths[number][text.first - 1 : -1])
         tokens.append(text.ids[text.first :])
     return np.concatenate(which), np.concatenate(nodes), np.concatenate(tokens)

@@ -18,7 +18,7 @@ SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class GradientInputs:
     """The sequences that make one value, and the value: the sum of the readouts' scores times `weights` (float64 `(r,)`), logits or log-probabilities.
 
     Every sequence begins with the same tokens, those of the context; `moving` (bool `(k,)`) are those of them that are scaled.
@@ -30,7 +30,7 @@ class Reading:
     logprobs: bool
 
 
-def along(model: ResidentModel, reading: Reading, scales: Floats, budget: int | None = None) -> tuple[Floats, Floats]:
+def along(model: ResidentModel, reading: GradientInputs, scales: Floats, budget: int | None = None) -> tuple[Floats, Floats]:
     """The value with the moving tokens' vectors multiplied by each scale (float64 `(s,)`), and the gradients there times the unscaled vectors, `(s, k)`.
 
     The latter, a number a token, are what the value would gain with the whole vector if it went on as it does there. At most `budget` tokens go through
@@ -60,7 +60,7 @@ def along(model: ResidentModel, reading: Reading, scales: Floats, budget: int | 
     return values, slopes
 
 
-def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Reading, scales: Floats) -> tuple[Floats, Floats]:
+def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: GradientInputs, scales: Floats) -> tuple[Floats, Floats]:
     device, length = model.loaded.device, len(part.symbols)
     moving = np.zeros(length, np.bool_)
     moving[: len(reading.moving)] = reading.moving

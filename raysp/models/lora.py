@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import UserError
-from raysp.models.architecture import Anatomy, is_linear, width_in, width_out
+from raysp.models.architecture import Architecture, is_linear, width_in, width_out
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -53,16 +53,16 @@ class Site:
     writes: int
 
 
-def sites(model: Any, anatomy: Anatomy, recipe: Recipe) -> tuple[Site, ...]:
+def sites(model: Any, architecture: Architecture, recipe: Recipe) -> tuple[Site, ...]:
     """The layers that a recipe adapts, in the model's order. UserError for a name or a number that is not there, saying which are."""
     names = {id(module): name for name, module in model.named_modules()}
-    wrong = [layer for layer in recipe.layers if not 0 <= layer < anatomy.layers]
+    wrong = [layer for layer in recipe.layers if not 0 <= layer < architecture.layers]
     if wrong:
-        raise UserError("adapted_layers", wrong[0], f"is no layer of the model, which has {anatomy.layers}", f"name layers 0-{anatomy.layers - 1}")
+        raise UserError("adapted_layers", wrong[0], f"is no layer of the model, which has {architecture.layers}", f"name layers 0-{architecture.layers - 1}")
     found: list[Site] = []
     linear: set[str] = set()
     for layer in sorted(set(recipe.layers)):
-        for module in anatomy.blocks[layer].module.modules():
+        for module in architecture.blocks[layer].module.modules():
             if is_linear(module):
                 name = names[id(module)]
                 linear.add(name.rpartition(".")[2])

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysp.masks import Masks
-from raysp.models.ablation import Ablation, Bank, Rows
-from raysp.models.blockwise import Relay
+from raysp.models.ablation import Ablation, Bank, GateRows
+from raysp.models.blockwise import BlockwiseModel
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
 
-#: Rows of logits normalised at a time: a large vocabulary would otherwise take more memory than the model.
+#: GateRows of logits normalised at a time: a large vocabulary would otherwise take more memory than the model.
 NORMALISED = 64
 
 
@@ -57,10 +57,10 @@ class Group:
 
 
 @dataclass(slots=True)
-class Branching:
-    """A relay and an ablation of its parts; `budget` tokens run at once at most, halved when memory runs out."""
+class MaskTree:
+    """A blockwise and an ablation of its parts; `budget` tokens run at once at most, halved when memory runs out."""
 
-    relay: Relay
+    blockwise: BlockwiseModel
     ablation: Ablation
     budget: int
     tokens: int = 0
@@ -94,7 +94,7 @@ class Branching:
                 if not is_out_of_memory(error) or self.budget <= group.length:
                     raise
                 self.budget //= 2
-                release(self.relay.device)
+                release(self.blockwise.device)
                 continue
             at = some.stop
         return found
@@ -106,7 +106,7 @@ class Branching:
             tree = _Tree(inputs, choice, masks, self._members)
             hidden = self._run(group, tree)
             first = tree.first
-            logits = self.relay.logits(group.ids[torch.from_numpy(inputs[first])], hidden, group.first)
+            logits = self.blockwise.logits(group.ids[torch.from_numpy(inputs[first])], hidden, group.first)
             for read in range(len(group.read_token)):
                 rows = np.flatnonzero(inputs == group.read_sequence[read])
                 if len(rows) == 0:
@@ -143,7 +143,7 @@ class Branching:
             with torch.no_grad():
                 tree = _Tree(inputs, np.zeros(len(inputs), np.int64), np.ones((len(inputs), len(self.ablation.parts)), dtype=np.bool_), self._members)
                 hidden = self._run(group, tree)[torch.from_numpy(tree.node)]
-                logits = self.relay.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
+                logits = self.blockwise.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
                 at = logits if logits.ndim == 2 else logits[torch.arange(len(inputs)), torch.from_numpy(columns - group.first)]
                 found.append(torch.log_softmax(at.float(), dim=-1))
         group.intact = torch.cat(found)
@@ -151,15 +151,15 @@ class Branching:
     def _entry(self, group: Group) -> Tensor:
         if group.entry is None:
             with torch.no_grad():
-                group.entry = torch.cat([self.relay.entry(some, self._lowest) for some in group.ids.split(max(self.budget // group.length, 1))])
-            self.tokens += group.ids.numel() * self._lowest // self.relay.anatomy.layers
+                group.entry = torch.cat([self.blockwise.entry(some, self._lowest) for some in group.ids.split(max(self.budget // group.length, 1))])
+            self.tokens += group.ids.numel() * self._lowest // self.blockwise.architecture.layers
         return group.entry
 
     def _run(self, group: Group, tree: "_Tree") -> Tensor:
         """The last block's output at every node of the tree, `(nodes, length, channels)`."""
         entry = self._entry(group)
         hidden = entry[torch.from_numpy(tree.inputs[tree.first]).to(entry.device)]
-        calls, layers = self.relay.calls(group.ids), self.relay.anatomy.layers
+        calls, layers = self.blockwise.calls(group.ids), self.blockwise.architecture.layers
         passed = 0
         with self.ablation.installed(group.bank):
             for layer in range(self._lowest, layers):
@@ -169,18 +169,18 @@ class Branching:
                         hidden = hidden[torch.from_numpy(parent).to(hidden.device)]
                     self.ablation.rows = self._rows(group, tree)
                 before = hidden
-                hidden = calls[layer](self.relay.anatomy.blocks[layer].module, before)
+                hidden = calls[layer](self.blockwise.architecture.blocks[layer].module, before)
                 if layer in self._members:
                     hidden = self.ablation.block(layer, before, hidden)
                 passed += len(hidden)
         self.tokens += round(passed * group.length / layers)
         return hidden
 
-    def _rows(self, group: Group, tree: "_Tree") -> Rows:
+    def _rows(self, group: Group, tree: "_Tree") -> GateRows:
         masks, inputs = tree.masks[tree.first], tree.inputs[tree.first]
-        gates = torch.from_numpy(np.pad(masks, ((0, 0), (0, 1)), constant_values=True)).to(self.relay.device, self.relay.dtype)
+        gates = torch.from_numpy(np.pad(masks, ((0, 0), (0, 1)), constant_values=True)).to(self.blockwise.device, self.blockwise.dtype)
         at = None if group.at is None else group.at[torch.from_numpy(inputs)]
-        return Rows(gates, torch.from_numpy(tree.choice[tree.first]), at)
+        return GateRows(gates, torch.from_numpy(tree.choice[tree.first]), at)
 
     # ---- gradients
 
@@ -189,31 +189,31 @@ class Branching:
         entry = self._entry(group)
         hidden = entry[torch.from_numpy(inputs).to(entry.device)]
         at = None if group.at is None else group.at[torch.from_numpy(inputs)]
-        rows = Rows(torch.nn.functional.pad(gates, (0, 1), value=1.0), torch.from_numpy(choice), at)
-        calls = self.relay.calls(group.ids)
+        rows = GateRows(torch.nn.functional.pad(gates, (0, 1), value=1.0), torch.from_numpy(choice), at)
+        calls = self.blockwise.calls(group.ids)
         with self.ablation.installed(group.bank):
             self.ablation.rows = rows
-            for layer in range(self._lowest, self.relay.anatomy.layers):
+            for layer in range(self._lowest, self.blockwise.architecture.layers):
                 before = hidden
-                hidden = self.ablation.block(layer, before, calls[layer](self.relay.anatomy.blocks[layer].module, before))
-        self.tokens += 2 * len(inputs) * group.length * (self.relay.anatomy.layers - self._lowest) // self.relay.anatomy.layers
-        return self.relay.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
+                hidden = self.ablation.block(layer, before, calls[layer](self.blockwise.architecture.blocks[layer].module, before))
+        self.tokens += 2 * len(inputs) * group.length * (self.blockwise.architecture.layers - self._lowest) // self.blockwise.architecture.layers
+        return self.blockwise.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
 
     def recorded(self, ids: Tensor) -> Iterator[tuple[tuple[int, Any], Tensor]]:
         """What each tensor concerned is when inputs int64 `(s, length)` run through the intact model: slot and `(s, length, channels)`."""
         with torch.no_grad():
-            hidden, calls = self.relay.entry(ids, self._lowest), self.relay.calls(ids)
+            hidden, calls = self.blockwise.entry(ids, self._lowest), self.blockwise.calls(ids)
             with self.ablation.installed(), self.ablation.recording() as seen:
                 for layer in range(self._lowest, max(self._members) + 1):
                     before = hidden
-                    hidden = calls[layer](self.relay.anatomy.blocks[layer].module, before)
+                    hidden = calls[layer](self.blockwise.architecture.blocks[layer].module, before)
                     self.ablation.block(layer, before, hidden)
                     for slot in [slot for slot in seen if slot[0] == layer]:
                         yield slot, seen.pop(slot).reshape(len(ids), ids.shape[1], -1)
 
 
 class _Tree:
-    """Rows (an input, a replacement and a mask each) that part layer by layer. `first` is a row of every node, `node` the node of every row."""
+    """GateRows (an input, a replacement and a mask each) that part layer by layer. `first` is a row of every node, `node` the node of every row."""
 
     def __init__(self, inputs: Integers, choice: Integers, masks: Masks, members: dict[int, list[int]]) -> None:
         self.inputs, self.choice, self.masks, self._members = inputs, choice, masks, members

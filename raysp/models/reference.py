@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.models.architecture import dissect
+from raysp.models.architecture import read_architecture
 from raysp.models.frozen_prefix import Text
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Stack, configuration, sites
@@ -39,7 +39,7 @@ class PlainTrainer:
         from peft import get_peft_model
 
         own = copy.deepcopy(self.model, {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())})
-        self._sites = sites(own, dissect(own, "the model"), self.recipe)
+        self._sites = sites(own, read_architecture(own, "the model"), self.recipe)
         settings = configuration(self._sites, self.recipe)
         settings.inference_mode = False
         self._peft = get_peft_model(own, settings)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raysp.models.architecture import Anatomy, replaced_forward
-from raysp.models.blockwise import Relay
+from raysp.models.architecture import Architecture, replaced_forward
+from raysp.models.blockwise import BlockwiseModel
 from raysp.models.inputs import Integers
 from raysp.models.resident import TOLERANCE
 
@@ -34,15 +34,15 @@ class TargetLoss:
     """The norm and the head of one model."""
 
     model: Any
-    anatomy: Anatomy
+    architecture: Architecture
     device: torch.device
     plain: bool = field(init=False)
-    _relay: Relay = field(init=False, repr=False)
+    _relay: BlockwiseModel = field(init=False, repr=False)
     _room: Tensor | None = field(init=False, repr=False, default=None)
     _tuples: tuple[bool, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._relay = Relay(self.model, self.anatomy, self.device)
+        self._relay = BlockwiseModel(self.model, self.architecture, self.device)
         ids = torch.ones((1, 2), dtype=torch.long, device=self.device)
         self._tuples = tuple(call.gives_tuple for call in self._relay.calls(ids))
         self.plain = self._is_plain(ids)
@@ -119,7 +119,7 @@ class TargetLoss:
             reached.append(read)
             raise _ReachedError
 
-        blocks = [block.module for block in self.anatomy.blocks]
+        blocks = [block.module for block in self.architecture.blocks]
         bridges = [self._bridge(number, hidden[None]) for number in range(len(blocks))]
         with replaced_forward([*blocks, self.model.get_output_embeddings()], [*bridges, stop]), contextlib.suppress(_ReachedError):
             self._relay.forward(self._filler(len(hidden)), len(hidden))
@@ -127,7 +127,7 @@ class TargetLoss:
 
     def _bridge(self, number: int, hidden: Tensor) -> Any:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            passed = hidden if number == self.anatomy.layers - 1 else args[0] if args else kwargs["hidden_states"]
+            passed = hidden if number == self.architecture.layers - 1 else args[0] if args else kwargs["hidden_states"]
             return (passed,) if self._tuples[number] else passed
 
         return forward
@@ -140,7 +140,7 @@ class TargetLoss:
         """Whether the model's logits are the head's product of what it reads, and nothing more."""
         head = self.model.get_output_embeddings()
         with torch.no_grad():
-            hidden = self._relay.entry(ids, self.anatomy.layers)[0]
+            hidden = self._relay.entry(ids, self.architecture.layers)[0]
             expected = self._relay.logits(ids, hidden[None], 0)[0]
             try:
                 product = functional.linear(self._reading(hidden).to(head.weight.device), head.weight, head.bias).to(expected.device)

@@ -1,7 +1,7 @@
 """Training many adapters at once, each on a subset of the same texts: the fast path of the data lens.
 
 One retraining of a plain loop runs the whole model over padded batches and computes logits everywhere. Here blocks below the first adapted one have run once for
-all (`Trunk`), adapters of a stack are rows of one batch, texts of a batch share the tokens with which they begin, and the head sees targets only.
+all (`FrozenPrefix`), adapters of a stack are rows of one batch, texts of a batch share the tokens with which they begin, and the head sees targets only.
 `reference.py` is the plain loop; in float32 both give the same losses and values.
 
 What an adapter becomes is a function of recipe, subset and seed alone: the adapters that it is trained beside change nothing but the last bits.
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from raysp.errors import EvaluationError, UserError
-from raysp.models.architecture import Anatomy, dissect
-from raysp.models.frozen_prefix import Rows, Text, Trunk, targets
+from raysp.models.architecture import Architecture, read_architecture
+from raysp.models.frozen_prefix import AdapterRows, FrozenPrefix, Text, targets
 from raysp.models.inputs import Floats, Integers
 from raysp.models.lora import Recipe, Site, Stack, sites
 from raysp.models.memory import is_out_of_memory, release
@@ -100,9 +100,9 @@ class Trainer:
     texts: Sequence[Text]
     asked: Sequence[Text]
     name: str = "the model"
-    anatomy: Anatomy = field(init=False, repr=False)
+    architecture: Architecture = field(init=False, repr=False)
     sites: tuple[Site, ...] = field(init=False, repr=False)
-    trunk: Trunk = field(init=False, repr=False)
+    frozen_prefix: FrozenPrefix = field(init=False, repr=False)
     head: TargetLoss = field(init=False, repr=False)
     nodes: int = field(init=False)
     tokens: int = field(init=False, default=0)
@@ -110,11 +110,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.nodes = NODES.get(self.device.type, 1024)
-        self.anatomy = dissect(self.model, self.name)
-        self.sites = sites(self.model, self.anatomy, self.recipe)
-        self.head = TargetLoss(self.model, self.anatomy, self.device)
-        self.trunk = Trunk(self.model, self.anatomy, self.device, min(self.recipe.layers), (*self.texts, *self.asked))
-        self.tokens += self.trunk.tokens
+        self.architecture = read_architecture(self.model, self.name)
+        self.sites = sites(self.model, self.architecture, self.recipe)
+        self.head = TargetLoss(self.model, self.architecture, self.device)
+        self.frozen_prefix = FrozenPrefix(self.model, self.architecture, self.device, min(self.recipe.layers), (*self.texts, *self.asked))
+        self.tokens += self.frozen_prefix.tokens
 
     @classmethod
     def fitting(cls, *what: Any, **named: Any) -> "tuple[Trainer | None, str]":
@@ -151,7 +151,7 @@ class Trainer:
         chosen = np.unique(order[np.linspace(0, len(order) - 1, min(CHECKED, len(order))).astype(int)])
         with torch.no_grad():
             found, _ = self._logprobs(self.start([0]), [0], [chosen], None)
-            expected = torch.cat([self._own(self.trunk.texts[number]) for number in chosen])
+            expected = torch.cat([self._own(self.frozen_prefix.texts[number]) for number in chosen])
         apart = float((found.cpu() - expected.cpu()).abs().max())
         return None if apart <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else apart
 
@@ -204,7 +204,7 @@ class Trainer:
         numbers = np.arange(len(self.texts), len(self.texts) + len(self.asked))
         found = np.zeros((stack.count, len(self.asked), 2))
         with torch.no_grad():
-            for rows in _shares(stack.count, len(self.trunk.nodes(numbers)), self.nodes):
+            for rows in _shares(stack.count, len(self.frozen_prefix.nodes(numbers)), self.nodes):
                 logprobs, owners = self._logprobs(stack, rows, [numbers] * len(rows), None)
                 np.add.at(found[..., 0], (owners[0] + rows[0], owners[1]), logprobs.cpu().double().numpy())
                 np.add.at(found[..., 1], (owners[0] + rows[0], owners[1]), 1.0)
@@ -217,8 +217,8 @@ class Trainer:
             yield some - shift, torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
 
     def _each(self, stack: Stack, row: int, numbers: Integers) -> Iterator[tuple[Integers, Tensor, list[Tensor]]]:
-        """Of one adapter, some of the trunk's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter."""
-        longest = max(len(self.trunk.paths[number]) for number in numbers)
+        """Of one adapter, some of the frozen prefix's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter."""
+        longest = max(len(self.frozen_prefix.paths[number]) for number in numbers)
         while len(numbers):
             some, sums, slopes = self._fitting(partial(self._apiece, stack, row, numbers, longest))
             yield some, sums, slopes
@@ -228,7 +228,7 @@ class Trainer:
         """The first of the texts, as many as go through at once: every one gets a copy of the adapter as a row of its own, so that one backward pass gives all gradients apart."""
         some = numbers[: max(min(self.nodes // longest, self._held), 1)]
         copies = stack.copies(row, len(some))
-        weights = [torch.ones(self.trunk.targets_of(number)) for number in some]
+        weights = [torch.ones(self.frozen_prefix.targets_of(number)) for number in some]
         with _Gradients(copies.parameters):
             logprobs, owners = self._logprobs(copies, list(range(len(some))), [np.array([number]) for number in some], weights)
         # What is passed back is the gradient of minus the sum.
@@ -260,18 +260,18 @@ class Trainer:
             # B is zero at the start, and with it the gradient of A: only those of B are held.
             parts = [(sums, slopes[1::2]) for _, sums, slopes in self._each(begun, 0, np.arange(len(self.texts)))]
             up = [torch.cat(slopes) for slopes in zip(*(slopes for _, slopes in parts), strict=True)]
-            counts = torch.tensor([float(self.trunk.targets_of(number)) for number in range(len(self.texts))])
+            counts = torch.tensor([float(self.frozen_prefix.targets_of(number)) for number in range(len(self.texts))])
             self._firsts[seed] = _FirstStep(torch.cat([sums for sums, _ in parts]), counts, up)
         return self._firsts[seed]
 
     def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:
         """Losses of a step, gradients added up in the stack's parameters: the mean over the targets of each adapter's batch."""
-        sizes = [len(self.trunk.nodes(numbers)) for numbers in chosen]
+        sizes = [len(self.frozen_prefix.nodes(numbers)) for numbers in chosen]
         losses = [0.0] * len(active)
         with _Gradients(stack.parameters):
             for places in _grouped(sizes, self.nodes):
                 mine = [chosen[place] for place in places]
-                counts = [sum(map(self.trunk.targets_of, numbers)) for numbers in mine]
+                counts = [sum(map(self.frozen_prefix.targets_of, numbers)) for numbers in mine]
                 weights = [torch.full((count,), 1.0 / count) for count in counts]
                 logprobs, owners = self._logprobs(stack, [active[place] for place in places], mine, weights)
                 sums = torch.zeros(len(places), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu())
@@ -281,20 +281,20 @@ class Trainer:
 
     def _logprobs(self, stack: Stack, rows: list[int], chosen: Numbers, weights: list[Tensor] | None) -> tuple[Tensor, tuple[Integers, Integers]]:
         """Log-probabilities of the targets of each row's texts, `(targets,)`, with the place of row and text of each; gradients passed back where weights are given."""
-        held = self.trunk.rows(chosen)
+        held = self.frozen_prefix.rows(chosen)
         self.tokens += int(held.lengths.sum())
-        owner, text, place, token = _flat_targets(self.trunk, held, chosen)
+        owner, text, place, token = _flat_targets(self.frozen_prefix, held, chosen)
         wanted, at = np.unique(owner * held.nodes.shape[1] + place, return_inverse=True)
         with stack.applied(torch.tensor(rows)):
-            hidden = self.trunk.run(held, wanted, [site.module for site in self.sites])
+            hidden = self.frozen_prefix.run(held, wanted, [site.module for site in self.sites])
         return self.head(hidden, at, token, None if weights is None else torch.cat(weights)), (owner, text)
 
 
-def _flat_targets(trunk: Trunk, held: Rows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
+def _flat_targets(frozen_prefix: FrozenPrefix, held: AdapterRows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
     """Of every target: row, place of its text in the row's choice, column where it is predicted, token; int64 `(targets,)` each."""
     parts: list[tuple[Integers, ...]] = []
     for row, numbers in enumerate(chosen):
-        text, node, token = targets(trunk, numbers)
+        text, node, token = targets(frozen_prefix, numbers)
         parts.append((np.full(len(text), row), text, np.searchsorted(held.nodes[row, : held.lengths[row]], node), token))
     owner, text, place, token = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return owner, text, place, token
@@ -312,7 +312,7 @@ def _grouped(sizes: Sequence[int], limit: int) -> list[list[int]]:
 
 
 def _shares(count: int, size: int, limit: int) -> list[list[int]]:
-    """Rows of one size cut into groups within the limit."""
+    """AdapterRows of one size cut into groups within the limit."""
     step = max(limit // max(size, 1), 1)
     return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
 

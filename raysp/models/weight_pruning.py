@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from raysp.models.ablation import Part
-from raysp.models.architecture import Anatomy, width_in
+from raysp.models.architecture import Architecture, width_in
 from raysp.models.loading import LoadedModel, quiet
 from raysp.models.resident import NO_PADDING
 
 
-def write_without(loaded: LoadedModel, anatomy: Anatomy, gone: Sequence[Part], folder: Path, *, rescale: bool) -> None:
+def write_without(loaded: LoadedModel, architecture: Architecture, gone: Sequence[Part], folder: Path, *, rescale: bool) -> None:
     """Save the model and its tokenizer without these parts; what stays of a layer's heads or neurons is scaled up if `rescale`. The model in memory is as before."""
     config = loaded.model.config.get_text_config()
     padding = config.pad_token_id
     try:
         if padding == NO_PADDING:
             config.pad_token_id = None
-        with quiet(), operated(anatomy, gone, rescale=rescale):
+        with quiet(), operated(architecture, gone, rescale=rescale):
             loaded.model.save_pretrained(folder)
     finally:
         config.pad_token_id = padding
@@ -32,14 +32,14 @@ def write_without(loaded: LoadedModel, anatomy: Anatomy, gone: Sequence[Part], f
 
 
 @contextmanager
-def operated(anatomy: Anatomy, gone: Sequence[Part], *, rescale: bool) -> Generator[None]:
+def operated(architecture: Architecture, gone: Sequence[Part], *, rescale: bool) -> Generator[None]:
     """Within the block the weights lack these parts."""
     before: list[tuple[Any, Any]] = []
     columns: dict[tuple[int, str], list[range]] = {}
     try:
         with torch.no_grad():
             for part in gone:
-                block = anatomy.blocks[part.layer]
+                block = architecture.blocks[part.layer]
                 if part.tissue in ("heads", "neurons"):
                     columns.setdefault((part.layer, part.tissue), []).append(range(part.start, part.stop))
                     continue
@@ -49,7 +49,7 @@ def operated(anatomy: Anatomy, gone: Sequence[Part], *, rescale: bool) -> Genera
                     if linear.bias is not None:
                         linear.bias.zero_()
             for (layer, tissue), ranges in columns.items():
-                linear: Any = anatomy.blocks[layer].attention if tissue == "heads" else anatomy.blocks[layer].mlp
+                linear: Any = architecture.blocks[layer].attention if tissue == "heads" else architecture.blocks[layer].mlp
                 _keep(before, linear)
                 _scale(linear, [column for each in ranges for column in each], rescale=rescale)
         yield

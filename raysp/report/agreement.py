@@ -17,10 +17,10 @@ UNSIGNED = frozenset({"attention_rollout"})
 STRENGTHS = ((0.8, "agrees closely"), (0.5, "agrees in part"), (0.2, "agrees little"), (-0.2, "does not agree"), (-1.0, "says the opposite"))
 """Rank correlations from which on a method is said to agree so."""
 
-Rows = Sequence[Mapping[str, Any]]
+TableRows = Sequence[Mapping[str, Any]]
 
 
-def checks(metrics: Mapping[str, Any], attributions: Rows, singles: Rows) -> list[dict[str, Any]]:
+def checks(metrics: Mapping[str, Any], attributions: TableRows, singles: TableRows) -> list[dict[str, Any]]:
     """A method each: its title, its agreement in words, rank correlation, share of the strongest that are the same, and a figure (or None)."""
     scores: Mapping[str, Mapping[str, float | None]] = metrics.get("cross_checks") or {}
     exact = [row for row in singles if row["method"] == "removed"]

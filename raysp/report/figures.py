@@ -8,7 +8,7 @@ from raysp.report import pruning
 from raysp.report.words import number, shortened
 
 Figure = dict[str, Any]
-Rows = Sequence[Mapping[str, Any]]
+TableRows = Sequence[Mapping[str, Any]]
 
 BARS = 25
 CURVES = (
@@ -20,7 +20,7 @@ APART = 0.5
 """Percent of components by which the points of two curves are set apart, so that their intervals do not hide each other."""
 
 
-def single_effects(singles: Rows) -> Figure | None:
+def single_effects(singles: TableRows) -> Figure | None:
     """A bar for each of the strongest single effects, with its interval."""
     rows = sorted(singles, key=lambda row: -abs(row["value"]))[:BARS][::-1]
     if not rows:
@@ -44,7 +44,7 @@ def single_effects(singles: Rows) -> Figure | None:
     return {"data": [trace], "layout": layout}
 
 
-def heldout_scatter(heldout: Rows) -> Figure | None:
+def heldout_scatter(heldout: TableRows) -> Figure | None:
     """Predicted against exact values of the held-out ablations, with and without interactions."""
     if not heldout:
         return None
@@ -56,7 +56,7 @@ def heldout_scatter(heldout: Rows) -> Figure | None:
     return _scatter(traces, "exact value", "predicted value")
 
 
-def verified_scatter(validations: Rows) -> Figure | None:
+def verified_scatter(validations: TableRows) -> Figure | None:
     """Predicted against exact deviations from additivity of the sets that were measured."""
     traces: list[Figure] = []
     for kind, colour, symbol in (("synergy", "--syn", "circle"), ("redundancy", "--red", "diamond"), ("additive", "--faint", "x")):
@@ -67,7 +67,7 @@ def verified_scatter(validations: Rows) -> Figure | None:
     return _scatter(traces, "exact deviation", "predicted deviation") if traces else None
 
 
-def pruning_curves(prunings: Rows) -> Figure | None:
+def pruning_curves(prunings: TableRows) -> Figure | None:
     """The value that is left against the share of components that stay, a curve a method, the intact model across."""
     methods = pruning.methods(prunings)
     if not methods:
@@ -103,7 +103,7 @@ def _curve(method: str, rows: list[Mapping[str, Any]], at: int, shift: float) ->
     return curve | {"mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash}, "hovertext": tips, "hoverinfo": "text"}
 
 
-def attributions(rows: Rows, measured: Sequence[float], against: str) -> Figure | None:
+def attributions(rows: TableRows, measured: Sequence[float], against: str) -> Figure | None:
     """What a method attributes to components against their measured single effects, or what `against` says."""
     if not rows:
         return None
@@ -114,12 +114,12 @@ def attributions(rows: Rows, measured: Sequence[float], against: str) -> Figure 
     return {"data": [points], "layout": _layout(height=260) | {"xaxis": across, "yaxis": _axis("width", "attributed") | {"zeroline": True}}}
 
 
-def fits_of_runs(rows: Rows) -> Figure | None:
+def fits_of_runs(rows: TableRows) -> Figure | None:
     """Held-out R² of each run of a set next to that of single effects alone."""
     return _gains([(row["title"], row["r2_singles"], row["r2"]) for row in rows if row["r2"] is not None], "held-out R²")
 
 
-def fits_of_queries(scores: Rows) -> Figure | None:
+def fits_of_queries(scores: TableRows) -> Figure | None:
     """The linear datamodeling score of each query next to that of single effects alone."""
     return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "rank correlation (LDS)")
 

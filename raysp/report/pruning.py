@@ -14,10 +14,10 @@ METHODS = {
 """How the components that stay were chosen; first the choice by which a model is written."""
 INTACT = "intact"
 
-Rows = Sequence[Mapping[str, Any]]
+TableRows = Sequence[Mapping[str, Any]]
 
 
-def methods(rows: Rows) -> list[str]:
+def methods(rows: TableRows) -> list[str]:
     """The methods that were tried, those of `METHODS` first; the intact model is none."""
     tried = {str(row["method"]) for row in rows} - {INTACT}
     return [*(name for name in METHODS if name in tried), *sorted(tried - set(METHODS))]
@@ -33,17 +33,17 @@ def score(row: Mapping[str, Any]) -> float | None:
     return row["heldout"] if row["heldout"] is not None else row["train"]
 
 
-def largest(rows: Rows) -> float:
+def largest(rows: TableRows) -> float:
     """The largest |value|, for writing all with as many decimals."""
     return max((abs(value) for row in rows if (value := score(row)) is not None), default=0.0)
 
 
-def held_out(rows: Rows) -> bool:
+def held_out(rows: TableRows) -> bool:
     """Whether the values are those of prompts that the choice has not seen."""
     return any(row["heldout"] is not None for row in rows)
 
 
-def table(rows: Rows) -> list[dict[str, Any]]:
+def table(rows: TableRows) -> list[dict[str, Any]]:
     """A line for each share kept, the largest first: keep, kept, and the row of each method in the order of `methods`, None where it has none."""
     shares = sorted({row["keep"] for row in rows if row["method"] != INTACT}, reverse=True)
     lines: list[dict[str, Any]] = []
@@ -54,12 +54,12 @@ def table(rows: Rows) -> list[dict[str, Any]]:
     return lines
 
 
-def intact(rows: Rows) -> Mapping[str, Any] | None:
+def intact(rows: TableRows) -> Mapping[str, Any] | None:
     """The row of the intact model."""
     return next((row for row in rows if row["method"] == INTACT), None)
 
 
-def choices(rows: Rows) -> list[Mapping[str, Any]]:
+def choices(rows: TableRows) -> list[Mapping[str, Any]]:
     """What the first method keeps, the largest choice first."""
     first = methods(rows)[:1]
     return sorted((row for row in rows if row["method"] in first and row["components"]), key=lambda row: -row["keep"])

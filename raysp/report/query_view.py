@@ -1,6 +1,6 @@
 """What a run says of each query, made ready for people: who helped and who harmed, who says the same and who works only together, with their texts.
 
-Rows of the store's tables in, plain data out; terminal and page show the same. Texts of data sets are nobody's friend: they come out as one line of
+TableRows of the store's tables in, plain data out; terminal and page show the same. Texts of data sets are nobody's friend: they come out as one line of
 printable characters, without those that turn the direction of what stands beside them.
 """
 

@@ -22,7 +22,7 @@ SCATTERED = 200
 LISTED = 120
 """Components up to which all are listed."""
 
-Rows = Sequence[Mapping[str, Any]]
+TableRows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Told:
     examples: int
     mean_lds: tuple[float, float] | None
     scores: list[tuple[str, list[dict[str, Any]]]]
-    selections: Rows
+    selections: TableRows
     charts: dict[str, figures.Figure]
     listed: bool
 
@@ -43,7 +43,7 @@ class Told:
         return max((abs(effect.value) for effect in (*query.helpful, *query.harmful)), default=0.0)
 
 
-def told(run: Mapping[str, Any], tables: Mapping[str, Rows], components: Sequence[Component]) -> Told:
+def told(run: Mapping[str, Any], tables: Mapping[str, TableRows], components: Sequence[Component]) -> Told:
     """From the run's row and the rows of its `TABLES`."""
     towards = direction(run["game"]["description"])
     queries = asked.answered(tables, [component.label for component in components], towards, top=TOP, queries=QUERIES)
@@ -69,7 +69,7 @@ def told(run: Mapping[str, Any], tables: Mapping[str, Rows], components: Sequenc
     )
 
 
-def by_metric(rows: Rows) -> list[tuple[str, list[dict[str, Any]]]]:
+def by_metric(rows: TableRows) -> list[tuple[str, list[dict[str, Any]]]]:
     """Scores over all queries, those of one metric (and number removed) together, in the order in which they came, the best method first."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -84,5 +84,5 @@ def legible(components: Sequence[Component]) -> tuple[Component, ...]:
 
 
 def named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows whose labels do."""
+    """TableRows whose labels do."""
     return [row | {name: asked.plain(row[name]) for name in ("label", "labels") if row.get(name)} for row in rows]

@@ -14,7 +14,7 @@ from raysp.spectral.fourier import ROUNDING
 TOP = 10
 
 
-def compare(one: Result, other: Result) -> dict[str, Any]:
+def compare_runs(one: Result, other: Result) -> dict[str, Any]:
     """Agreement of two runs: rank correlation of the singles and overlap of the strongest interactions, where components correspond.
 
     Components correspond when both runs have the same ones (same labels in the same order), else by labels that each run has once and both have:

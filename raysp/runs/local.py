@@ -17,7 +17,7 @@ from raysp.lenses import build_game
 from raysp.masks import Masks, Values
 from raysp.runs.progress import Watch
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Campaign
+from raysp.runs.run import Run
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
@@ -48,7 +48,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
 
             set_threads(spec.threads)
         with interrupted_by_termination():
-            Campaign(spec, LocalBackend(build_game(spec.lens)), store, run_id, set_name, watch or (lambda _: None)).execute()
+            Run(spec, LocalBackend(build_game(spec.lens)), store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
 
     def __enter__(self) -> Self:

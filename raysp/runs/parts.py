@@ -16,21 +16,21 @@ def set_name(spec: RunSpec) -> str | None:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedRun:
     """One run of several: its spec and what sets it apart."""
 
     label: str
     spec: RunSpec
 
 
-def parts(spec: RunSpec) -> list[Part]:
+def parts(spec: RunSpec) -> list[PlannedRun]:
     """The runs a spec asks for: one an example, or the question itself followed by its repeats."""
     plain = resolve_paths(spec).model_copy(update={"examples": None, "limit": None, "repeat_on": ()})
     if spec.examples is not None:
         if spec.repeat_on:
             raise UserError("repeat_on", list(spec.repeat_on), "does not go with examples", "repeat one example at a time")
-        return [Part(label, plain.model_copy(update={"lens": lens})) for label, lens in read_examples(spec.examples, _feature(spec), spec.limit)]
-    return [Part("the question", plain), *(_repeat(plain, wish) for wish in spec.repeat_on)]
+        return [PlannedRun(label, plain.model_copy(update={"lens": lens})) for label, lens in read_examples(spec.examples, _feature(spec), spec.limit)]
+    return [PlannedRun("the question", plain), *(_repeat(plain, wish) for wish in spec.repeat_on)]
 
 
 def new_run_id() -> str:
@@ -38,11 +38,11 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
-def _repeat(spec: RunSpec, wish: str) -> Part:
+def _repeat(spec: RunSpec, wish: str) -> PlannedRun:
     what, _, value = wish.partition(":")
     if what not in {"model", "prompt"} or not value:
         raise UserError("repeat_on", wish, "is not understood", "write model:NAME or prompt:TEXT")
-    return Part(wish, resolve_paths(spec.model_copy(update={"lens": _varied(spec).model_copy(update={what: value})})))
+    return PlannedRun(wish, resolve_paths(spec.model_copy(update={"lens": _varied(spec).model_copy(update={what: value})})))
 
 
 def _varied(spec: RunSpec) -> FeatureLens | MechanisticLens:

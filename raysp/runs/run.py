@@ -25,7 +25,7 @@ from raysp.sampling.draws import distinct
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
-from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare, judge, plan
+from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
 
 # A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
 PREVIEW_SECONDS = 3.0
@@ -63,7 +63,7 @@ class Backend(Protocol):
 
 
 @dataclass
-class Campaign:
+class Run:
     """The loop of one run. `report` is told of progress; `cancelled` is looked at between batches."""
 
     spec: RunSpec
@@ -197,7 +197,7 @@ class Campaign:
     def _cross_check(self, findings: Findings) -> Agreement:
         """The model's own attributions beside the single effects found."""
         began = time.perf_counter()
-        agreement = compare(self.backend.attributions(), findings.singles)
+        agreement = compare_attributions(self.backend.attributions(), findings.singles)
         self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
         for note in agreement.notes:
             self.store.add_event(self.run_id, "note", note)
@@ -327,7 +327,7 @@ def check_same(row: dict[str, Any], info: GameInfo, asked: str) -> None:
 def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
     if info.n < 2:
-        raise UserError("components", info.n, "component is nothing to compare", "choose a smaller unit or a longer input")
+        raise UserError("components", info.n, "component is nothing to compare_attributions", "choose a smaller unit or a longer input")
     explorer = spec.explorer
     if isinstance(explorer, Screen):
         explorer = explorer.resolved([component.label for component in info.components])

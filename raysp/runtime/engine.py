@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from raysp.errors import UserError
 from raysp.runs.local import Engine, LocalEngine
-from raysp.runs.parts import Part, new_run_id, parts, set_name
+from raysp.runs.parts import PlannedRun, new_run_id, parts, set_name
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.result import Result
 from raysp.specs.run import RunSpec, resolve_paths
@@ -40,8 +40,8 @@ def run_all(spec: RunSpec) -> list[Result]:
 
 
 def run_parts(
-    wanted: list[Part], *, watch: Callable[[int, Progress], None] | None = None, set_name: str | None = None, run_id: str | None = None
-) -> Iterator[tuple[Part, Result]]:
+    wanted: list[PlannedRun], *, watch: Callable[[int, Progress], None] | None = None, set_name: str | None = None, run_id: str | None = None
+) -> Iterator[tuple[PlannedRun, Result]]:
     """Run several specs one after the other on the same resident models, handing over each answer as it comes.
 
     `run_id` is that of the first, where it is an earlier run to go on with. A UserError says which of them it is about; those before it are stored.

@@ -22,7 +22,7 @@ from raysp.errors import InterruptedRunError, UserError
 from raysp.home import store_path
 from raysp.runs.progress import Progress
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Campaign
+from raysp.runs.run import Run
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.metrics import RunMetrics
 from raysp.runtime.pool import Pool, PoolBackend, Shape, choose_shape, dismiss
@@ -41,7 +41,7 @@ TRAINING = {"data"}
 
 
 @dataclass
-class Ticket:
+class RunHandle:
     """One run in the scheduler's hands, and what it uses of the cluster."""
 
     spec: RunSpec
@@ -58,7 +58,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._stores: dict[Path, Store] = {}
-        self._tickets: dict[str, Ticket] = {}
+        self._tickets: dict[str, RunHandle] = {}
         self._pool: Pool | None = None
         self._lock = threading.RLock()
         self._metrics = RunMetrics()
@@ -81,7 +81,7 @@ class Scheduler:
             if current is not None and current.thread is not None and current.thread.is_alive():
                 return
             store = self._store(spec)
-            ticket = self._tickets[run_id] = Ticket(spec, Progress(run_id))
+            ticket = self._tickets[run_id] = RunHandle(spec, Progress(run_id))
             ticket.thread = threading.Thread(target=self._drive, args=(ticket, store, run_id, set_name), name=run_id, daemon=True)
             ticket.thread.start()
 
@@ -127,14 +127,14 @@ class Scheduler:
                 store.close()
             self._stores.clear()
 
-    def _drive(self, ticket: Ticket, store: Store, run_id: str, set_name: str | None) -> None:
+    def _drive(self, ticket: RunHandle, store: Store, run_id: str, set_name: str | None) -> None:
         def report(progress: Progress) -> None:
             self._metrics.observe(ticket.progress, progress)
             ticket.progress = progress
 
         try:
             with self._backend(ticket) as backend:
-                Campaign(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
+                Run(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
                 if backend.retried:
                     store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
         except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run belongs to whoever asks for its result
@@ -149,7 +149,7 @@ class Scheduler:
                 self._stores[path] = Store.open(path)
             return self._stores[path]
 
-    def _let_go(self, ticket: Ticket) -> None:
+    def _let_go(self, ticket: RunHandle) -> None:
         """Close the store of a run that has ended, if no other run writes it: other processes may want to."""
         with self._lock:
             ticket.ended = True
@@ -158,7 +158,7 @@ class Scheduler:
                 self._stores.pop(path).close()
 
     @contextlib.contextmanager
-    def _backend(self, ticket: Ticket) -> "Generator[PoolBackend | TuneBackend]":
+    def _backend(self, ticket: RunHandle) -> "Generator[PoolBackend | TuneBackend]":
         """What measures a run, for as long as it runs. UserError when another run is in its way."""
         lens = ticket.spec.lens
         if ticket.cancelled.is_set():
@@ -175,7 +175,7 @@ class Scheduler:
         finally:
             ticket.uses = None
 
-    def _room(self, ticket: Ticket) -> Shape:
+    def _room(self, ticket: RunHandle) -> Shape:
         """The whole cluster for a run that trains, once no other is using it."""
         with self._lock:
             self._take(ticket, "trainings", self._others(ticket))
@@ -183,7 +183,7 @@ class Scheduler:
             self._pool = None
             return choose_shape(ticket.spec)
 
-    def _evaluators(self, ticket: Ticket) -> Pool:
+    def _evaluators(self, ticket: RunHandle) -> Pool:
         """The cluster's evaluators; made anew in another shape when a spec asks for one and nobody else is using them."""
         spec = ticket.spec
         with self._lock:
@@ -209,10 +209,10 @@ class Scheduler:
         wanted = choose_shape(spec)
         return wanted == shape if spec.evaluators or spec.threads or spec.gpus else shape.has_gpu or not wanted.has_gpu
 
-    def _others(self, ticket: Ticket) -> list[Ticket]:
+    def _others(self, ticket: RunHandle) -> list[RunHandle]:
         return [other for other in self._tickets.values() if other is not ticket and other.uses]
 
-    def _take(self, ticket: Ticket, uses: Literal["evaluators", "trainings"], in_the_way: list[Ticket]) -> None:
+    def _take(self, ticket: RunHandle, uses: Literal["evaluators", "trainings"], in_the_way: list[RunHandle]) -> None:
         if in_the_way:
             other = in_the_way[0]
             what = "trains on the cluster" if other.uses == "trainings" else "uses the cluster's evaluators"

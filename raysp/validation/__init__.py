@@ -4,7 +4,7 @@ Pure: it asks for masks and is told their values, like an explorer, and knows no
 """
 
 from raysp.specs.validation import Validation
-from raysp.validation.agreement import Agreement, compare
+from raysp.validation.agreement import Agreement, compare_attributions
 from raysp.validation.judging import ValidationResult, judge
 from raysp.validation.kinds import KINDS, kind_of, surrogate_kinds
 from raysp.validation.planning import MAX_EXACT_ORDER, ValidationPlan, plan
@@ -18,7 +18,7 @@ __all__ = [
     "ValidationPlan",
     "ValidationResult",
     "Verdict",
-    "compare",
+    "compare_attributions",
     "judge",
     "kind_of",
     "plan",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Of so many strongest components it is said how many are shared.
 STRONGEST = 5
 
-NOTHING = "Cross-check: this game has no gradients or attentions to compare single effects with."
+NOTHING = "Cross-check: this game has no gradients or attentions to compare_attributions single effects with."
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Agreement:
     notes: tuple[str, ...]
 
 
-def compare(found: Mapping[str, Values], singles: pa.Table) -> Agreement:
+def compare_attributions(found: Mapping[str, Values], singles: pa.Table) -> Agreement:
     """Attributions by method (float64 `(n,)`) against the single effects of a `Findings.singles` table.
 
     Against those measured exactly, where there are any; otherwise against those that the surrogate has. Methods without a sign are compared with sizes.

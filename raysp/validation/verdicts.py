@@ -24,7 +24,7 @@ GOOD_SIGN, POOR_SIGN = 0.8, 0.6
 
 
 @dataclass
-class Opinion:
+class VerdictBuilder:
     """A verdict in the making: it only ever gets worse, and each step says why."""
 
     level: int = 0
@@ -42,7 +42,7 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool)
     `constant`: no value ever changed. `complete`: every mask there is was measured, and the surrogate reproduces them all. `screened`: the
     explorer looked only at components with a strong single effect.
     """
-    opinion = Opinion()
+    opinion = VerdictBuilder()
     if constant:
         opinion.say("The value does not change whatever is removed: there is nothing to attribute; check the target, or how components are ablated.", 1)
         return LEVELS[opinion.level], tuple(opinion.reasons)
@@ -55,7 +55,7 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool)
     return LEVELS[opinion.level], tuple(opinion.reasons)
 
 
-def _say_r2(opinion: Opinion, metrics: Metrics, *, screened: bool) -> None:
+def _say_r2(opinion: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
     r2, singles = metrics.get("r2", math.nan), metrics.get("r2_singles", math.nan)
     if math.isnan(r2):
         opinion.say("Nothing was held out, so how well the surrogate predicts is not known.", 1)
@@ -78,7 +78,7 @@ def _say_r2(opinion: Opinion, metrics: Metrics, *, screened: bool) -> None:
         opinion.say(f"Interactions do not help: single effects alone predict as well (gain in R² {metrics['gain']:+.3f}).")
 
 
-def _say_error(opinion: Opinion, metrics: Metrics, *, exact: bool) -> None:
+def _say_error(opinion: VerdictBuilder, metrics: Metrics, *, exact: bool) -> None:
     checked = metrics.get("checked", 0)
     if not checked or exact:
         return
@@ -102,7 +102,7 @@ def _say_error(opinion: Opinion, metrics: Metrics, *, exact: bool) -> None:
         opinion.say(f"The estimates hold: {figures}.")
 
 
-def _say_assumption(opinion: Opinion, metrics: Metrics, *, screened: bool) -> None:
+def _say_assumption(opinion: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
     count = metrics.get("low_pairs", 0)
     if not count:
         return

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from raysp.actions.drop_rules import choose, read_wish, redundant_pairs
+from raysp.actions.drop_rules import choose, read_drop_rule, redundant_pairs
 from raysp.errors import UserError
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks
@@ -25,7 +25,7 @@ def surrogate_of(game):
 
 
 def chosen(drop=None, keep=None, *, sign=1.0, game=trained):
-    found = choose(surrogate_of(lambda masks: sign * game(masks)), read_wish(drop, keep, N), more_is_better=sign > 0)
+    found = choose(surrogate_of(lambda masks: sign * game(masks)), read_drop_rule(drop, keep, N), more_is_better=sign > 0)
     assert found.before == pytest.approx(sign * game(np.ones((1, N)))[0])
     assert found.after == pytest.approx(sign * game(found.mask[None])[0])
     return found
@@ -112,7 +112,7 @@ def test_where_nothing_harms_or_repeats_nothing_is_dropped():
     additive = surrogate_of(lambda masks: np.asarray(masks, dtype=float) @ np.arange(1.0, N + 1))
     for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components that cover")):
         with pytest.raises(UserError, match=said):
-            choose(additive, read_wish(drop, None, N), more_is_better=True)
+            choose(additive, read_drop_rule(drop, None, N), more_is_better=True)
 
 
 def test_harm_that_only_two_do_together_is_seen():
@@ -138,12 +138,12 @@ def test_harm_that_only_two_do_together_is_seen():
     ],
 )
 def test_wishes_are_read(drop, keep, count):
-    assert read_wish(drop, keep, 100).count == count
+    assert read_drop_rule(drop, keep, 100).count == count
 
 
 @pytest.mark.parametrize("drop", ["harmful:0.1%", "redundant:0.1%"])
 def test_a_small_percentage_is_one_component(drop):
-    assert read_wish(drop, None, 20).count == 1
+    assert read_drop_rule(drop, None, 20).count == 1
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_small_percentage_is_one_component(drop):
 )
 def test_a_wish_that_cannot_be_is_said_in_a_line(drop, keep, said):
     with pytest.raises(UserError, match=said) as error:
-        read_wish(drop, keep, 20)
+        read_drop_rule(drop, keep, 20)
     assert "\n" not in str(error.value)
 
 

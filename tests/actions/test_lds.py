@@ -9,7 +9,7 @@ from answered_training_sets import ROWS, Trained, jsonl
 from scipy import stats
 
 import raysp
-from raysp.actions.lds import METHODS, Wish, score_run
+from raysp.actions.lds import METHODS, LdsOptions, score_run
 from raysp.actions.retrainings import own_seeds
 from raysp.cli import main
 from raysp.lenses import build_game
@@ -17,7 +17,7 @@ from raysp.masks import unpack
 
 N = len(ROWS)
 #: Little enough to be quick; seeds are two, so that there is a ceiling.
-WISH = Wish(subsets=16, leave_one_out=4, brittleness=(2,), mislabelled="flipped")
+WISH = LdsOptions(subsets=16, leave_one_out=4, brittleness=(2,), mislabelled="flipped")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_nothing_is_trained_twice(trained, run_id, done):
     assert (again.trained, again.found) == (0, done.trained)
     assert again.rows == done.rows
     # The subsets are the same ones, and so are the first two seeds.
-    more = scored(trained, run_id, Wish(subsets=16, seeds=3, methods=("singles",)))
+    more = scored(trained, run_id, LdsOptions(subsets=16, seeds=3, methods=("singles",)))
     assert (more.trained, more.found) == (16, 32)
     assert {row["method"] for row in trained.table("data_scores", run_id)} == {"singles", None}
 
@@ -140,7 +140,7 @@ def test_figures_are_stored_with_their_conventions(trained, run_id, done):
 def test_of_a_loss_a_helpful_example_lowers_it(trained):
     """Outputs and effects turn round together, so that scores do not know the difference but for the sign of what falls."""
     run_id = trained.run(budget=24, value="loss")
-    wish = Wish(subsets=10, seeds=1, methods=("singles", "influence"), brittleness=(3,))
+    wish = LdsOptions(subsets=10, seeds=1, methods=("singles", "influence"), brittleness=(3,))
     done = scored(trained, run_id, wish)
     assert "a loss counts negative" in done.conventions["sign"]
     masks, outputs = trainings(trained, run_id)[1]
@@ -160,33 +160,33 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
 def test_mislabelled_examples_come_from_a_column_or_a_file(trained, run_id, done, tmp_path):
     rows = [number for number, row in enumerate(ROWS, 1) if row["flipped"]]
     (tmp_path / "rows.txt").write_text("\n".join(map(str, rows)))
-    by_file = scored(trained, run_id, Wish(subsets=16, methods=("influence",), mislabelled=str(tmp_path / "rows.txt")))
+    by_file = scored(trained, run_id, LdsOptions(subsets=16, methods=("influence",), mislabelled=str(tmp_path / "rows.txt")))
     assert whole(by_file, "mislabel_auc")["influence"] == whole(done, "mislabel_auc")["influence"]
 
 
 def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, tmp_path):
     reviews = [json.loads(line) | {"wrong": number in (0, 5)} for number, line in enumerate((trained.folder / "reviews.jsonl").read_text().splitlines())]
     run_id = trained.run(budget=24, train=jsonl(tmp_path / "reviews.jsonl", reviews), queries=None, query_count=4, components=8)
-    found = scored(trained, run_id, Wish(subsets=10, seeds=1, methods=("singles",), mislabelled="wrong"))
+    found = scored(trained, run_id, LdsOptions(subsets=10, seeds=1, methods=("singles",), mislabelled="wrong"))
     assert set(whole(found, "mislabel_auc_own_label")) == {"singles"}
 
 
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        (Wish(subsets=9), "too few"),
-        (Wish(seeds=0), "no number of trainings"),
-        (Wish(fraction=1.0), "no share of the components"),
-        (Wish(fraction=float("nan")), "no share of the components"),
-        (Wish(fraction=0.99), "keeps 10 of 10 components"),
-        (Wish(fraction=0.01), "keeps 0 of 10 components"),
-        (Wish(methods=("trak",)), "choose among proxyspex"),
-        (Wish(methods=()), "choose among proxyspex"),
-        (Wish(leave_one_out=11), "give 3 to 10"),
-        (Wish(brittleness=(10,)), "give 1 to 9"),
-        (Wish(mislabelled="wrong"), "its columns are id, prompt, completion, flipped"),
-        (Wish(mislabelled="prompt"), "says neither yes nor no"),
-        (Wish(fraction=0.1, methods=("influence",)), "fitted to all but"),
+        (LdsOptions(subsets=9), "too few"),
+        (LdsOptions(seeds=0), "no number of trainings"),
+        (LdsOptions(fraction=1.0), "no share of the components"),
+        (LdsOptions(fraction=float("nan")), "no share of the components"),
+        (LdsOptions(fraction=0.99), "keeps 10 of 10 components"),
+        (LdsOptions(fraction=0.01), "keeps 0 of 10 components"),
+        (LdsOptions(methods=("trak",)), "choose among proxyspex"),
+        (LdsOptions(methods=()), "choose among proxyspex"),
+        (LdsOptions(leave_one_out=11), "give 3 to 10"),
+        (LdsOptions(brittleness=(10,)), "give 1 to 9"),
+        (LdsOptions(mislabelled="wrong"), "its columns are id, prompt, completion, flipped"),
+        (LdsOptions(mislabelled="prompt"), "says neither yes nor no"),
+        (LdsOptions(fraction=0.1, methods=("influence",)), "fitted to all but"),
     ],
 )
 def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_id, done, wish, said):
@@ -209,19 +209,19 @@ def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_i
 def test_a_file_of_mislabelled_rows_that_says_nothing_is_refused(trained, run_id, tmp_path, text, said):
     (tmp_path / "rows.txt").write_text(text)
     with pytest.raises(raysp.UserError, match=said):
-        scored(trained, run_id, Wish(mislabelled=str(tmp_path / "rows.txt")))
+        scored(trained, run_id, LdsOptions(mislabelled=str(tmp_path / "rows.txt")))
 
 
 def test_fewer_subsets_than_asked_for_are_said_so(trained):
     run_id = trained.run(budget=16, limit=6)
-    found = scored(trained, run_id, Wish(subsets=100, seeds=1, methods=("singles",)))
+    found = scored(trained, run_id, LdsOptions(subsets=100, seeds=1, methods=("singles",)))
     assert found.conventions["subsets"] < 20
     assert any("there are only" in note for note in found.notes)
     assert set(whole(found, "lds")) == {"singles"}  # the run's own answer, once
 
 
 def test_subsets_unlike_those_of_the_run_are_said_so(trained, run_id, done):
-    found = scored(trained, run_id, Wish(subsets=10, seeds=1, fraction=0.7, methods=("influence",)))
+    found = scored(trained, run_id, LdsOptions(subsets=10, seeds=1, fraction=0.7, methods=("influence",)))
     assert any("keep 50% of the components and these subsets 70%" in note for note in found.notes)
     assert found.conventions["kept"] == 7
 

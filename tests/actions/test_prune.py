@@ -87,8 +87,8 @@ class Asked:
             row = store.run_row(run_id)
             spec = run_spec(row["spec"])
             game = build_mechanistic_game(spec.lens)
-            before = game.branching.tokens
-            return acting.known_of(store, row, spec, game), game.branching.tokens - before
+            before = game.mask_tree.tokens
+            return acting.known_of(store, row, spec, game), game.mask_tree.tokens - before
 
     def write(self, query, *told):
         with duckdb.connect(str(self.store)) as writing:
@@ -162,8 +162,8 @@ def test_weights_without_some_parts_do_what_the_ablation_does(asked, kind, optio
     game, before = build_game(lens), weights(lens)
     masks = np.random.default_rng(0).random((6, game.n)) < 0.5
     for mask, value in zip(masks, game.evaluate(masks), strict=True):
-        gone = [part for part, kept in zip(game.branching.ablation.parts, mask, strict=True) if not kept]
-        with suppress(KeyboardInterrupt), operated(game.branching.relay.anatomy, gone, rescale=lens.ablation == "zero-rescale"):
+        gone = [part for part, kept in zip(game.mask_tree.ablation.parts, mask, strict=True) if not kept]
+        with suppress(KeyboardInterrupt), operated(game.mask_tree.blockwise.architecture, gone, rescale=lens.ablation == "zero-rescale"):
             assert margins(game.model.loaded.model, game.model.loaded.tokenizer, ROWS).mean() == pytest.approx(value, abs=1e-4)
             raise KeyboardInterrupt
     after = weights(lens)
@@ -499,7 +499,7 @@ def test_margins_say_whether_the_written_model_is_the_one_that_was_measured(aske
     """An accuracy moves by a prompt where a margin moves by nothing."""
     accuracy, margin = (build_game(asked.lens(value=value)) for value in ("accuracy", "logit_diff"))
     masks = np.random.default_rng(0).random((8, margin.n)) < 0.5
-    graded = accuracy.reading.graded().by_prompt(accuracy.branching, masks)
+    graded = accuracy.reading.graded().by_prompt(accuracy.mask_tree, masks)
     np.testing.assert_allclose(graded, margin.by_prompt(masks), atol=1e-5)
     assert np.array_equal(accuracy.by_prompt(masks), graded > 0)
     done = asked.prune(asked.run(value="accuracy"), folder=tmp_path / "pruned")

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from raysp.actions.pruning_methods import Known, compare
+from raysp.actions.pruning_methods import RunEvidence, compare_methods
 from raysp.errors import UserError
 from raysp.masks import pack
 from raysp.spectral.fourier import FourierSurrogate
@@ -36,7 +36,7 @@ def known(game, *, more_is_better=True, surrogate=None, layers=LAYERS, seed=0):
     truth = surrogate_of(game)
     near = np.concatenate([np.ones((1, N), dtype=bool), ~np.eye(N, dtype=bool)])
     values = game(near)
-    return Known(surrogate or truth, truth.take(truth.sets.orders <= 1), values[0] - values[1:], layers, more_is_better, seed)
+    return RunEvidence(surrogate or truth, truth.take(truth.sets.orders <= 1), values[0] - values[1:], layers, more_is_better, seed)
 
 
 def prompts(game, seed):
@@ -47,7 +47,7 @@ def prompts(game, seed):
 
 def compared(game, keep=4 / 6, *, per_layer=False, draws=8, seed=0, train=None, heldout=None, **told):
     train, heldout = train or prompts(game, 1), heldout or prompts(game, 2)
-    rows = compare(known(game, seed=seed, **told), train, heldout, keep, per_layer=per_layer, draws=draws)
+    rows = compare_methods(known(game, seed=seed, **told), train, heldout, keep, per_layer=per_layer, draws=draws)
     return {row.method: row for row in rows}
 
 

@@ -7,7 +7,7 @@ import pytest
 from answered_training_sets import QUERIES, ROWS, UNSEEN, Trained, jsonl
 
 import raysp
-from raysp.actions.drop_rules import choose, read_wish
+from raysp.actions.drop_rules import choose, read_drop_rule
 from raysp.actions.retrainings import own_seeds
 from raysp.actions.select import Verification, select
 from raysp.cli import main
@@ -52,7 +52,7 @@ def test_the_choice_is_the_solver_s_on_the_run_s_own_surrogate(trained):
         row = store.run_row(run_id)
         spec = run_spec(row["spec"])
         surrogate = surrogate_of(replayed(store, row, spec, build_game(spec.lens)))
-    wanted = choose(surrogate, read_wish("harmful:3", None, len(ROWS)), more_is_better=True)
+    wanted = choose(surrogate, read_drop_rule("harmful:3", None, len(ROWS)), more_is_better=True)
     assert done.choice.mask.tolist() == wanted.mask.tolist()
     assert 1 <= len(done.dropped) <= 3
     assert done.choice.after > done.choice.before

@@ -247,7 +247,7 @@ def finite_differences(game, step=1e-2):
     from raysp.lenses.gate_gradients import slopes
 
     def value(at):
-        return slopes(game.branching, game.reading, at)[0][0]
+        return slopes(game.mask_tree, game.reading, at)[0][0]
 
     return np.array([(value(gates + step * unit) - value(gates - step * unit)) / (2 * step) for unit in np.eye(game.n)[:, None, :]])
 
@@ -266,7 +266,7 @@ def test_values_at_gates_are_the_games_values(models, rows):
 
     for game in (build_game(lens(models)), build_game(lens(models, prompts=rows, value="kl")), build_game(lens(models, prompts=rows, value="loss"))):
         masks = some_masks(game)
-        assert np.abs(slopes(game.branching, game.reading, masks.astype(float))[0] - game.evaluate(masks)).max() < 1e-4
+        assert np.abs(slopes(game.mask_tree, game.reading, masks.astype(float))[0] - game.evaluate(masks)).max() < 1e-4
 
 
 def test_integrated_gates_add_up_to_the_whole_way(models):

@@ -9,7 +9,7 @@ from tiny_models import make, save
 
 from raysp.errors import UserError
 from raysp.lenses import build_game
-from raysp.models.architecture import dissect
+from raysp.models.architecture import read_architecture
 from raysp.specs.lenses import MechanisticLens
 
 PROMPT = "Her acting never fails, the film was long"
@@ -67,7 +67,7 @@ def operated(model, kind, game, mask):
             width = (linear.weight.shape[1] if isinstance(linear, torch.nn.Linear) else linear.weight.shape[0]) // model.config.num_attention_heads
             zero_columns(linear, slice(component.unit * width, (component.unit + 1) * width))
         elif component.kind == "neurons":
-            part = game.branching.ablation.parts[component.index]
+            part = game.mask_tree.ablation.parts[component.index]
             zero_columns(found(block, mlp), slice(part.start, part.stop))
         elif component.kind == "mlp":
             linear = found(block, mlp)
@@ -130,7 +130,7 @@ def test_one_mask_at_a_time_equals_a_batch_whatever_its_order_and_size(models):
     assert np.abs(values - np.concatenate([game.evaluate(mask[None]) for mask in masks])).max() < 1e-5
     order = np.random.default_rng(2).permutation(len(masks))
     assert np.abs(values[order] - game.evaluate(masks[order])).max() < 1e-5
-    game.branching.budget = 20
+    game.mask_tree.budget = 20
     assert np.abs(values - game.evaluate(masks)).max() < 1e-5
 
 
@@ -150,21 +150,21 @@ def test_memory_that_runs_out_halves_what_runs_at_once(models, monkeypatch):
     game = build_game(lens(models, components="heads"))
     masks = np.random.default_rng(1).random((12, game.n)) < 0.7
     expected, length = game.evaluate(masks), game.reading.groups[0].length
-    plain = type(game.branching)._read_rows
+    plain = type(game.mask_tree)._read_rows
 
     def short(self, group, rows, *rest):
         if len(rows) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(self, group, rows, *rest)
 
-    monkeypatch.setattr(type(game.branching), "_read_rows", short)
+    monkeypatch.setattr(type(game.mask_tree), "_read_rows", short)
     assert np.abs(game.evaluate(masks) - expected).max() < 1e-5
-    assert game.branching.budget // length <= 3
+    assert game.mask_tree.budget // length <= 3
 
 
 def test_an_architecture_without_blocks_says_what_was_looked_for():
     with pytest.raises(UserError, match="attention or attn"):
-        dissect(_Odd(), "odd")
+        read_architecture(_Odd(), "odd")
 
 
 class _Odd(torch.nn.Module):

@@ -8,9 +8,8 @@ import tiny_models
 import torch
 
 from raysp.errors import UserError
-from raysp.models import frozen_prefix as trunk
-from raysp.models import target_loss, training
-from raysp.models.architecture import dissect
+from raysp.models import frozen_prefix, target_loss, training
+from raysp.models.architecture import read_architecture
 from raysp.models.frozen_prefix import Text
 from raysp.models.lora import Recipe
 from raysp.models.reference import PlainTrainer
@@ -112,7 +111,7 @@ def test_losses_and_slopes_are_near_in_every_dtype(dtype):
     weights, found = torch.from_numpy(rng.random(47)).float() * 1e-3, {}
     for each in (torch.float32, dtype):
         tiny = model().to(each)
-        head = TargetLoss(tiny, dissect(tiny, "the model"), CPU)
+        head = TargetLoss(tiny, read_architecture(tiny, "the model"), CPU)
         assert head.plain
         leaf = hidden.to(each, copy=True).requires_grad_()
         said = head(leaf, at, tokens, weights)
@@ -134,13 +133,13 @@ def test_small_passes_and_chunks_change_nothing(monkeypatch):
     expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
     monkeypatch.setitem(training.NODES, "cpu", 20)
     monkeypatch.setitem(target_loss.CHUNK, "cpu", 3)
-    monkeypatch.setitem(trunk.PACK, "cpu", 8)
+    monkeypatch.setitem(frozen_prefix.PACK, "cpu", 8)
     same(trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)), expected, 1e-5)
 
 
 def test_memory_that_runs_out_halves_what_runs_at_once(monkeypatch):
     expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
-    fast, run, sizes = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED), trunk.Trunk.run, []
+    fast, run, sizes = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED), frozen_prefix.FrozenPrefix.run, []
 
     def narrow(self, rows, *rest):
         sizes.append(rows.nodes.size)
@@ -148,7 +147,7 @@ def test_memory_that_runs_out_halves_what_runs_at_once(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, rows, *rest)
 
-    monkeypatch.setattr(trunk.Trunk, "run", narrow)
+    monkeypatch.setattr(frozen_prefix.FrozenPrefix, "run", narrow)
     same(trained(fast), expected, 1e-5)
     assert max(sizes) > 100
     assert fast.nodes == 64
@@ -171,7 +170,7 @@ def test_adapters_that_take_much_memory_are_fewer_at_once(monkeypatch):
 
 def test_so_does_memory_that_runs_out_below_the_first_adapted_layer(monkeypatch):
     expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
-    through, sizes = trunk.Trunk._through, []
+    through, sizes = frozen_prefix.FrozenPrefix._through, []
 
     def narrow(self, nodes, entering, stop):
         sizes.append(nodes.numel())
@@ -179,7 +178,7 @@ def test_so_does_memory_that_runs_out_below_the_first_adapted_layer(monkeypatch)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return through(self, nodes, entering, stop)
 
-    monkeypatch.setattr(trunk.Trunk, "_through", narrow)
+    monkeypatch.setattr(frozen_prefix.FrozenPrefix, "_through", narrow)
     fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
     assert sizes[0] > 40
     same(trained(fast), expected, 1e-5)
@@ -218,14 +217,14 @@ def test_a_batch_that_memory_does_not_hold_is_told(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     fast = Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)
-    monkeypatch.setattr(trunk.Trunk, "run", none)
+    monkeypatch.setattr(frozen_prefix.FrozenPrefix, "run", none)
     with pytest.raises(torch.OutOfMemoryError):
         fast.evaluate(SUBSETS, [0] * len(SUBSETS))
 
 
 def test_hidden_states_in_a_file_are_those_in_memory(monkeypatch):
     expected = trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED))
-    monkeypatch.setattr(trunk, "HELD", 0)
+    monkeypatch.setattr(frozen_prefix, "HELD", 0)
     same(trained(Trainer(model(), CPU, recipe(), EXAMPLES, ASKED)), expected, 0)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import raysp
-from raysp.runs.comparison import compare, comparison_table, comparison_text
+from raysp.runs.comparison import compare_runs, comparison_table, comparison_text
 
 EARLY, LATE = ("L0H0", "L0H1", "L1H0", "L1H1", "L1H2"), ("L1H0", "L1H1", "L1H2", "L2H0", "L2H1")
 WORTH = {"L0H0": 5.0, "L0H1": 1.0, "L1H0": 4.0, "L1H1": 2.0, "L1H2": -3.0, "L2H0": 6.0, "L2H1": 0.5}
@@ -52,7 +52,7 @@ def far(asked_once):
 
 
 def test_a_run_agrees_with_itself(early):
-    told = compare(early, early)
+    told = compare_runs(early, early)
     assert told["same_components"]
     assert told["shared_components"] == 5
     assert told["singles_rank_correlation"] == pytest.approx(1)
@@ -63,7 +63,7 @@ def test_a_run_agrees_with_itself(early):
 
 def test_effects_the_other_way_round_disagree():
     """Both runs measured every set; what is nothing but rounding is no interaction that they could share."""
-    told = compare(ask(EARLY, pairs={}), ask(EARLY, pairs={}, sign=-1.0))
+    told = compare_runs(ask(EARLY, pairs={}), ask(EARLY, pairs={}, sign=-1.0))
     assert told["singles_rank_correlation"] == pytest.approx(-1)
     assert told["top_interactions_shared"] == 0
     assert told["top_interactions_overlap"] is None  # neither has any
@@ -71,14 +71,14 @@ def test_effects_the_other_way_round_disagree():
 
 def test_effects_on_a_cost_count_with_the_other_sign(early):
     cost = ask(EARLY, sign=-1.0, pairs={})
-    assert compare(early, cost)["singles_rank_correlation"] < -0.9
+    assert compare_runs(early, cost)["singles_rank_correlation"] < -0.9
     cost.summary["game"]["description"]["value"] = "loss"
-    assert compare(early, cost)["singles_rank_correlation"] > 0.9
+    assert compare_runs(early, cost)["singles_rank_correlation"] > 0.9
 
 
 def test_heads_of_two_selections_are_matched_by_label(early, late):
     """The selections share the three heads of layer 1; interactions with a head that only one of them has do not count."""
-    told = compare(early, late)
+    told = compare_runs(early, late)
     assert not told["same_components"]
     assert told["shared_components"] == 3
     assert told["singles_rank_correlation"] == pytest.approx(1)
@@ -86,14 +86,14 @@ def test_heads_of_two_selections_are_matched_by_label(early, late):
 
 
 def test_the_order_of_components_does_not_matter(early):
-    told = compare(early, ask(EARLY[::-1]))
+    told = compare_runs(early, ask(EARLY[::-1]))
     assert not told["same_components"]
     assert told["singles_rank_correlation"] == pytest.approx(1)
     assert told["top_interactions_overlap"] == 1.0
 
 
 def test_interactions_that_one_run_alone_has_are_not_shared(early):
-    told = compare(early, ask(LATE, pairs={("L1H0", "L1H2"): 0.7, ("L1H1", "L1H2"): 0.3}))
+    told = compare_runs(early, ask(LATE, pairs={("L1H0", "L1H2"): 0.7, ("L1H1", "L1H2"): 0.3}))
     assert told["top_interactions_shared"] == 1
     assert told["top_interactions_overlap"] == pytest.approx(1 / 3)
 
@@ -103,14 +103,14 @@ def test_labels_that_a_run_has_twice_say_nothing_of_which_is_meant():
         return np.asarray(masks, dtype=float) @ np.array([1.0, 2.0, 3.0, 4.0])
 
     one, other = answered(function, ("the", "film", "the", "end")), answered(function, ("a", "film", "the", "end"))
-    told = compare(one, other)
+    told = compare_runs(one, other)
     assert told["shared_components"] == 2
     assert told["singles_rank_correlation"] == pytest.approx(1)
-    assert compare(one, one)["shared_components"] == 4  # the same components in the same order are the same whatever they are called
+    assert compare_runs(one, one)["shared_components"] == 4  # the same components in the same order are the same whatever they are called
 
 
 def test_where_nothing_is_shared_only_the_fits_are_compared(early, far):
-    told = compare(early, far)
+    told = compare_runs(early, far)
     assert told["shared_components"] == 0
     assert not {"singles_rank_correlation", "top_interactions_shared", "top_interactions_overlap"} & told.keys()
     assert "cannot be matched" in comparison_text({"with": "model:other", **told})
@@ -118,13 +118,13 @@ def test_where_nothing_is_shared_only_the_fits_are_compared(early, far):
 
 def test_effects_that_are_the_same_everywhere_have_no_ranks(early):
     flat = answered(lambda masks: np.asarray(masks).sum(axis=1), EARLY)
-    told = compare(flat, early)
+    told = compare_runs(flat, early)
     assert told["singles_rank_correlation"] is None
     assert "cannot be ranked" in comparison_text({"with": "model:other", **told})
 
 
 def test_comparisons_as_a_table(early, late, far):
-    rows = comparison_table([compare(early, late), compare(early, far)]).to_pylist()
+    rows = comparison_table([compare_runs(early, late), compare_runs(early, far)]).to_pylist()
     assert [(row["run"], row["and"]) for row in rows] == [(early.run_id, late.run_id), (early.run_id, far.run_id)]
     assert [row["shared components"] for row in rows] == [3, 0]
     assert rows[0]["rank correlation of singles"] == pytest.approx(1)

@@ -8,7 +8,7 @@ import raysp
 from raysp.game import FunctionGame
 from raysp.lenses import build_game
 from raysp.runs.local import LocalBackend
-from raysp.runs.run import Campaign
+from raysp.runs.run import Run
 
 
 def spec(function=planted, *, explorer=None, name=None, n=N, **options):
@@ -179,5 +179,5 @@ def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_pat
     game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
         with pytest.raises(KeyboardInterrupt):
-            Campaign(asked, LocalBackend(game), store, "r").execute()
+            Run(asked, LocalBackend(game), store, "r").execute()
         assert store.run_row("r")["status"] == "interrupted"

@@ -20,7 +20,7 @@ from raysp.game import Measurement
 from raysp.lenses import build_game
 from raysp.runs.local import LocalBackend
 from raysp.runs.result import read_result
-from raysp.runs.run import Campaign
+from raysp.runs.run import Run
 from raysp.runtime import retraining
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.desk import Desk, Task
@@ -236,7 +236,7 @@ def test_a_campaign_is_cancelled_at_once_and_goes_on_from_the_store(trained, tmp
         spec = raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=200, max_order=2), seed=5)
         with Store.open(tmp_path / f"{place}.duckdb") as store:
             try:
-                Campaign(spec, backend, store, "run").execute()
+                Run(spec, backend, store, "run").execute()
             finally:
                 if isinstance(backend, TuneBackend):
                     backend.close()

@@ -7,7 +7,7 @@ from spectral.known_games import additive, and_or, constant, explore, hidden_pai
 from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
 from raysp.game import Attributions
 from raysp.sampling.tables import singles_table
-from raysp.validation import KINDS, Validation, compare, judge, kind_of, plan, surrogate_kinds
+from raysp.validation import KINDS, Validation, compare_attributions, judge, kind_of, plan, surrogate_kinds
 
 
 def validated(explorer, function, n, options=None, seed=0):
@@ -199,7 +199,7 @@ def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
     effects = [5.0, -4.0, 3.0, 2.0, 1.0, 0.1, -0.2]
     found = Attributions(good=np.array(effects) ** 3, reversed=-np.array(effects), sizes=np.abs(effects), flat=np.zeros(7), late=np.arange(7.0))
     found.unsigned = frozenset({"sizes"})
-    agreement = compare(found, singles_of(effects, ["removed"] * 7))
+    agreement = compare_attributions(found, singles_of(effects, ["removed"] * 7))
     assert agreement.metrics["good"] == {"spearman": pytest.approx(1), "top": 1.0}
     assert agreement.metrics["reversed"] == {"spearman": pytest.approx(-1), "top": 1.0}
     assert agreement.metrics["sizes"] == {"spearman": pytest.approx(1), "top": 1.0}
@@ -213,18 +213,18 @@ def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
 
 
 def test_only_what_was_measured_is_compared_with_where_something_was():
-    mixed = compare({"any": np.array([3.0, 2.0, 1.0, 9.0])}, singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
+    mixed = compare_attributions({"any": np.array([3.0, 2.0, 1.0, 9.0])}, singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
     assert mixed.metrics["any"] == {"spearman": pytest.approx(1), "top": 1.0}
     assert "among the 3 components" in mixed.sentences[0]
-    fitted = compare({"any": np.arange(4.0)}, singles_of([0, 1, 2, 3], ["surrogate"] * 4))
+    fitted = compare_attributions({"any": np.arange(4.0)}, singles_of([0, 1, 2, 3], ["surrogate"] * 4))
     assert fitted.metrics["any"]["spearman"] == pytest.approx(1)
     assert "surrogate's single effects" in fitted.sentences[0]
 
 
 def test_what_is_missing_is_said():
-    assert "no gradients" in compare({}, singles_of([1, 2], ["removed"] * 2)).notes[0]
+    assert "no gradients" in compare_attributions({}, singles_of([1, 2], ["removed"] * 2)).notes[0]
     found = Attributions(one=np.arange(2.0))
     found.notes = ("two is left out: because",)
-    agreement = compare(found, singles_of([1, 2], ["removed"] * 2))
+    agreement = compare_attributions(found, singles_of([1, 2], ["removed"] * 2))
     assert agreement.notes == ("Cross-check: two is left out: because.",)
     assert agreement.sentences[-1] == agreement.notes[0]
