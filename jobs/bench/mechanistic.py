@@ -8,7 +8,7 @@ One JSON line a row, the summary last. Everything runs on the embedded model in 
 layers, timed in turns in one process: ours; a hook a head, one forward pass a mask, as people write it; nnsight and transformer-lens, both with a batch of masks in
 one pass, and only the last logits computed where the library can be told so. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
 exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers left out at 50, 66 and 83 % kept, chosen by the mean margin on
-a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and bettered by
+a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and refined by
 as many exact swaps as random subsets are drawn, and the best of these.
 
 With `--output`, rows are also added to a file. Evaluations of random subsets are kept (`kept.py`). Peers are installed by the extra `bench`. Torch has

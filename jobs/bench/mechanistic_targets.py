@@ -16,10 +16,10 @@ TOP = 20
 #: Ways to prune set beside one another. Those with as many exact evaluations on the run's prompts stand side by side.
 COMPARED = (
     ("interactions", "singles"),
-    ("bettered", "singles"),
-    ("bettered", "singles_bettered"),
-    ("bettered", "top_singles"),
-    ("bettered", "best_of_n"),
+    ("refined", "singles"),
+    ("refined", "singles_refined"),
+    ("refined", "top_singles"),
+    ("refined", "best_of_n"),
 )
 
 Row = dict[str, Any]

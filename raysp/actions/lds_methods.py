@@ -32,8 +32,8 @@ Metric = Literal[
     "leave_one_out_pearson",
     "mislabel_auc",
     "mislabel_auc_own_label",
-    "fall",
-    "flipped",
+    "brittleness_drop",
+    "flip_rate",
 ]
 #: Random removals beside those that a method chooses.
 RANDOM_REMOVALS = 8
@@ -193,9 +193,9 @@ def score(methods: Sequence[Method], plan: Plan, trained: Trained, *, margins: b
         after = after if name is None else np.diagonal(after)[None]
         found = scores.brittleness(trained.mean(intact)[0], after, seed=seed)
         note = None if name else f"{len(masks)} random removals"
-        rows.append(_row("fall", name or "random", found.fall, k=k, note=note))
+        rows.append(_row("brittleness_drop", name or "random", found.fall, k=k, note=note))
         if margins and found.flipped is not None:
-            rows.append(_row("flipped", name or "random", found.flipped, k=k, note=note))
+            rows.append(_row("flip_rate", name or "random", found.flipped, k=k, note=note))
     return rows
 
 

@@ -72,7 +72,7 @@ def prune(
     written = None
     if folder is not None:
         watch("writing the model")
-        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "bettered"), folder)
+        written = _write(lens, game, next(found for found in rows if found.keep == keep and found.method == "refined"), folder)
     return Pruning(run_id, tuple(rows), written)
 
 

@@ -17,8 +17,8 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset
 from raysp.spectral.sets import Floats
 
-#: The surrogate's optimum and the LASSO's, each as it is and bettered by exact swaps; the strongest exact singles; the best of random subsets.
-Method = Literal["interactions", "bettered", "singles", "singles_bettered", "top_singles", "best_of_n", "intact"]
+#: The surrogate's optimum and the LASSO's, each as it is and refined by exact swaps; the strongest exact singles; the best of random subsets.
+Method = Literal["interactions", "refined", "singles", "singles_refined", "top_singles", "best_of_n", "intact"]
 #: Shares kept that every pruning is compared at, as published.
 SHARES = (0.5, 0.66, 0.83)
 #: Values of which less is better.
@@ -105,9 +105,9 @@ def compare_methods(known: RunEvidence, train: ByPrompt, heldout: ByPrompt, keep
     # What a surrogate proposes is verified like any other claim, so all proposals that it could have made compete.
     chosen: dict[Method, tuple[Masks, int]] = {
         "interactions": (optimum, 0),
-        "bettered": search.bettered(known.surrogate, np.stack([optimum, lasso, strongest])),
+        "refined": search.refined(known.surrogate, np.stack([optimum, lasso, strongest])),
         "singles": (lasso, 0),
-        "singles_bettered": search.bettered(known.singles, np.stack([lasso, strongest])),
+        "singles_refined": search.refined(known.singles, np.stack([lasso, strongest])),
         "top_singles": (strongest, 0),
         "best_of_n": (drawn[int(np.argmax(search.values(drawn)))], draws),
         "intact": (np.ones(known.n, dtype=np.bool_), 0),
@@ -144,7 +144,7 @@ class _Search:
         """The mean over the prompts, more being better, float64 `(m,)`."""
         return self.sign * self.train(masks).mean(axis=1)
 
-    def bettered(self, surrogate: FourierSurrogate, proposed: Masks) -> tuple[Masks, int]:
+    def refined(self, surrogate: FourierSurrogate, proposed: Masks) -> tuple[Masks, int]:
         """The best of the proposed masks after swaps, those that the surrogate likes best tried a handful at a time; and the evaluations paid."""
         proposed = proposed[: self.draws]
         flips = Flips.of(surrogate, keep=False, sign=self.sign)

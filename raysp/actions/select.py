@@ -206,7 +206,7 @@ def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: i
     return Verified(float(chosen.mean()), means, gains, len(random), heldout, outputs.shape[2], seeds, trainings.trained, trainings.found)
 
 
-def _table(choice: Dropping, found: Verified | None, how: str) -> pa.Table:
+def _table(choice: Dropping, found: Verified | None, rule: str) -> pa.Table:
     """One row a comparison, as the store's `selections`; one without figures for a choice that was not verified."""
     import pyarrow as pa
 
@@ -214,12 +214,12 @@ def _table(choice: Dropping, found: Verified | None, how: str) -> pa.Table:
     common = {"dropped": len(choice.mask) - len(kept), "kept": len(kept), "components": kept}
     if found is None:
         predicted = f"not verified; the surrogate predicts {choice.before:.4g} before and {choice.after:.4g} after"
-        rows: list[dict[str, Any]] = [{"how": how, **common, "note": predicted}]
+        rows: list[dict[str, Any]] = [{"rule": rule, **common, "note": predicted}]
     else:
         on = f"on {found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
         rows = [
             {
-                "how": how,
+                "rule": rule,
                 **common,
                 "heldout_before": found.means[name],
                 "heldout_after": found.chosen,

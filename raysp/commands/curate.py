@@ -23,11 +23,11 @@ OTHERS = {
     "leave_one_out_pearson": "leave one out (Pearson)",
     "mislabel_auc": "mislabelled found (AUC)",
     "mislabel_auc_own_label": "mislabelled found, on queries of their own label (AUC)",
-    "fall": "fall of the output without the {k} most helpful",
-    "flipped": "right answers lost without the {k} most helpful",
+    "brittleness_drop": "fall of the output without the {k} most helpful",
+    "flip_rate": "right answers lost without the {k} most helpful",
 }
 #: Those of them that lie between 0 and 1.
-SHARES = ("mislabel_auc", "mislabel_auc_own_label", "flipped")
+SHARES = ("mislabel_auc", "mislabel_auc_own_label", "flip_rate")
 SHOWN = 12
 
 

@@ -15,9 +15,9 @@ from raysp.specs.lenses import ModelOptions
 
 METHODS = {
     "interactions": "interactions",
-    "bettered": "interactions, bettered by exact swaps",
+    "refined": "interactions, refined by exact swaps",
     "singles": "singles (LASSO)",
-    "singles_bettered": "singles (LASSO), bettered by exact swaps",
+    "singles_refined": "singles (LASSO), refined by exact swaps",
     "top_singles": "strongest singles (exact)",
     "best_of_n": "best of {n} random subsets",
     "intact": "intact model",
@@ -31,7 +31,7 @@ def prune(
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the pruned model into this new folder; transformers loads it.")] = None,
     heldout: Annotated[str | None, typer.Option(help="Prompts to judge by, as --prompts; without a file, new ones of the run's task.")] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Every layer loses the same share.")] = False,
-    best_of: Annotated[int, typer.Option(help="Random subsets that compete, and exact evaluations of each choice bettered by swaps.")] = 64,
+    best_of: Annotated[int, typer.Option(help="Random subsets that compete, and exact evaluations of each choice refined by swaps.")] = 64,
     store: Store = None,
     json: Json = False,
 ) -> None:

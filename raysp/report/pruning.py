@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHODS = {
-    "bettered": "interactions, bettered by exact swaps",
+    "refined": "interactions, refined by exact swaps",
     "interactions": "chosen with interactions",
-    "singles_bettered": "single effects, bettered by exact swaps",
+    "singles_refined": "single effects, refined by exact swaps",
     "singles": "chosen by a fit of single effects",
     "top_singles": "the strongest alone",
     "best_of_n": "the best of random choices",

@@ -51,8 +51,8 @@ METRICS = {
     "leave_one_out_pearson": "correlation with leaving out one component",
     "mislabel_auc": "mislabelled examples told apart by harm (AUC)",
     "mislabel_auc_own_label": "the same, by harm to queries with their own label (AUC)",
-    "fall": "fall of the output without the most helpful",
-    "flipped": "share of right answers that turn wrong without the most helpful",
+    "brittleness_drop": "fall of the output without the most helpful",
+    "flip_rate": "share of right answers that turn wrong without the most helpful",
 }
 """What methods of data attribution are scored by."""
 TASKS = {

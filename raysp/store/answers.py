@@ -64,9 +64,9 @@ def replace_rows(cur: Cursor, name: str, run_id: str, rows: Table, now: datetime
 
 
 def replace_selections(cur: Cursor, run_id: str, rows: Table, now: datetime) -> None:
-    """Put a run's selections in the place of those made in the same way (`how`) before; as `replace_rows`."""
-    for how in set(rows["how"].to_pylist()):
-        cur.execute("DELETE FROM selections WHERE run_id = ? AND how = ?", [run_id, how])
+    """Put a run's selections in the place of those made in the same way (`rule`) before; as `replace_rows`."""
+    for rule in set(rows["rule"].to_pylist()):
+        cur.execute("DELETE FROM selections WHERE run_id = ? AND rule = ?", [run_id, rule])
     _insert(cur, "selections", run_id, _dated(rows, now))
 
 

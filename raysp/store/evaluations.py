@@ -85,7 +85,7 @@ def insert_new(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: C
     cur.execute(INSERT_REUSES, batch.keys())
     wasted = len(batch.masks) - new
     share = wasted / len(batch.masks)
-    cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, 0)", [batch.run_id, batch.phase, wasted, cost.tokens * share, cost.seconds * share])
+    cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, 0)", [batch.run_id, batch.phase, wasted, cost.tokens * share, cost.seconds * share])
     return new
 
 

@@ -184,7 +184,7 @@ class Store:
             answers.replace_rows(cur, "data_scores", run_id, rows, _now())
 
     def add_selections(self, run_id: str, rows: Table) -> None:
-        """Store what was chosen of a run's training set, in place of what was chosen in the same way (`how`) before; columns and errors as `add_prunings`."""
+        """Store what was chosen of a run's training set, in place of what was chosen by the same `rule` before; columns and errors as `add_prunings`."""
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.replace_selections(cur, run_id, rows, _now())
@@ -275,7 +275,7 @@ class Store:
     def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
         """Add to a phase what no stored evaluation carries: wall time, evaluations that were thrown away, fixed costs."""
         with self._transaction() as cur:
-            cur.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
+            cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
 
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
         """Note that something happened, now."""

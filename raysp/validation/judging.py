@@ -40,7 +40,7 @@ class ValidationResult:
     """What validation found.
 
     `table`: one row an interaction measured: components list<int32>, order int32, role 'top', 'random' or 'low_impact', estimate (the surrogate's
-    deviation from additivity), exact, error = estimate - exact, joint = Δ(T), parts = sum of Δ(i), kind. `heldout`: mask (packed bits), predicted,
+    deviation from additivity), exact, error = estimate - exact, joint_effect = Δ(T), sum_of_effects = sum of Δ(i), kind. `heldout`: mask (packed bits), predicted,
     predicted_singles, exact. `metrics`: the figures by name, those that could not be had left out. `verdict` with its `reasons` in sentences.
     """
 
@@ -89,8 +89,8 @@ def _table(plan: ValidationPlan, values: Values, surrogate: Surrogate) -> pa.Tab
             "estimate": pa.array(estimate, pa.float64()),
             "exact": pa.array(exact, pa.float64()),
             "error": pa.array(estimate - exact, pa.float64()),
-            "joint": pa.array(joint, pa.float64()),
-            "parts": pa.array(parts, pa.float64()),
+            "joint_effect": pa.array(joint, pa.float64()),
+            "sum_of_effects": pa.array(parts, pa.float64()),
             "kind": pa.array([kind_of(j, p) for j, p in zip(joint.tolist(), parts.tolist(), strict=True)], pa.string()),
         }
     )

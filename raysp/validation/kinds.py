@@ -47,7 +47,7 @@ def effects(sets: Sequence[Sequence[int]], surrogate: Surrogate) -> tuple[Floats
 def surrogate_kinds(surrogate: Surrogate, sets: Iterable[Sequence[int]]) -> pa.Table:
     """Joint effect, sum of single effects, deviation from additivity and kind as a surrogate has them, for sets not measured.
 
-    Columns components list<int32>, joint, parts, deviation double, kind string, in the order given.
+    Columns components list<int32>, joint_effect, sum_of_effects, deviation double, kind string, in the order given.
     """
     import pyarrow as pa
 
@@ -58,8 +58,8 @@ def surrogate_kinds(surrogate: Surrogate, sets: Iterable[Sequence[int]]) -> pa.T
     return pa.table(
         {
             "components": pa.array(members, pa.list_(pa.int32())),
-            "joint": pa.array(joint, pa.float64()),
-            "parts": pa.array(parts, pa.float64()),
+            "joint_effect": pa.array(joint, pa.float64()),
+            "sum_of_effects": pa.array(parts, pa.float64()),
             "deviation": pa.array([known.get(tuple(each), 0.0) for each in members], pa.float64()),
             "kind": pa.array([kind_of(j, p) for j, p in zip(joint.tolist(), parts.tolist(), strict=True)], pa.string()),
         }

@@ -65,7 +65,7 @@ def test_every_method_is_scored_beside_floor_and_ceiling(done):
     assert {row.metric for row in done.rows if row.method is None} == {"ceiling_halves", "ceiling_averaged", "ceiling_attainable"}
     for metric in ("leave_one_out", "leave_one_out_pearson", "mislabel_auc"):
         assert set(whole(done, metric)) == set(METHODS)
-    assert set(whole(done, "fall")) == set(whole(done, "flipped")) == {*METHODS, "random"}
+    assert set(whole(done, "brittleness_drop")) == set(whole(done, "flip_rate")) == {*METHODS, "random"}
     assert all(row.lo <= row.value <= row.hi for row in done.rows if row.lo is not None)
     assert whole(done, "lds")["proxyspex"].value > whole(done, "lds_floor")["proxyspex"].value
 
@@ -153,8 +153,8 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
         expected[np.argsort(-effects[q], kind="stable")[:3]] = False
         assert any((mask == expected).all() for mask in gone)
     after = [outputs[(masks == np.isin(np.arange(N), np.argsort(-effects[q], kind="stable")[:3], invert=True)).all(axis=1)][0][q] for q in range(3)]
-    assert whole(done, "fall")["influence"].value == pytest.approx(np.mean(after - intact), abs=1e-6)
-    assert not whole(done, "flipped")
+    assert whole(done, "brittleness_drop")["influence"].value == pytest.approx(np.mean(after - intact), abs=1e-6)
+    assert not whole(done, "flip_rate")
 
 
 def test_mislabelled_examples_come_from_a_column_or_a_file(trained, run_id, done, tmp_path):

@@ -127,13 +127,13 @@ def test_the_solver_removes_both_of_two_that_cover_for_each_other(by_game):
     assert all((~masks).sum(axis=1).tolist() == [k] * len(masks) for (_, k), masks in plan.removals.items())
     rows = score(found, plan, trained(covered, plan.masks(), noise=0.0), margins=True)
     for k in (2, 4):
-        falls, flips = told(rows, "fall", k), told(rows, "flipped", k)
+        falls, flips = told(rows, "brittleness_drop", k), told(rows, "flip_rate", k)
         assert set(falls) == set(flips) == {"proxyspex", "singles", "influence", "random"}
         assert falls["proxyspex"].value >= falls["influence"].value > falls["random"].value
         assert 0 <= flips["random"].value <= flips["proxyspex"].value <= 1
-    assert told(rows, "fall", 4)["proxyspex"].value > told(rows, "fall", 4)["influence"].value + 1
-    assert told(rows, "flipped", 4)["proxyspex"].value == 1
-    assert not any(row.metric == "flipped" for row in score(found, plan, trained(covered, plan.masks()), margins=False))
+    assert told(rows, "brittleness_drop", 4)["proxyspex"].value > told(rows, "brittleness_drop", 4)["influence"].value + 1
+    assert told(rows, "flip_rate", 4)["proxyspex"].value == 1
+    assert not any(row.metric == "flip_rate" for row in score(found, plan, trained(covered, plan.masks()), margins=False))
 
 
 def test_mislabelled_examples_are_those_that_harm():

@@ -112,7 +112,7 @@ def margins(model, tokenizer, rows):
     return np.array(found)
 
 
-def chosen(done, keep, method="bettered"):
+def chosen(done, keep, method="refined"):
     return next(row for row in done.rows if (row.keep, row.method) == (keep, method))
 
 
@@ -193,7 +193,7 @@ def test_all_subsets_are_known_exactly_and_interactions_find_the_best(asked):
     done, game = asked.prune(run_id, 0.5), build_game(lens)
     masks = np.array([[bool(number >> i & 1) for i in range(6)] for number in range(64)])
     halves = masks[masks.sum(axis=1) == 3]
-    for method in ("interactions", "bettered"):
+    for method in ("interactions", "refined"):
         assert chosen(done, 0.5, method).train == pytest.approx(game.evaluate(halves).max(), abs=1e-4)
 
 
@@ -242,7 +242,7 @@ def test_a_run_whose_values_are_gone_is_to_be_asked_again(asked):
 
 
 @pytest.mark.parametrize("explorer", ["gradient", "singles", "screen"])
-def test_what_is_bettered_does_no_worse_on_the_runs_prompts_than_singles(asked, explorer):
+def test_what_is_refined_does_no_worse_on_the_runs_prompts_than_singles(asked, explorer):
     run_id = asked.of(asked.lens(components="heads"), EXPLORERS[explorer], heldout=30)
     done = asked.prune(run_id, 0.5)
     assert chosen(done, 0.5).mask.sum() == 6

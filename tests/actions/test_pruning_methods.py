@@ -75,24 +75,24 @@ def test_a_surrogate_that_is_wrong_does_not_do_worse_than_singles():
     """It proposes to drop what is worth most; measured on the run's prompts, its proposal loses."""
     found = compared(graded, surrogate=surrogate_of(lambda masks: -graded(masks)))
     assert found["interactions"].mask.tolist() == [True, True, True, True, False, False]
-    assert found["bettered"].mask.tolist() == found["singles"].mask.tolist() == [False, False, True, True, True, True]
+    assert found["refined"].mask.tolist() == found["singles"].mask.tolist() == [False, False, True, True, True, True]
 
 
 def test_exact_swaps_better_what_was_proposed_within_the_evaluations_given():
     """Singles propose to keep both of two that do the same; swaps find that one will do."""
     found = compared(redundant, draws=40)
     best = redundant(allowed(2)).max()
-    assert redundant(found["singles_bettered"].mask[None])[0] == pytest.approx(best)
+    assert redundant(found["singles_refined"].mask[None])[0] == pytest.approx(best)
     assert redundant(found["singles"].mask[None])[0] < best
     assert [found[method].evaluations for method in ("interactions", "singles", "top_singles", "best_of_n")] == [0, 0, 0, 40]
-    assert 0 < found["bettered"].evaluations <= 40
-    assert compared(redundant, draws=1)["bettered"].evaluations == 1
+    assert 0 < found["refined"].evaluations <= 40
+    assert compared(redundant, draws=1)["refined"].evaluations == 1
 
 
 def test_swaps_stay_within_a_layer_where_layers_lose_the_same_share():
     found = compared(graded, 2 / 3, per_layer=True, surrogate=surrogate_of(lambda masks: -graded(masks)), draws=60)
-    assert found["bettered"].train >= found["singles"].train
-    assert [found["bettered"].mask[:3].sum(), found["bettered"].mask[3:].sum()] == [2, 2]
+    assert found["refined"].train >= found["singles"].train
+    assert [found["refined"].mask[:3].sum(), found["refined"].mask[3:].sum()] == [2, 2]
 
 
 def test_masks_that_keep_most_components_lead_to_the_same_choice():
@@ -104,7 +104,7 @@ def test_masks_that_keep_most_components_lead_to_the_same_choice():
 @pytest.mark.parametrize(("keep", "kept"), [(1 / 6, 1), (0.5, 3), (4 / 6, 4), (5 / 6, 5)])
 def test_a_share_is_so_many_components_for_every_method(keep, kept):
     found = compared(redundant, keep)
-    assert set(found) == {"interactions", "bettered", "singles", "singles_bettered", "top_singles", "best_of_n", "intact"}
+    assert set(found) == {"interactions", "refined", "singles", "singles_refined", "top_singles", "best_of_n", "intact"}
     for method, row in found.items():
         assert row.mask.sum() == (N if method == "intact" else kept), method
         assert row.keep == keep

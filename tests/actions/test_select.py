@@ -79,7 +79,7 @@ def test_what_is_verified_is_what_trainings_on_held_out_queries_say(trained):
     assert (found.means["all"], found.chosen) == pytest.approx((before, after), abs=1e-3)
     assert found.gains["all"].value == pytest.approx(after - before, abs=1e-3)
     assert found.gains["all"].lo <= found.gains["all"].value <= found.gains["all"].hi
-    rows = [row for row in trained.table("selections", run_id) if row["how"] == "drop harmful:3" and row["seeds"] == 2]
+    rows = [row for row in trained.table("selections", run_id) if row["rule"] == "drop harmful:3" and row["seeds"] == 2]
     assert [row["heldout_before"] for row in rows] == pytest.approx([found.means["all"], found.means["random"]])
     assert [row["difference"] for row in rows] == pytest.approx([found.gains["all"].value, found.gains["random"].value])
     assert all(row["components"] == np.flatnonzero(done.choice.mask).tolist() and row["dropped"] == len(done.dropped) for row in rows)
@@ -100,7 +100,7 @@ def test_nothing_is_trained_twice_and_the_run_stays_what_it_was(trained):
     with raysp.Store.read(trained.store) as store:
         assert store.run_evaluations(run_id).to_pylist() == before
     assert {row["phase"]: row["evaluations"] for row in trained.table("costs", run_id)}["verify"] >= 12
-    assert len([row for row in trained.table("selections", run_id) if row["how"] == "keep best:6"]) == 2  # the last one stands
+    assert len([row for row in trained.table("selections", run_id) if row["rule"] == "keep best:6"]) == 2  # the last one stands
 
 
 def test_groups_go_as_a_whole_and_queries_drawn_from_the_training_set_are_not_written(trained, tmp_path):

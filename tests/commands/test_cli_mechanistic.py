@@ -12,7 +12,7 @@ from raysp.cli import main
 from raysp.store import Store
 
 TASK = ["--task", "greater-than", "--task-size", "4", "--dtype", "float32", "--device", "cpu", "--explorer", "exhaustive"]
-METHODS = {"interactions", "bettered", "singles", "singles_bettered", "top_singles", "best_of_n", "intact"}
+METHODS = {"interactions", "refined", "singles", "singles_refined", "top_singles", "best_of_n", "intact"}
 COMPARED = {"heads": "heads:0-1/0-2", "later": "heads:0/1-2,heads:1/0-3"}
 
 
@@ -106,7 +106,7 @@ def test_a_model_is_pruned_and_written(capsys, asked, home):
     assert {row["method"] for row in told["rows"]} == METHODS
     assert [len(row["kept"]) for row in told["rows"] if row["keep"] == 0.5 and row["method"] != "intact"] == [3] * 6
     paid = {row["method"]: row["evaluations"] for row in told["rows"] if row["keep"] == 0.5}
-    assert paid == dict.fromkeys(METHODS, 0) | dict.fromkeys(("bettered", "singles_bettered", "best_of_n"), 8)
+    assert paid == dict.fromkeys(METHODS, 0) | dict.fromkeys(("refined", "singles_refined", "best_of_n"), 8)
     assert len(told["written"]["removed"]) == 3
     assert {"config.json", "tokenizer.json", "pruning.json", "model.safetensors"} <= {path.name for path in (home / "pruned").iterdir()}
 
@@ -115,7 +115,7 @@ def test_a_person_reads_what_pruning_costs(capsys, asked):
     code, out, err = here(capsys, "prune", "heads", "--keep", "0.7", "--best-of", "8", "--per-layer")
     assert code == 0
     assert "Pruned on 4 held-out prompts" in out
-    for words in ("70%", "interactions, bettered by exact swaps", "singles (LASSO)", "best of 8 random subsets", "intact model", "exact evaluations"):
+    for words in ("70%", "interactions, refined by exact swaps", "singles (LASSO)", "best of 8 random subsets", "intact model", "exact evaluations"):
         assert words in out
     assert "comparing at 70% kept" in err
     shown = json.loads(here(capsys, "show", "heads", "--json")[1])

@@ -111,7 +111,7 @@ def data_scores(queries):
             "ceiling_halves": {None: 0.66}, "leave_one_out": {"proxyspex": 0.71, "influence": 0.5}, "unheard_of": {"singles": 0.2},
         }.items() for name, score in by_method.items()
     ]  # fmt: skip
-    rows += [{"metric": "fall", "method": name, "score": 1.4, "lo": None, "hi": None, **common, "k": 4} for name in ("proxyspex", "random")]
+    rows += [{"metric": "brittleness_drop", "method": name, "score": 1.4, "lo": None, "hi": None, **common, "k": 4} for name in ("proxyspex", "random")]
     rows += [{"metric": "lds", "method": "singles", "score": 0.987, "lo": None, "hi": None, **common, "query": 1}]
     return typed(rows)
 
@@ -120,8 +120,8 @@ def chosen(n):
     kept = list(range(n - 2))
     common = {"dropped": 2, "kept": n - 2, "components": kept, "heldout_before": 1.31, "heldout_after": 1.52, "seeds": 3}
     return typed([
-        {"how": "drop harmful:5%", **common, "difference": 0.21, "lo": 0.08, "hi": 0.33, "note": "on 24 held-out queries, against all components"},
-        {"how": "keep best:20", **common, "difference": -0.04, "lo": -0.1, "hi": 0.03, "note": "not verified; the surrogate predicts 1.2 before"},
+        {"rule": "drop harmful:5%", **common, "difference": 0.21, "lo": 0.08, "hi": 0.33, "note": "on 24 held-out queries, against all components"},
+        {"rule": "keep best:20", **common, "difference": -0.04, "lo": -0.1, "hi": 0.03, "note": "not verified; the surrogate predicts 1.2 before"},
     ])  # fmt: skip
 
 

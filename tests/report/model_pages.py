@@ -64,7 +64,7 @@ def add_run(store, run_id, game, sets, *, seed=0, prunings=False, methods=(), en
 
 
 def pruning_rows(n, rng):
-    drops = {"bettered": 0.2, "interactions": 0.25, "singles_bettered": 0.4, "singles": 0.5, "top_singles": 0.7, "best_of_n": 0.9}
+    drops = {"refined": 0.2, "interactions": 0.25, "singles_refined": 0.4, "singles": 0.5, "top_singles": 0.7, "best_of_n": 0.9}
     rows = [{"keep": 1.0, "kept": n, "method": "intact", "train": 2.4, "heldout": 2.31, "lo": 2.1, "hi": 2.5, "prompts": 60, "components": list(range(n))}]
     for keep in (0.8, 0.6, 0.4, 0.2, 0.1):
         for method, drop in drops.items():

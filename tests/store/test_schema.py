@@ -29,12 +29,12 @@ COLUMNS = {
     "reuses": "run_id phase round position evaluation_id",
     "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
     " r2 r2_lo r2_hi r2_singles verdict reasons metrics notes diagnostics error",
-    "selections": "run_id how dropped kept components heldout_before heldout_after difference lo hi seeds note created",
+    "selections": "run_id rule dropped kept components heldout_before heldout_after difference lo hi seeds note created",
     "singles": "run_id component label value lo hi method",
-    "spent": "run_id phase evaluations tokens seconds wall_seconds",
-    "validations": "run_id role components labels set_order estimate exact error joint parts kind",
+    "extra_costs": "run_id phase evaluations tokens seconds wall_seconds",
+    "validations": "run_id role components labels set_order estimate exact error joint_effect sum_of_effects kind",
     "costs": "run_id phase evaluations reused tokens seconds wall_seconds",
-    "helpful_examples": "run_id name query query_label side place component label value lo hi method examples example prompt completion",
+    "helpful_examples": "run_id name query query_label side rank component label value lo hi method examples example prompt completion",
     "query_summary": "run_id name query label prompt target foil value_intact value_empty r2 r2_lo r2_hi r2_singles lds lds_singles"
     " helpful harmful interactions verified strongest strongest_kind",
     "requests": "run_id phase round position evaluation_id reused",

@@ -122,7 +122,7 @@ def test_answers_of_queries_replace_those_before_and_are_labelled(store):
 
 
 def sides(store):
-    rows = store.sql("SELECT query, side, place, component, prompt, examples FROM helpful_examples").to_pylist()
+    rows = store.sql("SELECT query, side, rank, component, prompt, examples FROM helpful_examples").to_pylist()
     return [tuple(row.values()) for row in rows]
 
 
@@ -157,17 +157,17 @@ def test_scores_and_selections_replace_those_before(store):
     assert (row["method"], row["score"], row["lo"], row["fraction"]) == ("proxyspex", 0.6, None, None)
     assert row["created"] is not None
     assert store.run_table("data_scores", "run-2")["method"].to_pylist() == ["proxyspex", None]
-    chosen = pa.table({"how": ["drop harmful:5%"], "dropped": pa.array([1], pa.int32()), "components": [[0, 2]], "difference": [0.1]})
+    chosen = pa.table({"rule": ["drop harmful:5%"], "dropped": pa.array([1], pa.int32()), "components": [[0, 2]], "difference": [0.1]})
     store.add_selections("run-1", chosen)
-    store.add_selections("run-1", pa.table({"how": ["keep best:2"], "difference": [0.3]}))
+    store.add_selections("run-1", pa.table({"rule": ["keep best:2"], "difference": [0.3]}))
     store.add_selections("run-1", chosen.set_column(3, "difference", pa.array([0.2])))
-    assert store.run_table("selections", "run-1").select(["how", "difference"]).to_pylist() == [
-        {"how": "keep best:2", "difference": 0.3},
-        {"how": "drop harmful:5%", "difference": 0.2},
+    assert store.run_table("selections", "run-1").select(["rule", "difference"]).to_pylist() == [
+        {"rule": "keep best:2", "difference": 0.3},
+        {"rule": "drop harmful:5%", "difference": 0.2},
     ]
     for add in (store.replace_data_scores, store.add_selections):
         with pytest.raises(ValueError, match="has no column"):
-            add("run-1", pa.table({"how": ["x"], "luck": [1]}))
+            add("run-1", pa.table({"rule": ["x"], "luck": [1]}))
         with pytest.raises(ValueError, match="no run"):
             add("run-9", chosen)
     assert store.run_table("selections", "run-1").num_rows == 2

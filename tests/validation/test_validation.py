@@ -18,7 +18,7 @@ def validated(explorer, function, n, options=None, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("joint", "parts", "kind"),
+    ("joint_effect", "sum_of_effects", "kind"),
     [
         (1.0, 0.0, "redundancy"),  # or
         (1.0, 2.0, "synergy"),  # and
@@ -30,8 +30,8 @@ def validated(explorer, function, n, options=None, seed=0):
         (2.0, -1.0, "redundancy"),
     ],
 )
-def test_one_rule_says_synergy_or_redundancy(joint, parts, kind):
-    assert kind_of(joint, parts) == kind
+def test_one_rule_says_synergy_or_redundancy(joint_effect, sum_of_effects, kind):
+    assert kind_of(joint_effect, sum_of_effects) == kind
     assert KINDS[kind].endswith(".")
 
 
@@ -52,7 +52,7 @@ def test_and_or_is_found_and_reliable(explorer):
     rows = {tuple(row["components"]): row for row in result.table.to_pylist()}
     assert rows[0, 1]["exact"] == pytest.approx(-2)
     assert (rows[0, 1]["kind"], rows[2, 3]["kind"]) == ("synergy", "redundancy")
-    assert (rows[2, 3]["joint"], rows[2, 3]["parts"]) == pytest.approx((3, 0))
+    assert (rows[2, 3]["joint_effect"], rows[2, 3]["sum_of_effects"]) == pytest.approx((3, 0))
     assert rows[0, 1]["estimate"] == pytest.approx(-2, abs=0.3)
     assert all(row["error"] == pytest.approx(row["estimate"] - row["exact"]) for row in rows.values())
     assert 150 < result.heldout.num_rows <= 200  # those that the explorer had measured itself are not scored
@@ -175,8 +175,8 @@ def test_kinds_of_sets_not_measured_come_from_the_surrogate():
     findings = explore(Exhaustive(), and_or, 8).result()
     table = surrogate_kinds(findings.surrogate, [(0, 1), (3, 2), (4, 5), (0, 1, 2)])
     assert table["kind"].to_pylist() == ["synergy", "redundancy", "additive", "synergy"]
-    assert table["joint"].to_pylist() == pytest.approx([2, 3, 1.5, 2])
-    assert table["parts"].to_pylist() == pytest.approx([4, 0, 1.5, 4])
+    assert table["joint_effect"].to_pylist() == pytest.approx([2, 3, 1.5, 2])
+    assert table["sum_of_effects"].to_pylist() == pytest.approx([4, 0, 1.5, 4])
     assert table["deviation"].to_pylist() == pytest.approx([-2, 3, 0, 0], abs=1e-9)
     assert surrogate_kinds(findings.surrogate, []).num_rows == 0
 
