@@ -138,7 +138,7 @@ class Run:
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
         checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
         if checks is not None:
-            summary["reasons"] += checks.sentences
+            summary["reasons"] += [reason.row() for reason in checks.reasons]
             summary["metrics"]["cross_checks"] = checks.metrics
         asked = self._answer_queries(explorer, planned) if info.queries else None
         if asked is not None:
@@ -199,8 +199,8 @@ class Run:
         began = time.perf_counter()
         agreement = compare_attributions(self.backend.attributions(), findings.singles)
         self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
-        for note in agreement.notes:
-            self.store.add_event(self.run_id, "note", note)
+        for reason in agreement.missing:
+            self.store.add_event(self.run_id, "note", reason.sentence)
         return agreement
 
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:

@@ -157,7 +157,9 @@ class Store:
         summary: Mapping[str, Any],
         **tables: Table | None,
     ) -> None:
-        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, `tables` are those of `answers.ANSWERS`.
+        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
+
+        Reasons are mappings with the keys code, figures (a mapping) and sentence.
 
         Columns are those of the tables in SQL (`order` for set_order); labels, ranks and orders are added where absent. Unknown tables and columns are a
         ValueError, and nothing is stored.
@@ -166,7 +168,8 @@ class Store:
         components = self.components(game_id)
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
-            answers.update_run(cur, run_id, status, summary, _now())
+            answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
+            answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, _now())
 
     def add_prunings(self, run_id: str, rows: Table) -> None:
         """Store what is left of a run's model without some components, in place of what was stored before: columns of the table in SQL, `created` added.
@@ -304,7 +307,7 @@ class Store:
         return bool(self._cursor().execute("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).fetchall())
 
     def run_row(self, run_id: str) -> dict[str, Any]:
-        """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
+        """A run's row, JSON columns decoded, with the reasons of its verdict under `reasons` and its game's row under `game`. ValueError if there is no such run."""
         return games.run_row(self._cursor(), run_id)
 
     def components(self, game_id: int) -> tuple[Component, ...]:
