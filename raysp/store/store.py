@@ -132,21 +132,25 @@ class Store:
     def start_run(
         self, run_id: str, spec_json: str, info: GameInfo, *, lens: str, explorer: str, seed: int, name: str | None = None, set_name: str | None = None
     ) -> int:
-        """Begin a run, or go on with one of that id that did not finish; the id of its game. ValueError when the id belongs to another question."""
+        """Start a run, or continue the run of that id; its row then says what is asked now. Returns the id of its game.
+
+        A run that has asked for no evaluation yet may be replaced by another question. ValueError if it has, and of another game.
+        """
         game_id = self.register_game(info)
         before = self._cursor().execute("SELECT game_id FROM runs WHERE run_id = ?", [run_id]).fetchall()
-        if before and before[0][0] != game_id:
+        continued = bool(before) and self.has_requests(run_id)
+        if continued and before[0][0] != game_id:
             raise ValueError(f"run {run_id} exists and is about another game")
+        row = {
+            "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
+            "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
+            "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
+        }  # fmt: skip
         with self._transaction() as cur:
-            if before:
-                cur.execute("UPDATE runs SET status = 'running', finished = NULL, error = NULL WHERE run_id = ?", [run_id])
+            if continued:
+                games.continue_run(cur, row)
             else:
-                row = {
-                    "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
-                    "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
-                    "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
-                }  # fmt: skip
-                cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", row)  # noqa: S608  our own names
+                games.insert_run(cur, row)
         self._games[run_id] = (game_id, info.n)
         return game_id
 
@@ -302,9 +306,9 @@ class Store:
         """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
         return answers.run_table(self._cursor(), name, run_id)
 
-    def has_run(self, run_id: str) -> bool:
-        """Whether there is a run of this id."""
-        return bool(self._cursor().execute("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).fetchall())
+    def has_requests(self, run_id: str) -> bool:
+        """Whether a run of this id has asked for any evaluation."""
+        return bool(self._cursor().execute("SELECT 1 FROM requests WHERE run_id = ? LIMIT 1", [run_id]).fetchall())
 
     def run_row(self, run_id: str) -> dict[str, Any]:
         """A run's row, JSON columns decoded, with the reasons of its verdict under `reasons` and its game's row under `game`. ValueError if there is no such run."""

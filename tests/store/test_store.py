@@ -199,6 +199,7 @@ def test_a_wrong_answer_stores_nothing(store):
 def test_mistakes_of_the_caller_are_value_errors(store):
     begin(store, info=game(4))
     masks, values = some(4, 4)
+    store.add_evaluations("run-1", "explore", masks, values)
     for wrong in (
         lambda: store.add_evaluations("none", "explore", masks, values),
         lambda: store.add_evaluations("run-1", "explore", masks[:, :3], values),
