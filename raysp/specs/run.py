@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from raysp.errors import UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
 from raysp.explorers.scores import GRADIENT
-from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens, forced_dtype
-from raysp.validation import Validation
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
+from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
 AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
@@ -94,11 +94,9 @@ def load_spec(path: str | Path) -> RunSpec:
 
 
 def resolve_paths(spec: RunSpec) -> RunSpec:
-    """The spec with its local paths absolute and dtype `auto` as RAYSP_AUTO_DTYPE sets it: evaluators and the scheduler have an environment of their own."""
+    """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
     lens, explorer = spec.lens, spec.explorer
     if not isinstance(lens, FunctionLens):
-        if lens.dtype == "auto" and (dtype := forced_dtype()):
-            lens = lens.model_copy(update={"dtype": dtype})
         named = ("model", "spans", "prompts", "references", "train", "queries")
         local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
         lens = lens.model_copy(update=local)
