@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from raysp.specs.lenses import ModelOptions
 
 Task = Literal["causal", "classifier"]
 _WEIGHTS = ("*.safetensors", "*.bin")
+#: Names that safetensors gives to dtypes that are converted when they are loaded.
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 _NO_MODEL = "give the embedded model's name, the id of a model on the hub, or a local folder"
 
 
@@ -54,10 +57,7 @@ def load(options: ModelOptions) -> LoadedModel:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            mend = "take a smaller model, bfloat16, or a device with more memory" + (
-                ", or give each evaluator more GPUs (--gpus)" if device.type == "cuda" else ""
-            )
-            raise DoesNotFitError("model", options.model, f"does not fit the memory of {device} in {str(dtype).removeprefix('torch.')}", mend) from None
+            raise does_not_fit(options, device) from None
         tokenizer = _read_tokenizer(folder, options, trust)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
@@ -201,6 +201,44 @@ def _computes_bfloat16(device: torch.device) -> bool:
     except OSError:
         return False
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def required_bytes(options: ModelOptions) -> tuple[int, torch.device]:
+    """Bytes that the weights which the options name take in memory, and the device that they go to. UserError as `load`."""
+    device = choose_device(options.device)
+    return checkpoint_bytes(locate(options), choose_dtype(options.dtype, device)), device
+
+
+def does_not_fit(options: ModelOptions, device: torch.device) -> DoesNotFitError:
+    """The error of a model that is larger than the memory of its device."""
+    dtype = str(choose_dtype(options.dtype, device)).removeprefix("torch.")
+    mend = "take a smaller model, bfloat16, or a device with more memory" + (", or give each evaluator more GPUs (--gpus)" if device.type == "cuda" else "")
+    return DoesNotFitError("model", options.model, f"does not fit the memory of {device} in {dtype}", mend)
+
+
+def checkpoint_bytes(folder: Path, dtype: torch.dtype) -> int:
+    """Bytes that the weights in a model folder take in memory once they are loaded in `dtype`; integers, as in quantised weights, keep their size.
+
+    Read from the headers of safetensors files, without the weights. Pickled weights are taken to be in the dtype of the configuration.
+    """
+    safe, pickled = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
+    if safe:
+        return sum(_tensor_bytes(path, dtype) for path in safe)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    saved = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), torch.float32)
+    return sum(path.stat().st_size for path in pickled) * dtype.itemsize // saved.itemsize
+
+
+def _tensor_bytes(path: Path, dtype: torch.dtype) -> int:
+    """Of one safetensors file: an 8-byte length, a JSON header of that length with the dtype and shape of each tensor, the tensors."""
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            total += math.prod(entry["shape"]) * dtype.itemsize if entry["dtype"] in _FLOATS else stop - start
+    return total
 
 
 def _placement(options: ModelOptions, weights: list[Path], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

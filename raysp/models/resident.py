@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
-from raysp.models.loading import LoadedModel, choose_device, load
-from raysp.models.memory import is_out_of_memory, release
+from raysp.models.loading import LoadedModel, choose_device, choose_dtype, does_not_fit, load, required_bytes
+from raysp.models.memory import available_bytes, is_out_of_memory, release
 from raysp.models.packing import PackedScorer, Root
 from raysp.models.padded import PaddedScorer, Padding
 from raysp.specs.lenses import ModelOptions
@@ -218,31 +219,52 @@ class ResidentModel:
 
 
 _COUNTS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
-_residents: dict[tuple[Any, ...], ResidentModel] = {}
+#: Share of the available memory that a model's weights may take: the rest is for activations, caches and everything else in the process.
+FILLED = 0.8
+#: Models of this process by what names them, the least recently used first.
+_residents: OrderedDict[tuple[Any, ...], ResidentModel] = OrderedDict()
 _loading = threading.Lock()
 
 
 def resident(options: ModelOptions) -> ResidentModel:
     """The one model of this process for these options, loaded at first use. UserError as in `loading.load`.
 
-    A model that does not fit beside the others takes their place, once nothing else holds on to them.
+    Models that were used least recently leave memory until the new one fits; their memory is free once no game holds on to them. DoesNotFitError where even
+    then it does not fit: on a CPU before it is loaded, as the kernel would end the process.
     """
-    key = tuple(getattr(options, name) for name in ModelOptions.model_fields)
+    device = choose_device(options.device)
+    # `auto` may spread a model over several devices, which the name of one does not.
+    place = "auto" if options.device == "auto" else str(device)
+    key = (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device))
     with _loading:
         if key not in _residents:
             loaded = _loaded(options)
             twin = next((other for other in _residents.values() if _same(other.loaded, loaded)), None)
             _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
+        _residents.move_to_end(key)
         return _residents[key]
 
 
 def _loaded(options: ModelOptions) -> LoadedModel:
+    _make_room(options)
     with contextlib.suppress(DoesNotFitError):
         return load(options)
     # Behind the block: within it the error's traceback would hold on to what was loaded of the model.
     _residents.clear()
     release(choose_device(options.device))
     return load(options)
+
+
+def _make_room(options: ModelOptions) -> None:
+    """Let go of the least recently used models until the new one fits. DoesNotFitError where it does not fit a CPU's memory without them."""
+    needed, device = required_bytes(options)
+    while (available := available_bytes(device)) is not None and needed > FILLED * available:
+        if not _residents:
+            if device.type == "cpu":
+                raise does_not_fit(options, device)
+            return  # a GPU's driver says so itself, and a model may be spread over several
+        _residents.popitem(last=False)
+        release(device)
 
 
 def _same(one: LoadedModel, other: LoadedModel) -> bool:

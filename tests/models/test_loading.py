@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
 from raysp.models.identity import file_hash, model_hash
-from raysp.models.loading import choose_dtype, following, load
-from raysp.models.memory import is_out_of_memory
+from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load
+from raysp.models.memory import available_bytes, is_out_of_memory
 from raysp.models.resident import resident
 from raysp.specs.lenses import ModelOptions
 
@@ -134,6 +135,55 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
         resident(options(tmp_path / "b"))
+
+
+def test_the_size_of_a_checkpoint_is_known_before_it_is_loaded(tmp_path):
+    for kind in ("llama", "gpt2", "bert-classifier"):
+        folder = Path(save(kind, tmp_path / kind))
+        for dtype in ("float32", "bfloat16"):
+            model = load(options(folder, dtype=dtype)).model
+            held = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+            assert checkpoint_bytes(folder, getattr(torch, dtype)) == held
+
+
+def test_a_pickled_checkpoint_is_sized_by_the_dtype_of_its_configuration(tmp_path):
+    (tmp_path / "config.json").write_text('{"torch_dtype": "float16"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"0" * 1000)
+    assert checkpoint_bytes(tmp_path, torch.float32) == 2000
+
+
+def leaves(monkeypatch, tmp_path, size, *, cache=0):
+    """A machine whose control group leaves so many bytes, some of them held by the page cache."""
+    files = tuple(tmp_path / name for name in ("limit", "used", "statistics"))
+    for file, text in zip(files, (str(10**9), str(10**9 - size + cache), f"anon 7\ninactive_file {cache}"), strict=True):
+        file.write_text(text)
+    monkeypatch.setattr("raysp.models.memory.CGROUPS", (files,))
+
+
+def test_what_a_control_group_leaves_is_available_and_the_page_cache_with_it(tmp_path, monkeypatch):
+    leaves(monkeypatch, tmp_path, 12_345, cache=1000)
+    assert available_bytes(torch.device("cpu")) == 12_345
+
+
+def test_on_a_cpu_the_least_recently_used_models_leave_before_another_is_loaded(tmp_path, monkeypatch):
+    """The kernel ends a process that allocates too much: nothing would be raised that could be caught."""
+    folders = [save(kind, tmp_path / kind) for kind in ("llama", "gpt2", "neox")]
+    old, used = (resident(options(folder)) for folder in folders[:2])
+    assert resident(options(folders[0])) is old  # now the other is the least recently used
+    size = checkpoint_bytes(Path(folders[2]), torch.float32)
+    left = [size, 2 * size]  # of the memory: too little until one model is gone
+    monkeypatch.setattr("raysp.models.memory._machine", lambda: left.pop(0) if len(left) > 1 else left[0])
+    third = resident(options(folders[2]))
+    assert resident(options(folders[2])) is third
+    assert resident(options(folders[0])) is old
+    assert resident(options(folders[1])) is not used
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+    folder = save("gpt2", tmp_path / "b")
+    leaves(monkeypatch, tmp_path, checkpoint_bytes(Path(folder), torch.float32))
+    with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
+        resident(options(folder))
 
 
 @pytest.mark.parametrize(
