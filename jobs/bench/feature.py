@@ -129,7 +129,7 @@ def overhead(quick: bool) -> Iterator[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         spec = RunSpec(lens=lens, explorer=Singles(budget=80 if quick else 384), validation=NO_VALIDATION, evaluators=1, store=f"{folder}/bench.duckdb")
         with engine(spec) as place:
-            place.run(spec.model_copy(update={"seed": 1, "explorer": Singles(budget=36)}), "warm")
+            place.run(spec.model_copy(update={"seed": 1, "explorer": Singles(budget=36).options}), "warm")
             result = place.run(spec.model_copy(update={"seed": 2}), "timed")
     bought = result.evaluations.filter(pc.invert(result.evaluations["reused"]))
     wall = sum(row["wall_seconds"] for row in result.costs.to_pylist() if row["phase"] == "explore")

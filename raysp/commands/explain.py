@@ -10,9 +10,10 @@ from raysp.commands.run import Json
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
 from raysp.runs.measurements import Explanation, Measurements, explain, read_measurements
+from raysp.specs.explorers import ProxySPEXOptions
 from raysp.spectral.indices import INDICES, check_index
 
-FIELDS = ProxySPEX.model_fields
+FIELDS = ProxySPEXOptions.model_fields
 FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
@@ -44,13 +45,13 @@ def explain_game(
     if top < 1:
         raise UserError("top", top, "is no number of rows", "give 1 or more")
     form = None if output is None else _form(output)
-    explorer = _explorer({"proxy": proxy, "max_order": max_order, "random_state": seed, "index": index})
+    explorer = _explorer({"proxy": proxy, "max_order": max_order, "index": index}, seed)
     measured = read_measurements(file)
     if subset is not None and not 0 < subset <= measured.n:
         raise UserError("subset", subset, "is no number of components that can be removed", f"give 1 to {measured.n}")
     explained = explain(measured, explorer, heldout)
     shown = explained.model.findings.index if index == "bii" else index  # over masks that keep other than half, Banzhaf interactions are weighted
-    table = _labelled(explained.model.interactions(shown, explorer.max_order, 1), measured.labels)
+    table = _labelled(explained.model.interactions(shown, explorer.options.max_order, 1), measured.labels)
     if output is not None and form is not None:
         _write(table, form, output)
     told = _told(measured, explained, table, top, subset)
@@ -62,16 +63,18 @@ def explain_game(
         display.out.print(f"all {table.num_rows:,} rows: {output}", markup=False)
 
 
-def _explorer(options: dict[str, Any]) -> ProxySPEX:
+def _explorer(options: dict[str, Any], seed: int) -> ProxySPEX:
+    if seed < 0:
+        raise UserError("seed", seed, "is negative", "give an integer from 0")
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return ProxySPEX(**given)
+        return ProxySPEX(random_state=seed, **given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         choices = ", ".join(map(str, get_args(FIELDS[name].annotation)))
         mend = f"choose one of {choices}" if first["type"] == "literal_error" else first["msg"][0].lower() + first["msg"][1:]
-        raise UserError({"random_state": "seed"}.get(name, name), first["input"], "is not valid", mend) from None
+        raise UserError(name, first["input"], "is not valid", mend) from None
 
 
 def _form(output: str) -> str:

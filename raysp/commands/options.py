@@ -14,7 +14,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from raysp.errors import UserError
-from raysp.explorers import EXPLORERS
+from raysp.specs.explorers import EXPLORER_OPTIONS
 from raysp.specs.run import DATA_VALIDATION, LENSES, RunSpec, run_spec
 from raysp.validation import Validation
 
@@ -51,12 +51,12 @@ def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     if "prompt_file" in told:
         lens["prompt"] = _read(told["prompt_file"])
     kind = told.get("explorer", "proxyspex")
-    if kind not in EXPLORERS:
-        raise UserError("explorer", kind, "is not known", f"choose one of {', '.join(EXPLORERS)}")
+    if kind not in EXPLORER_OPTIONS:
+        raise UserError("explorer", kind, "is not known", f"choose one of {', '.join(EXPLORER_OPTIONS)}")
     explorer = {"kind": kind} | {name: told[name] for name in _explorer_fields() if name in told}
     for name in explorer:
-        if name not in EXPLORERS[kind].model_fields:
-            having = [other for other, model in EXPLORERS.items() if name in model.model_fields]
+        if name not in EXPLORER_OPTIONS[kind].model_fields:
+            having = [other for other, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
             raise UserError(_flag(name), told[name], f"is no option of {kind}", f"use it with --explorer {' or '.join(having)}")
     validation = {name: told[name] for name in Validation.model_fields if name in told}
     run = {name: told[RENAMED.get(name, name)] for name in _run_fields(lens_kind) if RENAMED.get(name, name) in told}
@@ -73,10 +73,10 @@ def _parameters(lens_kind: str) -> list[inspect.Parameter]:
     parameters = [_option(name, field, "Lens") for name, field in LENSES[lens_kind].model_fields.items() if name != "kind"]
     if "prompt" in LENSES[lens_kind].model_fields:
         parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
-    parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORERS)}. Default proxyspex.", "Explorer"))
+    parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORER_OPTIONS)}. Default proxyspex.", "Explorer"))
     for name, field in _explorer_fields().items():
-        users = [kind for kind, model in EXPLORERS.items() if name in model.model_fields]
-        prefix = "" if len(users) == len(EXPLORERS) else f"({', '.join(users)}) "
+        users = [kind for kind, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
+        prefix = "" if len(users) == len(EXPLORER_OPTIONS) else f"({', '.join(users)}) "
         parameters.append(_option(name, field, "Explorer", prefix, aliases=aliases.get(name, ())))
     checked = DATA_VALIDATION if lens_kind == "data" else {}
     parameters += [_option(name, field, "Validation", usual=checked.get(name)) for name, field in Validation.model_fields.items()]
@@ -85,7 +85,7 @@ def _parameters(lens_kind: str) -> list[inspect.Parameter]:
 
 
 def _explorer_fields() -> dict[str, FieldInfo]:
-    fields = {name: field for model in EXPLORERS.values() for name, field in model.model_fields.items()}
+    fields = {name: field for model in EXPLORER_OPTIONS.values() for name, field in model.model_fields.items()}
     return {name: field for name, field in fields.items() if name != "kind" and not field.exclude}
 
 

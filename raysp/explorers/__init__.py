@@ -6,9 +6,16 @@ from raysp.explorers.proxyspex import ProxySPEX
 from raysp.explorers.screen import Screen
 from raysp.explorers.singles import Singles, fit_singles
 from raysp.explorers.spex import SPEX
+from raysp.specs.explorers import ExplorerOptions
 from raysp.spectral.regression import r_squared
 
 #: The explorers by the name they have in specs.
 EXPLORERS: dict[str, type[Explorer]] = {"screen": Screen, "proxyspex": ProxySPEX, "spex": SPEX, "singles": Singles, "exhaustive": Exhaustive}
 
-__all__ = ["EXPLORERS", "SPEX", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "Surrogate", "fit_singles", "r_squared"]
+
+def explorer_of(options: ExplorerOptions) -> Explorer:
+    """The explorer with these options."""
+    return EXPLORERS[options.kind].of(options)
+
+
+__all__ = ["EXPLORERS", "SPEX", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "Surrogate", "explorer_of", "fit_singles", "r_squared"]

@@ -1,20 +1,20 @@
-"""What every explorer is: it asks for masks, is told their values, and says what it found.
+"""What every explorer has in common: it asks for masks, is told their values, and reports what it found.
 
-An explorer knows nothing of models, of Ray or of the store. It is a validated set of options that can be `start`ed on `n` components;
-the started one carries state, the options themselves never change.
+An explorer knows nothing of models, of Ray or of the store. It is built from options (`raysp.specs.explorers`), which never change; all state is its own.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from raysp.errors import UserError
 from raysp.masks import Masks, Values, check_finite, check_masks
+from raysp.specs.explorers import ExplorerOptions
 from raysp.spectral.regression import r_squared
 
 if TYPE_CHECKING:
@@ -60,24 +60,58 @@ class Findings:
         return self.surrogate.interactions(index, max_order, min_order)
 
 
-class Explorer(BaseModel, ABC):
-    """Options of an explorer, and once started its ask/tell state."""
+O_co = TypeVar("O_co", bound=ExplorerOptions, covariant=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    budget: int | None = Field(default=None, ge=1, description="Evaluations this run may buy (validation is extra and stated).")
-    n: int | None = Field(default=None, ge=1, exclude=True, description="Number of components, when used without a game.")
-    random_state: int = Field(default=0, ge=0, exclude=True, description="Seed of everything random.")
+class Explorer(ABC, Generic[O_co]):
+    """An estimator with an ask/tell side. Keyword arguments are the fields of its options, all optional.
 
-    _masks: list[Masks] = PrivateAttr(default_factory=list)
-    _values: list[Values] = PrivateAttr(default_factory=list)
-    _pending: Masks | None = PrivateAttr(default=None)
-    _findings: Findings | None = PrivateAttr(default=None)
+    `fit(masks, values)` learns from measurements that exist; `start(n)` followed by `ask` and `tell` chooses what to measure. `n`, the number of components,
+    is needed to ask without `start`; `random_state` (0 without one) seeds everything random. In a spec an explorer stands for its options.
+    """
+
+    #: The model that validates its options.
+    Options: type[O_co]
+
+    def __init__(self, *, n: int | None = None, random_state: int | None = None, **options: Any) -> None:
+        if random_state is not None and random_state < 0:
+            raise UserError("random_state", random_state, "is negative", "give an integer from 0")
+        self.options: O_co = self.Options(**options)
+        self.n, self.random_state = n, random_state or 0
+        self._seeded = random_state is not None
+        self._masks: list[Masks] = []
+        self._values: list[Values] = []
+        self._pending: Masks | None = None
+        self._findings: Findings | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "Options"):
+            fields = {name: field.get_default() for name, field in cls.Options.model_fields.items() if name != "kind"}
+            parameters = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in {**fields, "n": None, "random_state": None}.items()]
+            cls.__signature__ = Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]  what help() shows, instead of **options
+
+    @classmethod
+    def of(cls, options: ExplorerOptions, n: int | None = None, random_state: int | None = None) -> Self:
+        """An explorer with these options, which are those of its kind."""
+        return cls(n=n, random_state=random_state, **options.model_dump(exclude={"kind"}, exclude_unset=True))
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self.options.model_dump(exclude_defaults=True).items() if name != "kind"}
+        own = ({} if self.n is None else {"n": self.n}) | ({"random_state": self.random_state} if self._seeded else {})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in {**given, **own}.items())})"
 
     @property
     def name(self) -> str:
         """The explorer's name in specs and SQL."""
-        return str(getattr(self, "kind"))  # noqa: B009  every subclass declares `kind` as its own Literal
+        return self.options.kind
+
+    def spec_options(self) -> ExplorerOptions:
+        """Its options, for a spec. UserError if it has a seed or a number of components of its own: a spec states its own seed, and its game has the components."""
+        if self.n is not None or self._seeded:
+            name, value = ("n", self.n) if self.n is not None else ("random_state", self.random_state)
+            raise UserError(f"explorer.{name}", value, "has no place in a spec", "leave it out and set seed" if name == "random_state" else "leave it out")
+        return self.options
 
     @property
     def keep_probability(self) -> float:
@@ -113,9 +147,10 @@ class Explorer(BaseModel, ABC):
     def start(self, n: int, random_state: int = 0) -> Self:
         """A fresh explorer with these options on `n` components; UserError when the budget cannot do."""
         least = self.least_budget(n)
-        if self.budget is not None and self.budget < least:
-            raise UserError("budget", self.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
-        return type(self)(**self.model_dump(), n=n, random_state=random_state)
+        budget = self.options.budget
+        if budget is not None and budget < least:
+            raise UserError("budget", budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
+        return type(self).of(self.options, n, random_state)
 
     # ---- with what a model's gradients say
 
@@ -149,7 +184,7 @@ class Explorer(BaseModel, ABC):
     def fit(self, masks: object, values: object) -> Self:
         """Learn from given masks (bool, `(m, n)`) and values (`(m,)`); returns self. Errors as `tell`."""
         array = np.asarray(masks)
-        fitted = type(self)(**self.model_dump(), n=array.shape[1] if array.ndim == 2 else None, random_state=self.random_state)
+        fitted = type(self).of(self.options, array.shape[1] if array.ndim == 2 else None, self.random_state)
         fitted.tell(masks, values)
         self._findings = fitted.result()
         return self

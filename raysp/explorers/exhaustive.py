@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
-
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.masks import Masks
 from raysp.sampling.draws import distinct
 from raysp.sampling.tables import removed_effects, removed_table
+from raysp.specs.explorers import ExhaustiveOptions
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.walsh import all_masks
 
@@ -19,14 +16,11 @@ MAX_COMPONENTS = 16
 #: Masks of a round.
 ROUND = 4096
 
-IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "wbii", "additivity"]
 
-
-class Exhaustive(Explorer):
+class Exhaustive(Explorer[ExhaustiveOptions]):
     """Measures all 2^n masks, for at most 16 components; every index is then exact."""
 
-    kind: Literal["exhaustive"] = "exhaustive"
-    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
+    Options = ExhaustiveOptions
 
     def least_budget(self, n: int) -> int:
         """All 2^n masks; UserError when n is too large."""
@@ -53,5 +47,9 @@ class Exhaustive(Explorer):
         effects = removed_effects(masks, values)
         assert effects is not None
         return Findings(
-            surrogate, removed_table(effects), surrogate.interactions(self.index, min_order=2), self.index, ("Every mask was measured: all values are exact.",)
+            surrogate,
+            removed_table(effects),
+            surrogate.interactions(self.options.index, min_order=2),
+            self.options.index,
+            ("Every mask was measured: all values are exact.",),
         )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from math import ceil, log2
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
-from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.samples import Proxy, Sample
@@ -19,6 +17,7 @@ from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged, distinct, random_masks, single_ablations, uniform_masks
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
+from raysp.specs.explorers import ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.indices import UNIFORM
@@ -44,10 +43,8 @@ LEAST_RANDOM = 8
 #: Interactions whose intervals `until_width` is about.
 WATCHED = 10
 
-Keep = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 
-
-class ProxySPEX(Explorer):
+class ProxySPEX(Explorer[ProxySPEXOptions]):
     """A proxy model trained on random masks and turned into interactions.
 
     Asked for first are, with `keep="auto"`, a pilot of some fifty masks that settles P(keep); then the intact mask and, if they take at most a quarter of
@@ -56,32 +53,22 @@ class ProxySPEX(Explorer):
     unlikely among random masks that as extra rows they would only pull a fit off the distribution it is scored on, so they are reported as measured.
     """
 
-    kind: Literal["proxyspex"] = "proxyspex"
-    max_order: int = Field(default=4, ge=1, le=10, description="Largest order of the terms of the surrogate.")
-    proxy: Literal["auto", "trees", "kernel", "linear", "mlp", "gradient"] = Field(
-        default="auto", description="The proxy model; auto takes whichever of trees, kernel and singles, or combination of them, predicts best."
-    )
-    keep: Keep | None = Field(
-        default=None,
-        description="P(keep) of the random masks; auto: the smallest at which values still resemble the intact one. Without one 0.5; auto for parts of a model.",
-    )
-    adaptive: bool = Field(default=False, description="Ask in rounds, half of each chosen for what the kernel knows least about.")
-    until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
-    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the first ten interactions are narrower than this.")
-    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
+    Options = ProxySPEXOptions
 
-    _rounds: list[tuple[str, int]] = PrivateAttr(default_factory=list)
-    _estimate: FourierSurrogate | None = PrivateAttr(default=None)
-    _hints: Any = PrivateAttr(default=None)
-    _found: tuple[int, Findings] | None = PrivateAttr(default=None)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._rounds: list[tuple[str, int]] = []
+        self._estimate: FourierSurrogate | None = None
+        self._hints: Floats | None = None
+        self._found: tuple[int, Findings] | None = None
 
     @property
     def keep_probability(self) -> float:
         """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
-        if self._was_given and self.keep in (None, "auto"):
-            return _share(self.masks, exactly=self.keep == "auto")
-        if self.keep != "auto":
-            return self.keep or UNIFORM
+        if self._was_given and self.options.keep in (None, "auto"):
+            return _share(self.masks, exactly=self.options.keep == "auto")
+        if self.options.keep != "auto":
+            return self.options.keep or UNIFORM
         if not self._values:
             return UNIFORM
         from raysp.explorers.choosing import resembling
@@ -96,7 +83,7 @@ class ProxySPEX(Explorer):
     @property
     def estimate_order(self) -> int:
         """Singles and pairs, for the proxy `gradient`: gradients say nothing of larger sets."""
-        return min(self.max_order, 2) if self.proxy == "gradient" else 0
+        return min(self.options.max_order, 2) if self.options.proxy == "gradient" else 0
 
     def with_estimate(self, estimate: FourierSurrogate) -> Self:
         """Itself, once started, with an estimate had elsewhere, such as a model's gradients, for the proxy `gradient` to begin from."""
@@ -106,7 +93,7 @@ class ProxySPEX(Explorer):
     @property
     def takes_hints(self) -> bool:
         """Proxy auto does: it takes them for what they prove to be worth."""
-        return self.proxy == "auto"
+        return self.options.proxy == "auto"
 
     @property
     def hinted(self) -> bool:
@@ -120,17 +107,17 @@ class ProxySPEX(Explorer):
 
     def least_budget(self, n: int) -> int:
         """As many as singles would need, at least 16; with a pilot, these on top; all masks when that is less."""
-        pilot = len(self._pilot_of(n)[0]) if self.keep == "auto" else 0
+        pilot = len(self._pilot_of(n)[0]) if self.options.keep == "auto" else 0
         return min(1 << min(n, 62), max(16, ceil(2 * log2(n + 1))) + pilot)
 
     def planned(self, n: int) -> int:
         """The budget, or 4 n log2 n; never more than there are masks."""
-        return min(self.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
+        return min(self.options.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
 
     def start(self, n: int, random_state: int = 0) -> Self:
         """As `Explorer.start`; UserError too for options that contradict each other."""
-        if self.until_width is not None and self.max_order < 2:
-            raise UserError("until_width", self.until_width, "is about interactions, and max_order is 1", "raise max_order")
+        if self.options.until_width is not None and self.options.max_order < 2:
+            raise UserError("until_width", self.options.until_width, "is about interactions, and max_order is 1", "raise max_order")
         return super().start(n, random_state)
 
     # ---- what to ask
@@ -140,7 +127,7 @@ class ProxySPEX(Explorer):
         left = self.planned(n) - len(self.masks)
         if not self._rounds:
             self._proxy()  # one that cannot be had is said before anything is paid for
-        if not self._rounds and self.keep == "auto":
+        if not self._rounds and self.options.keep == "auto":
             return self._noted("pilot", self._pilot_of(n)[0][:left])
         if not any(role == "first" for role, _ in self._rounds):
             sweep = single_ablations(n) if n + 1 <= self.planned(n) * SWEEP_SHARE else single_ablations(n)[:1]
@@ -161,11 +148,11 @@ class ProxySPEX(Explorer):
         """Random masks: all that are left, or a round of them, the first so many of it chosen."""
         sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
         rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
-        if not (self.adaptive or self.until_r2 is not None or self.until_width is not None):
+        if not (self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None):
             return self._random(left, rng, self.masks), 0
         count = min(left, max(LEAST_ROUND, round((left + sum(sizes)) * (ROUND_SHARE if sizes else FIRST_SHARE))))
         count = left if left - count < LEAST_ROUND else count
-        if not self.adaptive or not sizes:
+        if not self.options.adaptive or not sizes:
             return self._random(count, rng, self.masks), 0
         chosen = self._chosen(int(count * CHOSEN_SHARE), rng)
         known = np.concatenate([self.masks, chosen])
@@ -188,20 +175,20 @@ class ProxySPEX(Explorer):
 
         rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
         with one_thread():
-            posterior = learn(sample.masks[rows], sample.values[rows], self.max_order, sample.keep_probability, self.random_state)
+            posterior = learn(sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state)
             return most_telling(posterior, count, rng, self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the answer so far is as good as was asked for."""
-        if not any(role == "random" for role, _ in self._rounds) or (self.until_r2 is None and self.until_width is None):
+        if not any(role == "random" for role, _ in self._rounds) or (self.options.until_r2 is None and self.options.until_width is None):
             return False
         findings = self.result()
-        if self.until_r2 is not None and not findings.diagnostics.get("r2_cv", 1.0) >= self.until_r2:
+        if self.options.until_r2 is not None and not findings.diagnostics.get("r2_cv", 1.0) >= self.options.until_r2:
             return False
-        if self.until_width is None:
+        if self.options.until_width is None:
             return True
         top = findings.table.slice(0, WATCHED)
-        return top.num_rows > 0 and float(np.max(top["hi"].to_numpy() - top["lo"].to_numpy())) <= self.until_width
+        return top.num_rows > 0 and float(np.max(top["hi"].to_numpy() - top["lo"].to_numpy())) <= self.options.until_width
 
     def _pilot_of(self, n: int) -> tuple[Masks, Floats]:
         from raysp.explorers.choosing import pilot_masks
@@ -232,7 +219,7 @@ class ProxySPEX(Explorer):
         notes += self._about_masks()
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
-        table = surrogate.interactions(self._index(), self.max_order, 2).slice(0, REPORTED)
+        table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
         self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
         return self._found[1]
 
@@ -240,31 +227,31 @@ class ProxySPEX(Explorer):
         """What should be known of the masks' P(keep)."""
         p, sample = self.keep_probability, self.sample()
         share = float((self.masks if self._was_given else sample.masks).mean()) if len(sample.masks) else p
-        if self._was_given and self.keep is None:
+        if self._was_given and self.options.keep is None:
             about = f"The masks keep {share:.0%} of the components on average: effects and their intervals are those over such masks."
             return [about] if p != UNIFORM else []
         if abs(share - p) > ASTRAY:
             # Masks are never asked twice, and few components have few masks that keep nearly all.
             return [f"Distinct masks that keep each component with probability {p:g} are few; those asked keep {share:.0%} of the components on average."]
-        return [f"Masks keep each component with probability {p:g}."] if self.keep == "auto" else []
+        return [f"Masks keep each component with probability {p:g}."] if self.options.keep == "auto" else []
 
     def _index(self) -> str:
         """The index asked for; where masks keep other than half, Banzhaf interactions over such masks stand for those over all."""
-        return "wbii" if self.index == "bii" and self.keep_probability != UNIFORM else self.index
+        return "wbii" if self.options.index == "bii" and self.keep_probability != UNIFORM else self.options.index
 
     def proxy_for(self, query: int | None = None, name: str | None = None) -> Proxy:
         """The proxy `name` (its own without one) for one of the queries or, without a number, their mean, with the guesses that there are of it."""
-        inner = PROXIES[name or self.proxy]
+        inner = PROXIES[name or self.options.proxy]
         if self._hints is None:
             return inner
         effects = self._hints.mean(axis=1) if query is None else self._hints[:, query]
         return GradientInformed(inner, [_additive(some) for some in effects])
 
     def _proxy(self) -> Proxy:
-        if self.proxy != "gradient":
+        if self.options.proxy != "gradient":
             return self.proxy_for()
         if self._estimate is None:
-            raise UserError("proxy", self.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
+            raise UserError("proxy", self.options.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
         return given(self._estimate)
 
     def sample(self) -> Sample:
@@ -272,7 +259,7 @@ class ProxySPEX(Explorer):
         masks, values, p = self.masks, self.values, self.keep_probability
         if self._was_given:
             rows = random_rows(masks, p)
-            return Sample(*averaged(masks[rows], values[rows]), self.max_order, p, seed=self.random_state)
+            return Sample(*averaged(masks[rows], values[rows]), self.options.max_order, p, seed=self.random_state)
         used, drawn = np.zeros(len(masks), dtype=np.bool_), np.zeros(len(masks), dtype=np.bool_)
         start = 0
         for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
@@ -284,7 +271,7 @@ class ProxySPEX(Explorer):
                 used[rows], drawn[rows] = True, np.arange(len(told)) >= chosen
             else:  # one intact mask is as good as drawn, a sweep is not
                 used[rows] = drawn[rows] = len(told) == 1
-        return Sample(masks[used], values[used], self.max_order, p, drawn[used], self.random_state)
+        return Sample(masks[used], values[used], self.options.max_order, p, drawn[used], self.random_state)
 
 
 def _additive(effects: Floats) -> FourierSurrogate:

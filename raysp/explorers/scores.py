@@ -11,8 +11,6 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.spectral.sets import Floats
 
-#: In the place of a file: the single effects that an estimate from the model's gradients has.
-GRADIENT = "gradient"
 #: Columns taken from a table of several.
 COLUMNS = ("score", "scores", "value", "values", "effect")
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import Field, PrivateAttr, field_validator
 
 from raysp.errors import UserError
 from raysp.explorers import candidates
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations
-from raysp.explorers.scores import GRADIENT, check_scores, load_scores
+from raysp.explorers.scores import check_scores, load_scores
 from raysp.masks import Masks
 from raysp.sampling.draws import ablations, distinct, lookup, single_ablations
 from raysp.sampling.tables import singles_table
+from raysp.specs.explorers import GRADIENT, ScreenOptions
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -28,30 +28,17 @@ if TYPE_CHECKING:
 TRIPLE_SHARE = 1 / 3
 
 
-class Screen(Explorer):
+class Screen(Explorer[ScreenOptions]):
     """Single ablations, then pair (and on request triple) ablations among the components that matter most.
 
     Everything reported is measured exactly; what is not measured is taken to be additive. Right near the intact input, so scored at P(keep) = 0.9.
     """
 
-    kind: Literal["screen"] = "screen"
-    top_k: float | Literal["auto"] = Field(
-        default="auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
-    )
-    always_include: tuple[int | str, ...] = Field(default=(), description="Components kept whatever their single effect: indices or labels.")
-    scores: str | tuple[float, ...] | None = Field(
-        default=None, description="Precomputed single effects, a JSON, CSV, Parquet or npy file of them, or gradient for the model's own, instead of measuring."
-    )
-    order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to go on to triples among the strongest pairs.")
+    Options = ScreenOptions
 
-    _given: Floats | None = PrivateAttr(default=None)
-
-    @field_validator("top_k")
-    @classmethod
-    def _check_top_k(cls, value: float | str) -> float | str:
-        if isinstance(value, str) or 0 < value < 1 or (value >= 1 and value == int(value)):
-            return value
-        raise UserError("top_k", value, "is neither a fraction nor a count", "give a fraction below 1, a whole number from 1, or auto")
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._given: Floats | None = None
 
     @property
     def keep_probability(self) -> float:
@@ -64,30 +51,30 @@ class Screen(Explorer):
         for number, label in enumerate(labels):
             known.setdefault(label, []).append(number)
         chosen: list[int] = []
-        for name in self.always_include:
+        for name in self.options.always_include:
             if isinstance(name, str) and name not in known and not name.lstrip("-").isdigit():
                 raise UserError("always_include", name, "is no component", f"give an index or a label such as {', '.join(list(known)[:5])}")
             chosen.extend(known[name] if isinstance(name, str) and name in known else [int(name)])
-        return self.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))})
+        return Screen.of(self.options.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))}), self.n, self.random_state if self._seeded else None)
 
     # ---- budgets
 
     def least_budget(self, n: int) -> int:
         """Intact, empty, every single and one pair; with precomputed scores intact, empty, two singles and their pair. Fewer for one or two components."""
-        singles = min(n, max(2, len(self.always_include))) if self.scores is not None else n
+        singles = min(n, max(2, len(self.options.always_include))) if self.options.scores is not None else n
         return 2 if n == 1 else 2 + singles + (1 if n > 2 else 0)
 
     def planned(self, n: int) -> int:
         """An upper bound: the count kept automatically is known only after the singles."""
         kept = self._most_kept(n)
-        singles = n if self.scores is None else kept
+        singles = n if self.options.scores is None else kept
         pairs = comb(kept, 2)
-        total = 2 + singles + pairs + (self._triples_wanted(kept) if self.order == 3 else 0)
-        return min(total, self.budget or total, 1 << min(n, 62))
+        total = 2 + singles + pairs + (self._triples_wanted(kept) if self.options.order == 3 else 0)
+        return min(total, self.options.budget or total, 1 << min(n, 62))
 
     def _most_kept(self, n: int) -> int:
-        most = candidates.most_automatic(n) if isinstance(self.top_k, str) else candidates.counted(self.top_k, n)
-        return min(n, most + len(self.always_include), self._room(n))
+        most = candidates.most_automatic(n) if isinstance(self.options.top_k, str) else candidates.counted(self.options.top_k, n)
+        return min(n, most + len(self.options.always_include), self._room(n))
 
     def _triples_wanted(self, kept: int) -> int:
         return min(comb(kept, 3), comb(kept, 2))
@@ -106,14 +93,14 @@ class Screen(Explorer):
 
     def check(self) -> None:
         """UserError for scores or components that do not fit the number of components."""
-        if self.scores != GRADIENT:  # these come after the start
+        if self.options.scores != GRADIENT:  # these come after the start
             self._given_scores()
         self._included()
 
     @property
     def estimate_order(self) -> int:
         """Singles, for the scores `gradient`."""
-        return int(self.scores == GRADIENT)
+        return int(self.options.scores == GRADIENT)
 
     def with_estimate(self, estimate: FourierSurrogate) -> Self:
         """Itself, once started, ranking by the single effects v(all) - v(all without i) that an estimate predicts."""
@@ -128,10 +115,10 @@ class Screen(Explorer):
         if len(told) and not (missing := distinct(wanted, told)).size:
             wanted = self._pairs_round()
             missing = distinct(wanted, told)
-            if not len(missing) and self.order == 3:
+            if not len(missing) and self.options.order == 3:
                 missing = distinct(self._triples_round(), told)
             return missing if len(missing) else None
-        return distinct(wanted, told if len(told) else None)[: self.budget] if n else None
+        return distinct(wanted, told if len(told) else None)[: self.options.budget] if n else None
 
     def _first_round(self) -> Masks:
         """Intact, empty, and the single ablations that are needed."""
@@ -144,38 +131,38 @@ class Screen(Explorer):
     def _pairs_round(self) -> Masks:
         kept, effects = self._kept(), self._effects()
         limit = None
-        if self.budget is not None:
-            left = self.budget - len(self._first_round())
-            limit = left - int(left * TRIPLE_SHARE) if self.order == 3 and len(kept) > 2 else left
+        if self.options.budget is not None:
+            left = self.options.budget - len(self._first_round())
+            limit = left - int(left * TRIPLE_SHARE) if self.options.order == 3 and len(kept) > 2 else left
             limit = max(limit, min(left, 1), 0)
         return ablations(self._started_n, candidates.ranked_pairs(kept, effects)[:limit])
 
     def _triples_round(self) -> Masks:
         done = len(self._first_round()) + len(self._pairs_round())
         room = self._triples_wanted(len(self._kept()))
-        if self.budget is not None:
-            room = min(room, self.budget - done)
+        if self.options.budget is not None:
+            room = min(room, self.options.budget - done)
         pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()))
         return ablations(self._started_n, candidates.ranked_triples(pairs)[: max(room, 0)])
 
     # ---- what is known
 
     def _given_scores(self) -> Floats | None:
-        if self.scores == GRADIENT and self._given is None:
+        if self.options.scores == GRADIENT and self._given is None:
             mend = "leave scores out, to have the single effects measured"
-            raise UserError("scores", self.scores, "needs an estimate from the model's gradients, and this game gives none", mend)
-        if self.scores is not None and self._given is None:
-            read = load_scores(self.scores) if isinstance(self.scores, str) else np.array(self.scores, dtype=np.float64)
-            self._given = check_scores(read, self._started_n, self.scores)
+            raise UserError("scores", self.options.scores, "needs an estimate from the model's gradients, and this game gives none", mend)
+        if self.options.scores is not None and self._given is None:
+            read = load_scores(self.options.scores) if isinstance(self.options.scores, str) else np.array(self.options.scores, dtype=np.float64)
+            self._given = check_scores(read, self._started_n, self.options.scores)
         return self._given
 
     def _included(self) -> list[int]:
         """The components always kept; UserError for a label not resolved or an index out of range."""
         n = self._started_n
-        for name in self.always_include:
+        for name in self.options.always_include:
             if isinstance(name, str) or not 0 <= name < n:
                 raise UserError("always_include", name, f"is no component of {n}", f"give an index from 0 to {n - 1}, or a component's label")
-        return [int(i) for i in self.always_include]
+        return [int(i) for i in self.options.always_include]
 
     def _effects(self) -> Floats:
         """The single effects that rank: given, or measured."""
@@ -196,13 +183,13 @@ class Screen(Explorer):
     def _kept(self) -> np.ndarray:
         """The components whose pairs are ablated, intp `(k,)`, ascending."""
         effects = np.abs(self._effects())
-        count = candidates.automatic(effects) if isinstance(self.top_k, str) else candidates.counted(self.top_k, len(effects))
+        count = candidates.automatic(effects) if isinstance(self.options.top_k, str) else candidates.counted(self.options.top_k, len(effects))
         wanted = [*self._included(), *np.argsort(-effects, kind="stable")[:count].tolist()]
         return np.array(sorted(list(dict.fromkeys(wanted))[: self._room(len(effects))]), dtype=np.intp)
 
     def _room(self, n: int) -> int:
         """How many components can be kept: with scores, as many as the budget has single ablations for, beside intact, empty and a pair."""
-        return n if self.scores is None or self.budget is None else max(self.budget - 3, min(n, 2))
+        return n if self.options.scores is None or self.options.budget is None else max(self.options.budget - 3, min(n, 2))
 
     def _deviations(self, sets: Sequence[tuple[int, ...]]) -> Deviations:
         """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""
@@ -215,7 +202,7 @@ class Screen(Explorer):
         n = self._started_n
         self._rows(self._first_round())
         kept = self._kept()
-        found = self._deviations([members for order in range(2, self.order + 1) for members in candidates.removed_sets(self.masks, order)])
+        found = self._deviations([members for order in range(2, self.options.order + 1) for members in candidates.removed_sets(self.masks, order)])
         measured = [members for members in found if len(members) > 1]
         if len(kept) > 1 and not measured:
             self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects())[:1]))
@@ -237,21 +224,21 @@ class Screen(Explorer):
         return singles_table(effects, np.zeros(n), ["removed" if here else self._ranked_by() for here in measured])
 
     def _ranked_by(self) -> str:
-        return "gradient" if self.scores == GRADIENT else "given"
+        return "gradient" if self.options.scores == GRADIENT else "given"
 
     def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
         n, k = self._started_n, len(kept)
         among = {int(i) for i in kept}
         pairs = sum(len(members) == 2 and among.issuperset(members) for members in found)
         notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with a weaker component were not."]
-        if isinstance(self.top_k, str):
+        if isinstance(self.options.top_k, str):
             notes.append(candidates.AUTOMATIC_RULE)
         if self._given_scores() is not None:
-            ranked = "what the model's gradients say" if self.scores == GRADIENT else "the scores given"
+            ranked = "what the model's gradients say" if self.options.scores == GRADIENT else "the scores given"
             notes.append(
                 f"Components were ranked by {ranked}; the single effects of the {k} kept were measured, as deviations need them; the others are taken to have none."
             )
-        if self.order == 3:
+        if self.options.order == 3:
             triples = sum(len(members) == 3 for members in found)
             notes.append(f"{triples} of the {comb(k, 3)} triples were measured, those whose pairs deviate most.")
         return tuple(notes)

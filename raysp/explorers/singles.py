@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil, log2
-from typing import Literal
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from raysp.explorers.fitting import fit_singles
 from raysp.masks import Masks
 from raysp.sampling.draws import uniform_masks
 from raysp.sampling.tables import banzhaf_effects
+from raysp.specs.explorers import SinglesOptions
 
 __all__ = ["Singles", "default_budget", "fit_singles"]
 
@@ -25,10 +25,10 @@ def default_budget(n: int, factor: float = 4.0) -> int:
     return min(wanted, 1 << n) if n < 63 else wanted
 
 
-class Singles(Explorer):
+class Singles(Explorer[SinglesOptions]):
     """One effect a component, no interactions: LASSO on masks that keep each component with probability one half."""
 
-    kind: Literal["singles"] = "singles"
+    Options = SinglesOptions
 
     def least_budget(self, n: int) -> int:
         """A few more than a mask for every doubling of the components; all of them when that is less."""
@@ -36,7 +36,7 @@ class Singles(Explorer):
 
     def planned(self, n: int) -> int:
         """The budget, or 4 n log2 n; never more than there are masks."""
-        return min(self.budget or default_budget(n), 1 << min(n, 62))
+        return min(self.options.budget or default_budget(n), 1 << min(n, 62))
 
     def _next(self) -> Masks | None:
         if len(self.masks):

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, PrivateAttr
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import ROUND as TABLE_ROUND
-from raysp.explorers.exhaustive import IndexName
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import REPORTED
 from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
 from raysp.explorers.samples import constant
 from raysp.masks import Masks, Values
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
+from raysp.specs.explorers import MAX_B, SPEXOptions
 from raysp.spectral.codes import bch, parity_length
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate, is_complete
-from raysp.spectral.peeling import Decoder, Peeled, Spectrum, peel, transform
+from raysp.spectral.peeling import Peeled, Spectrum, peel, transform
 from raysp.spectral.queries import MATRICES, Design, design
 from raysp.spectral.walsh import MAX_DENSE, all_masks
 
 #: Largest order looked for, and bins (2^b) made, where neither the user nor the budget says otherwise; the least b tried.
 DEFAULT_ORDER, DEFAULT_B, LEAST_B = 5, 8, 3
-#: The largest b.
-MOST_B = 20
 #: All masks are taken instead of a design when the budget pays for them, or without one when they are no more than this many times as many.
 TABLE_FACTOR = 4 / 3
 #: Masks of a round: whole blocks up to about as many, so that several evaluators have something to do.
@@ -47,28 +44,24 @@ class Size:
     t: int = 0
 
 
-class SPEX(Explorer):
+class SPEX(Explorer[SPEXOptions]):
     """Finds sparse interactions of any shape, without a hierarchy to lead there, from masks laid out by an error-correcting code.
 
     3 · 2^b · (P + 1) evaluations, P the parity bits of a code that corrects `max_order` errors on n components. Blocks come matrix by matrix: any
     number of them gives an answer, a third of them the first decoded terms. Where all 2^n masks are hardly more, these are asked for.
     """
 
-    kind: Literal["spex"] = "spex"
-    max_order: int | None = Field(
-        default=None, ge=1, le=10, description="Largest order of the terms of the surrogate. Default 4 (proxyspex), 5 or what the budget allows (spex)."
-    )
-    b: int | None = Field(default=None, ge=1, le=MOST_B, description="Masks come in blocks of 2^b, whose transforms sort terms into 2^b bins.")
-    decoder: Decoder = Field(default="soft", description="How parities measured with noise are decoded: soft tries flipping the least sure.")
-    index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
+    Options = SPEXOptions
 
-    _made: Design | None = PrivateAttr(default=None)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._made: Design | None = None
 
     # ---- what it costs
 
     def least_budget(self, n: int) -> int:
         """The smallest design with the b and the order asked for, where they are; all masks when that is less."""
-        least = _evaluations(n, self.b or LEAST_B, min(self.max_order or 1, n))
+        least = _evaluations(n, self.options.b or LEAST_B, min(self.options.max_order or 1, n))
         return min(least, 1 << n) if n <= MAX_DENSE else least
 
     def planned(self, n: int) -> int:
@@ -78,19 +71,19 @@ class SPEX(Explorer):
     def size(self, n: int) -> Size:
         """The design for n components: the largest b that fits, of the largest order for which any does; UserError when the budget is too small."""
         table = 1 << n if n <= MAX_DENSE else None
-        limit = self.budget if table is None else min(table, self.budget or table)
-        orders = [self.max_order] if self.max_order else [DEFAULT_ORDER] if self.budget is None else range(DEFAULT_ORDER, 0, -1)
-        widths = [self.b] if self.b else range(min(MOST_B, n) if self.budget else DEFAULT_B, LEAST_B - 1, -1)
+        limit = self.options.budget if table is None else min(table, self.options.budget or table)
+        orders = [self.options.max_order] if self.options.max_order else [DEFAULT_ORDER] if self.options.budget is None else range(DEFAULT_ORDER, 0, -1)
+        widths = [self.options.b] if self.options.b else range(min(MAX_B, n) if self.options.budget else DEFAULT_B, LEAST_B - 1, -1)
         sizes = (Size(_evaluations(n, b, min(order, n)), b, min(order, n)) for order in orders for b in widths)
         fitting = next((size for size in sizes if limit is None or size.evaluations <= limit), None)
-        if table is not None and table <= (self.budget or table):
-            hardly_more = self.b is None and (self.budget is not None or fitting is None or table <= fitting.evaluations * TABLE_FACTOR)
+        if table is not None and table <= (self.options.budget or table):
+            hardly_more = self.options.b is None and (self.options.budget is not None or fitting is None or table <= fitting.evaluations * TABLE_FACTOR)
             if fitting is None or hardly_more:
                 return Size(table)
         if fitting is not None:
             return fitting
         least = self.least_budget(n)
-        raise UserError("budget", self.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
+        raise UserError("budget", self.options.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
 
     # ---- ask / tell
 
@@ -157,7 +150,7 @@ class SPEX(Explorer):
             notes.append("So few blocks say nothing of interactions: single effects were fitted.")
             fitted = fit_singles(masks, values, self.random_state)
             return fitted, fitted
-        peeled = peel(spectrum, self.decoder)
+        peeled = peel(spectrum, self.options.decoder)
         found = refit(spectrum, peeled.sets, values, self.random_state)
         notes.extend(_remarks(spectrum, peeled, found))
         diagnostics |= {
@@ -176,8 +169,8 @@ class SPEX(Explorer):
     ) -> Findings:
         table = banzhaf_effects(singles, "surrogate") if removed is None else removed_table(removed)
         diagnostics |= {"terms": len(surrogate), "hierarchy": diagnose(surrogate).as_dict(), "energy": surrogate.energy().tolist()}
-        interactions = surrogate.interactions(self.index, self.max_order or diagnostics.get("t"), 2).slice(0, REPORTED)
-        return Findings(surrogate, table, interactions, self.index, tuple(notes), diagnostics)
+        interactions = surrogate.interactions(self.options.index, self.options.max_order or diagnostics.get("t"), 2).slice(0, REPORTED)
+        return Findings(surrogate, table, interactions, self.options.index, tuple(notes), diagnostics)
 
 
 def _evaluations(n: int, b: int, t: int) -> int:

@@ -86,12 +86,12 @@ def chosen_proxy(explorer: Explorer, queries: int, evaluations: int) -> tuple[st
     """The proxy that each query is fitted with (None for explorers without one), and a sentence where it is not the run's."""
     if not isinstance(explorer, ProxySPEX):
         return None, None
-    if explorer.proxy == "gradient":
+    if explorer.options.proxy == "gradient":
         return CHEAP, f"Queries are fitted with proxy {CHEAP} each: what gradients say was asked of their mean."
-    if explorer.proxy in SLOW and queries * evaluations > AFFORDABLE:
-        reason = f"{queries:,} queries of {evaluations:,} evaluations each are too many for {explorer.proxy}"
+    if explorer.options.proxy in SLOW and queries * evaluations > AFFORDABLE:
+        reason = f"{queries:,} queries of {evaluations:,} evaluations each are too many for {explorer.options.proxy}"
         return CHEAP, f"Queries are fitted with proxy {CHEAP} each, as {reason}."
-    return explorer.proxy, None
+    return explorer.options.proxy, None
 
 
 def fit_query(explorer: Explorer, values: Values, *, query: int | None = None, proxy: str | None = None, index: str | None = None) -> Findings:
@@ -106,12 +106,13 @@ def fit_query(explorer: Explorer, values: Values, *, query: int | None = None, p
         # A query's own effects would ask for pairs that nobody measured: the components kept are those of the run.
         kept = set(explorer.result().diagnostics["kept"])
         scores = tuple(float(i in kept) for i in range(masks.shape[1]))
-        return explorer.model_copy(update={"scores": scores, "top_k": float(len(kept)), "always_include": ()}).fit(masks, values).findings
+        chosen = explorer.options.model_copy(update={"scores": scores, "top_k": float(len(kept)), "always_include": ()})
+        return Screen.of(chosen).fit(masks, values).findings
     if not isinstance(explorer, ProxySPEX):
         return explorer.fit(masks, values).findings
-    surrogate = _proxy_surrogate(explorer, values, query, proxy or explorer.proxy)
+    surrogate = _proxy_surrogate(explorer, values, query, proxy or explorer.options.proxy)
     named = index or explorer.result().index
-    table = surrogate.interactions(named, explorer.max_order, 2).slice(0, REPORTED)
+    table = surrogate.interactions(named, explorer.options.max_order, 2).slice(0, REPORTED)
     return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, named)
 
 

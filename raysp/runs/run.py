@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
-from raysp.explorers import ProxySPEX, Screen
+from raysp.explorers import ProxySPEX, Screen, explorer_of
 from raysp.explorers.base import Explorer, Findings
 from raysp.game import Game, GameInfo, Measurement, labels
 from raysp.masks import Masks, Values, check_finite, pack, unpack
@@ -328,12 +328,12 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
     if info.n < 2:
         raise UserError("components", info.n, "component is nothing to compare_attributions", "choose a smaller unit or a longer input")
-    explorer = spec.explorer
+    explorer = explorer_of(spec.explorer)
     if isinstance(explorer, Screen):
         explorer = explorer.resolved([component.label for component in info.components])
-    if isinstance(explorer, ProxySPEX) and explorer.keep is None and spec.lens.kind == "mechanistic":
+    if isinstance(explorer, ProxySPEX) and explorer.options.keep is None and spec.lens.kind == "mechanistic":
         # Few models survive the loss of half of their parts: what is left then says nothing of the intact one.
-        explorer = explorer.model_copy(update={"keep": "auto"})
+        explorer = ProxySPEX.of(explorer.options.model_copy(update={"keep": "auto"}))
     return explorer.start(info.n, spec.seed)
 
 

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raysp.errors import UserError
-from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles
-from raysp.explorers.scores import GRADIENT
+from raysp.specs.explorers import EXPLORER_OPTIONS, GRADIENT, AnyExplorerOptions, ProxySPEXOptions, ScreenOptions, StandsForOptions
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
-AnyExplorer = Screen | ProxySPEX | SPEX | Singles | Exhaustive
 LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
 #: What is checked where every evaluation is a training, unless a person says otherwise.
 DATA_VALIDATION: Mapping[str, int] = {"heldout": 60, "top": 5, "random": 5, "low_pairs": 5}
@@ -32,7 +30,7 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lens: Annotated[AnyLens, Field(discriminator="kind")]
-    explorer: Annotated[AnyExplorer, Field(discriminator="kind")] = ProxySPEX()
+    explorer: Annotated[AnyExplorerOptions, Field(discriminator="kind")] = ProxySPEXOptions()
     validation: Validation = Validation()
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
     cross_check: bool = Field(default=False, description="Compare single effects with what the model's gradients and attentions say of them.")
@@ -47,6 +45,12 @@ class RunSpec(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="Threads of each evaluator on a CPU, or of this process with --local; without a number, the node's cores."
     )
+
+    @field_validator("explorer", mode="before")
+    @classmethod
+    def _options_of_explorer(cls, value: Any) -> Any:
+        """An explorer stands for its options; its own seed or number of components is refused."""
+        return value.spec_options() if isinstance(value, StandsForOptions) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +104,7 @@ def resolve_paths(spec: RunSpec) -> RunSpec:
         named = ("model", "spans", "prompts", "references", "train", "queries")
         local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
         lens = lens.model_copy(update=local)
-    if isinstance(explorer, Screen) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
+    if isinstance(explorer, ScreenOptions) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
         explorer = explorer.model_copy(update={"scores": _absolute(explorer.scores)})
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
 
@@ -133,7 +137,7 @@ def _first_error(error: ValidationError, where: str, lines: Mapping[tuple[str, .
         return cause
     # A discriminated union puts the chosen kind into the path; a person never wrote it there.
     loc = [str(part) for part in first["loc"]]
-    path = tuple(part for i, part in enumerate(loc) if not (i == 1 and loc[0] in {"lens", "explorer"} and part in {*LENSES, *EXPLORERS}))
+    path = tuple(part for i, part in enumerate(loc) if not (i == 1 and loc[0] in {"lens", "explorer"} and part in {*LENSES, *EXPLORER_OPTIONS}))
     # Behind a field stand the alternatives that it was tried as; what it held is shown.
     path = path[: 2 if path[0] in {"lens", "explorer", "validation"} else 1]
     line = next((lines[path[:k]] for k in range(len(path), -1, -1) if path[:k] in lines), None)
@@ -154,7 +158,7 @@ def _explain(first: Mapping[str, Any], path: Sequence[str], loc: Sequence[str]) 
         case "union_tag_invalid":
             return f"has the unknown kind {context['tag']!r}", f"choose one of {context['expected_tags']}"
         case "union_tag_not_found":
-            return "has no kind", f"say kind: {' or kind: '.join(LENSES if path[-1] == 'lens' else EXPLORERS)}"
+            return "has no kind", f"say kind: {' or kind: '.join(LENSES if path[-1] == 'lens' else EXPLORER_OPTIONS)}"
         case "missing":
             return "is missing", "give it"
         case _:
@@ -165,7 +169,7 @@ def _siblings(loc: Sequence[str]) -> list[str]:
     """The fields that exist beside an unknown one."""
     model: type[BaseModel] = RunSpec
     for part in loc[:-1]:
-        known = {**LENSES, **EXPLORERS}
+        known = {**LENSES, **EXPLORER_OPTIONS}
         if part in known:
             model = known[part]
         elif part in model.model_fields:

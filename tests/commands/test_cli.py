@@ -236,12 +236,12 @@ def test_help_imports_nothing_heavy():
 def test_every_command_and_explorer_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     import raysp.cli
-    from raysp.explorers import EXPLORERS
+    from raysp.specs.explorers import EXPLORER_OPTIONS
 
     names = [command.callback.__name__.replace("_", "-") for command in raysp.cli.app.registered_commands]
     for name in [*names, "plan"]:
         assert f"raysp {name}" in readme, name
-    for explorer in EXPLORERS:
+    for explorer in EXPLORER_OPTIONS:
         assert f"`{explorer}`" in readme
 
 

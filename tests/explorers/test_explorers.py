@@ -1,5 +1,7 @@
 """What all explorers have in common, and each finds what is planted."""
 
+import inspect
+
 import numpy as np
 import pytest
 from spectral.known_games import additive, and_or, constant, explore, found, hidden_pairs, parity, planted
@@ -7,6 +9,9 @@ from spectral.known_games import additive, and_or, constant, explore, found, hid
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
 from raysp.sampling.draws import distinct, lookup, random_masks, uniform_masks
+from raysp.specs.explorers import EXPLORER_OPTIONS, ProxySPEXOptions
+from raysp.specs.lenses import FeatureLens
+from raysp.specs.run import RunSpec, run_spec
 from raysp.spectral.walsh import all_masks
 
 EVERY = [Screen(), ProxySPEX(), SPEX(), Singles(), Exhaustive()]
@@ -26,8 +31,8 @@ def uniform(n, count, seed=0):
 
 
 def test_every_explorer_goes_by_its_name():
-    assert {name: cls().name for name, cls in EXPLORERS.items()} == {name: name for name in EXPLORERS}
-    assert all(field.description for cls in EXPLORERS.values() for name, field in cls.model_fields.items() if name != "kind")
+    assert {name: cls().name for name, cls in EXPLORERS.items()} == {name: name for name in EXPLORER_OPTIONS}
+    assert all(field.description for cls in EXPLORER_OPTIONS.values() for name, field in cls.model_fields.items() if name != "kind")
 
 
 @named
@@ -43,14 +48,14 @@ def test_asks_for_distinct_masks_within_its_plan(explorer, n):
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 12])
 def test_the_least_budget_gives_an_answer_and_one_less_is_refused(explorer, n):
     least = explorer.least_budget(n)
-    started = explore(explorer.model_copy(update={"budget": least}), first_component if n == 1 else both, n)
+    started = explore(type(explorer)(budget=least), first_component if n == 1 else both, n)
     assert len(started.masks) <= least
     findings = started.result()
     assert findings.singles.num_rows == n
     assert np.isfinite(findings.surrogate.predict(all_masks(n))).all()
     if least > 1:
         with pytest.raises(UserError, match=f"budget: {least - 1} is too small.*{least}"):
-            explorer.model_copy(update={"budget": least - 1}).start(n)
+            type(explorer)(budget=least - 1).start(n)
 
 
 @named
@@ -113,6 +118,41 @@ def test_masks_of_another_width_name_both_shapes():
 def test_what_is_not_fitted_says_so():
     with pytest.raises(ValueError, match="not fitted"):
         ProxySPEX().predict(np.ones((1, 3), dtype=bool))
+
+
+# ---- options
+
+
+@pytest.mark.parametrize("name", ["random_state", "n", "state", "findings"])
+@pytest.mark.parametrize("kind", EXPLORER_OPTIONS)
+def test_a_spec_refuses_what_is_no_option_of_its_explorer(kind, name):
+    with pytest.raises(UserError, match=f"explorer.{name}: 7 .*known fields: kind, budget"):
+        run_spec({"lens": {"kind": "feature", "prompt": "a b"}, "explorer": {"kind": kind, name: 7}})
+
+
+def test_an_explorer_in_a_spec_stands_for_its_options():
+    spec = RunSpec(lens=FeatureLens(prompt="a b"), explorer=ProxySPEX(budget=500, max_order=2))
+    assert spec.explorer == ProxySPEXOptions(budget=500, max_order=2) == ProxySPEX(budget=500, max_order=2).options
+
+
+@named
+@pytest.mark.parametrize("own", [{"random_state": 7}, {"random_state": 0}, {"n": 5}])
+def test_an_explorer_with_a_seed_or_components_of_its_own_is_refused_in_a_spec(explorer, own):
+    (name,) = own
+    with pytest.raises(ValueError, match=rf"explorer\.{name}: {own[name]} has no place in a spec; leave it out"):
+        RunSpec(lens=FeatureLens(prompt="a b"), explorer=type(explorer)(**own))
+
+
+@named
+def test_an_explorer_shows_what_it_was_given_and_no_more(explorer):
+    kind = type(explorer)
+    assert repr(kind(budget=50_000, random_state=0)) == f"{kind.__name__}(budget=50000, random_state=0)"
+    assert list(inspect.signature(kind).parameters) == [*(name for name in kind.Options.model_fields if name != "kind"), "n", "random_state"]
+
+
+def test_a_negative_random_state_is_refused():
+    with pytest.raises(UserError, match="random_state: -1 is negative"):
+        Singles(random_state=-1)
 
 
 # ---- exhaustive

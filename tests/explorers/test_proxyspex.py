@@ -13,7 +13,6 @@ from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
 from raysp.explorers.proxyspex import random_rows
 from raysp.explorers.samples import Sample
-from raysp.lenses import build_game
 from raysp.sampling.draws import distinct, single_ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.posterior import learn
@@ -320,7 +319,7 @@ def test_a_query_is_fitted_with_guesses_of_its_own():
     masks = drawn(4, 64)
     first, second = (explorer.proxy_for(query)(Sample(masks, masks @ np.arange(4.0 * query, 4.0 * query + 4), 2), [np.arange(16)]) for query in (0, 1))
     for offers in (first, second):
-        assert np.nanmax(np.abs(offers["gradients"].held_out - build_game(offers["gradients"]).predict(masks))) < 0.01
+        assert np.nanmax(np.abs(offers["gradients"].held_out - offers["gradients"].build().predict(masks))) < 0.01
 
 
 # ---- what somebody else measured

@@ -101,7 +101,7 @@ def test_triples_share_the_budget_with_pairs():
 
 def test_components_are_included_whatever_their_effect():
     screen = Screen(top_k=2, always_include=("b", 7, "3")).resolved(["a", "b", "c", "d", "b", "e", "f", "g", "h", "i"])
-    assert screen.always_include == (1, 4, 7, 3)
+    assert screen.options.always_include == (1, 4, 7, 3)
     started = explore(screen, and_or, 10)
     assert set(started.result().diagnostics["kept"]) == {0, 1, 3, 4, 7}
     assert len(started.masks) <= screen.planned(10)

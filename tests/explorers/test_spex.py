@@ -63,7 +63,7 @@ def test_a_budget_buys_the_largest_b_and_if_it_must_a_lower_order():
 def test_an_order_lowered_by_the_budget_survives_the_start_and_the_store():
     started = SPEX(budget=500).start(100)
     assert started.size(100).t == 2
-    assert SPEX.model_validate(SPEX(budget=500).model_dump(exclude_none=True)).start(100).size(100).t == 2
+    assert SPEX(**SPEX(budget=500).options.model_dump(exclude={"kind"}, exclude_none=True)).start(100).size(100).t == 2
 
 
 def test_a_budget_for_nothing_names_the_least():
@@ -246,7 +246,7 @@ def test_a_preview_looks_at_a_sample(monkeypatch):
 
 def test_a_spec_names_it():
     spec = run_spec({"lens": {"kind": "feature", "prompt": "a b"}, "explorer": {"kind": "spex", "b": 6, "decoder": "hard"}})
-    assert spec.explorer == SPEX(b=6, decoder="hard")
+    assert spec.explorer == SPEX(b=6, decoder="hard").options
     assert EXPLORERS["spex"] is SPEX is raysp.SPEX
     with pytest.raises(UserError, match="decoder"):
         run_spec({"lens": {"kind": "feature", "prompt": "a b"}, "explorer": {"kind": "spex", "decoder": "firm"}})

@@ -105,7 +105,7 @@ def test_every_explorer_answers_its_queries(tmp_path, explorer):
     assert result.query_singles.num_rows == 3 * asked_games.N
     effects = {row["component"]: row["value"] for row in of_query(result.query_singles, 2)}
     assert effects[5] < -1 < 0.3 < effects[3]
-    if explorer.kind != "singles":
+    if explorer.name != "singles":
         assert tuple(of_query(result.query_interactions, 1)[0]["components"]) == (4, 7)
 
 

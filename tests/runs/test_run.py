@@ -55,7 +55,7 @@ def test_a_game_that_never_changes_is_said_to_explain_nothing():
     assert any("does not change" in reason for reason in result.summary["reasons"])
 
 
-@pytest.mark.parametrize("explorer", [raysp.Screen(top_k=0.8), raysp.Singles(budget=300), raysp.Exhaustive()], ids=lambda explorer: explorer.kind)
+@pytest.mark.parametrize("explorer", [raysp.Screen(top_k=0.8), raysp.Singles(budget=300), raysp.Exhaustive()], ids=repr)
 def test_every_explorer_runs_to_a_verdict(explorer):
     result = raysp.run(spec(explorer=explorer))
     assert result.summary["status"] == "done"

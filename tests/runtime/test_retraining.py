@@ -308,7 +308,7 @@ def test_trainings_on_ray_equal_those_of_this_process_whoever_dies(data):
 
 def test_trainings_and_evaluators_take_turns(data):
     """Idle evaluators make room for trainings and come back after them; where one is in use the other is refused."""
-    data = data.model_copy(update={"explorer": raysp.Singles(budget=20), "cross_check": False})
+    data = data.model_copy(update={"explorer": raysp.Singles(budget=20).options, "cross_check": False})
     function = data.model_copy(update={"lens": raysp.FunctionLens(planted, n=N)})
     refused = []
 

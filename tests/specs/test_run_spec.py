@@ -185,7 +185,7 @@ def test_parts_of_a_model_are_kept_as_often_as_it_takes_and_words_half_the_time(
     spec = spec_from(kind, {"prompt": "a b", **({} if given is None else {"keep": given})})
     info = GameInfo("game", tuple(Component(i, f"x{i}", "part") for i in range(30)), {})
     explorer = start_explorer(spec, info)
-    assert explorer.keep == keep
+    assert explorer.options.keep == keep
     assert (len(explorer.ask()) > 31) == (keep == "auto")  # a pilot, or the single ablations
     assert explorer.keep_probability == (0.8 if keep == 0.8 else 0.5)
 
