@@ -59,6 +59,18 @@ def byte_tokenizer(*, begins: bool = False, masks: bool = False) -> PreTrainedTo
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", **extra)
 
 
+def sentence_piece_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a blank before every text, as those of Llama-2, Mistral and TinyLlama; it knows a word behind a blank better than by itself."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    special = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(["say Paris say Rome say not"] * 9 + CORPUS[:1], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
 def word_piece_tokenizer() -> PreTrainedTokenizerFast:
     """A lower-casing word-piece tokenizer as BERT's, with [CLS] and [SEP]."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -109,9 +121,10 @@ def make(kind: str) -> torch.nn.Module:
     return made[kind]().eval()
 
 
-def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False) -> str:
+def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, tokenizer: PreTrainedTokenizerFast | None = None) -> str:
     """A folder of that model with its tokenizer, as a string to give to a lens."""
     make(kind).save_pretrained(folder)
-    tokenizer = word_piece_tokenizer() if kind == "bert-classifier" else byte_tokenizer(begins=begins, masks=masks)
+    if tokenizer is None:
+        tokenizer = word_piece_tokenizer() if kind == "bert-classifier" else byte_tokenizer(begins=begins, masks=masks)
     tokenizer.save_pretrained(folder)
     return str(folder)

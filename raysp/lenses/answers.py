@@ -1,12 +1,14 @@
 """What a value is about: the tokens of target and foil (or the classes), and the scalar made of their scores."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from raysp.errors import UserError
 from raysp.lenses.contexts import Context, Reader
+from raysp.lenses.continuation import Continuation, split
 from raysp.masks import Values
 from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
 from raysp.specs.lenses import FeatureLens, FeatureValue
@@ -18,7 +20,11 @@ _CLASS_VALUES = ("class_logit", "logit", "logit_diff", "logprob", "logprob_diff"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Target and foil as texts and as token ids (for a classifier: labels, and one class index each), and the value of them."""
+    """Target and foil as texts and as token ids (for a classifier: labels, and one class index each), and the value of them.
+
+    `merged` are the last tokens of the intact context that the answers' first tokens cover as well (see `Continuation`); a context that ends with them is read
+    without them. `begins` is the token that takes the place of a context of which nothing is left.
+    """
 
     task: Literal["causal", "classifier"]
     value: FeatureValue
@@ -27,6 +33,8 @@ class Answers:
     foil: str | None
     foil_ids: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    merged: tuple[int, ...] = ()
+    begins: int = 0
 
     @property
     def needs_logprobs(self) -> bool:
@@ -43,10 +51,21 @@ class Answers:
 
         The readouts of one context are those of the target's tokens, then those of the foil's.
         """
+        contexts = [self.before_answer(context) for context in contexts]
         answers = [np.array(ids, np.int64) for ids in (self.target_ids, self.foil_ids) if ids]
         if self.task == "classifier" or all(len(ids) == 1 for ids in answers):
             return self._at_once(contexts, np.concatenate(answers))
         return self._teacher_forced(contexts, answers)
+
+    def before_answer(self, context: Context) -> Context:
+        """A context up to where the answers begin: without `merged` at its end."""
+        ids, positions, _ = context
+        count = len(self.merged)
+        if not count or tuple(ids[-count:].tolist()) != self.merged:
+            return context
+        if len(ids) == count:
+            return np.array([self.begins], np.int64), np.zeros(1, np.int64), 1
+        return ids[:-count], positions[:-count], int(positions[-count])
 
     @staticmethod
     def _at_once(contexts: list[Context], tokens: Integers) -> Inputs:
@@ -77,38 +96,55 @@ class Answers:
         return (scored * weights).sum(axis=1)
 
 
-def answers(lens: FeatureLens, reader: Reader, intact: Context, ending: str) -> Answers:
-    """Target, foil and value of a lens; `intact` is the context with nothing removed and `ending` the end of its text.
+def answers(lens: FeatureLens, reader: Reader, intact: Context, text: str) -> Answers:
+    """Target, foil and value of a lens; `intact` is the context with nothing removed and `text` what it was tokenised from.
 
-    UserError for answers that the model cannot give or the value cannot compare.
+    Raises UserError for answers that the model cannot give or the value cannot compare.
     """
-    found = _class_answers(lens, reader, intact) if reader.model.loaded.task == "classifier" else _token_answers(lens, reader, intact, ending)
+    unused = lens.foil is not None and lens.value is not None and lens.value not in _FOIL
+    asked = lens.model_copy(update={"foil": None}) if unused else lens
+    found = _class_answers(asked, reader, intact) if reader.model.loaded.task == "classifier" else _token_answers(asked, reader, intact, text)
     if found.foil_ids and found.foil_ids == found.target_ids:
         raise UserError("foil", lens.foil, "is equal to the target", "give another foil, or none")
     if found.value in _FOIL and not found.foil_ids:
         raise UserError("foil", None, f"is missing, and value {found.value} compares the target with it", "give a foil, or use value logit or logprob")
-    if found.foil_ids and found.value not in _FOIL:
-        remark = f"the foil is not used by value {found.value}"
-        return Answers(found.task, found.value, found.target, found.target_ids, None, (), (*found.notes, remark))
-    return found
+    return replace(found, notes=(*found.notes, f"the foil is not used by value {found.value}")) if unused else found
 
 
-def _token_answers(lens: FeatureLens, reader: Reader, intact: Context, ending: str) -> Answers:
+def _token_answers(lens: FeatureLens, reader: Reader, intact: Context, text: str) -> Answers:
     notes: list[str] = []
     if lens.value == "class_logit":
         raise UserError("value", lens.value, "is for sequence classifiers, and this is a causal language model", "use logit, logit_diff or logprob")
+    for name, given in (("target", lens.target), ("foil", lens.foil)):
+        if given is not None:
+            _check_tokens(name, given, reader)
     if lens.target is None:
-        target, target_ids = _greedy(lens, reader, intact)
+        target, answer = _greedy(lens, reader, intact)
         notes.append(f"the target is the model's own greedy answer: {target!r}")
     else:
-        target, target_ids = lens.target, _tokens("target", lens.target, reader)
-    foil_ids = _tokens("foil", lens.foil, reader) if lens.foil is not None else ()
+        target, answer = lens.target, None
+    found = _split(lens, reader, intact, text, answer)
+    target_ids, foil_ids = (tuple(ids.tolist()) for ids in (*found.answers, np.zeros(0, np.int64))[:2])
+    if not target_ids or (lens.foil is not None and not foil_ids):
+        name, given = ("foil", lens.foil) if target_ids else ("target", target)
+        raise UserError(name, given, "adds no token to the prompt", "give another text, or leave it out")
     single = len(target_ids) == 1 and len(foil_ids) <= 1
     value = lens.value or ("logprob" if not foil_ids else "logit_diff" if single else "logprob_diff")
     if value in _SINGLE:
         _check_single(lens, value, target_ids, foil_ids)
-    notes += [note for name, text in (("target", lens.target), ("foil", lens.foil)) for note in _space_note(name, text, ending, reader)]
-    return Answers("causal", value, target, target_ids, lens.foil, foil_ids, tuple(notes))
+    notes += [note for name, given in (("target", lens.target), ("foil", lens.foil)) for note in _space_note(name, given, text, reader)]
+    merged, begins = tuple(found.merged.tolist()), int(reader.never_empty([])[0])
+    return Answers("causal", value, target, target_ids, lens.foil, foil_ids, tuple(notes), merged, begins)
+
+
+def _split(lens: FeatureLens, reader: Reader, intact: Context, text: str, answer: Sequence[int] | None) -> Continuation:
+    """The context and the answers to it; `answer` are the tokens of a target that the model gave itself."""
+    if answer is None:
+        return reader.continuation(text, [given for given in (lens.target, lens.foil) if given is not None])
+    wholes = [np.append(intact[0], answer)]
+    if lens.foil is not None:
+        wholes.append(reader.ids([text + lens.foil])[0])
+    return split(reader.model.loaded, intact[0], wholes)
 
 
 def _check_single(lens: FeatureLens, value: str, target_ids: tuple[int, ...], foil_ids: tuple[int, ...]) -> None:
@@ -118,15 +154,14 @@ def _check_single(lens: FeatureLens, value: str, target_ids: tuple[int, ...], fo
             raise UserError(name, text, f"is no single token of the model but {len(ids)}, and value {value} is of one token", f"use value {instead}")
 
 
-def _tokens(name: str, text: str, reader: Reader) -> tuple[int, ...]:
-    ids = tuple(reader.plain(text))
+def _check_tokens(name: str, text: str, reader: Reader) -> None:
+    ids = reader.plain(text)
     if not ids:
         raise UserError(name, text, "is no token of the model", "give a text that has tokens, or leave it out")
     unknown = reader.model.loaded.tokenizer.unk_token_id
     literal = reader.model.loaded.tokenizer.unk_token
     if unknown is not None and unknown in ids and (literal is None or literal not in text):
         raise UserError(name, text, "holds characters that are no token of the model", "give a text that the model can write")
-    return ids
 
 
 def _greedy(lens: FeatureLens, reader: Reader, intact: Context) -> tuple[str, tuple[int, ...]]:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.lenses.continuation import Continuation, continuations, never_empty, without_end
 from raysp.lenses.framing import Frame
 from raysp.lenses.segmentation import Segmentation, Span
 from raysp.masks import Masks
 from raysp.models.inputs import Integers
-from raysp.models.loading import LoadedModel, following
+from raysp.models.loading import following
 from raysp.models.resident import ResidentModel
 from raysp.specs.lenses import FeatureLens
 
@@ -33,19 +34,27 @@ class Reader:
     special: bool
 
     def ids(self, texts: Sequence[str]) -> list[Integers]:
-        """Token ids of whole inputs. An input of no token becomes the token that begins (else ends) a text."""
-        return [self.begun(ids) for ids in self._encode(texts)["input_ids"]]
+        """Token ids of whole inputs, as `whole`."""
+        return [self.whole(ids) for ids in self._encode(texts)["input_ids"]]
 
-    def begun(self, ids: Sequence[int] | Integers) -> Integers:
-        """Ids without an end-of-text token that a causal model's tokenizer may add, as the answer follows; never empty."""
-        return begun(self.model.loaded, ids, special=self.special)
+    def whole(self, ids: Sequence[int] | Integers) -> Integers:
+        """Ids that an answer can follow: without the end-of-sequence token that a causal model's tokenizer may add, and never empty."""
+        return self.never_empty(without_end(self.model.loaded, ids) if self.special else ids)
+
+    def never_empty(self, ids: Sequence[int] | Integers) -> Integers:
+        """Ids as int64; where there are none, the token that begins (else ends) a text."""
+        return never_empty(self.model.loaded, ids)
+
+    def continuation(self, text: str, answers: Sequence[str]) -> Continuation:
+        """A whole input and the answers that follow it."""
+        return continuations(self.model.loaded, [text], [answers], special=self.special)[0]
 
     def with_offsets(self, text: str) -> tuple[Integers, NDArray[np.int64]]:
         """Token ids of one input, and the characters each covers, `(k, 2)`. UserError for a tokenizer that cannot say."""
         if not self.model.loaded.tokenizer.is_fast:
             raise UserError("ablation", None, "needs to know which characters a token covers, which this tokenizer cannot say", "use ablation remove")
         encoded = self._encode([text], return_offsets_mapping=True)
-        ids = self.begun(encoded["input_ids"][0])
+        ids = self.whole(encoded["input_ids"][0])
         offsets = np.array(encoded["offset_mapping"][0], np.int64).reshape(-1, 2)[: len(ids)]
         return ids, offsets
 
@@ -55,18 +64,6 @@ class Reader:
 
     def _encode(self, texts: Sequence[str], **options: Any) -> Any:
         return self.model.loaded.tokenizer(list(texts), add_special_tokens=self.special, return_attention_mask=False, verbose=False, **options)
-
-
-def begun(loaded: LoadedModel, ids: Sequence[int] | Integers, *, special: bool) -> Integers:
-    """Ids (int64) that an answer follows: without the end-of-text token that a causal model's tokenizer may add where `special` tokens are. Never empty."""
-    tokenizer = loaded.tokenizer
-    array = np.asarray(ids, np.int64)
-    appended = special and loaded.task == "causal" and len(array) > 1 and array[-1] == tokenizer.eos_token_id
-    array = array[:-1] if appended else array
-    if len(array):
-        return array
-    begins = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
-    return np.array([next(token for token in begins if token is not None)], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,11 @@ class TextContexts:
         read = dict(zip(distinct, self.reader.ids(distinct), strict=True)) if distinct else {}
         return [(ids, np.arange(len(ids)), len(ids)) for ids in (read[text] for text in texts)]
 
+    @property
+    def text(self) -> str:
+        """The text of the input with nothing removed."""
+        return self.frame.text(self.segmentation.whole()[0])
+
     def owners(self) -> tuple[Integers, Integers]:
         """The tokens of the input with nothing removed, and the component of each (-1: fixed), int64 `(k,)`. UserError as `Reader.with_offsets`."""
         body, spans = self.segmentation.whole()
@@ -97,10 +99,11 @@ class TextContexts:
 class TokenContexts:
     """Components changed token by token in the full tokenisation `ids`, `owner` naming the component of each token (-1: fixed).
 
-    `ablation` is that of the lens; `substitute` are the ids that stand for a removed token, one for `mask`, `zero` and `mean`.
+    `text` is what was tokenised, `ablation` that of the lens; `substitute` are the ids that stand for a removed token, one for `mask`, `zero` and `mean`.
     """
 
     reader: Reader
+    text: str
     ids: Integers
     owner: Integers
     ablation: str
@@ -121,14 +124,14 @@ class TokenContexts:
         if self.ablation == "attention":
             positions = np.flatnonzero(kept)
             if not len(positions):
-                return self._sequence(self.reader.begun([]))
+                return self._sequence(self.reader.never_empty([]))
             return self.ids[positions], positions, length
         if self.ablation == "remove":
-            return self._sequence(self.reader.begun(self.ids[kept]))
+            return self._sequence(self.reader.never_empty(self.ids[kept]))
         if len(self.substitute) == 1:
             return self._sequence(np.where(kept, self.ids, self.substitute[0]))
         parts = [[token] if keep else self.substitute for token, keep in zip(self.ids, kept, strict=True)]
-        return self._sequence(self.reader.begun(np.concatenate(parts)))
+        return self._sequence(self.reader.never_empty(np.concatenate(parts)))
 
     @staticmethod
     def _sequence(ids: Integers) -> Context:

@@ -134,7 +134,10 @@ def attention(game: FeatureGame) -> Floats:
 def _owners(game: FeatureGame) -> tuple[Integers, Integers]:
     if not game.model.loaded.tokenizer.is_fast:
         raise UnavailableError(NO_TOKENS)
-    return game.parts.source.owners()
+    ids, owner = game.parts.source.owners()
+    read = game.answers.before_answer((ids, np.arange(len(ids)), len(ids)))[0]
+    # Where nothing is left in front of the answer, one fixed token stands there.
+    return read, owner[: len(read)] if len(ids) > len(game.answers.merged) else np.full(1, -1, np.int64)
 
 
 def _by_component(tokens: Floats, owner: Integers, n: int) -> Floats:

@@ -1,20 +1,18 @@
-"""Training examples and queries as token ids: prompt in its template or chat markup, the answer behind it.
+"""Training examples and queries as token ids: the prompt in its template or chat markup, followed by the answer.
 
-Decided once, here: an example is ids(prompt) + ids(answer), tokenised apart and joined, so that an answer's tokens are the same whatever goes before it, prompts
-are shared between the answers of a query, and the first target is where the answer begins. The prompt carries the special tokens that the tokenizer puts around
-texts (a chat template has them in its text already), the answer carries none. Where neither side has white space at the seam, a space goes in between, save in
-a chat, where the answer is a message of its own. Training examples end with the end-of-sequence token; queries do not, as their value is about the answer alone.
+Where the answer begins is the rule of `continuation`, the same as in the other lenses. Where neither side has white space at the seam, a space goes in between,
+except in a chat, where the answer is a message of its own. Training examples end with the end-of-sequence token; queries do not, because their value is about
+the answer alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from raysp.datasets.training_sets import Message, Sample
 from raysp.errors import UserError
-from raysp.lenses.contexts import begun
+from raysp.lenses.continuation import Continuation, continuations
 from raysp.models.frozen_prefix import Text
 from raysp.models.inputs import Integers
 from raysp.models.loading import LoadedModel
@@ -49,14 +47,18 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
     ending = np.array([] if end is None else [end], np.int64)
     if end is None:
         notes = (*notes, "the tokenizer has no end-of-sequence token: examples end with their completion")
-    prompts = _prompt_ids(loaded, lens, samples)
-    answers = _answer_ids(loaded, [_answer(lens, sample, sample.completion) for sample in samples])
-    fitted = [_fit(loaded, prompt, [np.concatenate([answer, ending])], limit) for prompt, answer in zip(prompts, answers, strict=True)]
+    split = _continuations(loaded, lens, samples, [[_answer(lens, sample, sample.completion)] for sample in samples])
+    fitted = [_fit(loaded, each.prompt, [np.concatenate([each.answers[0], ending])], limit) for each in split]
     texts = tuple(texts[0] for texts, _ in fitted)
     cut = sum(was for _, was in fitted)
-    bare = sum(text.first == 1 < len(prompt) for text, prompt in zip(texts, prompts, strict=True))
+    bare = sum(text.first == 1 < len(each.prompt) for text, each in zip(texts, split, strict=True))
     if bare and bare == len(texts):
-        raise UserError("max_tokens", lens.max_tokens, "leaves nothing of any example's prompt", f"the longest example has {_longest(prompts, answers)} tokens")
+        raise UserError(
+            "max_tokens",
+            lens.max_tokens,
+            "leaves nothing of any example's prompt",
+            f"the longest example has {max(len(each.prompt) + len(each.answers[0]) for each in split)} tokens",
+        )
     if cut:
         notes = (*notes, f"{cut} of {len(texts)} examples were cut to {limit} tokens")
     return Encoded(texts, notes)
@@ -70,10 +72,10 @@ def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Se
     """
     limit, _ = _limit(loaded, lens)
     answers = [_answer(lens, sample, text) for text in _compared(lens, sample, labels)]
-    ids = _answer_ids(loaded, answers)
-    if any(np.array_equal(ids[0], other) for other in ids[1:]):
+    split = _continuations(loaded, lens, [sample], [answers])[0]
+    if any(np.array_equal(split.answers[0], other) for other in split.answers[1:]):
         raise UserError(f"queries row {sample.row}, foil", sample.foil, "is equal to the completion", "give another foil, or none")
-    texts, cut = _fit(loaded, _prompt_ids(loaded, lens, [sample])[0], ids, limit)
+    texts, cut = _fit(loaded, split.prompt, split.answers, limit)
     return EncodedQuery(texts, tuple(answers), cut)
 
 
@@ -101,31 +103,22 @@ def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:
     return (lens.max_tokens, ()) if lens.max_tokens <= reads else (reads, (f"max_tokens is {reads}, which is all the model reads",))
 
 
-def _prompt_ids(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> list[Integers]:
+def _continuations(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], answers: Sequence[Sequence[str]]) -> list[Continuation]:
+    """The prompt of each sample with its answers, tokenised. UserError for an answer without a token."""
     before, after = _template(lens)
     framed = [_chat(lens, sample, before + sample.prompt + after) for sample in samples]
+    plain = np.array([isinstance(text, str) for text in framed], np.bool_)
     texts = [text if isinstance(text, str) else _render(loaded, text) for text in framed]
-    plain = [isinstance(text, str) for text in framed]
-    found: list[Integers] = [np.zeros(0, np.int64)] * len(texts)
-    for special in (True, False):
-        numbers = [number for number, is_plain in enumerate(plain) if is_plain == special]
-        for number, ids in zip(numbers, _tokenised(loaded, [texts[number] for number in numbers], special=special), strict=True):
-            found[number] = begun(loaded, ids, special=special)
-    return found
-
-
-def _answer_ids(loaded: LoadedModel, answers: Sequence[str]) -> list[Integers]:
-    found = [np.asarray(ids, np.int64) for ids in _tokenised(loaded, answers, special=False)]
-    for answer, ids in zip(answers, found, strict=True):
-        if not len(ids):
-            raise UserError("completion", answer, "has no token of the model", "give a text that the model can say")
-    return found
-
-
-def _tokenised(loaded: LoadedModel, texts: Sequence[str], *, special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    return loaded.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+    found: dict[int, Continuation] = {}
+    for special in (True, False):  # a chat template has its special tokens in its text
+        numbers = np.flatnonzero(plain == special).tolist()
+        split = continuations(loaded, [texts[number] for number in numbers], [answers[number] for number in numbers], special=special)
+        found |= dict(zip(numbers, split, strict=True))
+    for number, each in found.items():
+        for answer, ids in zip(answers[number], each.answers, strict=True):
+            if not len(ids):
+                raise UserError("completion", answer, "has no token of the model", "give a text that the model can write")
+    return [found[number] for number in range(len(samples))]
 
 
 def _template(lens: DataLens) -> tuple[str, str]:
@@ -175,7 +168,3 @@ def _fit(loaded: LoadedModel, prompt: Integers, answers: Sequence[Integers], lim
     kept = np.concatenate([prompt[:1], prompt[len(prompt) - room + 1 :]]) if begins else prompt[-room:]
     texts = tuple(Text(np.concatenate([kept, answer[: limit - len(kept)]]), len(kept)) for answer in answers)
     return texts, len(kept) < len(prompt) or any(len(kept) + len(answer) > limit for answer in answers)
-
-
-def _longest(prompts: Sequence[Any], answers: Sequence[Any]) -> int:
-    return max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))

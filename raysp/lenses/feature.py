@@ -107,12 +107,14 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     parts = _parts(lens, reader, framed, segmentation)
     ends = parts.source.contexts(np.array([[True] * parts.n, [False] * parts.n]))
     _check_context(lens, model, ends, 0)
-    wanted = answers(lens, reader, ends[0], parts.text)
+    wanted = answers(lens, reader, ends[0], parts.source.text)
     _check_context(lens, model, ends, wanted.longest)
     sample, spread = _samples(parts, wanted)
     method, remark = model.choose(sample)
     root = Root(common_prefix(sample))
     described = _described(lens, model, parts, wanted, ends[0])
+    if wanted.merged:
+        described["merged"] = list(wanted.merged)
     notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *wanted.notes)
     batch = model.request_masks(_tokens_of_a_mask(spread, root.keys if method == "packed" else None))
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
@@ -149,7 +151,7 @@ def _parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segme
     components = _described_components(segmentation, sizes)
     if in_text:
         return Parts(TextContexts(reader, framed, segmentation, lens.replacement), components, segmentation.joiner, text)
-    return Parts(TokenContexts(reader, ids, owner, lens.ablation, substitute(lens, reader)), components, None, text)
+    return Parts(TokenContexts(reader, text, ids, owner, lens.ablation, substitute(lens, reader)), components, None, text)
 
 
 def _check_sizes(lens: FeatureLens, segmentation: Segmentation, sizes: list[int]) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,16 @@ def _reduction(lens: MechanisticLens) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AskedQuestion:
-    """A question as the model reads it, with its answer."""
+    """A question as the model reads it up to where its answers begin, with these answers, which took `merged` tokens over from its end."""
 
     question: Question
     context: Context
     answers: Answers
+    merged: tuple[int, ...] = ()
+
+    def like(self, context: Context) -> Integers:
+        """The tokens (int64) of another prompt in the same template, up to where these answers would begin."""
+        return replace(self.answers, merged=self.merged).before_answer(context)[0]
 
 
 def tokens(lens: MechanisticLens) -> CountTokens:
@@ -135,9 +140,8 @@ def tokens(lens: MechanisticLens) -> CountTokens:
 
 
 def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[AskedQuestion]:
-    reader = Reader(model, special=not lens.chat)
     found = list(instead) if instead is not None else questions(lens, tokens(lens))
-    value, several = _value_of_each(lens, found, reader), len(found) > 1
+    value, several = _value_of_each(lens, model, found), len(found) > 1
     asked: list[AskedQuestion] = []
     for number, question in enumerate(found, 1):
         try:
@@ -148,23 +152,29 @@ def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Questi
 
 
 def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> AskedQuestion:
-    options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
-    feature = FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
-    context, text = _context(feature, model)
+    feature = _one_prompt(lens, question, value)
+    reader, context, text = _read(feature, model)
     # A divergence is from the whole of the intact answer, of no token in particular.
-    wanted = ANY_ANSWER if lens.value == "kl" else answers(feature, Reader(model, special=not lens.chat), context, text)
+    wanted = ANY_ANSWER if lens.value == "kl" else answers(feature, reader, context, text)
+    context, merged = wanted.before_answer(context), wanted.merged
     length = len(context[0]) + wanted.longest
     if model.context is not None and length > model.context:
         problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"
         raise UserError("prompt", question.prompt, problem, "shorten the prompt, or use a model with a longer context")
-    return AskedQuestion(question, context, wanted)
+    return AskedQuestion(question, context, replace(wanted, merged=()), merged)
 
 
-def _context(feature: FeatureLens, model: ResidentModel) -> tuple[Context, str]:
+def _one_prompt(lens: MechanisticLens, question: Question, value: Any = None) -> FeatureLens:
+    options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
+    return FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
+
+
+def _read(feature: FeatureLens, model: ResidentModel) -> tuple[Reader, Context, str]:
+    """A prompt in its template as the model reads it, and as text."""
     framed = frame(feature, model.loaded.tokenizer)
-    text = framed.text(feature.prompt)
-    ids = Reader(model, framed.special).ids([text])[0]
-    return (ids, np.arange(len(ids)), len(ids)), text
+    reader, text = Reader(model, framed.special), framed.text(feature.prompt)
+    ids = reader.ids([text])[0]
+    return reader, (ids, np.arange(len(ids)), len(ids)), text
 
 
 def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
@@ -176,7 +186,7 @@ def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
     return found if more <= 0 else [*found[:MOST_NOTES], f"… and {more} remarks like these on other prompts"]
 
 
-def _value_of_each(lens: MechanisticLens, asked: Sequence[Question], reader: Reader) -> Any:
+def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Question]) -> Any:
     """What is read of each prompt's answer: the same of all. None lets a single prompt's answer decide."""
     if lens.value == "kl":
         return None
@@ -187,9 +197,15 @@ def _value_of_each(lens: MechanisticLens, asked: Sequence[Question], reader: Rea
         raise UserError("foil", None, "is missing in some of the prompts", "give every prompt a foil, or none")
     if foils == {False}:
         return "logprob"
-    texts = [text for question in asked for text in (question.target, question.foil) if text is not None]
-    single = reader.model.loaded.task == "classifier" or all(len(reader.plain(text)) == 1 for text in texts)
+    single = model.loaded.task == "classifier" or all(_is_single(lens, model, question) for question in asked)
     return "logit_diff" if single else "logprob_diff"
+
+
+def _is_single(lens: MechanisticLens, model: ResidentModel, question: Question) -> bool:
+    """Whether the answers to a question that are given are one token each."""
+    reader, _, text = _read(_one_prompt(lens, question), model)
+    given = [answer for answer in (question.target, question.foil) if answer is not None]
+    return all(len(ids) == 1 for ids in reader.continuation(text, given).answers)
 
 
 def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers] | None:
@@ -209,20 +225,20 @@ def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers]
 
 
 def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTree, asked: Sequence[AskedQuestion]) -> Replacements:
-    def read(field: str, prompt: str) -> Integers:
-        ids = _context(FeatureLens(prompt=prompt, template=lens.template, chat=lens.chat), model)[0][0]
+    def read(field: str, prompt: str, question: AskedQuestion) -> Integers:
+        ids = question.like(_read(_one_prompt(lens, Question(prompt)), model)[1])
         if model.context is not None and len(ids) > model.context:
             raise UserError(field, prompt, f"has {len(ids)} tokens with its template, and the model reads {model.context}", "shorten it")
         return ids
 
-    found = [each.question for each in asked]
     if lens.ablation == "patch":
-        lacking = next((question for question in found if question.counterfactual is None), None)
+        lacking = next((each.question for each in asked if each.question.counterfactual is None), None)
         if lacking is not None:
             raise UserError("counterfactual", None, f"is needed by ablation patch of {lacking.prompt!r}", "give the prompt that has another answer")
-        others = [[read("counterfactual", question.counterfactual or "")] for question in found]
+        others = [[read("counterfactual", each.question.counterfactual or "", each)] for each in asked]
     else:
-        others = [[read("references", text) for text in references(lens, found)]]
+        # References have no answers of their own: they end where the first prompt does.
+        others = [[read("references", text, asked[0]) for text in references(lens, [each.question for each in asked])]]
     return Replacements(lens.ablation, lens.clamp, mask_tree, [each.context[0] for each in asked], others)
 
 

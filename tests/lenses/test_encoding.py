@@ -1,4 +1,4 @@
-"""An example is ids(prompt) + ids(answer); what is too long loses the beginning of its prompt, and it is said."""
+"""An example is the tokens of its whole text, split where its answer begins; what is too long loses the beginning of its prompt, and a note states it."""
 
 import numpy as np
 import pytest
@@ -38,12 +38,11 @@ def one(loaded, sample=SAMPLE, **options):
     return encode(loaded, lens(**options), [sample]).texts[0]
 
 
-def test_prompt_and_answer_are_tokenised_apart_and_joined(loaded):
-    """Tokenised as a whole, `the fi` + `lm` would be other tokens."""
+def test_an_example_is_the_tokens_of_its_whole_text_and_the_end(loaded):
     found = one(loaded, Sample("the fi", " lm"))
-    ids = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the fi", " lm")]
-    assert found.ids.tolist() == [*ids[0], *ids[1], loaded.tokenizer.eos_token_id]
-    assert found.first == len(ids[0])
+    prompt, whole = (loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the fi", "the fi lm"))
+    assert found.ids.tolist() == [*whole, loaded.tokenizer.eos_token_id]
+    assert found.first == len(prompt)
     assert found.ids.dtype == np.int64
 
 
@@ -51,7 +50,7 @@ def test_prompt_and_answer_are_tokenised_apart_and_joined(loaded):
     ("prompt", "completion", "template", "seam"),
     [
         ("the film", "was", "{prompt}", ("the film", " was")),
-        ("the film ", "was", "{prompt}", ("the film ", "was")),
+        ("the film ", "was", "{prompt}", ("the film", " was")),
         ("the film", " was", "{prompt}", ("the film", " was")),
         ("the film", "was", "Q: {prompt}\n", ("Q: the film\n", "was")),
         ("the film", "was", "Q: {prompt}\nA:", ("Q: the film\nA:", " was")),
@@ -60,7 +59,7 @@ def test_prompt_and_answer_are_tokenised_apart_and_joined(loaded):
 def test_a_space_goes_between_where_neither_side_has_one(loaded, prompt, completion, template, seam):
     asked = encode_query(loaded, lens(template=template), Sample(prompt, completion))
     assert halves(loaded, asked.texts[0]) == seam
-    assert asked.answers == (seam[1],)
+    assert asked.answers == (completion if prompt.endswith(" ") else seam[1],)
 
 
 def test_examples_end_with_the_end_of_sequence_and_queries_do_not(loaded):
