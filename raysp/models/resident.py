@@ -263,8 +263,13 @@ def _make_room(options: ModelOptions) -> None:
             if device.type == "cpu":
                 raise does_not_fit(options, device)
             return  # a GPU's driver says so itself, and a model may be spread over several
-        _residents.popitem(last=False)
+        _let_go(next(iter(_residents.values())))
         release(device)
+
+
+def _let_go(model: ResidentModel) -> None:
+    for key in [key for key, held in _residents.items() if held is model]:  # equal models in two folders are one
+        del _residents[key]
 
 
 def _same(one: LoadedModel, other: LoadedModel) -> bool:

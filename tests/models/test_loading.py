@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,7 @@ def test_what_a_control_group_leaves_is_available_and_the_page_cache_with_it(tmp
 
 def test_on_a_cpu_the_least_recently_used_models_leave_before_another_is_loaded(tmp_path, monkeypatch):
     """The kernel ends a process that allocates too much: nothing would be raised that could be caught."""
+    monkeypatch.setattr("raysp.models.resident._residents", OrderedDict())  # those of other tests aside
     folders = [save(kind, tmp_path / kind) for kind in ("llama", "gpt2", "neox")]
     old, used = (resident(options(folder)) for folder in folders[:2])
     assert resident(options(folders[0])) is old  # now the other is the least recently used
