@@ -4,12 +4,9 @@ import sys
 
 import typer
 
-from raysp.commands import curate, explain
-from raysp.commands import inspect as look
-from raysp.commands import prune as act
-from raysp.commands import run as ask
+from raysp import __version__
+from raysp.commands import curate, docs, explain, inspect, prune, run
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
-from raysp.version import __version__
 
 app = typer.Typer(
     name="raysp",
@@ -19,22 +16,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(ask.feature)
-app.command()(ask.mechanistic)
-app.command()(ask.data)
-app.command()(ask.run)
-app.command()(ask.resume)
-app.add_typer(ask.plan_app, name="plan")
+app.command()(run.feature)
+app.command()(run.mechanistic)
+app.command()(run.data)
+app.command()(run.run)
+app.command()(run.resume)
+app.add_typer(run.plan_app, name="plan")
 app.command()(explain.explain_game)
-app.command()(act.prune)
+app.command()(prune.prune)
 app.command()(curate.lds)
 app.command()(curate.select)
-app.command()(act.compare)
-app.command()(act.task)
-app.command()(look.runs)
-app.command()(look.show)
-app.command()(look.report)
-app.command()(look.sql)
+app.command()(prune.compare)
+app.command()(prune.task)
+app.command()(inspect.runs)
+app.command()(inspect.show)
+app.command()(inspect.report)
+app.command()(inspect.sql)
+app.command()(docs.docs)
 
 
 def _version(wanted: bool) -> None:

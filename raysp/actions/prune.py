@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.actions.pruning_methods import SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
+from raysp.actions.pruning_methods import COSTS, SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
 from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.runs.continuation import check_same_game
 from raysp.runs.replaying import learnt, replayed, surrogate_of
-from raysp.runs.run import check_same
 from raysp.sampling.draws import single_ablations
-from raysp.specs.lenses import COSTS, MechanisticLens
+from raysp.specs.lenses import MechanisticLens
 from raysp.specs.run import RunSpec, run_spec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def prune(
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
     game = build_mechanistic_game(lens)
-    check_same(row, game.info, "a model or prompts")
+    check_same_game(row, game.info, "a model or prompts")
     if folder is not None:
         _check_weights(game, folder)
     unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))

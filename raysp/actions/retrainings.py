@@ -15,8 +15,8 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import GameInfo, fingerprint
 from raysp.masks import Masks, check_finite
+from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Progress
-from raysp.runs.run import check_same
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import RunSpec, run_spec
 from raysp.spectral.sets import Floats
@@ -102,5 +102,5 @@ def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
     from raysp.lenses.data import build_data_game
 
     game = build_data_game(lens)
-    check_same(row, game.info, "a model, training set or queries")
+    check_same_game(row, game.info, "a model, training set or queries")
     return game

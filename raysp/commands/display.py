@@ -120,7 +120,7 @@ def print_result(result: Result) -> None:
     out.print(f"value: intact {_number(row['value_intact'])}, everything removed {_number(row['value_empty'])}")
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
     for reason in row["reasons"] or ():
-        out.print(f"  · {escape(reason)}")
+        out.print(f"  · {escape(reason['sentence'])}")
     _print_singles(result.singles, [str(label) for label in result.components["label"].to_pylist()])
     _print_interactions(result.interactions)
     if result.queries.num_rows:

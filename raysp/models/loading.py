@@ -16,7 +16,7 @@ from raysp.errors import DoesNotFitError, UserError
 from raysp.models import embedded
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.memory import is_out_of_memory
-from raysp.specs.lenses import ModelOptions
+from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
 
 Task = Literal["causal", "classifier"]
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -184,10 +184,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; `auto` is bfloat16 only where the device computes in it, as emulation is several times slower than float32."""
+def choose_dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    """The dtype of that name; `auto` is what RAYSP_AUTO_DTYPE says, otherwise bfloat16 where the device computes in it and float32 elsewhere.
+
+    Emulated bfloat16 is several times slower than float32. UserError where RAYSP_AUTO_DTYPE is not a dtype.
+    """
     if name == "auto":
-        name = "bfloat16" if _computes_bfloat16(device) else "float32"
+        name = forced_dtype() or ("bfloat16" if _computes_bfloat16(device) else "float32")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 

@@ -45,6 +45,6 @@ def in_words(spearman: float | None) -> str:
     return next(said for least, said in STRENGTHS if spearman >= least or least == -1.0)
 
 
-def told(reason: str, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a reason of the verdict says no more than what is found of one of these methods."""
-    return any(reason.startswith(f"Cross-check: {check['method'].replace('_x_', ' x ').replace('_', ' ')} ") for check in found)
+def shown(reason: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a reason of the verdict only repeats what the page shows of one of these methods."""
+    return reason["code"] == "cross_check" and any(reason["figures"].get("method") == check["method"] for check in found)

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from raysp.explorers.base import Explorer, Findings
 from raysp.game import Game, GameInfo, Measurement, labels
 from raysp.masks import Masks, Values, check_finite, pack, unpack
 from raysp.runs.answer import annotate, summarise
+from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.sampling.draws import distinct
@@ -82,11 +83,14 @@ class Run:
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
 
-        UserError, and no row, for what cannot be asked at all; the same, and the row as it was, where the run of this id asked something else.
+        Raises UserError, and writes no row, if the question cannot be asked at all; raises UserError, and leaves the row as it was, if a run of this id has
+        evaluations of another question.
         """
         started = start_explorer(self.spec, self.backend.info)
-        if self.store.has_run(self.run_id):
-            check_same(self.store.run_row(self.run_id), self.backend.info, "parts of a question")
+        if self.store.has_requests(self.run_id):
+            row = self.store.run_row(self.run_id)
+            check_same_game(row, self.backend.info, "parts of a question")
+            check_same_question(row, self.spec)
         began = time.perf_counter()
         try:
             explorer = calibrated(started, self.backend)
@@ -138,7 +142,7 @@ class Run:
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
         checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
         if checks is not None:
-            summary["reasons"] += checks.sentences
+            summary["reasons"] += [reason.row() for reason in checks.reasons]
             summary["metrics"]["cross_checks"] = checks.metrics
         asked = self._answer_queries(explorer, planned) if info.queries else None
         if asked is not None:
@@ -199,8 +203,8 @@ class Run:
         began = time.perf_counter()
         agreement = compare_attributions(self.backend.attributions(), findings.singles)
         self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
-        for note in agreement.notes:
-            self.store.add_event(self.run_id, "note", note)
+        for reason in agreement.missing:
+            self.store.add_event(self.run_id, "note", reason.sentence)
         return agreement
 
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
@@ -309,19 +313,6 @@ class Round:
 def ends_of(n: int) -> Masks:
     """Everything kept, and nothing: bool `(2, n)`."""
     return np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
-
-
-def check_same(row: dict[str, Any], info: GameInfo, asked: str) -> None:
-    """UserError that names what is not as it was, unless the game is the one that the run (its row) asked. `asked` says in a word or two what it asked."""
-    if info.fingerprint == row["game"]["fingerprint"]:
-        return
-    then, now = row["game"]["description"], info.description
-    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    others = [name for name in differing if name != "dtype"]
-    if "dtype" in differing:
-        apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
-        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
-    raise UserError("run", row["run_id"], f"asked {asked} that have changed since ({', '.join(others)})", "run it again")
 
 
 def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:

@@ -5,9 +5,10 @@ No model is touched here; `build()` imports what it needs when it is called.
 
 import itertools
 import json
+import os
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,11 +21,23 @@ MechanisticAblation = Literal["zero", "zero-rescale", "mean", "resample", "patch
 MechanisticValue = Literal["logit", "logit_diff", "logprob", "logprob_mean", "logprob_diff", "loss", "kl", "accuracy", "class_logit"]
 DataValue = Literal["logprob", "logprob_mean", "prob", "loss", "margin", "class_margin"]
 Task = Literal["ioi", "facts", "greater-than", "induction"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-#: Values of which less is better.
-COSTS = ("loss", "kl")
+ComputedDtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["auto", ComputedDtype]
+#: The environment variable that sets what dtype `auto` chooses.
+AUTO_DTYPE = "RAYSP_AUTO_DTYPE"
 #: Largest training seed: what all generators take, with room for the seeds that follow it.
 MOST_SEED = 2**31 - 1
+
+
+def forced_dtype() -> ComputedDtype | None:
+    """What RAYSP_AUTO_DTYPE makes of dtype `auto`; None where it is not set. UserError for a value that is not a dtype."""
+    named = os.environ.get(AUTO_DTYPE)
+    if not named:
+        return None
+    known = get_args(ComputedDtype)
+    if named not in known:
+        raise UserError(AUTO_DTYPE, named, "is not a dtype", f"set it to one of {', '.join(known)}, or unset it")
+    return cast("ComputedDtype", named)
 
 
 class ModelOptions(BaseModel):
@@ -33,7 +46,10 @@ class ModelOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(default="smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
-    dtype: Dtype = Field(default="auto", description="auto: bfloat16 where the device computes in it, float32 otherwise.")
+    dtype: Dtype = Field(
+        default="auto",
+        description=f"auto: bfloat16 where the device computes in it and its rounding is small beside the effects, float32 otherwise; {AUTO_DTYPE} sets it.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
     allow_pickle: bool = Field(default=False, description="Load pickled weights (they can run code).")
     allow_remote_code: bool = Field(default=False, description="Run the model repository's own code.")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS, GRADIENT, AnyExplorerOptions, ProxySPEXOptions, ScreenOptions, StandsForOptions
-from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens, forced_dtype
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
@@ -98,9 +98,11 @@ def load_spec(path: str | Path) -> RunSpec:
 
 
 def resolve_paths(spec: RunSpec) -> RunSpec:
-    """The spec with its local paths made absolute: evaluators and the scheduler have working directories of their own."""
+    """The spec with its local paths absolute and dtype `auto` as RAYSP_AUTO_DTYPE sets it: evaluators and the scheduler have an environment of their own."""
     lens, explorer = spec.lens, spec.explorer
     if not isinstance(lens, FunctionLens):
+        if lens.dtype == "auto" and (dtype := forced_dtype()):
+            lens = lens.model_copy(update={"dtype": dtype})
         named = ("model", "spans", "prompts", "references", "train", "queries")
         local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
         lens = lens.model_copy(update=local)

@@ -14,12 +14,13 @@ from raysp.store.packing import Table
 Cursor = duckdb.DuckDBPyConnection
 
 ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions", "query_heldout")
-SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "reasons", "metrics", "notes", "diagnostics", "error")
+SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
 #: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
 RUN_TABLES = {
     "singles": "SELECT * EXCLUDE (run_id) FROM singles WHERE run_id = $run ORDER BY component",
     "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",
+    "reasons": "SELECT * EXCLUDE (run_id) FROM reasons WHERE run_id = $run ORDER BY position",
     "validations": "SELECT * EXCLUDE (run_id) FROM validations WHERE run_id = $run ORDER BY role, abs(exact) DESC, labels",
     "heldout": "SELECT * EXCLUDE (run_id) FROM heldout WHERE run_id = $run ORDER BY rowid",
     "cross_checks": "SELECT * EXCLUDE (run_id) FROM cross_checks WHERE run_id = $run ORDER BY method, component",
@@ -57,6 +58,20 @@ def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None]
             _insert(cur, name, run_id, _complete(name, table, components))
 
 
+def replace_reasons(cur: Cursor, run_id: str, reasons: Sequence[Mapping[str, Any]]) -> None:
+    """Store the reasons of a run's verdict (mappings with keys code, figures and sentence) in place of earlier ones; within the caller's transaction."""
+    cur.execute("DELETE FROM reasons WHERE run_id = ?", [run_id])
+    for position, reason in enumerate(reasons):
+        figures = json.dumps(reason["figures"], ensure_ascii=False)
+        cur.execute("INSERT INTO reasons VALUES (?, ?, ?, ?, ?)", [run_id, position, reason["code"], figures, reason["sentence"]])
+
+
+def reasons_of(cur: Cursor, run_id: str) -> list[dict[str, Any]]:
+    """The reasons of a run's verdict in their order: keys code, figures (by name) and sentence."""
+    rows = cur.execute("SELECT code, figures, sentence FROM reasons WHERE run_id = ? ORDER BY position", [run_id]).fetchall()
+    return [{"code": code, "figures": json.loads(figures), "sentence": sentence} for code, figures, sentence in rows]
+
+
 def replace_rows(cur: Cursor, name: str, run_id: str, rows: Table, now: datetime) -> None:
     """Put rows made at `now` in a table in the place of all of the run's earlier ones; within the caller's transaction. ValueError for unknown columns."""
     cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
@@ -87,7 +102,7 @@ def update_run(cur: Cursor, run_id: str, status: str, summary: Mapping[str, Any]
 def _stored(key: str, value: Any) -> Any:
     if key in JSON_COLUMNS and value is not None:
         return json.dumps(value, ensure_ascii=False, default=str)
-    if key in ("reasons", "notes") and value is not None:
+    if key == "notes" and value is not None:
         return [str(line) for line in value]
     return value
 

@@ -2,14 +2,14 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
-from raysp.store.answers import JSON_COLUMNS
+from raysp.store.answers import JSON_COLUMNS, reasons_of
 from raysp.store.training_sets import insert_texts
 
 Cursor = duckdb.DuckDBPyConnection
@@ -28,14 +28,14 @@ def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
 
 
 def run_row(cur: Cursor, run_id: str) -> dict[str, Any]:
-    """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
+    """A run's row, JSON columns decoded, with `reasons_of` under `reasons` and its game's row under `game`. ValueError if there is no such run."""
     run = _one(cur, "SELECT * FROM runs WHERE run_id = ?", run_id)
     if run is None:
         raise ValueError(f"no run {run_id}")
     game = _one(cur, "SELECT * FROM games WHERE game_id = ?", run["game_id"])
     assert game is not None
     decoded = {key: json.loads(value) if key in JSON_COLUMNS and value else value for key, value in run.items()}
-    return decoded | {"game": game | {"description": json.loads(game["description"])}}
+    return decoded | {"reasons": reasons_of(cur, run_id), "game": game | {"description": json.loads(game["description"])}}
 
 
 def find_run(cur: Cursor, wanted: str) -> str:
@@ -44,6 +44,21 @@ def find_run(cur: Cursor, wanted: str) -> str:
     if not rows:
         raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
     return str(rows[0][0]) if wanted == "last" else _match(wanted, rows)
+
+
+def insert_run(cur: Cursor, row: Mapping[str, Any]) -> None:
+    """Insert a run's row in place of one of that id and all that was noted about it; within the caller's transaction."""
+    for name in ("runs", "extra_costs", "events"):
+        cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [row["run_id"]])  # noqa: S608  our own names
+    cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", dict(row))  # noqa: S608  our own names
+
+
+def continue_run(cur: Cursor, row: Mapping[str, Any]) -> None:
+    """Update a run's row for another attempt: what it says of the question is replaced, its start and, unless named again, its names stay."""
+    kept = {"name": "coalesce($name, name)", "set_name": "coalesce($set_name, set_name)"}
+    changes = [f"{key} = {kept.get(key, '$' + key)}" for key in row if key not in ("run_id", "started")]
+    values = {key: value for key, value in row.items() if key != "started"}
+    cur.execute(f"UPDATE runs SET {', '.join(changes)}, finished = NULL, error = NULL WHERE run_id = $run_id", values)  # noqa: S608  our own names
 
 
 def insert(cur: Cursor, info: GameInfo) -> int:

@@ -132,21 +132,25 @@ class Store:
     def start_run(
         self, run_id: str, spec_json: str, info: GameInfo, *, lens: str, explorer: str, seed: int, name: str | None = None, set_name: str | None = None
     ) -> int:
-        """Begin a run, or go on with one of that id that did not finish; the id of its game. ValueError when the id belongs to another question."""
+        """Start a run, or continue the run of that id; its row then says what is asked now. Returns the id of its game.
+
+        A run that has asked for no evaluation yet may be replaced by another question. ValueError if it has, and of another game.
+        """
         game_id = self.register_game(info)
         before = self._cursor().execute("SELECT game_id FROM runs WHERE run_id = ?", [run_id]).fetchall()
-        if before and before[0][0] != game_id:
+        continued = bool(before) and self.has_requests(run_id)
+        if continued and before[0][0] != game_id:
             raise ValueError(f"run {run_id} exists and is about another game")
+        row = {
+            "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
+            "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
+            "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
+        }  # fmt: skip
         with self._transaction() as cur:
-            if before:
-                cur.execute("UPDATE runs SET status = 'running', finished = NULL, error = NULL WHERE run_id = ?", [run_id])
+            if continued:
+                games.continue_run(cur, row)
             else:
-                row = {
-                    "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
-                    "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
-                    "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
-                }  # fmt: skip
-                cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", row)  # noqa: S608  our own names
+                games.insert_run(cur, row)
         self._games[run_id] = (game_id, info.n)
         return game_id
 
@@ -157,7 +161,9 @@ class Store:
         summary: Mapping[str, Any],
         **tables: Table | None,
     ) -> None:
-        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, `tables` are those of `answers.ANSWERS`.
+        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
+
+        Reasons are mappings with the keys code, figures (a mapping) and sentence.
 
         Columns are those of the tables in SQL (`order` for set_order); labels, ranks and orders are added where absent. Unknown tables and columns are a
         ValueError, and nothing is stored.
@@ -166,7 +172,8 @@ class Store:
         components = self.components(game_id)
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
-            answers.update_run(cur, run_id, status, summary, _now())
+            answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
+            answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, _now())
 
     def add_prunings(self, run_id: str, rows: Table) -> None:
         """Store what is left of a run's model without some components, in place of what was stored before: columns of the table in SQL, `created` added.
@@ -299,12 +306,12 @@ class Store:
         """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
         return answers.run_table(self._cursor(), name, run_id)
 
-    def has_run(self, run_id: str) -> bool:
-        """Whether there is a run of this id."""
-        return bool(self._cursor().execute("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).fetchall())
+    def has_requests(self, run_id: str) -> bool:
+        """Whether a run of this id has asked for any evaluation."""
+        return bool(self._cursor().execute("SELECT 1 FROM requests WHERE run_id = ? LIMIT 1", [run_id]).fetchall())
 
     def run_row(self, run_id: str) -> dict[str, Any]:
-        """A run's row, JSON columns decoded, with its game's row under `game`. ValueError when there is none."""
+        """A run's row, JSON columns decoded, with the reasons of its verdict under `reasons` and its game's row under `game`. ValueError if there is no such run."""
         return games.run_row(self._cursor(), run_id)
 
     def components(self, game_id: int) -> tuple[Component, ...]:

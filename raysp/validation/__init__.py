@@ -8,12 +8,14 @@ from raysp.validation.agreement import Agreement, compare_attributions
 from raysp.validation.judging import ValidationResult, judge
 from raysp.validation.kinds import KINDS, kind_of, surrogate_kinds
 from raysp.validation.planning import MAX_EXACT_ORDER, ValidationPlan, plan
-from raysp.validation.verdicts import Verdict
+from raysp.validation.verdicts import REASON_CODES, Reason, Verdict
 
 __all__ = [
     "KINDS",
     "MAX_EXACT_ORDER",
+    "REASON_CODES",
     "Agreement",
+    "Reason",
     "Validation",
     "ValidationPlan",
     "ValidationResult",

@@ -1,75 +1,94 @@
-"""How other attributions rank single effects: a cross-check beside the answer, which the verdict does not rest on."""
+"""How other attribution methods rank the components: a cross-check reported beside the answer, on which the verdict does not depend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysp.game import Attributions
 from raysp.masks import Values
+from raysp.validation.verdicts import Figures, Reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Of so many strongest components it is said how many are shared.
+#: Number of strongest components whose overlap is reported.
 STRONGEST = 5
 
-NOTHING = "Cross-check: this game has no gradients or attentions to compare_attributions single effects with."
+#: Where the single effects that methods are compared with come from: all measured exactly, some, or none (the surrogate's then).
+Source = Literal["removed", "some_removed", "surrogate"]
+
+NOTHING = Reason("cross_check_missing", {}, "Cross-check: this game has no gradients or attentions to compare single effects with.")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a run says of its cross-checks.
+    """Attribution methods beside the single effects.
 
-    `metrics` holds by method `spearman`, the rank correlation with the single effects (None where one of the two does not vary), and `top`, the share of
-    the five strongest components that both have. `table` has columns method string, component int32, value double. `sentences` say it all in
-    words, `notes` are those of them on what is missing.
+    `metrics` holds by method `spearman`, the rank correlation with the single effects (None if either does not vary), and `top`, the share of
+    the five strongest components that both have. `table` has columns method string, component int32, value double. `reasons` state both for
+    people and programs; `missing` are those of them about methods that are not available.
     """
 
     metrics: dict[str, dict[str, float | None]]
     table: pa.Table
-    sentences: tuple[str, ...]
-    notes: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    missing: tuple[Reason, ...]
 
 
 def compare_attributions(found: Mapping[str, Values], singles: pa.Table) -> Agreement:
-    """Attributions by method (float64 `(n,)`) against the single effects of a `Findings.singles` table.
+    """Compare attributions by method (float64 `(n,)`) with the single effects of a `Findings.singles` table.
 
-    Against those measured exactly, where there are any; otherwise against those that the surrogate has. Methods without a sign are compared with sizes.
+    Only effects measured exactly count if there are any; otherwise the surrogate's. Unsigned methods are compared with the effects' sizes.
     """
     rows, source = _effects(singles)
     effects = np.asarray(singles["value"].to_numpy(), dtype=np.float64)[rows]
     unsigned = found.unsigned if isinstance(found, Attributions) else frozenset[str]()
-    left_out = tuple(f"Cross-check: {note}." for note in found.notes) if isinstance(found, Attributions) else ()
+    notes = found.notes if isinstance(found, Attributions) else ()
+    left_out = tuple(Reason("cross_check_missing", {}, f"Cross-check: {note}.") for note in notes)
     metrics: dict[str, dict[str, float | None]] = {}
-    sentences: list[str] = []
+    reasons: list[Reason] = []
     for method, values in found.items():
         truth = np.abs(effects) if method in unsigned else effects
         count = min(STRONGEST, len(truth))
         shared = len(_strongest(truth, count) & _strongest(values[rows], count))
         correlation = _spearman(truth, values[rows])
         metrics[method] = {"spearman": correlation, "top": shared / count}
-        what = "the sizes of single effects" if method in unsigned else "single effects"
-        name = method.replace("_", " ")
-        ranks = f"{'rank' if name.endswith('s') else 'ranks'} {what} with correlation"
-        told = f"{ranks} {correlation:+.2f}" if correlation is not None else f"cannot be compared with {what}, as one of the two does not vary"
-        sentences.append(f"Cross-check: {name} {told} (top {count}: {shared} shared){source}.")
-    notes = left_out if found or left_out else (NOTHING,)
-    return Agreement(metrics, _table(found), (*sentences, *notes), notes)
+        figures: Figures = {"method": method, "top": shared / count, "compared": len(rows), "source": source}
+        figures |= {} if correlation is None else {"spearman": correlation}
+        ranked = _ranked(method, correlation, unsigned=method in unsigned)
+        reasons.append(Reason("cross_check", figures, f"Cross-check: {ranked} (top {count}: {shared} shared){_explained(source, len(rows))}."))
+    missing = left_out if found or left_out else (NOTHING,)
+    return Agreement(metrics, _table(found), (*reasons, *missing), missing)
 
 
-def _effects(singles: pa.Table) -> tuple[NDArray[np.intp], str]:
-    """The rows whose effects are compared with, and words on where these come from."""
+def _ranked(method: str, correlation: float | None, *, unsigned: bool) -> str:
+    name, compared = method.replace("_", " "), "the sizes of single effects" if unsigned else "single effects"
+    if correlation is None:
+        return f"{name} cannot be compared with {compared}, because one of the two does not vary"
+    return f"{name} {'rank' if name.endswith('s') else 'ranks'} {compared} with correlation {correlation:+.2f}"
+
+
+def _effects(singles: pa.Table) -> tuple[NDArray[np.intp], Source]:
+    """The rows whose effects count, and where these come from."""
     exact = np.flatnonzero([method == "removed" for method in singles["method"].to_pylist()])
-    if len(exact) == singles.num_rows:
-        return exact, ""
     if len(exact):
-        return exact, f", among the {len(exact)} components whose single effect was measured"
-    return np.arange(singles.num_rows), ", by the surrogate's single effects, as none were measured exactly"
+        return exact, "removed" if len(exact) == singles.num_rows else "some_removed"
+    return np.arange(singles.num_rows), "surrogate"
+
+
+def _explained(source: Source, count: int) -> str:
+    match source:
+        case "removed":
+            return ""
+        case "some_removed":
+            return f", among the {count} components whose single effect was measured"
+        case "surrogate":
+            return ", by the surrogate's single effects, because none were measured exactly"
 
 
 def _strongest(values: Values, count: int) -> set[int]:

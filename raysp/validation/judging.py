@@ -20,7 +20,7 @@ from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of
 from raysp.validation.planning import Members, ValidationPlan
-from raysp.validation.verdicts import Metrics, Verdict, verdict
+from raysp.validation.verdicts import Metrics, Reason, Verdict, verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,14 +41,14 @@ class ValidationResult:
 
     `table`: one row an interaction measured: components list<int32>, order int32, role 'top', 'random' or 'low_impact', estimate (the surrogate's
     deviation from additivity), exact, error = estimate - exact, joint_effect = Δ(T), sum_of_effects = sum of Δ(i), kind. `heldout`: mask (packed bits), predicted,
-    predicted_singles, exact. `metrics`: the figures by name, those that could not be had left out. `verdict` with its `reasons` in sentences.
+    predicted_singles, exact. `metrics`: figures by name, without those that could not be computed. `verdict` with its `reasons`.
     """
 
     table: pa.Table
     heldout: pa.Table
     metrics: Metrics
     verdict: Verdict
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
 
 def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0) -> ValidationResult:

@@ -1,111 +1,168 @@
-"""From figures to words: whether an answer can be trusted, and why."""
+"""From figures to a verdict: whether an answer can be trusted, and the reasons why."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 Verdict = Literal["reliable", "use with care", "do not trust"]
 Metrics = dict[str, float]
+Figures = dict[str, float | int | str]
 
 #: Verdicts from best to worst.
 LEVELS: tuple[Verdict, ...] = ("reliable", "use with care", "do not trust")
+#: What each code of a reason means. Pages, SQL and programs match codes; sentences may be reworded at any time.
+REASON_CODES: dict[str, str] = {
+    "constant_value": "No mask changes the value, so there is nothing to attribute.",
+    "complete": "Every mask was measured, so the answer is exact.",
+    "not_held_out": "No masks were held out, so the surrogate's accuracy is unknown.",
+    "surrogate_good": "The surrogate predicts held-out masks well.",
+    "surrogate_partial": "The surrogate predicts held-out masks only in part.",
+    "surrogate_poor": "The surrogate predicts held-out masks badly.",
+    "interactions_harm": "The surrogate predicts worse than single effects alone.",
+    "interactions_no_gain": "Single effects alone predict as well as the surrogate does.",
+    "estimates_good": "The surrogate's deviations agree with those measured exactly.",
+    "estimates_negligible": "The deviations measured exactly are negligible beside the single effects.",
+    "estimates_rough": "The surrogate's deviations agree only roughly with those measured exactly.",
+    "estimates_wrong": "The surrogate's deviations contradict those measured exactly.",
+    "low_impact_clear": "Random pairs of low-impact components hold nothing that the answer misses.",
+    "low_impact_missed": "Random pairs of low-impact components hold interactions that the answer misses.",
+    "cross_check": "Rank correlation of another attribution method with the single effects.",
+    "cross_check_missing": "An attribution method that this game or model does not support.",
+    "unclassified": "A reason stored before reasons had codes.",
+}
 #: Held-out R² that is good, and that is poor.
 GOOD_R2, POOR_R2 = 0.8, 0.5
 #: Gain in R² over singles that counts, and loss that disqualifies.
 GAIN, LOSS = 0.01, 0.02
-#: Mean error of the estimates, relative to the mean size of the exact values: acceptable, and useless.
+#: Mean error of the estimates relative to the mean size of the exact values: acceptable, and useless.
 GOOD_ERROR, POOR_ERROR = 0.5, 1.0
-#: Size, relative to the strongest single effect, below which interactions and their errors are nothing to worry about.
+#: Size, relative to the strongest single effect, below which interactions and their errors do not matter.
 NEGLIGIBLE = 0.02
 #: Share of the estimates with the right sign: acceptable, and useless.
 GOOD_SIGN, POOR_SIGN = 0.8, 0.6
 
 
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a verdict: a code of `REASON_CODES`, the figures it rests on by name, and a sentence for people. ValueError for an unknown code."""
+
+    code: str
+    figures: Figures
+    sentence: str
+
+    def __post_init__(self) -> None:
+        if self.code not in REASON_CODES:
+            raise ValueError(f"unknown code {self.code!r} of a reason; REASON_CODES lists {', '.join(REASON_CODES)}")
+
+    def row(self) -> dict[str, Any]:
+        """The reason as plain data, as stores and JSON hold it: keys code, figures, sentence."""
+        return asdict(self)
+
+
 @dataclass
 class VerdictBuilder:
-    """A verdict in the making: it only ever gets worse, and each step says why."""
+    """A verdict in the making. Each reason may lower it; none raises it."""
 
     level: int = 0
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
 
-    def say(self, reason: str, level: int = 0) -> None:
-        """Add a reason, and the level that it asks for."""
-        self.reasons.append(reason)
+    def add(self, code: str, figures: Figures, sentence: str, level: int = 0) -> None:
+        """Add a reason, and lower the verdict to `level` (a place in `LEVELS`) if it stands above."""
+        self.reasons.append(Reason(code, figures, sentence))
         self.level = max(self.level, level)
 
+    def result(self) -> tuple[Verdict, tuple[Reason, ...]]:
+        """The verdict and its reasons."""
+        return LEVELS[self.level], tuple(self.reasons)
 
-def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool) -> tuple[Verdict, tuple[str, ...]]:
+
+def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict and its reasons.
 
-    `constant`: no value ever changed. `complete`: every mask there is was measured, and the surrogate reproduces them all. `screened`: the
-    explorer looked only at components with a strong single effect.
+    `constant`: the value never changed. `complete`: all masks were measured, and the surrogate reproduces every value. `screened`: the explorer
+    considered only components with a strong single effect.
     """
-    opinion = VerdictBuilder()
+    builder = VerdictBuilder()
     if constant:
-        opinion.say("The value does not change whatever is removed: there is nothing to attribute; check the target, or how components are ablated.", 1)
-        return LEVELS[opinion.level], tuple(opinion.reasons)
+        sentence = "The value does not change whatever is removed: there is nothing to attribute; check the target, or how components are ablated."
+        builder.add("constant_value", {}, sentence, 1)
+        return builder.result()
     if complete:
-        opinion.say("Every mask was measured: the answer is exact.")
+        builder.add("complete", {}, "Every mask was measured: the answer is exact.")
     else:
-        _say_r2(opinion, metrics, screened=screened)
-    _say_error(opinion, metrics, exact=complete)
-    _say_assumption(opinion, metrics, screened=screened)
-    return LEVELS[opinion.level], tuple(opinion.reasons)
+        _judge_surrogate(builder, metrics, screened=screened)
+    _judge_estimates(builder, metrics, exact=complete)
+    _judge_low_impact(builder, metrics, screened=screened)
+    return builder.result()
 
 
-def _say_r2(opinion: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
+def _judge_surrogate(builder: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
     r2, singles = metrics.get("r2", math.nan), metrics.get("r2_singles", math.nan)
     if math.isnan(r2):
-        opinion.say("Nothing was held out, so how well the surrogate predicts is not known.", 1)
+        builder.add("not_held_out", {"heldout": metrics.get("heldout", 0.0)}, "Nothing was held out, so the surrogate's accuracy is unknown.", 1)
         return
+    figures = _chosen(metrics, "r2", "r2_lo", "r2_hi", "r2_singles", "heldout")
     scored = f"held-out R² {r2:.2f} (95 % interval {metrics['r2_lo']:.2f} to {metrics['r2_hi']:.2f}) on {metrics['heldout']:.0f} fresh masks; single effects alone {singles:.2f}"
-    mend = (
+    advice = (
         "raise the budget or top_k, or use proxyspex"
         if screened
-        else "raise the budget, take fewer and coarser components, or use screen, which measures what it reports"
+        else "raise the budget, use fewer and coarser components, or use screen, which measures what it reports"
     )
     if r2 < POOR_R2:
-        opinion.say(f"The surrogate predicts badly: {scored}; {mend}.", 2)
+        builder.add("surrogate_poor", figures, f"The surrogate predicts badly: {scored}; {advice}.", 2)
     elif r2 < GOOD_R2:
-        opinion.say(f"The surrogate predicts in part: {scored}; {mend}.", 1)
+        builder.add("surrogate_partial", figures, f"The surrogate predicts in part: {scored}; {advice}.", 1)
     else:
-        opinion.say(f"The surrogate predicts well: {scored}.")
+        builder.add("surrogate_good", figures, f"The surrogate predicts well: {scored}.")
+    _judge_gain(builder, metrics)
+
+
+def _judge_gain(builder: VerdictBuilder, metrics: Metrics) -> None:
+    r2, singles = metrics["r2"], metrics["r2_singles"]
+    figures = _chosen(metrics, "r2", "r2_singles", "gain", "gain_lo", "gain_hi")
     if r2 < singles - LOSS:
-        opinion.say(f"Interactions make the prediction worse than single effects alone ({r2:.2f} against {singles:.2f}); read the single effects.", 1)
+        sentence = f"Interactions make the prediction worse than single effects alone ({r2:.2f} against {singles:.2f}); read the single effects."
+        builder.add("interactions_harm", figures, sentence, 1)
     elif metrics["gain"] < GAIN or metrics["gain_lo"] <= 0:
-        opinion.say(f"Interactions do not help: single effects alone predict as well (gain in R² {metrics['gain']:+.3f}).")
+        sentence = f"Interactions do not help: single effects alone predict as well (gain in R² {metrics['gain']:+.3f})."
+        builder.add("interactions_no_gain", figures, sentence)
 
 
-def _say_error(opinion: VerdictBuilder, metrics: Metrics, *, exact: bool) -> None:
+def _judge_estimates(builder: VerdictBuilder, metrics: Metrics, *, exact: bool) -> None:
     checked = metrics.get("checked", 0)
     if not checked or exact:
         return
     error, size, sign = metrics["error"], metrics["exact_size"], metrics["sign_agreement"]
+    figures = _chosen(metrics, "checked", "error", "error_lo", "error_hi", "exact_size", "single_size", "sign_agreement")
     if max(error, size) <= NEGLIGIBLE * metrics["single_size"]:
-        opinion.say(
-            f"The {checked:.0f} interactions checked are negligible, and estimated so: exact values average {size:.3g}, "
+        sentence = (
+            f"The {checked:.0f} interactions checked are negligible, as estimated: exact values average {size:.3g}, "
             f"mean error {error:.3g}, the strongest single effect {metrics['single_size']:.3g}."
         )
+        builder.add("estimates_negligible", figures, sentence)
         return
     relative = error / size if size > 0 else math.inf
-    figures = (
+    measured = (
         f"{checked:.0f} interactions measured exactly: mean error {error:.3g} (95 % interval {metrics['error_lo']:.3g} to {metrics['error_hi']:.3g}) "
         f"where the exact values average {size:.3g}; {sign:.0%} have the right sign"
     )
     if relative > POOR_ERROR and sign < POOR_SIGN:
-        opinion.say(f"The estimates around the intact input are wrong: {figures}; use screen, or rely on the exact values alone.", 2)
+        builder.add(
+            "estimates_wrong", figures, f"The estimates around the intact input are wrong: {measured}; use screen, or rely on the exact values alone.", 2
+        )
     elif relative > GOOD_ERROR or sign < GOOD_SIGN:
-        opinion.say(f"The estimates around the intact input are rough: {figures}; rely on the exact values.", 1)
+        builder.add("estimates_rough", figures, f"The estimates around the intact input are rough: {measured}; rely on the exact values.", 1)
     else:
-        opinion.say(f"The estimates hold: {figures}.")
+        builder.add("estimates_good", figures, f"The estimates hold: {measured}.")
 
 
-def _say_assumption(opinion: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
+def _judge_low_impact(builder: VerdictBuilder, metrics: Metrics, *, screened: bool) -> None:
     count = metrics.get("low_pairs", 0)
     if not count:
         return
+    figures = _chosen(metrics, "low_pairs", "low_pairs_total", "low_largest", "low_missed", "low_share", "bar")
     strongest = f"the strongest deviates by {metrics['low_largest']:.3g}"
     if metrics["low_share"] > 0:
         share = f"with 95 % confidence at most {metrics['low_share']:.0%} of such pairs deviate by more"
@@ -113,8 +170,13 @@ def _say_assumption(opinion: VerdictBuilder, metrics: Metrics, *, screened: bool
     else:
         bound = f"of all {count:.0f} pairs of low-impact components {strongest}"
     if metrics["low_missed"] <= metrics["bar"]:
-        opinion.say(f"Low-impact components hold no strong pair that the answer misses: {bound}.")
+        builder.add("low_impact_clear", figures, f"Low-impact components hold no strong pair that the answer misses: {bound}.")
         return
-    against = f"the answer misses {metrics['low_missed']:.3g} there, more than a reported interaction worth naming ({metrics['bar']:.3g})"
-    mend = "use proxyspex, a larger top_k, or always_include" if screened else "raise the budget, or screen these components with always_include"
-    opinion.say(f"The assumption that strong interactions involve a high-impact component fails: {bound}; {against}; {mend}.", 2 if screened else 1)
+    missed = f"the answer misses {metrics['low_missed']:.3g} there, more than a reported interaction worth naming ({metrics['bar']:.3g})"
+    advice = "use proxyspex, a larger top_k, or always_include" if screened else "raise the budget, or screen these components with always_include"
+    sentence = f"The assumption that strong interactions involve a high-impact component fails: {bound}; {missed}; {advice}."
+    builder.add("low_impact_missed", figures, sentence, 2 if screened else 1)
+
+
+def _chosen(metrics: Metrics, *names: str) -> Figures:
+    return {name: metrics[name] for name in names if name in metrics}

@@ -17,7 +17,7 @@ from raysp.specs.lenses import DataLens, DataValue
 from raysp.validation import kind_of
 
 FILMS = [("the acting never fails", "good"), ("the ending was bad", "bad"), ("a quiet letter", "good"), ("the film was long", "bad")]
-RECIPE = {"adapted_layers": "last:1", "batch_size": 4, "learning_rate": 1e-2, "epochs": 2}
+RECIPE = {"dtype": "float32", "adapted_layers": "last:1", "batch_size": 4, "learning_rate": 1e-2, "epochs": 2}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from raysp.models.identity import file_hash, model_hash
 from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load
 from raysp.models.memory import available_bytes, is_out_of_memory
 from raysp.models.resident import resident
-from raysp.specs.lenses import ModelOptions
+from raysp.specs.lenses import AUTO_DTYPE, FeatureLens, ModelOptions
+from raysp.specs.run import RunSpec, resolve_paths
 
 
 def options(folder, **rest):
@@ -87,8 +88,24 @@ def test_a_models_hash_is_of_weights_and_of_what_the_configuration_does_with_the
 
 @pytest.mark.parametrize(("flags", "dtype"), [("fpu avx2", torch.float32), ("fpu avx512_bf16", torch.bfloat16), ("fp asimd bf16", torch.bfloat16)])
 def test_bfloat16_is_chosen_only_where_the_processor_computes_in_it(flags, dtype, monkeypatch):
+    monkeypatch.delenv(AUTO_DTYPE, raising=False)
     monkeypatch.setattr("raysp.models.loading.Path.read_text", lambda _: f"flags : {flags}\n")
     assert choose_dtype("auto", torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_environment_sets_what_auto_chooses_and_nothing_else(dtype, monkeypatch):
+    monkeypatch.setenv(AUTO_DTYPE, dtype)
+    cpu = torch.device("cpu")
+    assert (choose_dtype("auto", cpu), choose_dtype("float32", cpu)) == (getattr(torch, dtype), torch.float32)
+    asked = resolve_paths(RunSpec(lens=FeatureLens(prompt="a b")))
+    assert asked.lens.dtype == dtype  # a cluster's processes do not see the environment of the one who asks
+
+
+def test_an_environment_that_names_no_dtype_is_one_line(monkeypatch):
+    monkeypatch.setenv(AUTO_DTYPE, "half")
+    with pytest.raises(UserError, match="RAYSP_AUTO_DTYPE: 'half' is not a dtype; set it to one of float32, bfloat16, float16"):
+        choose_dtype("auto", torch.device("cpu"))
 
 
 def test_a_checkpoint_without_a_head_is_refused(tmp_path):

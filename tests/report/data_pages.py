@@ -55,7 +55,7 @@ def add_run(store, run_id, game, *, seed=0, method="removed", scores=True, selec
         store.add_cost(run_id, phase, wall_seconds=0.8 * len(masks))
     summary = {
         "value_intact": 1.92, "value_empty": -0.61, "index": "bii", "r2": 0.83, "r2_lo": 0.78, "r2_hi": 0.87, "r2_singles": 0.74, "verdict": "reliable",
-        "reasons": ["The surrogate predicts well: held-out R² 0.83 (95 % interval 0.78 to 0.87) on 200 fresh masks; single effects alone 0.74."],
+        "reasons": [pages.reason("surrogate_good", "The surrogate predicts well: held-out R² 0.83 on 200 fresh masks; single effects alone 0.74.", r2=0.83)],
         "metrics": pages.METRICS | {"queries": {"queries": q, "lds": 0.82, "lds_singles": 0.74}},
     }  # fmt: skip
     whole = pages.answer(n, pages.some_sets(n, rng, min(12, n)), rng, r2=0.83, r2_singles=0.74)

@@ -51,10 +51,13 @@ def add_run(store, run_id, game, sets, *, seed=0, prunings=False, methods=(), en
         "value": pa.array(np.concatenate([*checks.values(), []]), pa.float64()),
     })  # fmt: skip
     metrics = pages.METRICS | {"cross_checks": {method: {"spearman": 0.93 - 1.1 * spread, "top": 0.8 - 0.4 * spread} for method, spread in methods}}
-    reasons = [f"Cross-check: {method.replace('_x_', ' x ').replace('_', ' ')} ranks single effects with correlation +0.93." for method in checks]
+    reasons = [
+        pages.reason("cross_check", f"Cross-check: {method.replace('_', ' ')} ranks single effects with correlation +0.93.", method=method, spearman=0.93)
+        for method in checks
+    ]
     summary = {
         "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": 0.91, "r2_lo": 0.88, "r2_hi": 0.93, "r2_singles": 0.68, "verdict": "reliable",
-        "reasons": ["The surrogate predicts well: held-out R² 0.91 on 200 fresh masks; single effects alone 0.68.", *reasons], "metrics": metrics,
+        "reasons": [pages.reason("surrogate_good", "The surrogate predicts well: held-out R² 0.91 on 200 fresh masks.", r2=0.91), *reasons], "metrics": metrics,
         "diagnostics": {"by_layer": energy} if energy else None,
     }  # fmt: skip
     store.finish_run(run_id, "done", summary, cross_checks=table, **answer)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.game import Component, GameInfo, fingerprint
+from raysp.validation import Reason
 
 SHORT = "Her acting never fails to impress"
 REVIEW = (
@@ -106,6 +107,11 @@ METRICS = {
 }  # fmt: skip
 
 
+def reason(code, sentence, **figures):
+    """A reason of a verdict as runs store it."""
+    return Reason(code, figures, sentence).row()
+
+
 def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
@@ -115,10 +121,26 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
         store.add_cost(run_id, phase, wall_seconds=len(masks) / 70)
     gain = r2 - r2_singles
     reasons = [
-        f"The surrogate predicts well: held-out R² {r2:.2f} (95 % interval {r2 - 0.03:.2f} to {r2 + 0.02:.2f}) on 200 fresh masks; single effects alone {r2_singles:.2f}.",
-        *([] if gain >= 0.01 else [f"Interactions do not help: single effects alone predict as well (gain in R² {gain:+.3f})."]),
-        "The estimates hold: 18 interactions measured exactly: mean error 0.06 (95 % interval 0.04 to 0.08) where the exact values average 0.71; 100% have the right sign.",
-        "Low-impact components hold no strong pair that the answer misses: of 20 random pairs of low-impact components the strongest deviates by 0.0712; with 95 % confidence at most 14% of such pairs deviate by more.",
+        reason(
+            "surrogate_good",
+            f"The surrogate predicts well: held-out R² {r2:.2f} (95 % interval {r2 - 0.03:.2f} to {r2 + 0.02:.2f}) on 200 fresh masks; single effects alone {r2_singles:.2f}.",
+            r2=r2,
+        ),
+        *(
+            []
+            if gain >= 0.01
+            else [reason("interactions_no_gain", f"Interactions do not help: single effects alone predict as well (gain in R² {gain:+.3f}).", gain=gain)]
+        ),
+        reason(
+            "estimates_good",
+            "The estimates hold: 18 interactions measured exactly: mean error 0.06 (95 % interval 0.04 to 0.08) where the exact values average 0.71; 100% have the right sign.",
+            checked=18.0,
+        ),
+        reason(
+            "low_impact_clear",
+            "Low-impact components hold no strong pair that the answer misses: of 20 random pairs of low-impact components the strongest deviates by 0.0712; with 95 % confidence at most 14% of such pairs deviate by more.",
+            low_pairs=20.0,
+        ),
     ]
     summary = {
         "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": r2, "r2_lo": r2 - 0.03, "r2_hi": r2 + 0.02, "r2_singles": r2_singles,

@@ -2,6 +2,7 @@
 
 import model_pages
 import numpy as np
+import pages
 import pyarrow as pa
 import pytest
 from reading import read
@@ -284,9 +285,9 @@ def test_a_method_that_was_left_out_keeps_its_reason(tmp_path):
     with Store.open(tmp_path / "s.duckdb") as store:
         store.start_run("r", model_pages.spec(game), game, lens="mechanistic", explorer="screen", seed=0)
         singles = pa.table({"component": pa.array(range(6), pa.int32()), "value": np.arange(6.0), "method": ["removed"] * 6})
-        reasons = ["Cross-check: attention rollout is left out: this model shows no attentions."]
+        reasons = [pages.reason("cross_check_missing", "Cross-check: attention rollout is left out: this model shows no attentions.")]
         store.finish_run("r", "done", {"verdict": "reliable", "reasons": reasons, "metrics": {}}, singles=singles)
         text = read(write_report(store, "r", tmp_path / "r.html"))
-    assert reasons[0] in text
+    assert reasons[0]["sentence"] in text
     assert "No interactions were found." in text
     assert "Other methods" not in text

@@ -124,6 +124,7 @@ def test_the_verdict_comes_first_with_its_reasons(folder):
         for part in ("everything removed", "Use with care", "The surrogate predicts well", "Where it comes from", "Together Significant ones first")
     ]
     assert order == sorted(order)
+    assert re.findall(r'<li data-code="(\w+)">', (folder / "forty-words.html").read_text()) == ["surrogate_good", "estimates_good", "low_impact_clear"]
 
 
 def test_the_page_says_at_the_top_when_interactions_do_not_help(folder):

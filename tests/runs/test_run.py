@@ -1,5 +1,6 @@
 """A run in one process: it finds what is planted, stores everything, resumes for free, and leaves nothing half-written."""
 
+import duckdb
 import numpy as np
 import pytest
 from answered_games import N, additive, constant, flawed, planted
@@ -19,6 +20,10 @@ def spec(function=planted, *, explorer=None, name=None, n=N, **options):
 def found(result, kind=None):
     rows = result.interactions.to_pylist()
     return [tuple(row["components"]) for row in rows if kind is None or row["kind"] == kind]
+
+
+def codes(result):
+    return {reason["code"] for reason in result.summary["reasons"]}
 
 
 def test_the_planted_interactions_lead_the_answer_and_are_verified():
@@ -45,14 +50,14 @@ def test_every_interaction_carries_an_interval_its_kind_and_whether_it_was_verif
 
 def test_an_additive_game_is_said_to_need_no_interactions():
     result = raysp.run(spec(additive))
-    assert any("do not help" in reason for reason in result.summary["reasons"])
+    assert "interactions_no_gain" in codes(result)
     assert not any(result.interactions["significant"].to_pylist())
 
 
 def test_a_game_that_never_changes_is_said_to_explain_nothing():
     result = raysp.run(spec(constant))
     assert result.summary["r2"] is None
-    assert any("does not change" in reason for reason in result.summary["reasons"])
+    assert "constant_value" in codes(result)
 
 
 @pytest.mark.parametrize("explorer", [raysp.Screen(top_k=0.8), raysp.Singles(budget=300), raysp.Exhaustive()], ids=repr)
@@ -148,7 +153,7 @@ def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, 
 
 def test_a_game_without_gradients_says_so_when_they_are_asked_for():
     result = raysp.run(spec(explorer=raysp.Screen(), cross_check=True))
-    assert any("no gradients" in reason for reason in result.summary["reasons"])
+    assert "cross_check_missing" in codes(result)
     assert any("no gradients" in event["message"] for event in result.events.to_pylist() if event["kind"] == "note")
     assert result.summary["metrics"]["cross_checks"] == {}
     assert result.cross_checks.num_rows == 0
@@ -181,3 +186,59 @@ def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_pat
         with pytest.raises(KeyboardInterrupt):
             Run(asked, LocalBackend(game), store, "r").execute()
         assert store.run_row("r")["status"] == "interrupted"
+
+
+def test_a_run_id_with_evaluations_keeps_its_question(home):
+    raysp.run(spec(name="kept"), run_id="r")
+    other = raysp.RunSpec(lens=spec(name="kept").lens, explorer=raysp.Exhaustive(), seed=3, local=True)
+    with pytest.raises(raysp.UserError) as caught:
+        raysp.run(other, run_id="r")
+    said = str(caught.value)
+    assert "explorer.kind was proxyspex and is exhaustive here" in said
+    assert "seed was 1 and is 3 here" in said
+    assert "\n" not in said
+    with raysp.Store.read(home / "raysp.duckdb") as store:
+        row = store.run_row("r")
+    assert (row["explorer"], row["seed"], row["spec"]["explorer"]["kind"], row["status"]) == ("proxyspex", 1, "proxyspex", "done")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"explorer": raysp.ProxySPEX(budget=700, max_order=2)}, "explorer.max_order was 3 and is 2 here"),
+        ({"explorer": raysp.ProxySPEX(budget=700, max_order=3, until_r2=0.5)}, "explorer.until_r2 was None and is 0.5 here"),
+        ({"validation": raysp.Validation(heldout=50)}, "validation.heldout was 200 and is 50 here"),
+        ({"cross_check": True}, "cross_check was False and is True here"),
+    ],
+)
+def test_every_option_that_determines_the_answer_is_compared(options, said):
+    raysp.run(spec(name="compared"), run_id="r")
+    with pytest.raises(raysp.UserError, match=said):
+        raysp.run(spec(name="compared", **options), run_id="r")
+
+
+def test_a_run_may_be_repeated_elsewhere_and_pays_for_nothing(home):
+    first = raysp.run(spec(name="moved"), run_id="r")
+    again = raysp.run(spec(name="moved", threads=2, evaluators=3), run_id="r")
+    assert again.interactions.equals(first.interactions)
+    assert sum(again.costs["evaluations"].to_pylist()) == sum(first.costs["evaluations"].to_pylist())
+    assert (again.summary["spec"]["threads"], again.summary["started"]) == (2, first.summary["started"])
+
+
+def test_a_run_stored_before_an_option_existed_is_continued(home):
+    raysp.run(spec(name="older"), run_id="r")
+    with duckdb.connect(str(home / "raysp.duckdb")) as con:
+        con.execute("UPDATE runs SET spec = json_merge_patch(spec, '{\"explorer\": {\"adaptive\": null}}'), status = 'interrupted' WHERE run_id = 'r'")
+    assert raysp.run(spec(name="older"), run_id="r").summary["status"] == "done"
+
+
+def test_a_run_that_has_evaluated_nothing_is_replaced_by_another_question(tmp_path):
+    asked = spec()
+    game = Guessing(planted, build_game(asked.lens).info)
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        with pytest.raises(KeyboardInterrupt):
+            Run(asked, LocalBackend(game), store, "r").execute()
+        other = asked.model_copy(update={"explorer": raysp.Exhaustive(), "seed": 3})
+        Run(other, LocalBackend(build_game(other.lens)), store, "r").execute()
+        row = store.run_row("r")
+        assert (row["explorer"], row["seed"], row["spec"]["seed"], row["status"]) == ("exhaustive", 3, 3, "done")

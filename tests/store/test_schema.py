@@ -7,6 +7,7 @@ from stores import begin
 from raysp.errors import UserError
 from raysp.game import Component
 from raysp.store import Store, schema
+from raysp.validation import REASON_CODES
 
 COLUMNS = {
     "components": "game_id component label kind start stop size layer unit",
@@ -26,9 +27,10 @@ COLUMNS = {
     "query_interactions": "run_id query rank components labels set_order index value lo hi significant kind estimate exact verified",
     "query_scores": "run_id query label value_intact value_empty r2 r2_lo r2_hi r2_singles lds lds_singles",
     "query_singles": "run_id query component label value lo hi method",
+    "reasons": "run_id position code figures sentence",
     "reuses": "run_id phase round position evaluation_id",
     "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
-    " r2 r2_lo r2_hi r2_singles verdict reasons metrics notes diagnostics error",
+    " r2 r2_lo r2_hi r2_singles verdict metrics notes diagnostics error",
     "selections": "run_id rule dropped kept components heldout_before heldout_after difference lo hi seeds note created",
     "singles": "run_id component label value lo hi method",
     "extra_costs": "run_id phase evaluations tokens seconds wall_seconds",
@@ -77,6 +79,28 @@ def test_an_old_store_is_upgraded_and_keeps_its_rows(tmp_path):
     assert columns(path) == COLUMNS
 
 
+def test_sentences_of_an_old_store_become_reasons_with_codes(tmp_path):
+    path = tmp_path / "old.duckdb"
+    sentences = {
+        "The surrogate predicts well: held-out R² 0.91 on 200 fresh masks.": ("surrogate_good", {}),
+        "Interactions do not help: single effects alone predict as well (gain in R² +0.001).": ("interactions_no_gain", {}),
+        "The 4 interactions checked are negligible, and estimated so: exact values average 0.1.": ("estimates_negligible", {}),
+        "Cross-check: gradient x input ranks single effects with correlation +0.93 (top 5: 4 shared).": ("cross_check", {"method": "gradient_x_input"}),
+        "Cross-check: attention rollout is left out: this model shows no attentions.": ("cross_check_missing", {}),
+        "Something that no version says.": ("unclassified", {}),
+    }
+    with duckdb.connect(str(path)) as con:
+        schema.migrate(con, path, upto=4)
+        columns = "run_id, status, lens, explorer, game_id, n, seed, spec, version, started, reasons"
+        con.execute(f"INSERT INTO runs ({columns}) VALUES ('r', 'done', 'feature', 'screen', 1, 2, 0, '{{}}', '0', TIMESTAMP '2026-01-01', ?)", [[*sentences]])
+        con.execute("INSERT INTO games VALUES (1, 'f', 2, '{}', NULL, NULL)")
+    with Store.open(path) as store:
+        reasons = store.run_row("r")["reasons"]
+    assert [reason["sentence"] for reason in reasons] == list(sentences)
+    assert [(reason["code"], reason["figures"]) for reason in reasons] == list(sentences.values())
+    assert {reason["code"] for reason in reasons} <= set(REASON_CODES)
+
+
 def test_an_old_store_is_upgraded_when_it_is_only_read(tmp_path):
     path = tmp_path / "old.duckdb"
     with duckdb.connect(str(path)) as con:
@@ -98,7 +122,7 @@ def test_migrations_are_applied_once(tmp_path):
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "s.duckdb"
     good = schema.migrations()
-    monkeypatch.setattr(schema, "migrations", lambda: [*good, (len(good) + 1, "broken", "CREATE TABLE half (a INT); CREATE TABLE half (b INT)")])
+    monkeypatch.setattr(schema, "migrations", lambda: [*good, (good[-1][0] + 1, "broken", "CREATE TABLE half (a INT); CREATE TABLE half (b INT)")])
     with pytest.raises(UserError, match="half"):
         Store.open(path)
     monkeypatch.undo()

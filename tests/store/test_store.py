@@ -126,16 +126,18 @@ INTERACTIONS = pa.table({
     "components": pa.array([[0, 2], [1, 2, 3]], pa.list_(pa.int32())), "order": pa.array([2, 3], pa.int32()), "index": ["fbii"] * 2, "value": [2.0, -1.0],
 })  # fmt: skip
 SINGLES = pa.table({"component": pa.array([0, 1], pa.int32()), "value": [1.0, -0.5], "method": ["removed"] * 2})
+REASON = {"code": "surrogate_good", "figures": {"r2": 0.9, "heldout": 200}, "sentence": "The surrogate predicts well."}
 
 
 def test_an_answer_replaces_the_one_before_and_is_labelled(store):
     begin(store, info=game(4))
     for _ in range(2):
         store.finish_run(
-            "run-1", "done", {"r2": 0.9, "verdict": "reliable", "reasons": ["it is"], "metrics": {"bound": 0.1}}, singles=SINGLES, interactions=INTERACTIONS
+            "run-1", "done", {"r2": 0.9, "verdict": "reliable", "reasons": [REASON], "metrics": {"bound": 0.1}}, singles=SINGLES, interactions=INTERACTIONS
         )
     row = store.run_row("run-1")
-    assert (row["status"], row["r2"], row["reasons"], row["metrics"]) == ("done", 0.9, ["it is"], {"bound": 0.1})
+    assert (row["status"], row["r2"], row["reasons"], row["metrics"]) == ("done", 0.9, [REASON], {"bound": 0.1})
+    assert store.sql("SELECT code, (figures->>'r2')::DOUBLE AS r2 FROM reasons WHERE run_id = 'run-1'").to_pylist() == [{"code": "surrogate_good", "r2": 0.9}]
     assert row["game"]["description"]["model"] == "tiny"
     table = store.run_table("interactions", "run-1")
     assert table["order"].to_pylist() == [2, 3]
@@ -197,6 +199,7 @@ def test_a_wrong_answer_stores_nothing(store):
 def test_mistakes_of_the_caller_are_value_errors(store):
     begin(store, info=game(4))
     masks, values = some(4, 4)
+    store.add_evaluations("run-1", "explore", masks, values)
     for wrong in (
         lambda: store.add_evaluations("none", "explore", masks, values),
         lambda: store.add_evaluations("run-1", "explore", masks[:, :3], values),

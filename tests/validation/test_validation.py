@@ -10,6 +10,10 @@ from raysp.sampling.tables import singles_table
 from raysp.validation import KINDS, Validation, compare_attributions, judge, kind_of, plan, surrogate_kinds
 
 
+def codes(result):
+    return [reason.code for reason in result.reasons]
+
+
 def validated(explorer, function, n, options=None, seed=0):
     options = options or Validation()
     started = explore(explorer, function, n, seed)
@@ -62,20 +66,22 @@ def test_and_or_is_found_and_reliable(explorer):
 def test_a_game_without_interactions_says_that_singles_do():
     _, result = validated(ProxySPEX(), additive, 30)
     assert result.verdict == "reliable"
-    assert any("do not help" in reason for reason in result.reasons)
+    assert "interactions_no_gain" in codes(result)
 
 
 @pytest.mark.parametrize("explorer", [ProxySPEX(), Screen(), Singles()], ids=lambda explorer: explorer.name)
 def test_a_parity_is_not_trusted(explorer):
     _, result = validated(explorer, parity, 25)
     assert result.verdict == "do not trust"
-    assert any("predicts badly" in reason for reason in result.reasons)
+    assert "surrogate_poor" in codes(result)
 
 
 def test_balanced_low_impact_pairs_break_the_assumption_of_a_screening():
     _, result = validated(Screen(), hidden_pairs, 30, Validation(low_pairs=100))
     assert result.verdict == "do not trust"
-    assert any("assumption" in reason and "proxyspex" in reason for reason in result.reasons)
+    [missed] = [reason for reason in result.reasons if reason.code == "low_impact_missed"]
+    assert missed.figures["low_missed"] > missed.figures["bar"]
+    assert "proxyspex" in missed.sentence
     assert result.metrics["low_largest"] == pytest.approx(3)
     assert result.metrics["low_share"] == pytest.approx(1 - 0.05**0.01)
 
@@ -88,7 +94,7 @@ def test_rounding_where_nothing_happens_around_the_intact_input_is_no_failed_ass
 
     _, result = validated(ProxySPEX(budget=120), flat, 16)
     assert result.metrics["low_largest"] < 1e-12
-    assert not any("fails" in reason for reason in result.reasons)
+    assert "low_impact_clear" in codes(result)
 
 
 def test_the_same_pairs_do_not_trouble_an_explorer_that_saw_them():
@@ -101,7 +107,7 @@ def test_the_same_pairs_do_not_trouble_an_explorer_that_saw_them():
 def test_a_value_that_never_changes_is_said_plainly(explorer):
     _, result = validated(explorer, constant, 10)
     assert result.verdict == "use with care"
-    assert "does not change" in result.reasons[0]
+    assert codes(result)[0] == "constant_value"
     assert "r2" not in result.metrics or np.isfinite(result.metrics["r2"])
 
 
@@ -110,7 +116,7 @@ def test_a_value_that_never_changes_is_said_plainly(explorer):
 def test_complete_tables_are_exact(explorer, n):
     _, result = validated(explorer, and_or, n)
     assert result.verdict == "reliable"
-    assert "exact" in result.reasons[0]
+    assert codes(result)[0] == "complete"
     assert result.metrics["r2"] == pytest.approx(1)
     assert result.metrics["heldout"] == 0
 
@@ -150,7 +156,7 @@ def test_parts_can_be_switched_off():
     planned, result = validated(Screen(), and_or, 20, Validation(heldout=0, top=3, random=0, low_pairs=0))
     assert (len(planned.heldout), len(planned.random), len(planned.low_pairs)) == (0, 0, 0)
     assert result.verdict == "use with care"
-    assert "Nothing was held out" in result.reasons[0]
+    assert codes(result)[0] == "not_held_out"
     nothing, _ = validated(Screen(), and_or, 20, Validation(heldout=0, top=0, random=0, low_pairs=0))
     assert len(nothing.masks) == 1
 
@@ -205,26 +211,29 @@ def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
     assert agreement.metrics["sizes"] == {"spearman": pytest.approx(1), "top": 1.0}
     assert agreement.metrics["flat"]["spearman"] is None
     assert agreement.metrics["late"]["top"] == 3 / 5
-    assert agreement.sentences[0] == "Cross-check: good ranks single effects with correlation +1.00 (top 5: 5 shared)."
-    assert "the sizes of single effects" in agreement.sentences[2]
-    assert "cannot be compared" in agreement.sentences[3]
+    assert agreement.reasons[0].sentence == "Cross-check: good ranks single effects with correlation +1.00 (top 5: 5 shared)."
+    assert agreement.reasons[0].figures == {"method": "good", "spearman": pytest.approx(1), "top": 1.0, "compared": 7, "source": "removed"}
+    assert "the sizes of single effects" in agreement.reasons[2].sentence
+    assert "cannot be compared" in agreement.reasons[3].sentence
+    assert "spearman" not in agreement.reasons[3].figures
     assert agreement.table.num_rows == 5 * 7
-    assert not agreement.notes
+    assert not agreement.missing
 
 
 def test_only_what_was_measured_is_compared_with_where_something_was():
     mixed = compare_attributions({"any": np.array([3.0, 2.0, 1.0, 9.0])}, singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
     assert mixed.metrics["any"] == {"spearman": pytest.approx(1), "top": 1.0}
-    assert "among the 3 components" in mixed.sentences[0]
+    assert (mixed.reasons[0].figures["source"], mixed.reasons[0].figures["compared"]) == ("some_removed", 3)
     fitted = compare_attributions({"any": np.arange(4.0)}, singles_of([0, 1, 2, 3], ["surrogate"] * 4))
     assert fitted.metrics["any"]["spearman"] == pytest.approx(1)
-    assert "surrogate's single effects" in fitted.sentences[0]
+    assert fitted.reasons[0].figures["source"] == "surrogate"
 
 
 def test_what_is_missing_is_said():
-    assert "no gradients" in compare_attributions({}, singles_of([1, 2], ["removed"] * 2)).notes[0]
+    [nothing] = compare_attributions({}, singles_of([1, 2], ["removed"] * 2)).reasons
+    assert nothing.code == "cross_check_missing"
     found = Attributions(one=np.arange(2.0))
     found.notes = ("two is left out: because",)
     agreement = compare_attributions(found, singles_of([1, 2], ["removed"] * 2))
-    assert agreement.notes == ("Cross-check: two is left out: because.",)
-    assert agreement.sentences[-1] == agreement.notes[0]
+    assert [reason.sentence for reason in agreement.missing] == ["Cross-check: two is left out: because."]
+    assert agreement.reasons[-1] is agreement.missing[0]
