@@ -1,6 +1,8 @@
-# Everything a fresh machine needs: `make demo` answers a question, `make test` passes the tests.
+# `make demo` answers an example question; `make check` and `make test` are what .ci/run runs.
+# Choose another Python or folder with `make install PYTHON=python3.13 VENV=/tmp/venv313`.
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
 PYTHON ?= python3
 
 .PHONY: install demo test check format browser clean
@@ -8,11 +10,11 @@ PYTHON ?= python3
 install: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml cluster/constraints.txt cluster/embedded.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --requirement cluster/embedded.txt
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+	@$(PIP) install --quiet --constraint cluster/constraints.txt --editable '.[dev]'
+	@$(PIP) install --quiet --no-deps --requirement cluster/embedded.txt
+	@touch $@
 
 demo: install
 	mkdir -p out
@@ -25,16 +27,17 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The report is tested in a real browser. Without rights to install one, those tests are skipped and say so.
+# The report is tested in a real browser. Where none can be installed, those tests are skipped with a message.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
-	  echo "no chromium here: the browser tests will be skipped"
+	  echo "chromium not found and not installable here: the browser tests will be skipped"
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) out .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -6,7 +6,7 @@ The public names are imported when they are first used, so that `import raysp` a
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from raysp.version import __version__
 
 if TYPE_CHECKING:
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
@@ -58,6 +58,7 @@ __all__ = [
     "Store",
     "UserError",
     "Validation",
+    "__version__",
     "best_subset",
     "load_spec",
     "removal_curve",

@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from raysp import __version__
 from raysp.commands import curate, docs, explain, inspect, prune, run
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.version import __version__
 
 app = typer.Typer(
     name="raysp",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysp.actions.pruning_methods import COSTS, SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
+from raysp.actions.pruning_methods import SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
 from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
@@ -18,7 +18,7 @@ from raysp.explorers.fitting import fit_singles
 from raysp.runs.continuation import check_same_game
 from raysp.runs.replaying import learnt, replayed, surrogate_of
 from raysp.sampling.draws import single_ablations
-from raysp.specs.lenses import MechanisticLens
+from raysp.specs.lenses import COSTS, MechanisticLens
 from raysp.specs.run import RunSpec, run_spec
 
 if TYPE_CHECKING:

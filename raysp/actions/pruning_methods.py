@@ -21,8 +21,6 @@ from raysp.spectral.sets import Floats
 Method = Literal["interactions", "refined", "singles", "singles_refined", "top_singles", "best_of_n", "intact"]
 #: Shares kept that every pruning is compared at, as published.
 SHARES = (0.5, 0.66, 0.83)
-#: Values of which less is better.
-COSTS = ("loss", "kl")
 #: Swaps tried before the best of them is taken.
 HANDFUL = 12
 #: Seconds for the surrogate's optimum: what is proven in the next minute is about the surrogate alone, and exact swaps follow.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysp.actions.pruning_methods import COSTS
 from raysp.runs.result import Result
+from raysp.specs.lenses import COSTS
 from raysp.spectral.fourier import ROUNDING
 
 TOP = 10

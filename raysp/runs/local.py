@@ -44,7 +44,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
             self._stores[path] = Store.open(path)
         store = self._stores[path]
         if spec.threads is not None and spec.lens.kind != "function":
-            from raysp.threads import set_threads
+            from raysp.models.threads import set_threads
 
             set_threads(spec.threads)
         with interrupted_by_termination():

@@ -78,7 +78,7 @@ class Evaluator:
 
     def _build(self, key: str, lens: AnyLens) -> Game:
         if not self._ready and self._threads is not None and lens.kind != "function":
-            from raysp.threads import set_threads
+            from raysp.models.threads import set_threads
 
             set_threads(self._threads)
             self._ready = True

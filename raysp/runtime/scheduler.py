@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import raysp
 from raysp.errors import InterruptedRunError, UserError
 from raysp.home import store_path
 from raysp.runs.progress import Progress
@@ -28,6 +27,7 @@ from raysp.runtime.metrics import RunMetrics
 from raysp.runtime.pool import Pool, PoolBackend, Shape, choose_shape, dismiss
 from raysp.specs.run import RunSpec
 from raysp.store import Store
+from raysp.version import __version__
 
 if TYPE_CHECKING:
     from raysp.runtime.retraining import TuneBackend
@@ -69,7 +69,7 @@ class Scheduler:
 
     def version(self) -> str:
         """The version of raysp that it runs."""
-        return raysp.__version__
+        return __version__
 
     def submit(self, spec: RunSpec, run_id: str, set_name: str | None = None) -> None:
         """Start a run. A run that is under way is left alone; one that ended is run again, at no cost for what is stored.
@@ -234,6 +234,6 @@ def scheduler() -> Any:
     )
     actor = options.remote()
     running: str = ray.get(actor.version.remote())
-    if running != raysp.__version__:
-        raise UserError("raysp", running, f"runs on this cluster, and {raysp.__version__} here", "install the same version, or end the actor raysp:scheduler")
+    if running != __version__:
+        raise UserError("raysp", running, f"runs on this cluster, and {__version__} here", "install the same version, or end the actor raysp:scheduler")
     return actor

@@ -25,6 +25,8 @@ ComputedDtype = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", ComputedDtype]
 #: The environment variable that sets what dtype `auto` chooses.
 AUTO_DTYPE = "RAYSP_AUTO_DTYPE"
+#: Values of which less is better.
+COSTS = ("loss", "kl")
 #: Largest training seed: what all generators take, with room for the seeds that follow it.
 MOST_SEED = 2**31 - 1
 
