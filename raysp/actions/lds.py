@@ -80,7 +80,7 @@ class Scored:
 def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> Scored:
     """Train on what the wish needs, score every method, and keep the figures in the store. UserError for a run or a wish that cannot be."""
     row = store.run_row(run_id)
-    spec, lens = data_run(row, "scored by trainings")
+    spec, lens = data_run(row, "lds")
     kept = _checked(wish, int(row["n"]))
     watch(Progress(run_id, "loading the model"))
     game = rebuilt(row, lens)

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from raysp.actions.finished import finished_run
 from raysp.actions.pruning_methods import SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
 from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
@@ -19,7 +20,7 @@ from raysp.runs.continuation import check_same_game
 from raysp.runs.replaying import learnt, replayed, surrogate_of
 from raysp.sampling.draws import single_ablations
 from raysp.specs.lenses import COSTS, MechanisticLens
-from raysp.specs.run import RunSpec, run_spec
+from raysp.specs.run import RunSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,13 +78,8 @@ def prune(
 
 
 def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
-    if row["lens"] != "mechanistic":
-        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only parts of a model can be left out of it", "name a mechanistic run")
-    if row["status"] != "done":
-        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
-    spec = run_spec(row["spec"])
-    lens = spec.lens
-    assert isinstance(lens, MechanisticLens), "the row says so"
+    spec = finished_run(row, "prune")
+    lens = cast("MechanisticLens", spec.lens)
     if lens.ablation not in ("zero", "zero-rescale"):
         raise UserError("ablation", lens.ablation, "is of a kind that no weights can express", "ask again with ablation zero or zero-rescale")
     if lens.positions != "all":

@@ -8,17 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from raysp.errors import UserError
+from raysp.actions.finished import finished_run
 from raysp.game import GameInfo, fingerprint
 from raysp.masks import Masks, check_finite
 from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Progress
-from raysp.specs.lenses import DataLens
-from raysp.specs.run import RunSpec, run_spec
+from raysp.specs.lenses import Action, DataLens
+from raysp.specs.run import RunSpec
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -85,16 +85,10 @@ def with_seed(info: GameInfo, seed: int) -> GameInfo:
     return replace(info, description=described, fingerprint=fingerprint(described))
 
 
-def data_run(row: dict[str, Any], what: str) -> tuple[RunSpec, DataLens]:
-    """The spec and the lens of a run's row; UserError unless it is a data run that is done. `what` says what only such a run can be."""
-    if row["lens"] != "data":
-        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and only training sets can be {what}", "name a data run")
-    if row["status"] != "done":
-        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
-    spec = run_spec(row["spec"])
-    lens = spec.lens
-    assert isinstance(lens, DataLens), "the row says so"
-    return spec, lens
+def data_run(row: dict[str, Any], action: Action) -> tuple[RunSpec, DataLens]:
+    """The spec of a run's row, and its lens; UserError as `finished_run`."""
+    spec = finished_run(row, action)
+    return spec, cast("DataLens", spec.lens)
 
 
 def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:

@@ -87,7 +87,7 @@ def select(
     UserError for a run that cannot be acted on, a wish, a file or held-out queries that cannot be.
     """
     row = store.run_row(run_id)
-    spec, lens = data_run(row, "curated")
+    spec, lens = data_run(row, "select")
     wish = read_drop_rule(drop, keep, int(row["n"]))
     _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:

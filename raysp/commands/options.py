@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS
-from raysp.specs.run import DATA_VALIDATION, LENSES, RunSpec, run_spec
+from raysp.specs.run import LENSES, RunSpec, run_spec
 from raysp.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
@@ -78,8 +78,8 @@ def _parameters(lens_kind: str) -> list[inspect.Parameter]:
         users = [kind for kind, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
         prefix = "" if len(users) == len(EXPLORER_OPTIONS) else f"({', '.join(users)}) "
         parameters.append(_option(name, field, "Explorer", prefix, aliases=aliases.get(name, ())))
-    checked = DATA_VALIDATION if lens_kind == "data" else {}
-    parameters += [_option(name, field, "Validation", usual=checked.get(name)) for name, field in Validation.model_fields.items()]
+    usual = LENSES[lens_kind].default_validation
+    parameters += [_option(name, field, "Validation", usual=getattr(usual, name)) for name, field in Validation.model_fields.items()]
     parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in _run_fields(lens_kind)]
     return parameters
 

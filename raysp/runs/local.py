@@ -43,7 +43,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         if path not in self._stores:
             self._stores[path] = Store.open(path)
         store = self._stores[path]
-        if spec.threads is not None and spec.lens.kind != "function":
+        if spec.threads is not None and spec.lens.uses_torch:
             from raysp.models.threads import set_threads
 
             set_threads(spec.threads)

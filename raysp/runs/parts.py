@@ -2,12 +2,14 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from raysp.datasets.examples import read_examples
 from raysp.errors import UserError
-from raysp.specs.lenses import FeatureLens, MechanisticLens
-from raysp.specs.run import RunSpec, resolve_paths
+from raysp.specs.lenses import FeatureLens, LensSpec
+from raysp.specs.run import LENSES, RunSpec, resolve_paths
 
 
 def set_name(spec: RunSpec) -> str | None:
@@ -42,18 +44,19 @@ def _repeat(spec: RunSpec, wish: str) -> PlannedRun:
     what, _, value = wish.partition(":")
     if what not in {"model", "prompt"} or not value:
         raise UserError("repeat_on", wish, "is not understood", "write model:NAME or prompt:TEXT")
-    return PlannedRun(wish, resolve_paths(spec.model_copy(update={"lens": _varied(spec).model_copy(update={what: value})})))
-
-
-def _varied(spec: RunSpec) -> FeatureLens | MechanisticLens:
-    if not isinstance(spec.lens, FeatureLens | MechanisticLens):
-        raise UserError("lens", spec.lens.kind, "has no prompt or model to vary", "use the feature or the mechanistic lens")
-    return spec.lens
+    if what not in spec.lens.varies:
+        raise UserError("lens", spec.lens.kind, f"cannot be repeated on another {what}", f"use the {_kinds(lambda lens: what in lens.varies)} lens")
+    return PlannedRun(wish, resolve_paths(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
 
 
 def _feature(spec: RunSpec) -> FeatureLens:
-    if not isinstance(spec.lens, FeatureLens):
-        raise UserError(
-            "examples", spec.examples, f"are for the feature lens, and this one is {spec.lens.kind}", "give a mechanistic lens its prompts as prompts"
-        )
-    return spec.lens
+    if not spec.lens.takes_examples:
+        supporting = _kinds(lambda lens: lens.takes_examples)
+        problem = f"are for the {supporting} lens, and this one is {spec.lens.kind}"
+        raise UserError("examples", spec.examples, problem, "give a mechanistic lens its prompts as prompts")
+    return cast("FeatureLens", spec.lens)
+
+
+def _kinds(supports: Callable[[type[LensSpec]], bool]) -> str:
+    """The kinds of lenses that support something, in words."""
+    return " or ".join(kind for kind, lens in LENSES.items() if supports(lens))

@@ -9,13 +9,13 @@ import numpy as np
 from raysp.game import GameInfo
 from raysp.lenses import build_game
 from raysp.runs.run import start_explorer, with_gradients
-from raysp.specs.lenses import DataLens
+from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
 
-#: Masks that pay for warming up, and masks that are timed.
-CALIBRATION = (4, 20)
-#: The same where an evaluation is a training.
-CALIBRATION_TRAININGS = (1, 8)
+#: Masks that warm the model up, and masks that are timed.
+CALIBRATION: dict[CostClass, tuple[int, int]] = {"forward": (4, 20), "training": (1, 8)}
+#: How the examples of a training set were made components, in words.
+GROUPED = {"example": "not grouped", "column": "grouped by a column", "cluster": "grouped in clusters", "duplicates": "near-duplicates grouped"}
 #: Subsets that each component of a training set should have at least.
 SUBSETS_EACH = 4
 
@@ -28,7 +28,7 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
     game = build_game(spec.lens)
     explorer = with_gradients(start_explorer(spec, game.info), game)
     n = game.n
-    warming, timed = CALIBRATION_TRAININGS if isinstance(spec.lens, DataLens) else CALIBRATION
+    warming, timed = CALIBRATION[spec.lens.cost_class]
     rng = np.random.default_rng([spec.seed, 2])
     masks = rng.random((warming + timed, n)) < explorer.keep_probability
     game.evaluate(masks[:warming])
@@ -51,17 +51,17 @@ def plan_run(spec: RunSpec) -> dict[str, Any]:
             "validate_evaluations": validated,
             "seconds": (explored + validated) * each,
         },
-        "training": _training(spec.lens, game.info, explorer.planned(n)) if isinstance(spec.lens, DataLens) else None,
+        "training": _training(game.info, explorer.planned(n)) if spec.lens.cost_class == "training" else None,
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
     }
 
 
-def _training(lens: DataLens, info: GameInfo, subsets: int) -> dict[str, Any]:
-    """The training set of a data lens: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
+def _training(info: GameInfo, subsets: int) -> dict[str, Any]:
+    """The training set: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
     return {
         "examples": len(info.examples),
-        "grouped": "each for itself" if len(info.examples) == info.n else f"by {lens.group_by}" if lens.group_by and lens.components is None else "in clusters",
+        "grouped": GROUPED[info.description["grouped"]],
         "queries": len(info.queries),
         "subsets": subsets,
         "carried_components": subsets // SUBSETS_EACH,

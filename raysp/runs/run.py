@@ -322,9 +322,8 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     explorer = explorer_of(spec.explorer)
     if isinstance(explorer, Screen):
         explorer = explorer.resolved([component.label for component in info.components])
-    if isinstance(explorer, ProxySPEX) and explorer.options.keep is None and spec.lens.kind == "mechanistic":
-        # Few models survive the loss of half of their parts: what is left then says nothing of the intact one.
-        explorer = ProxySPEX.of(explorer.options.model_copy(update={"keep": "auto"}))
+    if isinstance(explorer, ProxySPEX) and explorer.options.keep is None:
+        explorer = ProxySPEX.of(explorer.options.model_copy(update={"keep": spec.lens.default_keep}))
     return explorer.start(info.n, spec.seed)
 
 

@@ -19,7 +19,6 @@ from raysp.runs.progress import Progress
 from raysp.runs.result import Result
 from raysp.runtime.cluster import connected
 from raysp.runtime.scheduler import scheduler
-from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import AnyLens, RunSpec
 
 WATCH_SECONDS = 0.25
@@ -77,7 +76,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
 
 def _ship_whole(lens: AnyLens) -> None:
     """Send a function with its code when workers could not import it: one from a script or module of the person's own."""
-    module = inspect.getmodule(lens.function) if isinstance(lens, FunctionLens) else None
+    module = inspect.getmodule(lens.own_code) if lens.own_code is not None else None
     file = getattr(module, "__file__", None)
     if module is None or file is None or module.__name__ == "__main__":
         return

@@ -77,7 +77,7 @@ class Evaluator:
         return game
 
     def _build(self, key: str, lens: AnyLens) -> Game:
-        if not self._ready and self._threads is not None and lens.kind != "function":
+        if not self._ready and self._threads is not None and lens.uses_torch:
             from raysp.models.threads import set_threads
 
             set_threads(self._threads)

@@ -21,7 +21,6 @@ from raysp.game import GameInfo, Measurement
 from raysp.masks import Masks, Values, pack
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
-from raysp.specs.lenses import FunctionLens
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -131,7 +130,7 @@ class PoolBackend:
 
     def __init__(self, pool: Pool, lens: AnyLens) -> None:
         self._pool = pool
-        self._key = lens_key(lens)
+        self._key = lens.key
         self._lens = ray.put(lens)
         self.info: GameInfo = pool.ask("describe", self._key, self._lens)
         self.retried = 0
@@ -225,11 +224,6 @@ def unplaceable(count: int) -> UserError:
     """What is wrong when the cluster does not place any of so many evaluators."""
     have = {key: value for key, value in ray.cluster_resources().items() if key in {"CPU", "GPU"}}
     return UserError("evaluators", count, f"could not be placed; the cluster has {have}", "ask for fewer evaluators or threads")
-
-
-def lens_key(lens: AnyLens) -> str:
-    """A name for a lens within a cluster's life."""
-    return lens.anonymous if isinstance(lens, FunctionLens) else lens.model_dump_json()
 
 
 def choose_shape(spec: RunSpec) -> Shape:

@@ -38,7 +38,7 @@ from raysp.game import GameInfo, Measurement
 from raysp.masks import Masks, Values, pack
 from raysp.runtime.desk import Desk, Task
 from raysp.runtime.evaluator import Evaluator
-from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, lens_key, unplaceable
+from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, unplaceable
 from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -66,7 +66,7 @@ class Retraining(tune.Trainable):
     def setup(self, config: dict[str, Any], lens: AnyLens | None = None, threads: int | None = None) -> None:
         """Take a block. Nothing here can fail: the game is built by the first step, whose error is an answer."""
         assert lens is not None
-        self._lens, self._key = lens, lens_key(lens)
+        self._lens, self._key = lens, lens.key
         self._evaluator = Evaluator("raysp:retraining", threads)
         self.reset_config(config)
 

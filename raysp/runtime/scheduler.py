@@ -36,8 +36,6 @@ NAME = "raysp:scheduler"
 MAX_CONCURRENCY = 64
 # A batch under way is waited for so long when the scheduler is closed.
 CLOSING_SECONDS = 60.0
-# Lenses whose evaluations are trainings.
-TRAINING = {"data"}
 
 
 @dataclass
@@ -164,7 +162,7 @@ class Scheduler:
         if ticket.cancelled.is_set():
             raise InterruptedRunError("the run was cancelled before it began")
         try:
-            if lens.kind in TRAINING:
+            if lens.cost_class == "training":
                 shape = self._room(ticket)  # first: what follows takes seconds
                 from raysp.runtime.retraining import TuneBackend
 

@@ -8,11 +8,12 @@ import json
 import os
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysp.errors import UserError
+from raysp.specs.validation import Validation
 
 Unit = Literal["token", "word", "sentence", "paragraph", "line", "delimiter", "spans"]
 FeatureAblation = Literal["remove", "mask", "replace", "attention", "zero", "mean"]
@@ -23,6 +24,8 @@ DataValue = Literal["logprob", "logprob_mean", "prob", "loss", "margin", "class_
 Task = Literal["ioi", "facts", "greater-than", "induction"]
 ComputedDtype = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", ComputedDtype]
+CostClass = Literal["forward", "training"]
+Action = Literal["lds", "prune", "select"]
 #: The environment variable that sets what dtype `auto` chooses.
 AUTO_DTYPE = "RAYSP_AUTO_DTYPE"
 #: Values of which less is better.
@@ -42,10 +45,39 @@ def forced_dtype() -> ComputedDtype | None:
     return cast("ComputedDtype", named)
 
 
-class ModelOptions(BaseModel):
-    """Which model, and how it is held in memory."""
+class LensSpec(BaseModel):
+    """What every lens states about itself, so that nothing else needs to know which lens it is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: What one evaluation costs: forward passes of a model, or its training.
+    cost_class: ClassVar[CostClass] = "forward"
+    #: P(keep) of the masks of explorers that choose theirs, unless the spec gives one; None leaves it to the explorer.
+    default_keep: ClassVar[Literal["auto"] | None] = None
+    #: How much is spent on checking, unless the spec says otherwise.
+    default_validation: ClassVar[Validation] = Validation()
+    #: Whether PyTorch does the work, on a number of threads that can be set.
+    uses_torch: ClassVar[bool] = True
+    #: Fields that `repeat_on` may vary.
+    varies: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the rows of a data set of `examples` make one run each.
+    takes_examples: ClassVar[bool] = False
+    #: What can be done with a finished run.
+    actions: ClassVar[frozenset[Action]] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """A text that two lenses share if and only if they ask the same."""
+        return self.model_dump_json()
+
+    @property
+    def own_code(self) -> Callable[..., Any] | None:
+        """A function of the user's that evaluations call."""
+        return None
+
+
+class ModelOptions(LensSpec):
+    """Which model, and how it is held in memory."""
 
     model: str = Field(default="smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
     dtype: Dtype = Field(
@@ -59,6 +91,9 @@ class ModelOptions(BaseModel):
 
 class FeatureLens(ModelOptions):
     """Parts of a prompt: which of them, alone and together, made the model prefer its answer."""
+
+    varies = frozenset({"model", "prompt"})
+    takes_examples = True
 
     kind: Literal["feature"] = "feature"
     prompt: str = Field(default="", description="The text whose parts are ablated.")
@@ -80,6 +115,11 @@ class FeatureLens(ModelOptions):
 
 class MechanisticLens(ModelOptions):
     """Parts of a model: which heads, MLPs and neurons, alone and together, made it say so, for one prompt or for a task."""
+
+    # Few models survive the loss of half of their parts; such masks would say nothing about the intact model.
+    default_keep = "auto"
+    varies = frozenset({"model", "prompt"})
+    actions = frozenset({"prune"})
 
     kind: Literal["mechanistic"] = "mechanistic"
     prompt: str = Field(default="", description="One prompt whose answer is explained.")
@@ -115,6 +155,10 @@ class DataLens(ModelOptions):
 
     A mask is answered by a LoRA adapter trained on the examples that it keeps; one training answers every query, and the value is their mean.
     """
+
+    cost_class = "training"
+    default_validation = Validation(heldout=60, top=5, random=5, low_pairs=5)
+    actions = frozenset({"lds", "select"})
 
     kind: Literal["data"] = "data"
     train: str = Field(
@@ -154,13 +198,15 @@ class DataLens(ModelOptions):
     value: DataValue | None = Field(default=None, description="What a query is worth; without one, what fits its foil and labels.")
 
 
-class FunctionLens(BaseModel):
+class FunctionLens(LensSpec):
     """Any Python callable from masks (bool, `(m, n)`) to values (`(m,)`).
 
     With a `name`, evaluations are stored under it and reused by later runs: change the name when the function changes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    uses_torch = False
 
     kind: Literal["function"] = "function"
     function: Annotated[Callable[..., Any], Field(exclude=True)]
@@ -172,7 +218,17 @@ class FunctionLens(BaseModel):
 
     def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:
         """The function may be given first, without its name."""
-        super().__init__(function=function, **options)
+        super().__init__(**{"function": function, **options})
+
+    @property
+    def key(self) -> str:
+        """A text that only this object and its copies have: another function may have the same options."""
+        return self.anonymous
+
+    @property
+    def own_code(self) -> Callable[..., Any]:
+        """The function."""
+        return self.function
 
     @model_validator(mode="after")
     def _check(self) -> "FunctionLens":

@@ -12,13 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS, GRADIENT, AnyExplorerOptions, ProxySPEXOptions, ScreenOptions, StandsForOptions
-from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens, forced_dtype
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
-LENSES: Mapping[str, type[BaseModel]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
-#: What is checked where every evaluation is a training, unless a person says otherwise.
-DATA_VALIDATION: Mapping[str, int] = {"heldout": 60, "top": 5, "random": 5, "low_pairs": 5}
+LENSES: Mapping[str, type[LensSpec]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
 
 
 class RunSpec(BaseModel):
@@ -54,18 +52,21 @@ class RunSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_less_of_trainings(cls, fields: Any) -> Any:
-        """Parts of the validation that nobody set are smaller for a data lens."""
-        if not isinstance(fields, dict) or not _is_data(fields.get("lens")):
-            return fields
-        given = fields.get("validation", {})
+    def _validate_as_the_lens_does(cls, fields: Any) -> Any:
+        """Fill in the parts of the validation that nobody set with the lens's own defaults."""
+        lens = _lens_class(fields.get("lens")) if isinstance(fields, dict) else None
+        given = fields.get("validation", {}) if isinstance(fields, dict) else None
         if isinstance(given, Validation):
             given = given.model_dump(exclude_unset=True)
-        return {**fields, "validation": {**DATA_VALIDATION, **given}} if isinstance(given, Mapping) else fields
+        if lens is None or not isinstance(given, Mapping):
+            return fields
+        return {**fields, "validation": {**lens.default_validation.model_dump(exclude_unset=True), **given}}
 
 
-def _is_data(lens: Any) -> bool:
-    return isinstance(lens, DataLens) or (isinstance(lens, Mapping) and lens.get("kind") == "data")
+def _lens_class(lens: Any) -> type[LensSpec] | None:
+    if isinstance(lens, LensSpec):
+        return type(lens)
+    return LENSES.get(str(lens.get("kind"))) if isinstance(lens, Mapping) else None
 
 
 def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
@@ -100,12 +101,11 @@ def load_spec(path: str | Path) -> RunSpec:
 def resolve_paths(spec: RunSpec) -> RunSpec:
     """The spec with its local paths absolute and dtype `auto` as RAYSP_AUTO_DTYPE sets it: evaluators and the scheduler have an environment of their own."""
     lens, explorer = spec.lens, spec.explorer
-    if not isinstance(lens, FunctionLens):
-        if lens.dtype == "auto" and (dtype := forced_dtype()):
-            lens = lens.model_copy(update={"dtype": dtype})
-        named = ("model", "spans", "prompts", "references", "train", "queries")
-        local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
-        lens = lens.model_copy(update=local)
+    if getattr(lens, "dtype", None) == "auto" and (dtype := forced_dtype()):
+        lens = lens.model_copy(update={"dtype": dtype})
+    named = ("model", "spans", "prompts", "references", "train", "queries")
+    local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
+    lens = lens.model_copy(update=local)
     if isinstance(explorer, ScreenOptions) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
         explorer = explorer.model_copy(update={"scores": _absolute(explorer.scores)})
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})

@@ -444,7 +444,7 @@ def test_experts_have_no_weights_that_a_block_ends_with(asked, tmp_path):
 def test_runs_of_other_lenses_have_no_parts_of_a_model(asked):
     feature = raysp.FeatureLens(model=asked.model("llama"), prompt="Her acting never fails", target=" not", dtype="float32", device="cpu")
     for lens in (feature, raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=3)):
-        with pytest.raises(raysp.UserError, match=f"is of the {lens.kind} lens, and only parts of a model can be left out"):
+        with pytest.raises(raysp.UserError, match=f"is of the {lens.kind} lens, and only parts of a model can be pruned"):
             asked.prune(asked.of(lens))
 
 

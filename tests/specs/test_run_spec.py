@@ -13,10 +13,11 @@ from raysp.datasets.grouping import group
 from raysp.datasets.training_sets import read_training_set
 from raysp.errors import UserError
 from raysp.game import Component, GameInfo
+from raysp.runs.parts import parts
 from raysp.runs.run import start_explorer
 from raysp.runtime.engine import run, run_all
-from raysp.specs.lenses import DataLens
-from raysp.specs.run import RunSpec, load_spec, resolve_paths, run_spec
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens
+from raysp.specs.run import LENSES, RunSpec, load_spec, resolve_paths, run_spec
 from raysp.store import Store
 from raysp.validation import Validation
 
@@ -328,3 +329,28 @@ def test_the_demonstrations_of_training_examples_can_be_read(name, components, e
     training, queries = read_training_set(lens)
     assert (len(training.samples), len(queries.samples), queries.warnings) == (examples, asked, ())
     assert group(training, lens).count == components
+
+
+def test_a_lens_states_what_an_evaluation_costs_and_how_it_is_checked():
+    assert {kind: lens.cost_class for kind, lens in LENSES.items()} == {
+        "feature": "forward", "mechanistic": "forward", "data": "training", "function": "forward",
+    }  # fmt: skip
+    for kind, lens in LENSES.items():
+        made = run_spec({"lens": {"kind": kind} | ({"function": len, "n": 3} if kind == "function" else {})})
+        assert made.validation == lens.default_validation
+    assert LENSES["data"].default_validation.planned(50) < LENSES["feature"].default_validation.planned(50)
+
+
+def test_functions_with_the_same_options_are_different_lenses():
+    one, other = (FunctionLens(len, n=3) for _ in range(2))
+    assert one.key != other.key == other.model_copy().key
+    assert FeatureLens(prompt="a").key == FeatureLens(prompt="a").key != FeatureLens(prompt="b").key
+
+
+@pytest.mark.parametrize("what", ["model", "prompt"])
+def test_only_lenses_that_vary_are_repeated(what):
+    data = run_spec({"lens": {"kind": "data", "train": "corpus:reviews"}, "repeat_on": [f"{what}:other"]})
+    with pytest.raises(UserError, match=f"lens: 'data' cannot be repeated on another {what}; use the feature or mechanistic lens"):
+        parts(data)
+    question, repeat = parts(run_spec({"lens": {"kind": "feature", "prompt": "a b"}, "repeat_on": [f"{what}:other"]}))
+    assert (getattr(question.spec.lens, what), getattr(repeat.spec.lens, what)) == (getattr(FeatureLens(prompt="a b"), what), "other")

@@ -1,0 +1,24 @@
+"""Which runs an action can work on."""
+
+from typing import Any
+
+from raysp.errors import UserError
+from raysp.specs.lenses import Action
+from raysp.specs.run import LENSES, RunSpec, run_spec
+
+#: What each action needs, as the end of a sentence about a run that lacks it.
+NEEDS: dict[Action, str] = {
+    "lds": "only runs on training sets have an LDS",
+    "prune": "only parts of a model can be pruned",
+    "select": "only examples of a training set can be selected",
+}
+
+
+def finished_run(row: dict[str, Any], action: Action) -> RunSpec:
+    """The spec in a run's row; UserError unless the run is done and its lens supports the action."""
+    if action not in LENSES[row["lens"]].actions:
+        supporting = " or ".join(kind for kind, lens in LENSES.items() if action in lens.actions)
+        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and {NEEDS[action]}", f"name a {supporting} run")
+    if row["status"] != "done":
+        raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
+    return run_spec(row["spec"])
