@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.runs.progress import Progress
@@ -219,7 +220,7 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
 
 
 def _marked(column: str, sample: Sample) -> bool:
-    said = str(sample.extra[column]).strip().lower()
+    said = text_of(sample.extra[column]).strip().lower()
     if said not in YES + NO:
         raise UserError(f"mislabelled, row {sample.row}", sample.extra[column], f"in column {column} says neither yes nor no", "write true or false")
     return said in YES

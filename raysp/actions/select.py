@@ -5,7 +5,6 @@ Trainings happen in this process, and are kept in the store: verified again, a c
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from raysp.actions.drop_rules import Dropping, DropRule, choose, read_drop_rule
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.datasets.sources import check_output_format, write_rows
 from raysp.errors import UserError
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
@@ -27,7 +27,7 @@ from raysp.validation.data_scores import Estimate, held_out_subsets, paired_diff
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.datasets.training_sets import Sample, TrainingSet
+    from raysp.datasets.training_sets import TrainingSet
     from raysp.lenses.data import DataGame
     from raysp.specs.lenses import DataLens
     from raysp.store import Store
@@ -103,7 +103,7 @@ def select(
         raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")
     samples = game.training.samples
     if output is not None:
-        _write([samples[i] for i in kept.tolist()], output)
+        _write(lens.train, [samples[i].row - 1 for i in kept.tolist()], output)
         notes.append(_left_out(lens, game))
     found = None
     if verify is not None:
@@ -137,16 +137,17 @@ def _check_output(output: Path | None, lens: DataLens, *, overwrite: bool) -> No
     if output.exists() and not (overwrite and output.is_file()):
         mend = "name a new file, or add --overwrite" if output.is_file() else "name a new file"
         raise UserError("output", str(output), "is there already", mend)
+    check_output_format(lens.train, output)
     if not output.absolute().parent.is_dir() or not os.access(output.absolute().parent, os.W_OK):
         raise UserError("output", str(output), "cannot be written", "name a file in a folder that is there, and that you may write to")
 
 
-def _write(samples: Sequence[Sample], output: Path) -> None:
-    """The rows as they were read, all or none of them."""
+def _write(source: str, numbers: Sequence[int], output: Path) -> None:
+    """The rows with these numbers (from 0) as they were read, all or none of them."""
     try:
         with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".raysp-") as folder:
-            draft = Path(folder) / "rows.jsonl"
-            draft.write_text("".join(json.dumps(dict(sample.extra), ensure_ascii=False, default=str) + "\n" for sample in samples), encoding="utf-8")
+            draft = Path(folder) / output.name
+            write_rows(source, numbers, draft)
             draft.replace(output)
     except OSError as error:
         raise UserError("output", str(output), f"cannot be written ({error.strerror or error})", "name a file in a folder that you may write to") from None

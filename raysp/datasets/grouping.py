@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.datasets.cells import text_of
 from raysp.datasets.near_duplicates import near_duplicates, renumbered
 from raysp.datasets.training_sets import Sample, TrainingSet
 from raysp.errors import UserError
@@ -96,7 +97,7 @@ def _by_column(samples: Sequence[Sample], column: str) -> Groups:
     if column not in samples[0].extra:
         known = ", ".join(samples[0].extra)
         raise UserError("group_by", column, "is no column of the training set", f"its columns are {known}; cluster and duplicates need none")
-    values = [str(sample.extra[column]) for sample in samples]
+    values = [text_of(sample.extra.get(column)) for sample in samples]
     numbers: dict[str, int] = {}
     of = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
     sizes = np.bincount(of).tolist()
@@ -105,7 +106,8 @@ def _by_column(samples: Sequence[Sample], column: str) -> Groups:
 
 
 def _column_label(column: str, value: str, size: int) -> str:
-    return f"{column}={_cut(' '.join(value.split()), SHOWN)} ({_examples(size)})"
+    named = f"{column}={_cut(' '.join(value.split()), SHOWN)}" if value else f"without {column}"
+    return f"{named} ({_examples(size)})"
 
 
 def _clustered(samples: Sequence[Sample], lens: DataLens) -> Groups:

@@ -1,9 +1,9 @@
-"""The prompts that a mechanistic value is about: one, a file of them, or a task's; what is wrong with a row is said with its number."""
+"""The prompts that a mechanistic value is about: one prompt, a data set of them, or those of a task. Errors name the row."""
 
 from pathlib import Path
-from typing import Any
 
-from raysp.datasets.examples import READERS, read_rows
+from raysp.datasets.files import file_format
+from raysp.datasets.sources import open_prompts
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import UserError
 from raysp.specs.lenses import MechanisticLens
@@ -35,20 +35,13 @@ def _alone(lens: MechanisticLens, source: str, *others: str) -> None:
 
 
 def read_questions(field: str, source: str, target: str | None = None, foil: str | None = None) -> list[Question]:
-    """The questions of a JSONL, CSV or Parquet file or a hub data set; `target` and `foil` stand where a row has none. UserError as `read_rows`, or for an empty prompt."""
+    """The questions of a data set; `target` and `foil` stand in where a row has none. UserError as `open_prompts`, or for an empty prompt."""
     found: list[Question] = []
-    for number, row in enumerate(read_rows(field, source), 1):
-        texts = {name: _text(field, number, name, row[name]) for name in COLUMNS if row.get(name) is not None}
+    for number, texts in enumerate(open_prompts(field, source).texts(field, COLUMNS), 1):
         if not texts.get("prompt", "").strip():
-            raise UserError(f"{field} row {number}, prompt", row.get("prompt"), "is empty", "give a text, or take the row out")
+            raise UserError(f"{field} row {number}, prompt", texts.get("prompt"), "is empty", "give a text, or remove the row")
         found.append(Question(texts["prompt"], texts.get("target", target), texts.get("foil", foil), texts.get("counterfactual")))
     return found
-
-
-def _text(field: str, number: int, name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{field} row {number}, {name}", value, "is no text", "write it as a string")
-    return value
 
 
 def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
@@ -61,10 +54,10 @@ def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
         if len(asked) < 2:
             raise UserError("references", None, f"are needed by ablation {lens.ablation} of one prompt", "give a file of prompts, one a line")
         return [question.prompt for question in asked]
-    if Path(lens.references).suffix.lower() in READERS:
+    if file_format(lens.references) is not None:
         return [question.prompt for question in read_questions("references", lens.references)]
     try:
-        lines = [line for line in Path(lens.references).expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(lens.references).expanduser().read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "references", lens.references, f"cannot be read ({error})", "give a text file with a prompt a line, or JSONL with a column prompt"

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from raysp.datasets.examples import read_data
+from raysp.datasets.cells import checked_text, decoded, text_of
+from raysp.datasets.rows import Rows
+from raysp.datasets.sources import open_rows
 from raysp.errors import UserError
 from raysp.specs.lenses import DataLens
 
@@ -74,15 +76,15 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
     rng = np.random.default_rng([lens.training_seed, 1])
     if lens.queries is None:
         chosen = _drawn_queries(source, lens, rng)
-        rest = np.setdiff1d(np.arange(source.rows), chosen)
+        rest = np.setdiff1d(np.arange(source.count), chosen)
         asked, notes = source, (f"{len(chosen)} queries are drawn from the training set and taken out of it",)
     else:
         asked, notes = _Source.open("queries", lens.queries, columns), ()
-        rest = np.arange(source.rows)
-        count = min(lens.query_count or asked.rows, asked.rows)
-        chosen = np.arange(asked.rows) if count == asked.rows else _spread(asked.strata(lens.group_by), count, rng)
-        if count < asked.rows:
-            notes = (f"{count} of {asked.rows} queries are drawn",)
+        rest = np.arange(source.count)
+        count = min(lens.query_count or asked.count, asked.count)
+        chosen = np.arange(asked.count) if count == asked.count else _spread(asked.strata(lens.group_by), count, rng)
+        if count < asked.count:
+            notes = (f"{count} of {asked.count} queries are drawn",)
     total = len(rest)
     if lens.limit is not None and lens.limit < total:
         rest = np.sort(rng.choice(rest, lens.limit, replace=False))
@@ -96,7 +98,7 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
     warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
     known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
     of_queries = (*(asked.notes() if asked is not source else ()), *notes)
-    return TrainingSet(training, labels, (*source.notes(), *drawn), rows=source.rows), TrainingSet(queries, known, of_queries, warnings, asked.rows)
+    return TrainingSet(training, labels, (*source.notes(), *drawn), rows=source.count), TrainingSet(queries, known, of_queries, warnings, asked.count)
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -120,27 +122,30 @@ class _Source:
 
     field: str
     name: str
-    data: Any
+    rows: Rows
     roles: Mapping[str, str]
 
     @classmethod
     def open(cls, field: str, name: str, columns: Mapping[str, str]) -> "_Source":
-        data = read_data(field, name)
-        return cls(field, name, data, _roles(field, name, list(data.column_names), columns))
+        rows = open_rows(field, name)
+        roles = _roles(field, name, rows, columns)
+        for column in roles.values():
+            rows.check(field, column)
+        return cls(field, name, rows, roles)
 
     @property
-    def rows(self) -> int:
-        return len(self.data)
+    def count(self) -> int:
+        return len(self.rows)
 
     def strata(self, group_by: str | None) -> list[Any]:
-        """What rows are drawn evenly from: the groups of a column, or the labels; one and the same for all where there are none."""
-        column = group_by if group_by in self.data.column_names else self.roles.get("label") if "text" in self.roles else None
-        return [str(value) for value in self.data[column]] if column else [None] * self.rows
+        """What rows are drawn evenly from: the groups of a column, or the labels; None for every row where there are neither."""
+        column = group_by if group_by in self.rows.names else self.roles.get("label") if "text" in self.roles else None
+        return [text_of(cell) for cell in self.rows.cells(column)] if column else [None] * self.count
 
     def notes(self) -> tuple[str, ...]:
         """How the columns were read, where their names leave a doubt."""
         known = [name for role in ("prompt", "completion") if role in self.roles for name in NAMES[role]]
-        others = [name for name in known if name in self.data.column_names and name not in self.roles.values()]
+        others = [name for name in known if name in self.rows.names and name not in self.roles.values()]
         if not others and all(role == column for role, column in self.roles.items()):
             return ()
         unused = f"; not used: {', '.join(others)}" if others else ""
@@ -148,35 +153,26 @@ class _Source:
 
     def samples(self, numbers: Any, *, foils: bool = False) -> Iterator[Sample]:
         """The samples of these rows (numbers from 0)."""
-        names = {column: feature.names for column, feature in self.data.features.items() if hasattr(feature, "names")}
-        for number, row in zip(numbers.tolist(), self.data.select(numbers).to_list(), strict=True):
-            for column, known in names.items():
-                row[column] = known[row[column]] if isinstance(row[column], int) and row[column] >= 0 else row[column]
-            yield self._sample(number + 1, row, foils=foils)
+        for number, row in zip(numbers.tolist(), self.rows.take(numbers.tolist()), strict=True):
+            yield self._sample(number + 1, {name: row.get(name) for name in self.rows.names}, foils=foils)
 
     def _sample(self, number: int, row: Mapping[str, Any], *, foils: bool) -> Sample:
-        foil = row[self.roles["foil"]] if foils and "foil" in self.roles else None
-        foil = self._text(number, "foil", row) if foil is not None and str(foil).strip() else None
+        foil = self._text(number, "foil", row) if foils and "foil" in self.roles else ""
+        rest: dict[str, Any] = {"foil": foil if foil.strip() else None, "extra": row, "row": number}
         if "messages" in self.roles:
             messages, completion = self._conversation(number, row[self.roles["messages"]])
             prompt = messages[0][1] if len(messages) == 1 else "\n".join(f"{role}: {content}" for role, content in messages)
-            return Sample(prompt, completion, foil, None, row, messages, number)
+            return Sample(prompt, completion, messages=messages, **rest)
         if "text" in self.roles:
-            value = row[self.roles["label"]]
-            label = "" if value is None else str(value).strip()
+            label = self._text(number, "label", row).strip()
             self._check_full(number, "label", label)
-            return Sample(self._text(number, "text", row), label, foil, label, row, row=number)
+            return Sample(self._text(number, "text", row), label, label=label, **rest)
         completion = self._text(number, "completion", row)
         self._check_full(number, "completion", completion)
-        return Sample(self._text(number, "prompt", row), completion, foil, None, row, row=number)
+        return Sample(self._text(number, "prompt", row), completion, **rest)
 
     def _text(self, number: int, role: str, row: Mapping[str, Any]) -> str:
-        value = row[self.roles[role]]
-        if value is None:
-            value = ""
-        if isinstance(value, (list, dict)):
-            raise UserError(self._place(number, role), value, "is no text", "write it as a string")
-        return str(value)
+        return checked_text(self._place(number, role), row[self.roles[role]])
 
     def _check_full(self, number: int, role: str, text: str) -> None:
         if not text.strip():
@@ -190,7 +186,7 @@ class _Source:
         place = self._place(number, "messages")
         if not isinstance(value, list | None):
             raise UserError(place, value, "is no list of messages", "write a list of {role: user, content: a text}")
-        messages = [_message(place, message) for message in value or ()]
+        messages = [_message(place, message) for message in decoded(value) or ()]
         last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=None)
         if last is None:
             raise UserError(place, value, "has no message of the assistant", "end each conversation with the answer to be learnt")
@@ -209,27 +205,46 @@ def _message(place: str, message: Any) -> Message:
     raise UserError(place, message, "is no message", "write each as {role: user, content: a text}")
 
 
-def _roles(field: str, name: str, existing: list[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """The column of each role of the first shape that is complete. A shape that the map names, if only in part, goes before others."""
+def _roles(field: str, name: str, rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role of the first shape that is complete. A shape that the map names, if only in part, goes before others.
+
+    Columns that fewer than half of the rows fill are looked at only if no shape is complete without them.
+    """
+    existing = rows.names
+    shown = ", ".join(filter(None, existing))
     for role, column in columns.items():
         if column not in existing and (role != "foil" or field == "queries"):
-            raise UserError("columns", f"{role}={column}", f"names a column that {field} has not", f"its columns are {', '.join(existing)}")
-    found = {role: column for role, names in NAMES.items() if (column := columns.get(role) or next((n for n in names if n in existing), None)) in existing}
+            raise UserError("columns", f"{role}={column}", f"names a column that {field} does not have", f"its columns are {shown}")
+    usual = [column for column in existing if 2 * rows.column(column).filled >= len(rows)]
     named = [shape for shape in SHAPES if any(role in columns for role in shape)]
-    for shape in named or SHAPES:
-        if all(role in found for role in shape):
-            return {role: found[role] for role in (*shape, "foil") if role in found}
+    for candidates in (usual, existing):
+        found = _found(candidates, existing, columns)
+        for shape in named or SHAPES:
+            if all(role in found for role in shape):
+                return {role: found[role] for role in (*shape, "foil") if role in found}
     begun = next((shape for shape in named or SHAPES if any(role in found for role in shape)), None)
     lacking = " and ".join(role for role in begun if role not in found) if begun else "prompt and completion, messages, or text and label"
     example = ",".join(f"{role}={existing[0]}" for role in begun if role not in found) if begun else f"prompt={existing[0]},completion=..."
-    raise UserError(field, name, f"has no column for {lacking}", f"its columns are {', '.join(existing)}: say which with columns, such as {example}")
+    raise UserError(field, name, f"has no column for {lacking}", f"its columns are {shown}; name them with columns, such as {example}")
+
+
+def _found(candidates: Sequence[str], existing: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """A column for each role: the one that the map names, else the first known name among the candidates. A foil may be in any row."""
+    found: dict[str, str] = {}
+    for role, names in NAMES.items():
+        column = columns.get(role) or next((known for known in names if known in (existing if role == "foil" else candidates)), None)
+        if column in existing:
+            found[role] = column
+    return found
 
 
 def _drawn_queries(source: _Source, lens: DataLens, rng: np.random.Generator) -> Any:
-    count = lens.query_count or min(DRAWN, max(1, source.rows // 4))
-    if source.rows - count < 2:
+    count = lens.query_count or min(DRAWN, max(1, source.count // 4))
+    if source.count - count < 2:
         field, given = ("query_count", lens.query_count) if lens.query_count else ("train", lens.train)
-        raise UserError(field, given, f"leaves {max(source.rows - count, 0)} of {source.rows} examples to train on", "give more examples, or a file of queries")
+        raise UserError(
+            field, given, f"leaves {max(source.count - count, 0)} of {source.count} examples to train on", "give more examples, or a file of queries"
+        )
     return _spread(source.strata(lens.group_by), count, rng)
 
 

@@ -394,7 +394,7 @@ MISTAKES = [
     ({"ablation": "mean"}, {}, ["ablation: 'mean'", "no weights can express", "zero-rescale"]),
     ({"positions": "last"}, {}, ["positions: 'last'", "ask again with positions all"]),
     ({}, {"heldout": None}, ["heldout: is needed", "give a file"]),
-    ({}, {"heldout": "nowhere.jsonl"}, ["heldout: 'nowhere.jsonl' is no file"]),
+    ({}, {"heldout": "nowhere.jsonl"}, ["heldout: 'nowhere.jsonl' does not exist"]),
     ({}, {"heldout": "ROWS"}, ["heldout:", "has 0 prompts that the run has not seen", "give at least two"]),
     ({}, {"keep": 0.01}, ["keep: 0.01 keeps 0 of 6 components"]),
     ({}, {"keep": 1.0}, ["keep: 1.0 keeps 6 of 6 components"]),

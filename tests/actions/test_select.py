@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from answered_training_sets import QUERIES, ROWS, UNSEEN, Trained, jsonl
+from answered_training_sets import QUERIES, ROWS, UNSEEN, WORDS, Trained, jsonl
 
 import raysp
 from raysp.actions.drop_rules import choose, read_drop_rule
@@ -113,6 +113,19 @@ def test_groups_go_as_a_whole_and_queries_drawn_from_the_training_set_are_not_wr
     assert [(row["text"], row["label"]) for row in read(output)] == [(e["prompt"], e["completion"].strip()) for e in examples if e["component"] in stays]
     assert done.examples == len(examples) == 16
     assert any("queries drawn from it" in note for note in done.notes)
+
+
+def test_the_very_lines_that_stay_are_written(trained, tmp_path):
+    lines = [
+        f'{{"id":{i}{".0" * (i % 2)},  "prompt": "The {word} was", "completion": "202{i % 2}-01-10"{", " + chr(34) + "more" + chr(34) + ": null" if i else ""}}}'
+        for i, word in enumerate(WORDS[:6])
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    run_id = trained.run(budget=16, train=str(tmp_path / "train.jsonl"))
+    done = selected(trained, run_id, keep="best:3", output=tmp_path / "curated.jsonl")
+    assert (tmp_path / "curated.jsonl").read_text().splitlines() == [lines[i] for i in np.flatnonzero(done.choice.mask)]
+    with pytest.raises(raysp.UserError, match=r"output: .*curated.csv' is named like a csv file, and the rows come from another format; name a .jsonl file"):
+        selected(trained, run_id, keep="best:3", output=tmp_path / "curated.csv")
 
 
 def test_a_file_that_is_there_stays_unless_it_is_told_otherwise(trained, tmp_path):

@@ -159,7 +159,7 @@ def test_the_installed_reviews_are_fresh_or_rotten():
 
 MISTAKES = {
     "no training set": (None, {"train": ""}, "train", "is missing"),
-    "a missing file": (None, {"train": "none.jsonl"}, "train", "is no file"),
+    "a missing file": (None, {"train": "none.jsonl"}, "train", "does not exist"),
     "an unknown corpus": (None, {"train": "corpus:plays"}, "train", "corpus:chatterbot or corpus:reviews"),
     "an unknown topic": (None, {"train": "corpus:chatterbot:alchemy"}, "train", "its topics are ai, botprofile"),
     "parts of reviews": (None, {"train": "corpus:reviews:fresh"}, "train", "has no parts"),
@@ -171,7 +171,7 @@ MISTAKES = {
     "a map without a column": (PAIRS, {"columns": "prompt"}, "columns", "ROLE=COLUMN"),
     "an empty completion": ([*PAIRS[:2], {"prompt": "x", "completion": " "}], {"query_count": 1}, "train row 3, completion", "is empty"),
     "an empty label": ([*LABELLED, {"text": "x", "label": None}], {"query_count": 1}, "train row 21, label", "is empty"),
-    "a completion that is no text": ([{"prompt": "x", "completion": ["y"]}] * 4, {}, "train row 1, completion", "is no text"),
+    "a completion that is no text": ([{"prompt": "x", "completion": ["y"]}] * 4, {}, "train row 1, completion", "is not text (list)"),
     "one example": (PAIRS[:1], {}, "train", "leaves 0 of 1 examples"),
     "too many queries": (PAIRS, {"query_count": 19}, "query_count", "leaves 1 of 20 examples"),
     "one label": ([{"text": f"t{i}", "label": "good"} for i in range(9)], {}, "train", "has the one label 'good'"),
@@ -196,7 +196,7 @@ def test_a_mistake_is_one_line_that_names_field_and_row(tmp_path, mistake):
 
 def test_a_file_that_cannot_be_read_is_one_line_and_nothing_is_logged(tmp_path, capfd):
     (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{broken')
-    with pytest.raises(UserError, match=r"train: .*broken.* cannot be read \(JSON parse error"):
+    with pytest.raises(UserError, match=r"train: .*broken.* is not valid JSON \(line 2, column 2"):
         read(str(tmp_path / "broken.jsonl"))
     assert capfd.readouterr() == ("", "")
 

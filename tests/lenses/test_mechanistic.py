@@ -377,7 +377,7 @@ def test_induction_repeats_the_word_before_the_target():
         ({"references": "nowhere.txt"}, "references", "uses none"),
         ({"prompt": " "}, "prompt", "empty"),
         ({"prompt": ""}, "prompt", "nothing is given"),
-        ({"prompts": "nowhere.jsonl"}, "prompts", "no file"),
+        ({"prompts": "nowhere.jsonl"}, "prompts", "does not exist"),
         ({"task": "ioi", "target": "x"}, "target", "has its own"),
         ({"task": "facts"}, "task", "one token"),
         ({"value": "logit_diff", "foil": None}, "foil", "missing"),

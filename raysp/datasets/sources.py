@@ -1,0 +1,102 @@
+"""Where rows come from: files (plain or compressed), saved folders, hub names and installed corpora; and where chosen rows are written.
+
+The one reader of data sets: prompts, examples, queries, references and training sets all pass through here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raysp.datasets.corpora import PREFIX, read_corpus
+from raysp.datasets.files import file_format, opener, read_file
+from raysp.datasets.rows import ArrowRows, CsvRows, JsonRows, Rows
+from raysp.errors import UserError
+
+_KINDS = "give a JSONL, JSON, CSV or Parquet file (.gz, .bz2 and .xz are read too), a saved folder or a hub name"
+
+
+def open_rows(field: str, source: str) -> Rows:
+    """The rows of a file, a saved folder, a hub name (`hf:NAME`, `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT`; `hf:` may be left out) or an installed corpus.
+
+    UserError (about `field`) if it cannot be read or has no rows.
+    """
+    try:
+        rows = _opened(field, source)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  the libraries raise what their many back ends raise
+        told = error.__cause__ or error  # what is wrong with a file stands in the cause
+        problem = (str(told).strip().splitlines() or [type(told).__name__])[0]
+        raise UserError(field, source, f"cannot be read ({problem})", _KINDS) from None
+    if not len(rows):
+        raise UserError(field, source, "has no rows", "give at least one")
+    return rows
+
+
+def open_prompts(field: str, source: str) -> Rows:
+    """The rows of a prompt set; UserError as `open_rows`, or if they have no column `prompt`."""
+    rows = open_rows(field, source)
+    if "prompt" not in rows.names:
+        raise UserError(field, source, "has no column prompt", f"rename one of its columns: {', '.join(filter(None, rows.names))}")
+    return rows
+
+
+def _opened(field: str, source: str) -> Rows:
+    if source.startswith(PREFIX):
+        return JsonRows.from_rows(read_corpus(field, source))
+    path = Path(source).expanduser()
+    if (kind := file_format(source)) is not None and not path.is_dir():
+        return read_file(field, path, kind)
+    if path.is_dir():
+        return _saved(field, source, path)
+    return _from_hub(field, source)
+
+
+def _quiet_datasets() -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is in what it raises
+    return datasets
+
+
+def _saved(field: str, source: str, path: Path) -> Rows:
+    datasets = _quiet_datasets()
+    saved: Any = datasets.load_from_disk(str(path))
+    if not isinstance(saved, datasets.DatasetDict):
+        return ArrowRows(saved)
+    if "train" in saved:
+        return ArrowRows(saved["train"])
+    raise UserError(field, source, f"has the splits {', '.join(saved)}, and none is train", "give the folder of one of them")
+
+
+def _from_hub(field: str, source: str) -> Rows:
+    datasets = _quiet_datasets()
+    name, *rest = source.removeprefix("hf:").split(":")
+    if len(rest) > 2:
+        raise UserError(field, source, "has more parts than a hub name, a configuration and a split", "write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
+    return ArrowRows(datasets.load_dataset(name, *rest[:-1], split=(rest[-1] if rest else "") or "train"))
+
+
+def write_rows(source: str, numbers: Sequence[int], output: Path) -> None:
+    """Write rows of a data set (numbers from 0) exactly as they were read: as JSON lines, or in the format of the source if `output` is named like it.
+
+    A name that ends with .gz, .bz2 or .xz is compressed. OSError if it cannot be written.
+    """
+    rows = open_rows("train", source)
+    kind = file_format(str(output)) or "json"
+    if isinstance(rows, ArrowRows) and kind == "parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(rows.table(numbers), output)
+        return
+    lines = rows.csv_lines(numbers) if isinstance(rows, CsvRows) and kind == "csv" else rows.json_lines(numbers)
+    with opener(output)(output, "wb") as file:
+        file.writelines(line + b"\n" for line in lines)
+
+
+def check_output_format(source: str, output: Path) -> None:
+    """UserError if rows of the source cannot be written in the format that the output is named after."""
+    kind = file_format(str(output))
+    if kind in ("csv", "parquet") and kind != file_format(source):
+        raise UserError("output", str(output), f"is named like a {kind} file, and the rows come from another format", "name a .jsonl file")
