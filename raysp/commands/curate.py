@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
+from raysp.report.numbers import DIGITS, NONE, Scale, number, scale
 
 #: What the trainings themselves say, in words.
 CEILINGS = {
@@ -137,21 +139,22 @@ def _print_scores(done: Any) -> None:
     for row in whole:
         if row.metric == "lds":
             floor = by_metric["lds_floor", row.method]
-            table.add_row(row.method, _number(row.value), _interval(row), f"{_number(floor.value)} {_interval(floor)}")
+            table.add_row(row.method, _score(row.value), _interval(row), f"{_score(floor.value)} {_interval(floor)}")
     display.out.print(table)
     ceilings = Table("ceiling", "", "95 % interval", box=None)
     for metric, words in CEILINGS.items():
         if (metric, None) in by_metric:
-            ceilings.add_row(words, _number(by_metric[metric, None].value), _interval(by_metric[metric, None]))
+            ceilings.add_row(words, _score(by_metric[metric, None].value), _interval(by_metric[metric, None]))
     if ceilings.row_count:
         display.out.print(ceilings)
     else:
         display.out.print("No ceiling: it takes two training seeds or more.")
     others = Table("score", "method", "", "95 % interval", box=None)
+    drops = scale(value for row in whole if row.metric == "brittleness_drop" for value in (row.value, row.lo, row.hi))
     for row in whole:
         if row.metric in OTHERS:
-            sign = "" if row.metric in SHARES else "+"
-            others.add_row(OTHERS[row.metric].format(k=row.k), row.method, _number(row.value, sign), _interval(row, sign=sign))
+            size, signed = (drops if row.metric == "brittleness_drop" else Scale(3)), row.metric not in SHARES
+            others.add_row(OTHERS[row.metric].format(k=row.k), row.method, size.whole(row.value, signed=signed), _interval(row, size, signed=signed))
     if others.row_count:
         display.out.print(others)
     notes = dict.fromkeys((*done.notes, *(row.note for row in whole if row.metric == "lds" and row.note)))
@@ -166,10 +169,10 @@ def _print_choice(done: Any) -> None:
     from raysp.report.query_view import plain
 
     choice = done.choice
-    kept = int(choice.mask.sum())
+    kept, largest = int(choice.mask.sum()), max(choice.after, choice.before, key=abs)
     display.out.print(
         f"{len(done.dropped)} of {len(choice.mask)} components go, {kept} stay ({done.kept} of {done.examples} examples). "
-        f"The run predicts a value of {choice.after:+.4g} instead of {choice.before:+.4g}.",
+        f"The run predicts a value of {number(choice.after, like=largest, digits=DIGITS)} instead of {number(choice.before, like=largest, digits=DIGITS)}.",
         markup=False,
     )
     listed = "; ".join(map(plain, done.dropped[:SHOWN])) + ("; …" if len(done.dropped) > SHOWN else "")
@@ -178,11 +181,13 @@ def _print_choice(done: Any) -> None:
     found = done.verified
     if found is not None:
         queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
-        table = Table("trained on", "value", "what stays is better by", "95 % interval", title=f"Verified on {queries}, {found.seeds} training seeds", box=None)
+        size = scale([found.chosen, *found.means.values(), *(each for gain in found.gains.values() for each in (gain.value, gain.lo, gain.hi))])
+        title = size.titled(f"Verified on {queries}, {found.seeds} training seeds")
+        table = Table("trained on", "value", "what stays is better by", "95 % interval", title=title, box=None)
         for name, words in (("all", "everything"), ("random", "random sets as large")):
             if name in found.gains:
-                table.add_row(words, f"{found.means[name]:+.4f}", f"{found.gains[name].value:+.4f}", _interval(found.gains[name], 4))
-        table.add_row("what stays", f"{found.chosen:+.4f}", "", "")
+                table.add_row(words, size.show(found.means[name]), size.show(found.gains[name].value), _interval(found.gains[name], size))
+        table.add_row("what stays", size.show(found.chosen), "", "")
         display.out.print(table)
         display.out.print(f"  · {found.trained} trainings here, {found.found} from the store.", markup=False)
     for note in done.notes:
@@ -191,11 +196,11 @@ def _print_choice(done: Any) -> None:
         display.out.print(f"training set: {done.output} ({done.kept} rows)", markup=False)
 
 
-def _number(value: float, sign: str = "+") -> str:
-    return "–" if math.isnan(value) else f"{value:{sign}.3f}"
+def _score(value: float | None, *, signed: bool = True) -> str:
+    """A correlation or a share, in thousandths."""
+    return Scale(3).show(value, signed=signed)
 
 
-def _interval(row: Any, digits: int = 3, sign: str = "+") -> str:
-    if row.lo is None or math.isnan(row.lo):
-        return ""
-    return f"\\[{row.lo:{sign}.{digits}f}, {row.hi:{sign}.{digits}f}]"
+def _interval(row: Any, size: Scale | None = None, *, signed: bool = True) -> str:
+    found = (size or Scale(3)).interval(row.lo, row.hi, signed=signed)
+    return "" if found == NONE else escape(found)

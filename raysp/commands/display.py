@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from raysp.report.query_view import TABLES, Effect, Together, answered
+from raysp.report.numbers import number, scale
+from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
 from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
@@ -117,7 +118,7 @@ def print_result(result: Result) -> None:
     row = result.summary
     verdict = row["verdict"] or row["status"]
     out.print(f"\n[bold]run {result.run_id}[/]  {escape(_question(row))}")
-    out.print(f"value: intact {_number(row['value_intact'])}, everything removed {_number(row['value_empty'])}")
+    out.print(_values(row, "intact", "everything removed"))
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
     for reason in row["reasons"] or ():
         out.print(f"  · {escape(reason['sentence'])}")
@@ -128,6 +129,13 @@ def print_result(result: Result) -> None:
     _print_costs(result.costs)
 
 
+def _values(row: Mapping[str, Any], intact: str, empty: str) -> str:
+    """What the value is with everything and with nothing."""
+    found = scale([row["value_intact"], row["value_empty"]])
+    unit = f" ({found.unit})" if found.unit else ""
+    return f"value: {intact} {found.show(row['value_intact'])}, {empty} {found.show(row['value_empty'])}{unit}"
+
+
 def _question(row: dict[str, Any]) -> str:
     described = " · ".join(str(row[key]) for key in ("lens", "model", "dtype", "explorer") if row.get(key))
     return f"{described} · n = {row['n']}"
@@ -135,9 +143,10 @@ def _question(row: dict[str, Any]) -> str:
 
 def _print_singles(singles: pa.Table, labels: list[str]) -> None:
     rows: list[dict[str, Any]] = sorted(singles.to_pylist(), key=_strength)[:SHOWN]
-    table = Table("component", "effect", "measured by", title="Alone (strongest first)", title_justify="left", box=None)
+    size = scale(row["value"] for row in rows)
+    table = Table("component", "effect", "measured by", title=size.titled("Alone (strongest first)"), title_justify="left", box=None)
     for row in rows:
-        table.add_row(escape(labels[row["component"]]), _number(row["value"]), row["method"])
+        table.add_row(escape(labels[row["component"]]), size.show(row["value"]), row["method"])
     out.print(table)
 
 
@@ -147,6 +156,7 @@ def _print_interactions(interactions: pa.Table) -> None:
         out.print("No interactions found.")
         return
     index = _field(rows[0], "index")
+    size = scale(row[name] for row in rows for name in ("value", "lo", "hi", "estimate", "exact"))
     table = Table(
         "together",
         index,
@@ -155,17 +165,17 @@ def _print_interactions(interactions: pa.Table) -> None:
         "deviation: predicted",
         "exact",
         "kind",
-        title="Together (significant first, then strongest)",
+        title=size.titled("Together (significant first, then strongest)"),
         title_justify="left",
         box=None,
     )
     for row in rows:
-        interval = "–" if row["lo"] is None else f"[{_number(row['lo'])}, {_number(row['hi'])}]"
-        exact = f"{_number(row['exact'])} ✓" if row["verified"] else "not measured"
+        interval = size.interval(row["lo"], row["hi"])
+        exact = f"{size.show(row['exact'])} ✓" if row["verified"] else "not measured"
         sure = "yes" if row["significant"] else "no"
-        table.add_row(escape(row["labels"]), _number(row["value"]), escape(interval), sure, _number(row["estimate"]), exact, row["kind"])
+        table.add_row(escape(row["labels"]), size.show(row["value"]), escape(interval), sure, size.show(row["estimate"]), exact, row["kind"])
     out.print(table)
-    for kind in sorted({row["kind"] for row in rows if row["kind"]}):
+    for kind in sorted({row["kind"] for row in rows} & KINDS.keys()):
         out.print(f"[dim]{KINDS[kind]}[/]")
 
 
@@ -178,22 +188,28 @@ def print_queries(result: Result) -> None:
         rather = f" rather than “{_cut(each.foil)}”" if each.foil is not None else ""
         out.print(f"\n[bold]query {each.query + 1}[/] {escape(_cut(each.prompt))} → “{escape(_cut(each.target) + '”' + rather)}")
         out.print(f"  [dim]{_scores(each.scores)}[/]")
+        size = scale(_shown(each))
         for name, effects in (("helped", each.helpful), ("harmed", each.harmful)):
             for effect in effects:
-                out.print(f"  {name:9} {_number(effect.value)}  {escape(_effect_text(effect))}")
+                out.print(f"  {name:9} {size.whole(effect.value)}  {escape(_effect_text(effect))}")
         for name, sets in (("redundant", each.redundant), ("synergy", each.synergies)):
             for found in sets:
-                out.print(f"  {name:9} {_number(found.deviation)}{' ✓' if found.verified else '  '} {escape(_set_text(found))}")
+                out.print(f"  {name:9} {size.whole(found.deviation)}{' ✓' if found.verified else '  '} {escape(_set_text(found))}")
     if result.queries.num_rows > QUERIES:
         where = f"raysp sql \"FROM query_summary WHERE run_id = '{result.run_id}'\""
         out.print(f"\n{result.queries.num_rows - QUERIES} more queries: [dim]{escape(where)}[/]")
     out.print("[dim]helped, harmed: v(all) - v(all without it); redundant, synergy: deviation from the sum of the parts, ✓ measured exactly[/]")
 
 
+def _shown(answer: Answered) -> list[float | None]:
+    """All effects and deviations of a query."""
+    return [*(effect.value for effect in (*answer.helpful, *answer.harmful)), *(found.deviation for found in (*answer.redundant, *answer.synergies))]
+
+
 def _scores(row: Mapping[str, Any]) -> str:
     if not row:
         return "not answered yet"
-    told = [f"trained on everything {_number(row['value_intact'])}, on nothing {_number(row['value_empty'])}"]
+    told = [_values(row, "trained on everything", "on nothing")]
     told += [
         f"{name} {row[key]:.2f} (single effects alone {row[f'{key}_singles']:.2f})" for name, key in (("R²", "r2"), ("LDS", "lds")) if row[key] is not None
     ]
@@ -232,10 +248,6 @@ def _field(row: dict[str, Any], name: str) -> str:
     return str(row.get(name, row.get(f"{name}_name", "value")))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
-
-
 def print_table(table: pa.Table) -> None:
     """An Arrow table for people."""
     shown = Table(*table.column_names, box=None)
@@ -261,4 +273,4 @@ def print_together(told: dict[str, Any]) -> None:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary["kinds_among_top"].items()) or "none"
         out.print(f"\n[bold]{summary['runs']} examples[/]: {verdicts}")
-        out.print(f"median R² {_number(summary['median_r2'])}, singles only {_number(summary['median_r2_singles'])}; strongest interactions: {kinds}")
+        out.print(f"median R² {number(summary['median_r2'])}, singles only {number(summary['median_r2_singles'])}; strongest interactions: {kinds}")

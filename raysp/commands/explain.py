@@ -177,9 +177,11 @@ def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], 
     from rich.table import Table
 
     from raysp.commands import display
+    from raysp.report.numbers import scale
 
-    table = Table(*head, title=title, title_justify="left", box=None)
+    size = scale(row[name] for row in rows for name in ("value", "lo", "hi"))
+    table = Table(*head, title=size.titled(title), title_justify="left", box=None)
     for row, final in zip(rows, last, strict=True):
-        interval = escape(f"[{row['lo']:+.3f}, {row['hi']:+.3f}]")
-        table.add_row(escape(row["label"] if "label" in row else row["labels"]), f"{row['value']:+.3f}", interval, final)
+        interval = escape(size.interval(row["lo"], row["hi"]))
+        table.add_row(escape(row["label"] if "label" in row else row["labels"]), size.show(row["value"]), interval, final)
     display.out.print(table)

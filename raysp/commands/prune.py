@@ -65,21 +65,26 @@ def prune(
 
 
 def _print(done: Any, best_of: int) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from raysp.commands import display
+    from raysp.report.numbers import scale
 
     columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95 % interval")
-    table = Table(*columns, title=f"Pruned on {done.rows[0].prompts} held-out prompts", box=None)
+    size = scale(value for row in done.rows for value in (row.train, row.heldout, row.lo, row.hi))
+    table = Table(*columns, title=size.titled(f"Pruned on {done.rows[0].prompts} held-out prompts"), box=None)
     for row in done.rows:
         share = "" if row.method == "intact" else f"{row.mask.sum()} of {len(row.mask)} ({row.keep:.0%})"
         name = METHODS[row.method].format(n=best_of)
-        table.add_row(share, name, f"{row.evaluations}", f"{row.train:+.3f}", f"{row.heldout:+.3f}", f"\\[{row.lo:+.3f}, {row.hi:+.3f}]")
+        table.add_row(share, name, f"{row.evaluations}", size.show(row.train), size.show(row.heldout), escape(size.interval(row.lo, row.hi)))
     display.out.print(table)
     if done.written is not None:
         gone = done.written["removed"]
         display.out.print(f"{len(gone)} components left out: {', '.join(gone[:12])}{', …' if len(gone) > 12 else ''}", markup=False)
-        display.out.print(f"model: {done.written['folder']} (loaded again, its value on the run's prompts is {done.written['value']:+.4f})", markup=False)
+        display.out.print(
+            f"model: {done.written['folder']} (loaded again, its value on the run's prompts is {size.whole(done.written['value'])})", markup=False
+        )
 
 
 def compare(

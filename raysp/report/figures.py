@@ -5,7 +5,8 @@ from html import escape
 from typing import Any
 
 from raysp.report import pruning
-from raysp.report.words import number, shortened
+from raysp.report.numbers import number
+from raysp.report.words import shortened
 
 Figure = dict[str, Any]
 TableRows = Sequence[Mapping[str, Any]]

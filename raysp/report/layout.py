@@ -6,7 +6,8 @@ from statistics import median
 from typing import Any, Self
 
 from raysp.game import Component
-from raysp.report.words import number, shortened
+from raysp.report.numbers import number
+from raysp.report.words import shortened
 
 LONG = 28
 """Characters of a typical label from which components are listed one a line."""

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raysp.report.numbers import number
+
 KINDS = {
     "synergy": "they work only together",
     "redundancy": "each covers for the others",
@@ -68,16 +70,6 @@ UNFINISHED = {
 }
 #: Gain in held-out R² below which interactions are said not to help.
 WORTHWHILE = 0.01
-
-
-def number(value: float | None, *, like: float | None = None, signed: bool = True) -> str:
-    """A value with three significant digits, or with as many decimals as `like` has then, and a true minus sign; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    size = abs(like or value)
-    digits = 0 if size == 0 else max(0, min(4, 2 - math.floor(math.log10(size))))
-    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else "0"
 
 
 def count(value: float | None) -> str:
