@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from raysp.errors import EvaluationError, InterruptedRunError, UserError
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
+    from raysp.lenses import build_game
     from raysp.report import write_report
     from raysp.runs.result import Result
     from raysp.runtime.engine import run, run_all
@@ -26,6 +27,7 @@ _HOMES = {
     "raysp.errors": ("EvaluationError", "InterruptedRunError", "UserError"),
     "raysp.explorers": ("SPEX", "Exhaustive", "ProxySPEX", "Screen", "Singles"),
     "raysp.game": ("Component", "Game"),
+    "raysp.lenses": ("build_game",),
     "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report": ("write_report",),
     "raysp.runs.result": ("Result",),
@@ -60,6 +62,7 @@ __all__ = [
     "Validation",
     "__version__",
     "best_subset",
+    "build_game",
     "load_spec",
     "removal_curve",
     "run",

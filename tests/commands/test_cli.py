@@ -15,7 +15,6 @@ import pytest
 from raysp.cli import main
 from raysp.store import Store
 
-ROOT = Path(__file__).parent.parent
 REVIEW = ["--prompt", "Her acting never fails to impress", "--template", r"Review: {prompt}\nSentiment:", "--target", " positive", "--foil", " negative"]
 FEATURE = ["feature", *REVIEW, "--dtype", "float32", "--local"]
 
@@ -231,25 +230,3 @@ def test_help_imports_nothing_heavy():
     code += "heavy = {'torch', 'ray', 'duckdb', 'transformers', 'lightgbm', 'sklearn', 'datasets', 'plotly'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_every_command_and_explorer_is_in_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    import raysp.cli
-    from raysp.specs.explorers import EXPLORER_OPTIONS
-
-    names = [command.callback.__name__.replace("_", "-") for command in raysp.cli.app.registered_commands]
-    for name in [*names, "plan"]:
-        assert f"raysp {name}" in readme, name
-    for explorer in EXPLORER_OPTIONS:
-        assert f"`{explorer}`" in readme
-
-
-def test_the_readmes_sql_examples_answer(here):
-    examples = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    statements = re.sub(r"^--.*$", "", "\n".join(examples), flags=re.MULTILINE).split(";")
-    queries = [query.strip() for query in statements if query.strip()]
-    assert len(queries) >= 10
-    for query in queries:
-        done = here("sql", query, "--json")
-        assert done.returncode == 0, f"{query}\n{done.stderr}"
