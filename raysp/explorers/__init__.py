@@ -1,6 +1,6 @@
 """Explorers: which masks to ask for, and what their values say."""
 
-from raysp.explorers.base import Explorer, Findings, Surrogate
+from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import Exhaustive
 from raysp.explorers.proxyspex import ProxySPEX
 from raysp.explorers.screen import Screen
@@ -18,4 +18,4 @@ def explorer_of(options: ExplorerOptions) -> Explorer:
     return EXPLORERS[options.kind].of(options)
 
 
-__all__ = ["EXPLORERS", "SPEX", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "Surrogate", "explorer_of", "fit_singles", "r_squared"]
+__all__ = ["EXPLORERS", "SPEX", "Exhaustive", "Explorer", "Findings", "ProxySPEX", "Screen", "Singles", "explorer_of", "fit_singles", "r_squared"]

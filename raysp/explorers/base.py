@@ -8,9 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.errors import UserError
 from raysp.masks import Masks, Values, check_finite, check_masks
@@ -24,31 +25,16 @@ if TYPE_CHECKING:
     from raysp.spectral.sets import Floats
 
 
-class Surrogate(Protocol):
-    """A cheap stand-in for the game; `keep_probability` is that of the masks it was fitted to."""
-
-    n: int
-    keep_probability: float
-
-    def predict(self, masks: Masks) -> Values:
-        """Values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
-        ...
-
-    def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
-        """Sets with their coefficient in `index`: columns components list<int32>, order int32, index string, value, lo, hi double, significant bool."""
-        ...
-
-
 @dataclass(frozen=True)
 class Findings:
     """What an explorer found.
 
     `singles` has columns component int32, value double (the single effect), lo, hi double, method string ('removed' for exact single
-    ablations, 'lasso' for estimates). `table` is a `Surrogate.interactions` table of order 2 and more in the explorer's own index,
+    ablations, 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of order 2 and more in the explorer's own index,
     the significant first, then the strongest. `index` names that index. `notes` are plain sentences for people.
     """
 
-    surrogate: Surrogate
+    surrogate: FourierSurrogate
     singles: pa.Table
     table: pa.Table
     index: str
@@ -56,7 +42,7 @@ class Findings:
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
-        """The surrogate's sets in any index, as `Surrogate.interactions`."""
+        """The surrogate's sets in any index, as `FourierSurrogate.interactions`."""
         return self.surrogate.interactions(index, max_order, min_order)
 
 
@@ -207,7 +193,7 @@ class Explorer(ABC, Generic[O_co]):
         return r_squared(truth, self.predict(masks))
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
-        """The fitted surrogate's sets, as `Surrogate.interactions`."""
+        """The fitted surrogate's sets, as `FourierSurrogate.interactions`."""
         return self.findings.surrogate.interactions(index=index, max_order=max_order, min_order=min_order)
 
     @property
@@ -219,6 +205,11 @@ class Explorer(ABC, Generic[O_co]):
     def values(self) -> Values:
         """Their values, float64 `(m,)`."""
         return np.concatenate(self._values) if self._values else np.zeros(0)
+
+    @property
+    def fitted_rows(self) -> NDArray[np.bool_]:
+        """Which of the masks told the surrogate is fitted to, bool `(m,)`."""
+        return np.ones(len(self.masks), dtype=np.bool_)
 
     def ask(self) -> Masks:
         """The masks of the next round; the same again until they are told. Empty, `(0, n)`, when done."""

@@ -93,7 +93,7 @@ def surrogate(n: int, masks: Masks, values: Values, found: Deviations) -> Fourie
 
 
 def table(n: int, found: Deviations) -> pa.Table:
-    """The interactions measured, strongest first, in the columns of `Surrogate.interactions`; their intervals have no width."""
+    """The interactions measured, strongest first, in the columns of `FourierSurrogate.interactions`; their intervals have no width."""
     import pyarrow as pa
 
     sets = from_tuples(n, [members for members in found if len(members) > 1])

@@ -15,7 +15,7 @@ from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.samples import Proxy, Sample
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import averaged, distinct, random_masks, single_ablations, uniform_masks
+from raysp.sampling.draws import averaged, distinct, lookup, random_masks, single_ablations, uniform_masks
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.specs.explorers import ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose
@@ -253,6 +253,12 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._estimate is None:
             raise UserError("proxy", self.options.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
         return given(self._estimate)
+
+    @property
+    def fitted_rows(self) -> NDArray[np.bool_]:
+        """As `Explorer.fitted_rows`: all of a complete table, otherwise the rows of `sample`, which leaves single ablations out."""
+        masks = self.masks
+        return np.ones(len(masks), dtype=np.bool_) if is_complete(masks) else lookup(self.sample().masks, masks) >= 0
 
     def sample(self) -> Sample:
         """The rows to learn from, with what is known of how they came about."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysp.explorers.base import Findings, Surrogate
+from raysp.explorers.base import Findings
 from raysp.explorers.candidates import measure
 from raysp.game import GameInfo, labels
 from raysp.runs.layer_energy import energy_by_layer
@@ -42,7 +42,7 @@ def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -
     return table
 
 
-def _estimates(surrogate: Surrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
+def _estimates(surrogate: FourierSurrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
     """The deviation from additivity around the intact input that the surrogate predicts for each set."""
     wanted = {
         part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)
@@ -69,6 +69,5 @@ def summarise(findings: Findings, validation: ValidationResult, info: GameInfo, 
 
 def _by_layer(findings: Findings, info: GameInfo) -> dict[str, Any]:
     """Where in the model's layers the surrogate's energy lies, for components that are in some."""
-    surrogate = findings.surrogate
-    found = energy_by_layer(surrogate, info.components) if isinstance(surrogate, FourierSurrogate) else None
+    found = energy_by_layer(findings.surrogate, info.components)
     return {} if found is None else {"by_layer": found}

@@ -53,7 +53,7 @@ class QueryAnswers:
 
     `scores`: query, label, value_intact, value_empty, r2, r2_lo, r2_hi, r2_singles, lds, lds_singles. `singles`: query, component, value, lo, hi, method.
     `interactions`: query, rank, and the columns of `answer.annotate`. `heldout`: query, mask (packed bits), predicted, predicted_singles, exact.
-    `metrics`: means over the queries that could be scored.
+    `metrics`: means over the queries that could be scored. `surrogates`: one a query.
     """
 
     scores: pa.Table
@@ -62,6 +62,7 @@ class QueryAnswers:
     heldout: pa.Table
     metrics: dict[str, Any]
     notes: tuple[str, ...]
+    surrogates: tuple[FourierSurrogate, ...]
 
     @property
     def tables(self) -> dict[str, pa.Table]:
@@ -155,13 +156,15 @@ def answer_queries(
     count = len(info.queries)
     _, note = chosen_proxy(explorer, count, len(rows))
     parts: list[_Part] = []
+    surrogates: list[FourierSurrogate] = []
     watch(0, count)
     for query, found in enumerate(fit_queries(explorer, outputs[rows], index=planned.findings.index)):
+        surrogates.append(found.surrogate)
         parts.append(_answer(explorer, found, planned, masks, outputs[:, query], outputs[rows, query], info))
         watch(query + 1, count)
     scores = pa.Table.from_pylist([{"query": q, "label": info.queries[q].label, **part.scores} for q, part in enumerate(parts)], schema=SCORES)
     tables = (_together([getattr(part, name) for part in parts]) for name in ("singles", "interactions", "heldout"))
-    return QueryAnswers(scores, *tables, metrics={"queries": count, **_means(scores)}, notes=(note,) if note else ())
+    return QueryAnswers(scores, *tables, metrics={"queries": count, **_means(scores)}, notes=(note,) if note else (), surrogates=tuple(surrogates))
 
 
 SCORES = pa.schema(

@@ -25,7 +25,7 @@ from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.sampling.draws import distinct
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.store import Store
+from raysp.store import RunSurrogates, Store
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
 
 # A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
@@ -151,6 +151,7 @@ class Run:
             self.run_id,
             "done",
             summary,
+            RunSurrogates(findings.surrogate, explorer.keep_probability, explorer.masks[explorer.fitted_rows], asked.surrogates if asked else ()),
             singles=findings.singles,
             interactions=table,
             validations=verdict.table,

@@ -2,5 +2,6 @@
 
 from raysp.store.export import plain, write_table
 from raysp.store.store import Store
+from raysp.store.surrogates import RunSurrogates
 
-__all__ = ["Store", "plain", "write_table"]
+__all__ = ["RunSurrogates", "Store", "plain", "write_table"]

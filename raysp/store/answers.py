@@ -16,7 +16,7 @@ Cursor = duckdb.DuckDBPyConnection
 ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions", "query_heldout")
 SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
-#: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `Surrogate.interactions`.
+#: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `FourierSurrogate.interactions`.
 RUN_TABLES = {
     "singles": "SELECT * EXCLUDE (run_id) FROM singles WHERE run_id = $run ORDER BY component",
     "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",

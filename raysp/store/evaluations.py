@@ -36,12 +36,13 @@ GROUP BY e.evaluation_id
 """
 KNOWN = "SELECT b.position, e.value FROM batch b JOIN evaluations e ON e.mask = b.mask WHERE e.game_id = $game"
 OF_RUN = """
-SELECT e.mask, e.value, q.phase, q.round, q.position, q.reused, e.evaluation_id
+SELECT e.mask, e.value, q.phase, q.round, q.position, q.reused, f.position IS NOT NULL AS fitted, e.evaluation_id
 FROM (
     SELECT phase, round, position, evaluation_id, false AS reused FROM evaluations WHERE run_id = $run
     UNION ALL
     SELECT phase, round, position, evaluation_id, true FROM reuses WHERE run_id = $run
 ) q JOIN evaluations e USING (evaluation_id)
+LEFT JOIN (FROM fitted_evaluations WHERE run_id = $run) f USING (evaluation_id)
 WHERE e.game_id = $game AND ($phase IS NULL OR q.phase = $phase)
 ORDER BY CASE q.phase WHEN 'calibrate' THEN 0 WHEN 'explore' THEN 1 WHEN 'validate' THEN 2 ELSE 3 END, q.phase, q.round, q.position
 """
@@ -107,7 +108,7 @@ def known(cur: Cursor, game_id: int, masks: Masks) -> Values:
 
 
 def of_run(cur: Cursor, run_id: str, game_id: int, n: int, phase: str | None) -> Table:
-    """A run's evaluations in the order asked: mask fixed-size list<bool>, value, phase, round, position, reused, evaluation_id."""
+    """A run's evaluations in the order asked: mask fixed-size list<bool>, value, phase, round, position, reused, fitted, evaluation_id."""
     rows = cur.sql(OF_RUN, params={"run": run_id, "game": game_id, "phase": phase}).to_arrow_table()
     return rows.set_column(0, "mask", to_lists(from_binary(rows["mask"], n)))
 

@@ -56,6 +56,12 @@ def newer(path: Path, found: int, known: int) -> UserError:
     return UserError("store", str(path), f"has schema {found}, this raysp knows {known}", "upgrade raysp: pip install -U raysp")
 
 
+def no_surrogate(run_id: str) -> UserError:
+    """The run has no surrogate in the store."""
+    problem = "has no surrogate in the store: it has not ended, or an earlier version of raysp made it"
+    return UserError("run", run_id, problem, "ask the same question again, which reuses its evaluations")
+
+
 def foreign(path: Path) -> UserError:
     """The file holds tables that raysp did not make."""
     return UserError("store", str(path), "is a DuckDB file, but not a store of raysp's", "name another file with --store")

@@ -20,9 +20,9 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import Component, Example, GameInfo, Query
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, questions, training_sets
+from raysp.store import answers, evaluations, games, questions, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
-from raysp.store.failures import explained, explaining, lock_holder
+from raysp.store.failures import explained, explaining, lock_holder, no_surrogate
 from raysp.store.snapshots import Publisher
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from raysp.spectral.fourier import FourierSurrogate
     from raysp.store.packing import Table
+    from raysp.store.surrogates import RunSurrogates
 
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
@@ -159,6 +161,7 @@ class Store:
         run_id: str,
         status: str,
         summary: Mapping[str, Any],
+        surrogate: RunSurrogates | None = None,
         **tables: Table | None,
     ) -> None:
         """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
@@ -172,6 +175,7 @@ class Store:
         components = self.components(game_id)
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
+            surrogates.replace(cur, run_id, game_id, surrogate)
             answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
             answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, _now())
 
@@ -292,7 +296,7 @@ class Store:
     # ---- reading
 
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
-        """What a run asked for, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, evaluation_id."""
+        """What a run asked for, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, fitted (to by its surrogate), evaluation_id."""
         game_id, n = self._game_of(run_id)
         return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
 
@@ -301,6 +305,28 @@ class Store:
         game_id, _ = self._game_of(run_id)
         asked = self.run_evaluations(run_id, phase)["evaluation_id"].to_numpy()
         return training_sets.outputs_by_id(self._cursor(), game_id, asked)
+
+    def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
+        """The surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
+
+        ValueError for an unknown run. UserError if the run has stored none: it has not ended, an earlier version of raysp made it, or there is no such query.
+        """
+        _, n = self._game_of(run_id)
+        found = surrogates.read(self._cursor(), run_id, n, query)
+        if found is None and (query is None or self.keep_probability(run_id) is None):
+            raise no_surrogate(run_id)
+        if found is None:
+            raise UserError("query", query, f"is not one of run {run_id}", "the table queries lists them")
+        return found
+
+    def keep_probability(self, run_id: str) -> float | None:
+        """P(keep) of the masks on which a run's surrogates should predict well; None for a run without."""
+        return surrogates.keep_probability(self._cursor(), run_id)
+
+    def fitted_masks(self, run_id: str) -> Masks:
+        """The masks (bool, `(m, n)`) that a run's surrogates were fitted to, in the order in which its explorer was told them."""
+        _, n = self._game_of(run_id)
+        return surrogates.fitted_masks(self._cursor(), run_id, n)
 
     def run_table(self, name: str, run_id: str) -> Table:
         """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raysp.explorers import candidates
-from raysp.explorers.base import Findings, Surrogate
+from raysp.explorers.base import Findings
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import random_rows
 from raysp.masks import Masks, Values, pack
 from raysp.sampling.draws import ablations, lookup
-from raysp.spectral.fourier import ROUNDING, is_complete
+from raysp.spectral.fourier import ROUNDING, FourierSurrogate, is_complete
 from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of
@@ -74,7 +74,7 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
 # ---- exact ablations
 
 
-def _table(plan: ValidationPlan, values: Values, surrogate: Surrogate) -> pa.Table:
+def _table(plan: ValidationPlan, values: Values, surrogate: FourierSurrogate) -> pa.Table:
     import pyarrow as pa
 
     roles = {"top": plan.top, "random": plan.random, "low_impact": plan.low_pairs}

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from raysp.explorers.base import Surrogate
 from raysp.sampling.draws import ablations
-from raysp.spectral.fourier import ROUNDING
+from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def kind_of(joint: float, parts: float) -> Kind:
     return "redundancy" if excess * joint > 0 else "synergy"
 
 
-def effects(sets: Sequence[Sequence[int]], surrogate: Surrogate) -> tuple[Floats, Floats]:
+def effects(sets: Sequence[Sequence[int]], surrogate: FourierSurrogate) -> tuple[Floats, Floats]:
     """Joint effects and sums of single effects of these sets as a surrogate has them, float64 `(len(sets),)` each."""
     n = surrogate.n
     predicted = surrogate.predict(ablations(n, [(), *((i,) for i in range(n)), *sets]))
@@ -44,7 +43,7 @@ def effects(sets: Sequence[Sequence[int]], surrogate: Surrogate) -> tuple[Floats
     return predicted[0] - predicted[n + 1 :], np.array([single[list(members)].sum() for members in sets], dtype=np.float64)
 
 
-def surrogate_kinds(surrogate: Surrogate, sets: Iterable[Sequence[int]]) -> pa.Table:
+def surrogate_kinds(surrogate: FourierSurrogate, sets: Iterable[Sequence[int]]) -> pa.Table:
     """Joint effect, sum of single effects, deviation from additivity and kind as a surrogate has them, for sets not measured.
 
     Columns components list<int32>, joint_effect, sum_of_effects, deviation double, kind string, in the order given.

@@ -1,0 +1,117 @@
+"""Surrogates in and out of the store: a row each, a row per term, and which evaluations they were fitted to. Arrow both ways: there can be 10^5 terms."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raysp.masks import Masks
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Floats, Sets
+from raysp.store.packing import Table, from_binary, to_binary
+
+Cursor = duckdb.DuckDBPyConnection
+
+TABLES = ("surrogates", "surrogate_terms", "fitted_evaluations")
+INSERT_FITTED = """
+INSERT INTO fitted_evaluations
+SELECT $run, b.position, e.evaluation_id FROM batch b JOIN evaluations e ON e.mask = b.mask WHERE e.game_id = $game
+"""
+TERMS = """
+SELECT components, set_order, coefficient, standard_error, factor
+FROM surrogate_terms WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY term
+"""
+FITTED = "SELECT e.mask FROM fitted_evaluations f JOIN evaluations e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
+
+
+@dataclass(frozen=True)
+class RunSurrogates:
+    """What a run fitted: the surrogate of its value, one for each of its queries, P(keep) of the masks on which they should predict well.
+
+    `fitted` are the masks (bool, `(m, n)`, evaluated in the run's game) that they were fitted to.
+    """
+
+    value: FourierSurrogate
+    keep_probability: float
+    fitted: Masks
+    queries: tuple[FourierSurrogate, ...] = ()
+
+
+def replace(cur: Cursor, run_id: str, game_id: int, found: RunSurrogates | None) -> None:
+    """Store a run's surrogates in place of those stored before; within the caller's transaction."""
+    for name in TABLES:
+        cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
+    if found is None:
+        return
+    for query, surrogate in [(None, found.value), *enumerate(found.queries)]:
+        row = [run_id, query, len(surrogate), surrogate.sets.max_order, surrogate.keep_probability, found.keep_probability]
+        cur.execute("INSERT INTO surrogates VALUES (?, ?, ?, ?, ?, ?)", row)
+        cur.register("terms", _terms(surrogate))
+        cur.execute("INSERT INTO surrogate_terms BY NAME SELECT $run AS run_id, $query AS query, * FROM terms", {"run": run_id, "query": query})
+        cur.unregister("terms")
+    cur.register("batch", pa.table({"mask": to_binary(found.fitted), "position": np.arange(len(found.fitted), dtype=np.int32)}))
+    cur.execute(INSERT_FITTED, {"run": run_id, "game": game_id})
+    cur.unregister("batch")
+
+
+def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogate | None:
+    """The surrogate of a run over `n` components, or of one of its queries, equal to the one stored; None if there is none."""
+    key = {"run": run_id, "query": query}
+    found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
+    if not found:
+        return None
+    rows = cur.sql(TERMS, params=key).to_arrow_table()
+    return FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), float(found[0][0]))
+
+
+def keep_probability(cur: Cursor, run_id: str) -> float | None:
+    """P(keep) of the masks on which a run's surrogates should predict well; None if it has none."""
+    found = cur.execute("SELECT keep_probability FROM surrogates WHERE run_id = ? AND query IS NULL", [run_id]).fetchall()
+    return float(found[0][0]) if found else None
+
+
+def fitted_masks(cur: Cursor, run_id: str, n: int) -> Masks:
+    """The masks (bool, `(m, n)`) that a run's surrogates were fitted to, in the order told."""
+    return from_binary(cur.sql(FITTED, params={"run": run_id}).to_arrow_table()["mask"], n)
+
+
+def _terms(surrogate: FourierSurrogate) -> Table:
+    error, count = surrogate.error, len(surrogate)
+    factor = None if error is None or error.ndim == 1 else error
+    errors = np.sqrt(np.einsum("ij,ij->i", factor, factor)) if factor is not None else error
+    return pa.table(
+        {
+            "term": pa.array(np.arange(count, dtype=np.int32)),
+            "components": surrogate.sets.to_arrow(np.arange(count)),
+            "set_order": pa.array(surrogate.sets.orders),
+            "coefficient": pa.array(surrogate.coefficients),
+            "standard_error": pa.nulls(count, pa.float64()) if errors is None else pa.array(errors),
+            "factor": pa.nulls(count, pa.list_(pa.float64())) if factor is None else _rows_of(factor),
+        }
+    )
+
+
+def _rows_of(factor: Floats) -> Any:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(factor).reshape(-1)), factor.shape[1])
+    return lists.cast(pa.list_(pa.float64()))
+
+
+def _sets(rows: Table, n: int) -> Sets:
+    """The sets of rows in the order of terms, which is that of `Sets`."""
+    orders: NDArray[np.int32] = rows["set_order"].to_numpy()
+    flat: NDArray[np.int32] = rows["components"].combine_chunks().flatten().to_numpy()
+    counts = np.bincount(orders)
+    ends = np.cumsum(counts * np.arange(len(counts)))
+    return Sets(n, tuple(flat[end - count * k : end].reshape(count, k) for k, (count, end) in enumerate(zip(counts.tolist(), ends.tolist(), strict=True))))
+
+
+def _error(rows: Table) -> Floats | None:
+    if not rows.num_rows or rows["standard_error"].null_count:
+        return None
+    if rows["factor"].null_count:
+        return rows["standard_error"].to_numpy()
+    flat: Floats = rows["factor"].combine_chunks().flatten().to_numpy()
+    return flat.reshape(rows.num_rows, -1)
