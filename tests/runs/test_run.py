@@ -238,7 +238,7 @@ def test_a_run_that_has_evaluated_nothing_is_replaced_by_another_question(tmp_pa
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
         with pytest.raises(KeyboardInterrupt):
             Run(asked, LocalBackend(game), store, "r").execute()
-        other = asked.model_copy(update={"explorer": raysp.Exhaustive(), "seed": 3})
+        other = raysp.RunSpec(lens=asked.lens, explorer=raysp.Exhaustive(), seed=3, local=True)
         Run(other, LocalBackend(build_game(other.lens)), store, "r").execute()
         row = store.run_row("r")
         assert (row["explorer"], row["seed"], row["spec"]["seed"], row["status"]) == ("exhaustive", 3, 3, "done")
