@@ -1,7 +1,11 @@
-"""Where raysp keeps what it makes once and uses often. Knows only the folder, nothing of what lies in it."""
+"""Where raysp keeps what it makes once and uses often. Knows only the folders, not what is kept in them."""
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
+
+from raysp.errors import UserError
 
 
 def home() -> Path:
@@ -13,3 +17,28 @@ def store_path(path: str | None = None) -> Path:
     """The store to use: the one named, or `$RAYSP_STORE`, or `raysp.duckdb` in the home."""
     named = path or os.environ.get("RAYSP_STORE")
     return Path(named).expanduser().absolute() if named else home() / "raysp.duckdb"
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of the home that can be written to, made if it is not there; one in the temporary folder if the home is read-only.
+
+    UserError naming RAYSP_HOME if neither can be written to.
+    """
+    with contextlib.suppress(OSError):
+        folder = home() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    with contextlib.suppress(OSError):
+        private = Path(tempfile.gettempdir()) / f"raysp-{os.getuid()}"
+        private.mkdir(mode=0o700, exist_ok=True)
+        if _is_private(private):
+            (private / name).mkdir(exist_ok=True)
+            return private / name
+    raise UserError("RAYSP_HOME", str(home()), "cannot be written to, nor can the temporary folder", "set RAYSP_HOME to a folder that you may write to")
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else can have put anything into a folder: what is cached there is loaded later."""
+    status = folder.lstat()
+    return not folder.is_symlink() and status.st_uid == os.getuid() and not status.st_mode & 0o022

@@ -1,4 +1,4 @@
-"""GGUF files as ordinary model folders: dequantised once, kept under `home()/models`.
+"""GGUF files as ordinary model folders: dequantised once, kept under `home()/models`, or in the temporary folder if the home is read-only.
 
 The default model comes in a Python package, so that a fresh machine answers without a model hub. Nothing here knows of scoring.
 """
@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from raysp.home import home
+from raysp.home import cache_folder, home
 from raysp.models.identity import file_hash
 
 NAME = "smollm2-135m-instruct"
@@ -33,10 +33,11 @@ def dequantised(gguf: Path, name: str) -> Path:
 
     The folder is named by the file's hash and appears whole or not at all. Of two processes that want it at once, one makes it.
     """
-    folder = home() / "models" / f"{name}-{file_hash(gguf)[:16]}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    title = f"{name}-{file_hash(gguf)[:16]}"
+    made = home() / "models" / title
+    if made.is_dir():
+        return made
+    folder = cache_folder("models") / title
     with _alone(folder.with_suffix(".lock")):
         if not folder.is_dir():
             _make(gguf, folder)

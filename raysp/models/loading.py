@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from raysp.errors import DoesNotFitError, UserError
-from raysp.models import embedded
+from raysp.models import adapters, embedded
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.memory import is_out_of_memory
 from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
@@ -43,7 +43,7 @@ class LoadedModel:
 
 def load(options: ModelOptions) -> LoadedModel:
     """Load what the options name. UserError where there is no such model, where it would need a flag that was not given, or where it does not fit."""
-    folder = locate(options)
+    folder, adapter = _base(options)
     weights = _weight_files(folder, options)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -52,21 +52,27 @@ def load(options: ModelOptions) -> LoadedModel:
         task = _task(folder, options, trust)
         try:
             model = _read_weights(folder, options, task, dtype=dtype, **trust, **_placement(options, weights, dtype, device))
+            if adapter is not None:
+                model = adapters.merged(model, adapter, options.model, allow_pickle=options.allow_pickle)
             if not hasattr(model, "hf_device_map"):
                 model.to(device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise does_not_fit(options, device) from None
-        tokenizer = _read_tokenizer(folder, options, trust)
+        read = _tokenizer_folder(folder, adapter)
+        tokenizer = _read_tokenizer(read, options, trust)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
-    return LoadedModel(model, tokenizer, task, model_hash(weights, folder / "config.json"), _tokenizer_hash(folder, tokenizer), dtype, inputs_at)
+    identity = model_hash(weights, folder / "config.json")
+    if adapters.has_adapter(adapter or folder):  # transformers itself loads one that lies beside a model
+        identity = adapters.merged_hash(identity, adapter or folder)
+    return LoadedModel(model, tokenizer, task, identity, _tokenizer_hash(read, tokenizer), dtype, inputs_at)
 
 
 def load_tokenizer(options: ModelOptions) -> Any:
     """The tokenizer alone of the model that the options name, without its weights where they would have to be fetched. UserError as `load`."""
-    folder = locate(options, weights=False)
+    folder = _tokenizer_folder(*_base(options, weights=False))
     with quiet():
         return _read_tokenizer(folder, options, _trust(options))
 
@@ -100,6 +106,23 @@ def locate(options: ModelOptions, *, weights: bool = True) -> Path:
     return path if path.is_dir() else _fetch(name, options, weights=weights)
 
 
+def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | None]:
+    """The folder of the model that the options name, and that of the adapter which belongs into it if the name is an adapter's. UserError as `locate`."""
+    folder = locate(options, weights=weights)
+    if not adapters.is_adapter(folder):
+        return folder, None
+    base = adapters.base_name(folder, options.model)
+    try:
+        return locate(options.model_copy(update={"model": base}), weights=weights), folder
+    except UserError as error:
+        raise UserError("model", options.model, f"is an adapter of {base}, which {error.problem}", "make its base model available") from None
+
+
+def _tokenizer_folder(base: Path, adapter: Path | None) -> Path:
+    """An adapter's own tokenizer goes before that of its base model."""
+    return adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
+
+
 def _fetch(name: str, options: ModelOptions, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -119,7 +142,7 @@ def _fetch(name: str, options: ModelOptions, *, weights: bool) -> Path:
 
 def _weight_files(folder: Path, options: ModelOptions) -> list[Path]:
     if not (folder / "config.json").is_file():
-        raise UserError("model", options.model, "holds no config.json", _NO_MODEL)
+        raise UserError("model", options.model, "holds neither config.json nor adapter_config.json", _NO_MODEL)
     safe, pickled = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
     if safe:
         return safe
@@ -209,7 +232,7 @@ def _computes_bfloat16(device: torch.device) -> bool:
 def required_bytes(options: ModelOptions) -> tuple[int, torch.device]:
     """Bytes that the weights which the options name take in memory, and the device that they go to. UserError as `load`."""
     device = choose_device(options.device)
-    return checkpoint_bytes(locate(options), choose_dtype(options.dtype, device)), device
+    return checkpoint_bytes(_base(options)[0], choose_dtype(options.dtype, device)), device
 
 
 def does_not_fit(options: ModelOptions, device: torch.device) -> DoesNotFitError:

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_packed_equals_alone(impress):
     inputs = game.answers.inputs(game.parts.source.contexts(some))
     assert np.abs(game.answers.values(game.model.score(inputs, "alone")) - values[::9]).max() < 1e-4
     assert np.abs(game.answers.values(game.model.score(inputs, "padded")) - values[::9]).max() < 1e-4
+
+
+def test_a_read_only_home_does_not_keep_the_model_from_being_found(tmp_path, monkeypatch):
+    title = embedded.dequantised(embedded.embedded_gguf(), embedded.NAME).name
+    made = tmp_path / f"raysp-{os.getuid()}" / "models" / title
+    made.mkdir(parents=True)
+    made.parent.parent.chmod(0o700)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAYSP_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert embedded.dequantised(embedded.embedded_gguf(), embedded.NAME) == made
 
 
 def test_it_talks(impress):

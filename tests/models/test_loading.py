@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_models import byte_tokenizer, make, save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
 from raysp.models.identity import file_hash, model_hash
-from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load
+from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load, required_bytes
 from raysp.models.memory import available_bytes, is_out_of_memory
 from raysp.models.resident import resident
 from raysp.specs.lenses import AUTO_DTYPE, FeatureLens, ModelOptions
@@ -51,6 +52,47 @@ def test_pickled_weights_load_when_they_are_allowed(tmp_path):
     torch.save(make("llama").state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     assert load(options(folder, allow_pickle=True)).task == "causal"
+
+
+def adapter(folder, base, **config):
+    """A trained-looking LoRA adapter of a model, saved by PEFT."""
+    torch.manual_seed(1)
+    model = get_peft_model(make("llama"), LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **config}))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def test_a_folder_with_an_adapter_is_its_base_model_with_the_adapter_merged(tmp_path):
+    base = save("llama", tmp_path / "base", begins=True)
+    theirs = adapter(tmp_path / "adapter", base)
+    loaded = load(options(tmp_path / "adapter"))
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.allclose(loaded.model(ids).logits, theirs(ids).logits, atol=1e-5)
+        assert not torch.allclose(loaded.model(ids).logits, load(options(base)).model(ids).logits, atol=1e-2)
+    assert type(loaded.model) is type(make("llama"))  # no layer of PEFT is left
+    assert loaded.tokenizer("a")["input_ids"] == byte_tokenizer(begins=True)("a")["input_ids"]
+    assert required_bytes(options(tmp_path / "adapter")) == required_bytes(options(base))
+
+
+def test_an_adapter_is_known_by_its_weights_its_configuration_and_its_base(tmp_path):
+    base = save("llama", tmp_path / "base")
+    for name, config in (("one", {}), ("same", {}), ("other", {"lora_alpha": 16})):
+        adapter(tmp_path / name, base, **config)
+    one, same, other = (load(options(tmp_path / name)).weights for name in ("one", "same", "other"))
+    assert one == same
+    assert len({one, other, load(options(base)).weights}) == 3
+
+
+def test_an_adapter_without_its_base_is_one_line(tmp_path):
+    adapter(tmp_path / "adapter", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"model: .*adapter' is an adapter of .*nowhere, which .*; make its base model available") as caught:
+        load(options(tmp_path / "adapter"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hash_is_remembered_until_the_file_changes(tmp_path):

@@ -1,0 +1,46 @@
+"""Caches lie in the home, or in the temporary folder where the home is read-only."""
+
+import os
+
+import pytest
+
+from raysp.errors import UserError
+from raysp.home import cache_folder, home
+
+
+@pytest.fixture
+def read_only_home(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")  # no folder can be made below a file, not even by root
+    monkeypatch.setenv("RAYSP_HOME", str(tmp_path / "file" / "home"))
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_a_cache_lies_in_the_home(temporary):
+    assert cache_folder("kept") == home() / "kept"
+    assert (home() / "kept").is_dir()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("read_only_home")
+def test_a_cache_lies_in_the_temporary_folder_where_the_home_is_read_only(temporary):
+    folder = cache_folder("kept")
+    assert folder == temporary / f"raysp-{os.getuid()}" / "kept"
+    assert folder.is_dir()
+    assert folder.parent.stat().st_mode & 0o077 == 0
+    assert cache_folder("kept") == folder
+
+
+@pytest.mark.usefixtures("read_only_home")
+def test_a_cache_that_others_may_write_into_is_not_used(temporary):
+    folder = temporary / f"raysp-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match=r"RAYSP_HOME: .* cannot be written to, nor can the temporary folder; set RAYSP_HOME to a folder"):
+        cache_folder("kept")
