@@ -23,10 +23,13 @@ def file_format(name: str) -> str | None:
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def read_file(field: str, path: Path, kind: str) -> Rows:
-    """The rows of a file in that format, decompressed if its name says so. UserError for a file that is missing or not in the format."""
+def read_file(field: str, path: Path, kind: str, name: str | None = None) -> Rows:
+    """The rows of a file in that format, decompressed if its name (another `name` than the path's, for a downloaded file) says so.
+
+    UserError for a file that is missing or not in the format.
+    """
     try:
-        with opener(path)(path, "rb") as file:
+        with opener(Path(name or path))(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         raise UserError(field, str(path), "does not exist", "give the path of a JSONL, JSON, CSV or Parquet file") from None

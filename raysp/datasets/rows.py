@@ -4,8 +4,10 @@ Cells are what the file says: no type is inferred, so that a column that nobody 
 around them. Rows can be written again exactly as they were read.
 """
 
+import bisect
 import csv
 import io
+import itertools
 import json
 import re
 import sys
@@ -32,13 +34,14 @@ class FormatError(Exception):
 
 @dataclass(slots=True)
 class Column:
-    """What one column holds: how many rows fill it, the kind of the first filled cell, and the row (from 1) and kind of the first cell of another kind.
+    """What one column holds: how many rows fill it, the kind and row (from 1) of the first filled cell, and the row and kind of the first cell of another kind.
 
     `repeated` says that two columns have this name.
     """
 
     filled: int = 0
     kind: str | None = None
+    first: int = 1
     changed: tuple[int, str] | None = None
     repeated: bool = False
 
@@ -49,9 +52,20 @@ class Column:
             return
         self.filled += 1
         if self.kind is None:
-            self.kind = kind
+            self.kind, self.first = kind, row
         elif kind != self.kind and self.changed is None:
             self.changed = (row, kind)
+
+    def join(self, other: "Column", start: int) -> None:
+        """Count the cells of the same column in a later file, whose rows begin at `start`."""
+        self.filled += other.filled
+        self.repeated |= other.repeated
+        changed = other.changed
+        if self.kind is not None and other.kind not in (None, self.kind):
+            changed = (other.first, other.kind)
+        if self.changed is None and changed is not None:
+            self.changed = (start + changed[0], changed[1])
+        self.kind = self.kind or other.kind
 
 
 class Rows(ABC):
@@ -361,3 +375,37 @@ def _shortest(cell: Any) -> Any:
     import numpy as np
 
     return float(str(np.float32(cell))) if isinstance(cell, float) else cell
+
+
+class JoinedRows(Rows):
+    """The rows of several files, one after another."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        """At least one part."""
+        self._parts = parts
+        self._starts = list(itertools.accumulate((len(part) for part in parts), initial=0))
+        self.names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._starts[-1]
+
+    def _place(self, number: int) -> tuple[Rows, int]:
+        part = bisect.bisect_right(self._starts, number) - 1
+        return self._parts[part], number - self._starts[part]
+
+    def take(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The cells of these rows by column, in the given order."""
+        return (next(part.take([at])) for part, at in map(self._place, numbers))
+
+    def column(self, name: str) -> Column:
+        """What a column holds."""
+        whole = Column()
+        for part, start in zip(self._parts, self._starts, strict=False):
+            if name in part.names:
+                whole.join(part.column(name), start)
+        return whole
+
+    def json_lines(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """These rows as JSON, as their files give them."""
+        return (next(part.json_lines([at])) for part, at in map(self._place, numbers))

@@ -3,13 +3,14 @@
 The one reader of data sets: prompts, examples, queries, references and training sets all pass through here.
 """
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raysp.datasets.corpora import PREFIX, read_corpus
 from raysp.datasets.files import file_format, opener, read_file
-from raysp.datasets.rows import ArrowRows, CsvRows, JsonRows, Rows
+from raysp.datasets.rows import ArrowRows, CsvRows, JoinedRows, JsonRows, Rows
 from raysp.errors import UserError
 
 _KINDS = "give a JSONL, JSON, CSV or Parquet file (.gz, .bz2 and .xz are read too), a saved folder or a hub name"
@@ -25,6 +26,8 @@ def open_rows(field: str, source: str) -> Rows:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001  the libraries raise what their many back ends raise
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise UserError(field, source, f"cannot be cached ({error.strerror}: {error.filename})", "set HF_HOME to a folder that you may write to") from None
         told = error.__cause__ or error  # what is wrong with a file stands in the cause
         problem = (str(told).strip().splitlines() or [type(told).__name__])[0]
         raise UserError(field, source, f"cannot be read ({problem})", _KINDS) from None
@@ -75,7 +78,26 @@ def _from_hub(field: str, source: str) -> Rows:
     name, *rest = source.removeprefix("hf:").split(":")
     if len(rest) > 2:
         raise UserError(field, source, "has more parts than a hub name, a configuration and a split", "write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
-    return ArrowRows(datasets.load_dataset(name, *rest[:-1], split=(rest[-1] if rest else "") or "train"))
+    split = (rest[-1] if rest else "") or "train"
+    builder = datasets.load_dataset_builder(name, *rest[:-1])
+    if _infers_types(builder) and split in builder.config.data_files:
+        return _read_as_written(field, datasets, builder, split)
+    return ArrowRows(datasets.load_dataset(name, *rest[:-1], split=split))
+
+
+def _infers_types(builder: Any) -> bool:
+    """Whether `datasets` would make up the types of columns from what text files look like: dates of strings, 7 of 007."""
+    config = builder.config
+    usual = (builder.name == "json" and config.field is None) or (builder.name == "csv" and config.sep == "," and config.names is None)
+    return usual and builder.info.features is None
+
+
+def _read_as_written(field: str, datasets: Any, builder: Any, split: str) -> Rows:
+    """The text files of a split, downloaded by `datasets` and read by us."""
+    names = [str(name) for name in builder.config.data_files[split]]
+    downloads = datasets.DownloadManager(dataset_name=builder.dataset_name, data_dir=builder.config.data_dir, download_config=datasets.DownloadConfig())
+    paths = downloads.download(names)
+    return JoinedRows([read_file(field, Path(path), builder.name, name) for path, name in zip(paths, names, strict=True)])
 
 
 def write_rows(source: str, numbers: Sequence[int], output: Path) -> None:
