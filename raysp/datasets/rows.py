@@ -345,7 +345,7 @@ class ArrowRows(Rows):
     def take(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The cells of these rows by column, in the given order."""
         for row in self._data.select(list(numbers)).to_list():
-            yield _stripped({name: self._convert[name](cell) if name in self._convert else cell for name, cell in row.items()})
+            yield _stripped({name: self._convert[name](cell) if name in self._convert else _without_nulls(cell) for name, cell in row.items()})
 
     def column(self, name: str) -> Column:
         """What a column holds."""
@@ -368,6 +368,13 @@ class ArrowRows(Rows):
     def table(self, numbers: Iterable[int]) -> Any:
         """These rows as an Arrow table."""
         return self._data.select(list(numbers)).with_format("arrow")[:]
+
+
+def _without_nulls(cell: Any) -> Any:
+    """A nested cell without the fields that it has only because other rows have them: Arrow fills them with null."""
+    if isinstance(cell, Mapping):
+        return {key: _without_nulls(value) for key, value in cell.items() if value is not None}
+    return [_without_nulls(value) for value in cell] if isinstance(cell, list) else cell
 
 
 def _shortest(cell: Any) -> Any:

@@ -1,15 +1,17 @@
 """Training examples and queries as texts: three shapes of rows, columns found by name, queries given or drawn. Knows nothing of tokens.
 
-What is wrong with a row is said with its number, from 1, in the data set that it came from.
+Errors name the row, from 1, in the data set that it came from.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from raysp.datasets.cells import checked_text, decoded, text_of
+from raysp.datasets.cells import SCALARS, checked_text, text_of
+from raysp.datasets.conversations import Message, conversation, spoken_text
 from raysp.datasets.rows import Rows
 from raysp.datasets.sources import open_rows
 from raysp.errors import UserError
@@ -23,24 +25,27 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "text": ("text", "sentence", "review"),
     "label": ("label", "category", "target"),
     "foil": ("foil",),
+    "context": ("input", "context"),
+    "system": ("system", "system_prompt"),
+    "tools": ("tools", "functions"),
 }
 #: The roles that make a row an example, in the order in which they are looked for.
 SHAPES = (("messages",), ("prompt", "completion"), ("text", "label"))
-#: Queries that are drawn where none are given and no number is.
+#: Roles that an example of each shape may have besides.
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"messages": ("system", "tools", "foil"), "prompt": ("context", "system", "foil"), "text": ("foil",)}
+#: Columns that other tools put into the prompt: a note names those that are not used.
+PROMPTING = (*NAMES["prompt"], *NAMES["completion"], *NAMES["messages"], *NAMES["context"], *NAMES["system"], *NAMES["tools"], "history", "images", "documents")
+#: Queries drawn if neither queries nor a number of them are given.
 DRAWN = 8
-#: What other formats call those who speak in a conversation.
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-
-Message = tuple[str, str]
-"""Who speaks (system, user, assistant), and what is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A training example or a query as a person wrote it: no template, no chat markup.
 
-    `label` is that of text/label data, where it is the completion as well. `extra` is the whole row by column, `messages` what stands before the completion of
-    a conversation (`prompt` then is the same as readable text), `row` its number (from 1) in its data set.
+    `label` is that of text/label data, where it is the completion as well. `extra` is the whole row by column (None where it has no cell), `row` its number
+    (from 1) in its data set. `system` is the system prompt of a single prompt. Of a conversation, `messages` stand before the completion (`prompt` is the same
+    as readable text), `tools` may be called, and `answer` is the whole last message if it calls tools: only the chat template knows how that is written.
     """
 
     prompt: str
@@ -50,6 +55,9 @@ class Sample:
     extra: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Message, ...] = ()
     row: int = 0
+    system: str = ""
+    tools: tuple[Any, ...] = ()
+    answer: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +105,10 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
         raise UserError("train", lens.train, f"has the one label {labels[0]!r} only", "give examples of at least two labels")
     warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
     known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
-    of_queries = (*(asked.notes() if asked is not source else ()), *notes)
-    return TrainingSet(training, labels, (*source.notes(), *drawn), rows=source.count), TrainingSet(queries, known, of_queries, warnings, asked.count)
+    of_queries = (*(asked.notes(chat=lens.chat) if asked is not source else ()), *notes)
+    return TrainingSet(training, labels, (*source.notes(chat=lens.chat), *drawn), rows=source.count), TrainingSet(
+        queries, known, of_queries, warnings, asked.count
+    )
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -142,14 +152,14 @@ class _Source:
         column = group_by if group_by in self.rows.names else self.roles.get("label") if "text" in self.roles else None
         return [text_of(cell) for cell in self.rows.cells(column)] if column else [None] * self.count
 
-    def notes(self) -> tuple[str, ...]:
-        """How the columns were read, where their names leave a doubt."""
-        known = [name for role in ("prompt", "completion") if role in self.roles for name in NAMES[role]]
-        others = [name for name in known if name in self.rows.names and name not in self.roles.values()]
-        if not others and all(role == column for role, column in self.roles.items()):
+    def notes(self, *, chat: bool) -> tuple[str, ...]:
+        """How the columns were read, where their names leave a doubt, and which columns that others put into the prompt are not used."""
+        used = {role: column for role, column in self.roles.items() if role != "system" or chat or "messages" in self.roles}
+        unused = [] if "text" in used else [name for name in dict.fromkeys(PROMPTING) if name in self.rows.names and name not in used.values()]
+        if not unused and "context" not in used and all(role == column for role, column in used.items()):
             return ()
-        unused = f"; not used: {', '.join(others)}" if others else ""
-        return (f"{self.field}: " + ", ".join(f"{role} is column {column}" for role, column in self.roles.items()) + unused,)
+        read = ", ".join(f"{role} is column {column}" for role, column in used.items())
+        return (f"{self.field}: {read}{'; not used: ' if unused else ''}{', '.join(unused)}",)
 
     def samples(self, numbers: Any, *, foils: bool = False) -> Iterator[Sample]:
         """The samples of these rows (numbers from 0)."""
@@ -160,18 +170,23 @@ class _Source:
         foil = self._text(number, "foil", row) if foils and "foil" in self.roles else ""
         rest: dict[str, Any] = {"foil": foil if foil.strip() else None, "extra": row, "row": number}
         if "messages" in self.roles:
-            messages, completion = self._conversation(number, row[self.roles["messages"]])
-            prompt = messages[0][1] if len(messages) == 1 else "\n".join(f"{role}: {content}" for role, content in messages)
-            return Sample(prompt, completion, messages=messages, **rest)
+            place = self._place(number, "messages")
+            talk = conversation(place, row[self.roles["messages"]], self._text(number, "system", row), row.get(self.roles.get("tools", "")))
+            answer = talk.answer if talk.calls_tools else None
+            return Sample(talk.prompt, spoken_text(talk.answer), messages=talk.messages, tools=talk.tools, answer=answer, **rest)
         if "text" in self.roles:
             label = self._text(number, "label", row).strip()
             self._check_full(number, "label", label)
             return Sample(self._text(number, "text", row), label, label=label, **rest)
         completion = self._text(number, "completion", row)
         self._check_full(number, "completion", completion)
-        return Sample(self._text(number, "prompt", row), completion, **rest)
+        prompt = "\n\n".join(filter(None, (self._text(number, "prompt", row), self._text(number, "context", row))))
+        return Sample(prompt, completion, system=self._text(number, "system", row), **rest)
 
     def _text(self, number: int, role: str, row: Mapping[str, Any]) -> str:
+        """The text of a role; empty if the rows do not have it."""
+        if role not in self.roles:
+            return ""
         return checked_text(self._place(number, role), row[self.roles[role]])
 
     def _check_full(self, number: int, role: str, text: str) -> None:
@@ -180,29 +195,6 @@ class _Source:
 
     def _place(self, number: int, role: str) -> str:
         return f"{self.field} row {number}, {self.roles[role]}"
-
-    def _conversation(self, number: int, value: Any) -> tuple[tuple[Message, ...], str]:
-        """What is said before the last message of the assistant, and that message."""
-        place = self._place(number, "messages")
-        if not isinstance(value, list | None):
-            raise UserError(place, value, "is no list of messages", "write a list of {role: user, content: a text}")
-        messages = [_message(place, message) for message in decoded(value) or ()]
-        last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=None)
-        if last is None:
-            raise UserError(place, value, "has no message of the assistant", "end each conversation with the answer to be learnt")
-        if last == 0:
-            raise UserError(place, value, "begins with the answer", "give at least one message before it")
-        self._check_full(number, "messages", messages[last][1])
-        return tuple(messages[:last]), messages[last][1]
-
-
-def _message(place: str, message: Any) -> Message:
-    keys = (("role", "content"), ("from", "value"))
-    for who, what in keys:
-        speaker, said = (message.get(who), message.get(what)) if isinstance(message, dict) else (None, None)
-        if isinstance(speaker, str) and isinstance(said, str):
-            return _ROLES.get(speaker, speaker), said
-    raise UserError(place, message, "is no message", "write each as {role: user, content: a text}")
 
 
 def _roles(field: str, name: str, rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
@@ -218,22 +210,28 @@ def _roles(field: str, name: str, rows: Rows, columns: Mapping[str, str]) -> dic
     usual = [column for column in existing if 2 * rows.column(column).filled >= len(rows)]
     named = [shape for shape in SHAPES if any(role in columns for role in shape)]
     for candidates in (usual, existing):
-        found = _found(candidates, existing, columns)
+        found = _found(candidates, rows, columns)
         for shape in named or SHAPES:
             if all(role in found for role in shape):
-                return {role: found[role] for role in (*shape, "foil") if role in found}
+                return {role: found[role] for role in (*shape, *OPTIONAL[shape[0]]) if role in found}
     begun = next((shape for shape in named or SHAPES if any(role in found for role in shape)), None)
     lacking = " and ".join(role for role in begun if role not in found) if begun else "prompt and completion, messages, or text and label"
     example = ",".join(f"{role}={existing[0]}" for role in begun if role not in found) if begun else f"prompt={existing[0]},completion=..."
     raise UserError(field, name, f"has no column for {lacking}", f"its columns are {shown}; name them with columns, such as {example}")
 
 
-def _found(candidates: Sequence[str], existing: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """A column for each role: the one that the map names, else the first known name among the candidates. A foil may be in any row."""
+def _found(candidates: Sequence[str], rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
+    """A column for each role: the one that the map names, else the first known name among the candidates; any row may have an optional role.
+
+    Whoever names the column of the prompt names that of its context too.
+    """
+    optional = {role for roles in OPTIONAL.values() for role in roles}
     found: dict[str, str] = {}
     for role, names in NAMES.items():
-        column = columns.get(role) or next((known for known in names if known in (existing if role == "foil" else candidates)), None)
-        if column in existing:
+        free = rows.names if role in optional else candidates
+        known = (name for name in names if name in free and not (role == "context" and (name == found.get("prompt") or "prompt" in columns)))
+        column = columns.get(role) or next(known, None)
+        if column in rows.names and (role != "context" or rows.column(column).kind in SCALARS):
             found[role] = column
     return found
 
@@ -273,5 +271,6 @@ def _known_queries(training: Sequence[Sample], queries: Sequence[Sample]) -> Ite
         yield f"{len(found)} of {len(queries)} queries are also in the training set ({shown}): expect those rows to come out on top"
 
 
-def _content(sample: Sample) -> tuple[Any, ...]:
-    return (sample.messages or sample.prompt.strip(), sample.completion.strip())
+def _content(sample: Sample) -> tuple[str, ...]:
+    asked = json.dumps([*sample.messages, *sample.tools], sort_keys=True, default=str) if sample.messages else sample.prompt.strip()
+    return (asked, sample.system.strip(), sample.completion.strip())

@@ -280,7 +280,8 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
     described = _described(lens, model, recipe, value, groups) | {
         "texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in asked]), "components": _digest_array(groups.of),
     }  # fmt: skip
-    notes = (*training.notes, *groups.notes, *encoded.notes, *queries.notes, *query_notes, f"model {lens.model} in {model.place}, {way}")
+    read = dict.fromkeys((*training.notes, *groups.notes, *encoded.notes, *queries.notes, *query_notes))
+    notes = (*read, f"model {lens.model} in {model.place}, {way}")
     info = GameInfo(
         fingerprint(described),
         _components(groups, encoded.texts),

@@ -7,10 +7,12 @@ the answer alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from raysp.datasets.training_sets import Message, Sample
+from raysp.datasets.conversations import Message
+from raysp.datasets.training_sets import Sample
 from raysp.errors import UserError
 from raysp.lenses.continuation import Continuation, continuations
 from raysp.models.frozen_prefix import Text
@@ -19,6 +21,8 @@ from raysp.models.loading import LoadedModel
 from raysp.specs.lenses import DataLens
 
 _SLOT = "{prompt}"
+#: A private-use character, which no chat template treats in a way of its own.
+_MARK = "\ue000"
 #: Values that look at nothing but a query's own answer.
 _ALONE = ("logprob", "logprob_mean", "prob", "loss")
 
@@ -47,7 +51,7 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
     ending = np.array([] if end is None else [end], np.int64)
     if end is None:
         notes = (*notes, "the tokenizer has no end-of-sequence token: examples end with their completion")
-    split = _continuations(loaded, lens, samples, [[_answer(lens, sample, sample.completion)] for sample in samples])
+    split = _continuations(loaded, lens, samples, [[_completion(loaded, lens, sample)] for sample in samples])
     fitted = [_fit(loaded, each.prompt, [np.concatenate([each.answers[0], ending])], limit) for each in split]
     texts = tuple(texts[0] for texts, _ in fitted)
     cut = sum(was for _, was in fitted)
@@ -61,7 +65,7 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
         )
     if cut:
         notes = (*notes, f"{cut} of {len(texts)} examples were cut to {limit} tokens")
-    return Encoded(texts, notes)
+    return Encoded(texts, (*notes, *_dropped(loaded, samples)))
 
 
 def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> EncodedQuery:
@@ -71,7 +75,7 @@ def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Se
     All share one prompt, cut so that the longest answer fits; UserError for a foil that is the answer.
     """
     limit, _ = _limit(loaded, lens)
-    answers = [_answer(lens, sample, text) for text in _compared(lens, sample, labels)]
+    answers = [_completion(loaded, lens, sample), *(_answer(lens, sample, text) for text in _compared(lens, sample, labels))]
     split = _continuations(loaded, lens, [sample], [answers])[0]
     if any(np.array_equal(split.answers[0], other) for other in split.answers[1:]):
         raise UserError(f"queries row {sample.row}, foil", sample.foil, "is equal to the completion", "give another foil, or none")
@@ -85,15 +89,17 @@ def encode_queries(
     """The texts of every query, as `encode_query`, and what was done to them."""
     asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
     cut = sum(query.cut for query in asked)
-    return asked, (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
+    notes = (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
+    return asked, (*notes, *_dropped(loaded, samples))
 
 
 def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
+    """What a query's own answer is compared with."""
     if lens.value in _ALONE:
-        return [sample.completion]
+        return []
     if sample.label is not None and lens.value != "margin":
-        return [sample.completion, *(label for label in labels if label != sample.label)]
-    return [sample.completion] if sample.foil is None else [sample.completion, sample.foil]
+        return [label for label in labels if label != sample.label]
+    return [] if sample.foil is None else [sample.foil]
 
 
 def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:
@@ -108,7 +114,7 @@ def _continuations(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample
     before, after = _template(lens)
     framed = [_chat(lens, sample, before + sample.prompt + after) for sample in samples]
     plain = np.array([isinstance(text, str) for text in framed], np.bool_)
-    texts = [text if isinstance(text, str) else _render(loaded, text) for text in framed]
+    texts = [text if isinstance(text, str) else _render(loaded, text, sample.tools) for text, sample in zip(framed, samples, strict=True)]
     found: dict[int, Continuation] = {}
     for special in (True, False):  # a chat template has its special tokens in its text
         numbers = np.flatnonzero(plain == special).tolist()
@@ -136,21 +142,64 @@ def _chat(lens: DataLens, sample: Sample, filled: str) -> str | tuple[Message, .
                 "template", lens.template, "is given, and these examples are conversations", "leave template out: the model's chat template is used"
             )
         return sample.messages
-    return (("user", filled),) if lens.chat else filled
+    system = [{"role": "system", "content": sample.system}] if sample.system.strip() else []
+    return (*system, {"role": "user", "content": filled}) if lens.chat else filled
 
 
-def _render(loaded: LoadedModel, messages: Sequence[Message]) -> str:
-    tokenizer = loaded.tokenizer
-    if not tokenizer.chat_template:
+def _render(loaded: LoadedModel, messages: Sequence[Message], tools: Sequence[Any] = (), *, prompting: bool = True) -> str:
+    """What the chat template makes of messages and tools, ready for an answer if `prompting`."""
+    if not loaded.tokenizer.chat_template:
         raise UserError(
             "chat", None, "is needed, but the model's tokenizer has no chat template", "give prompts and completions, or name an instruction-tuned model"
         )
-    spoken = [{"role": role, "content": content} for role, content in messages]
     try:
-        return tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
+        given = _apply(loaded, messages, tools, prompting=prompting)
     except Exception as error:  # noqa: BLE001  templates raise what their authors please
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError("messages", spoken, f"do not fit the model's chat template ({problem})", "use the roles that it knows, in its order") from None
+        given, problem = None, (str(error).strip().splitlines() or [type(error).__name__])[0]
+    else:
+        problem = ""
+    if given is not None and all(message.get("content") is not None for message in messages):
+        return given
+    # Some templates do not know messages without content, and fail or write the word None.
+    try:
+        emptied = _apply(loaded, [{**message, "content": message.get("content") or ""} for message in messages], tools, prompting=prompting)
+    except Exception:  # noqa: BLE001  as above
+        raise UserError("messages", list(messages), f"do not fit the model's chat template ({problem})", "use the roles that it knows, in its order") from None
+    return emptied if given is None or given.count("None") > emptied.count("None") else given
+
+
+def _apply(loaded: LoadedModel, messages: Sequence[Message], tools: Sequence[Any], *, prompting: bool) -> str:
+    spoken = [dict(message) for message in messages]
+    return loaded.tokenizer.apply_chat_template(spoken, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompting)
+
+
+def _dropped(loaded: LoadedModel, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """A note for each part of conversations that the chat template does not write, looked for in the first example that has it."""
+    notes: list[str] = []
+    offering = next((sample for sample in samples if sample.tools), None)
+    if offering is not None and _render(loaded, offering.messages, offering.tools) == _render(loaded, offering.messages):
+        notes.append("not used: tools, which the model's chat template does not write")
+    calling = next((sample for sample in samples if any(message.get("tool_calls") for message in sample.messages)), None)
+    if calling is not None:
+        silent = [{"content": "", **{key: cell for key, cell in message.items() if key != "tool_calls"}} for message in calling.messages]
+        if _render(loaded, calling.messages, calling.tools) == _render(loaded, silent, calling.tools):
+            notes.append("not used: tool_calls of messages, which the model's chat template does not write")
+    return tuple(notes)
+
+
+def _completion(loaded: LoadedModel, lens: DataLens, sample: Sample) -> str:
+    """The answer to be learnt or asked about; one that calls tools as the chat template writes it, without the end of the turn."""
+    if sample.answer is None:
+        return _answer(lens, sample, sample.completion)
+    prompt = _render(loaded, sample.messages, sample.tools)
+    whole, marked, silent = (
+        _render(loaded, [*sample.messages, message], sample.tools, prompting=False)
+        for message in (sample.answer, {"role": "assistant", "content": _MARK}, {"role": "assistant", "content": sample.answer.get("content") or ""})
+    )
+    if not whole.startswith(prompt) or whole == silent:
+        problem = "calls tools, which the model's chat template does not write" if whole == silent else "is not written behind the prompt by the chat template"
+        raise UserError(f"messages, row {sample.row}", sample.completion, problem, "use a model whose chat template does, or give the call as content")
+    return whole[len(prompt) :].removesuffix(marked.partition(_MARK)[2])
 
 
 def _answer(lens: DataLens, sample: Sample, text: str) -> str:

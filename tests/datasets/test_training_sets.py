@@ -71,14 +71,15 @@ def test_the_last_message_of_the_assistant_is_the_completion(tmp_path):
     training, _ = read(write(tmp_path / "talks.jsonl", [{"messages": talk} for talk in TALKS]), query_count=1)
     sample = training.samples[0]
     assert sample.completion == f"Hello {sample.row - 1}"
-    assert sample.messages == (("system", "Be brief."), ("user", f"Hi {sample.row - 1}"))
+    assert sample.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Hi {sample.row - 1}"})
     assert sample.prompt == f"system: Be brief.\nuser: Hi {sample.row - 1}"
 
 
 def test_conversations_of_another_format_are_read_and_what_follows_the_answer_is_left_out(tmp_path):
     talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Thanks"}]
     training, _ = read(write(tmp_path / "talks.jsonl", [{"conversations": talk}] * 4), query_count=1)
-    assert (training.samples[0].messages, training.samples[0].prompt, training.samples[0].completion) == ((("user", "Hi"),), "Hi", "Hello")
+    assert (training.samples[0].prompt, training.samples[0].completion) == ("Hi", "Hello")
+    assert training.samples[0].messages == ({"role": "user", "content": "Hi"},)
 
 
 def test_labels_by_number_are_named_as_the_data_set_names_them(tmp_path):
@@ -177,8 +178,8 @@ MISTAKES = {
     "one label": ([{"text": f"t{i}", "label": "good"} for i in range(9)], {}, "train", "has the one label 'good'"),
     "nobody answers": ([{"messages": [{"role": "user", "content": "x"}]}] * 4, {}, "train row 1, messages", "no message of the assistant"),
     "the answer comes first": ([{"messages": [{"role": "assistant", "content": "x"}]}] * 4, {}, "train row 1, messages", "begins with the answer"),
-    "an empty answer": ([{"messages": [*TALKS[0][:2], {"role": "assistant", "content": ""}]}] * 4, {}, "train row 1, messages", "is empty"),
-    "a message without content": ([{"messages": [{"role": "user"}]}] * 4, {}, "train row 1, messages", "is no message"),
+    "an empty answer": ([{"messages": [*TALKS[0][:2], {"role": "assistant", "content": ""}]}] * 4, {}, "train row 1, messages", "says nothing"),
+    "a message without content": ([{"messages": [{"role": "user"}]}] * 4, {}, "train row 1, messages", "is not a message"),
 }
 
 
@@ -222,14 +223,82 @@ def test_queries_are_drawn_by_groups_of_any_type(tmp_path, tags):
 @pytest.mark.parametrize("said", ["hello", 3, {"role": "user", "content": "Hi"}])
 def test_what_is_no_list_of_messages_is_refused(tmp_path, said):
     path = write(tmp_path / "talks.jsonl", [{"talk": said} for _ in range(8)])
-    with pytest.raises(UserError, match=r"row \d+, talk.*is no list of messages"):
+    with pytest.raises(UserError, match=r"row \d+, talk.*is not a list of messages"):
         read(path, columns="messages=talk", query_count=1)
 
 
-def test_a_column_that_could_be_a_prompt_and_is_not_used_is_said(tmp_path):
-    path = write(tmp_path / "alpaca.jsonl", [{"instruction": f"Do {i}", "input": "this", "output": "done"} for i in range(8)])
-    training, _ = read(path, query_count=1)
-    assert training.notes == ("train: prompt is column instruction, completion is column output; not used: input",)
+@pytest.mark.parametrize(("asked", "context"), [("instruction", "input"), ("instruction", "context"), ("question", "context"), ("prompt", "input")])
+def test_the_input_or_context_of_a_prompt_is_part_of_it(tmp_path, asked, context):
+    rows = [{asked: f"Do {i}", context: "this" if i else "", "output": "done"} for i in range(8)]
+    path = write(tmp_path / "alpaca.jsonl", rows)
+    training, _ = read(path, queries=path)
+    assert [sample.prompt for sample in training.samples] == ["Do 0", *(f"Do {i}\n\nthis" for i in range(1, 8))]
+    assert training.notes == (f"train: prompt is column {asked}, completion is column output, context is column {context}",)
+
+
+def test_columns_that_could_be_part_of_a_prompt_and_are_not_used_are_named_once(tmp_path):
+    rows = [{"instruction": f"Do {i}", "input": ["this"], "context": "that", "system": "Obey.", "history": [], "output": "done", "id": i} for i in range(8)]
+    path = write(tmp_path / "alpaca.jsonl", rows)
+    training, queries = read(path, query_count=1, columns="prompt=instruction")
+    assert training.notes == ("train: prompt is column instruction, completion is column output; not used: input, context, system, history",)
+    assert not any("not used" in note for note in queries.notes)
+    assert read(path, query_count=1, columns="prompt=instruction,context=context")[0].samples[0].prompt.endswith("\n\nthat")
+
+
+CALL = {"name": "weather", "arguments": {"city": "Oslo", "days": 2, "scale": 1.0}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]
+CALLED = {"type": "function", "function": CALL}
+ANSWERED = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Weather?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALLED]},
+    {"role": "tool", "content": "rain"},
+]
+SHAREGPT = [
+    {"from": "human", "value": "Weather?"},
+    {"from": "function_call", "value": json.dumps(CALL)},
+    {"from": "observation", "value": "rain"},
+    {"from": "gpt", "value": "Wet."},
+]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [*ANSWERED, {"role": "assistant", "content": "Wet."}], "tools": TOOLS},
+        {"messages": [*ANSWERED, {"role": "assistant", "content": "Wet.", "tool_calls": None, "name": None}], "tools": json.dumps(TOOLS)},
+        {"messages": json.dumps([*ANSWERED, {"role": "assistant", "content": "Wet."}]), "tools": [json.dumps(tool) for tool in TOOLS]},
+        {"conversations": SHAREGPT, "system": "Be brief.", "tools": json.dumps(TOOLS)},
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_tool_calls_tools_and_system_prompts_are_kept(tmp_path, row, name):
+    path = str(tmp_path / name)
+    if name == "rows.parquet":
+        datasets.Dataset.from_list([row] * 3).to_parquet(path)
+    else:
+        write(tmp_path / name, [row] * 3)
+    training, _ = read(path, queries=path)
+    sample = training.samples[0]
+    assert list(sample.messages) == ANSWERED
+    assert (list(sample.tools), sample.completion, sample.answer) == (TOOLS, "Wet.", None)
+    assert not any("not used" in note for note in training.notes)
+    assert sample.prompt.splitlines()[2].startswith("assistant: [{")
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_a_tool_call_may_be_the_answer(tmp_path, content):
+    talk = [*ANSWERED[:2], {"role": "assistant", "content": content, "tool_calls": [CALLED]}]
+    path = write(tmp_path / "rows.jsonl", [{"messages": talk}] * 3)
+    training, _ = read(path, queries=path)
+    assert training.samples[0].answer == talk[-1]
+    assert json.loads(training.samples[0].completion) == [CALLED]
+
+
+def test_a_system_prompt_alone_is_not_a_question(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"conversations": SHAREGPT[1:2], "system": "Be brief."}] * 3)
+    with pytest.raises(UserError, match="begins with the answer"):
+        read(path, queries=path)
 
 
 def test_a_seed_that_generators_do_not_take_is_refused():

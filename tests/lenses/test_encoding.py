@@ -85,7 +85,7 @@ def test_a_chat_is_in_the_models_template_without_further_special_tokens(begins)
 
 
 def test_messages_go_through_the_template_as_they_are(begins):
-    talk = Sample("user: x", "fine", messages=(("system", "be good"), ("user", "hi")))
+    talk = Sample("user: x", "fine", messages=({"role": "system", "content": "be good"}, {"role": "user", "content": "hi"}))
     assert halves(begins, one(begins, talk)) == ("<system>be good</><user>hi</><assistant>", "fine</s>")
 
 
@@ -151,9 +151,14 @@ def test_answers_of_one_query_share_a_prompt_that_leaves_room_for_the_longest(lo
 
 MISTAKES = {
     "a template without the prompt": (SAMPLE, {"template": "Review:"}, "template", "{prompt}"),
-    "a template around conversations": (Sample("x", "y", messages=(("user", "x"),)), {"template": "Q: {prompt}"}, "template", "are conversations"),
+    "a template around conversations": (
+        Sample("x", "y", messages=({"role": "user", "content": "x"},)),
+        {"template": "Q: {prompt}"},
+        "template",
+        "are conversations",
+    ),
     "a chat without a template": (SAMPLE, {"chat": True}, "chat", "no chat template"),
-    "conversations without a template": (Sample("x", "y", messages=(("user", "x"),)), {}, "chat", "no chat template"),
+    "conversations without a template": (Sample("x", "y", messages=({"role": "user", "content": "x"},)), {}, "chat", "no chat template"),
     "nothing left of any prompt": (Sample("the film " * 5, "was not bad " * 20), {"max_tokens": 10}, "max_tokens", "leaves nothing of any example's prompt"),
 }
 
@@ -176,5 +181,61 @@ def test_a_foil_that_is_the_answer_is_refused(loaded):
 def test_a_conversation_that_the_template_refuses_is_one_line(begins):
     begins.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(UserError, match=r"do not fit the model's chat template .*roles must alternate"):
-        one(begins, Sample("x", "y", messages=(("user", "x"), ("user", "x"))))
+        one(begins, Sample("x", "y", messages=({"role": "user", "content": "x"},) * 2))
     begins.tokenizer.chat_template = CHAT
+
+
+TOOLED = (
+    "{% if tools %}<tools>{{ tools | tojson }}</>{% endif %}{% for m in messages %}<{{ m['role'] }}>{% if m.content %}{{ m.content }}{% endif %}"
+    "{% for call in m.tool_calls %}<call>{{ call.function | tojson }}</call>{% endfor %}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"days": 2}}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+ASKED = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Weather?"})
+
+
+@pytest.fixture
+def tooled(begins, monkeypatch):
+    monkeypatch.setattr(begins.tokenizer, "chat_template", TOOLED)
+    return begins
+
+
+def rendered(loaded, messages, **options):
+    return loaded.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_a_conversation_with_tools_is_what_its_chat_template_gives(tooled, content):
+    talk = (*ASKED, {"role": "assistant", "content": content, "tool_calls": [CALL]}, {"role": "tool", "content": "rain"})
+    found = encode(tooled, lens(), [Sample("", "Wet.", messages=talk, tools=tuple(TOOLS))])
+    prompt = rendered(tooled, talk, tools=TOOLS, add_generation_prompt=True)
+    assert halves(tooled, found.texts[0]) == (prompt, "Wet.</s>")
+    assert '<call>{"name": "weather", "arguments": {"days": 2}}</call>' in prompt
+    assert not any("not used" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("content", ["", None, "Let me see. "])
+def test_an_answer_that_calls_tools_is_written_by_the_chat_template(tooled, content):
+    answer = {"role": "assistant", "content": content, "tool_calls": [CALL]}
+    found = encode(tooled, lens(), [Sample("", "a call", messages=ASKED, tools=tuple(TOOLS), answer=answer)]).texts[0]
+    assert halves(tooled, found) == (
+        rendered(tooled, ASKED, tools=TOOLS, add_generation_prompt=True),
+        (content or "") + '<call>{"name": "weather", "arguments": {"days": 2}}</call></s>',
+    )
+
+
+def test_what_a_chat_template_does_not_write_is_named_once(begins):
+    talk = (*ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "rain"})
+    found = encode(begins, lens(), [Sample("", "Wet.", messages=talk, tools=tuple(TOOLS))] * 2)
+    assert [note for note in found.notes if "not used" in note] == [
+        "not used: tools, which the model's chat template does not write",
+        "not used: tool_calls of messages, which the model's chat template does not write",
+    ]
+    assert "None" not in halves(begins, found.texts[0])[0]
+    with pytest.raises(UserError, match=r"messages, row 4: 'a call' calls tools, which the model's chat template does not write"):
+        encode(begins, lens(), [Sample("", "a call", messages=ASKED, row=4, answer={"role": "assistant", "content": "", "tool_calls": [CALL]})])
+
+
+def test_a_system_prompt_goes_first_in_a_chat(begins):
+    found = one(begins, Sample("the film", "good", system="Be brief."), chat=True)
+    assert halves(begins, found)[0] == "<system>Be brief.</><user>the film</><assistant>"
