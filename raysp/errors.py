@@ -30,6 +30,11 @@ class EvaluationError(RuntimeError):
 class InterruptedRunError(RuntimeError):
     """A run was stopped before its end; what it had evaluated is stored, and the run resumes from there."""
 
+    @classmethod
+    def of(cls, run_id: str, what: str = "interrupted") -> "InterruptedRunError":
+        """The error of a run that was interrupted (or cancelled), with the command that continues it."""
+        return cls(f"run {run_id} was {what}; `raysp resume {run_id}` continues from what is stored")
+
 
 def _short(value: object, limit: int = 80) -> str:
     text = repr(value)

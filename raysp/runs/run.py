@@ -124,9 +124,12 @@ class Run:
         )
 
     def _end(self, error: BaseException) -> None:
+        """Write how the run ended. Raises InterruptedRunError in place of a keyboard interrupt, as the run can be resumed from here on."""
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
         self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
         self.store.publish()
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedRunError.of(self.run_id) from None
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
@@ -253,7 +256,7 @@ class Run:
 
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
-            raise InterruptedRunError(f"run {self.run_id} was cancelled; `raysp resume {self.run_id}` goes on from what is stored")
+            raise InterruptedRunError.of(self.run_id, "cancelled")
 
     def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Rows cut into batches: as the game prefers, smaller when that would leave a worker without its two."""

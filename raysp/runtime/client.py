@@ -64,7 +64,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
             ray.get(submitted)  # what has not begun cannot be cancelled
             ray.get(self._scheduler.cancel.remote(run_id))
             ray.get(self._scheduler.finished.remote(run_id, 60.0))
-            raise InterruptedRunError(f"run {run_id} was interrupted; `raysp resume {run_id}` goes on from what is stored") from None
+            raise InterruptedRunError.of(run_id) from None
         return ray.get(self._scheduler.result.remote(run_id))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

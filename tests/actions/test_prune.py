@@ -454,7 +454,7 @@ def test_an_unfinished_run_is_to_be_finished_first(asked):
             raise KeyboardInterrupt
 
     spec = raysp.RunSpec(lens=asked.lens(components="heads"), explorer=raysp.Singles(budget=30), local=True, store=str(asked.store))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raysp.InterruptedRunError, match="raysp resume halved"):
         raysp.run(spec, watch=stop, run_id="halved")
     with pytest.raises(raysp.UserError, match="run: 'halved' is interrupted; finish it first: raysp resume halved"):
         asked.prune("halved")

@@ -248,7 +248,7 @@ def test_an_interrupted_run_estimates_again_and_equals_an_undisturbed_one(models
         if progress.phase == "explore" and progress.done > 20:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raysp.InterruptedRunError, match="raysp resume broken"):
         raysp.run(spec, run_id="broken", watch=interrupt)
     resumed = raysp.run(spec, run_id="broken")
     whole = raysp.run(spec, run_id="whole")

@@ -106,7 +106,7 @@ class Interrupting:
 def test_an_interrupted_run_resumes_and_equals_an_undisturbed_one(home):
     lens = raysp.FunctionLens(Interrupting(6), n=N, name="interrupted", batch_masks=64)
     broken = spec(name="interrupted").model_copy(update={"lens": lens})
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raysp.InterruptedRunError, match="raysp resume the-run"):
         raysp.run(broken, run_id="the-run")
     with raysp.Store.read(home / "raysp.duckdb") as store:
         assert store.run_row("the-run")["status"] == "interrupted"
@@ -183,7 +183,7 @@ def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_pat
     asked = spec()
     game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raysp.InterruptedRunError, match="raysp resume the-run"):
             Run(asked, LocalBackend(game), store, "r").execute()
         assert store.run_row("r")["status"] == "interrupted"
 
@@ -236,7 +236,7 @@ def test_a_run_that_has_evaluated_nothing_is_replaced_by_another_question(tmp_pa
     asked = spec()
     game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raysp.InterruptedRunError, match="raysp resume the-run"):
             Run(asked, LocalBackend(game), store, "r").execute()
         other = raysp.RunSpec(lens=asked.lens, explorer=raysp.Exhaustive(), seed=3, local=True)
         Run(other, LocalBackend(build_game(other.lens)), store, "r").execute()

@@ -12,8 +12,10 @@ import raysp
 from raysp.interrupts import interrupted_by_termination
 
 RUN = """
-import sys, time
+import signal, sys, time
 import raysp
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background starts without
 
 def slow(masks):
     time.sleep(0.2)
@@ -33,17 +35,17 @@ except (KeyboardInterrupt, raysp.InterruptedRunError) as error:
 """
 
 
-@pytest.mark.parametrize("where", ["local", "ray"])
-def test_a_run_that_is_terminated_is_left_to_be_resumed(where, home):
+@pytest.mark.parametrize(("where", "sent"), [("local", signal.SIGTERM), ("local", signal.SIGINT), ("ray", signal.SIGTERM)])
+def test_a_run_that_is_interrupted_names_the_command_that_resumes_it(where, sent, home):
     # Output goes into one pipe: Ray's trace of a signal would be seen here.
     with subprocess.Popen([sys.executable, "-c", RUN, where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)) as run:
         said = next((line for line in run.stdout if line == "at work\n"), None)
         assert said is not None
-        run.send_signal(signal.SIGTERM)
+        run.send_signal(sent)
         rest = run.stdout.read()
     assert run.returncode == 130, rest
     assert "SIGTERM received" not in rest
-    assert where == "local" or "`raysp resume the-run`" in rest
+    assert "told run the-run was interrupted; `raysp resume the-run` continues from what is stored" in rest
     with raysp.Store.read(home / "raysp.duckdb") as store:
         assert store.run_row("the-run")["status"] == "interrupted"
         assert store.run_evaluations("the-run").num_rows > 0

@@ -11,7 +11,7 @@ import raysp.cli
 from raysp.commands.options import spec_from
 from raysp.datasets.grouping import group
 from raysp.datasets.training_sets import read_training_set
-from raysp.errors import UserError
+from raysp.errors import InterruptedRunError, UserError
 from raysp.game import Component, GameInfo
 from raysp.runs.parts import parts
 from raysp.runs.run import start_explorer
@@ -207,7 +207,7 @@ def test_an_interrupted_run_of_a_model_resumes_to_the_same_answer(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lens = {"kind": "mechanistic", "model": save("llama", tmp_path / "llama"), "prompts": str(tmp_path / "rows.jsonl"), "dtype": "float32", "device": "cpu"}
     spec = run_spec({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 120, "max_order": 2}, "local": True, "store": str(tmp_path / "one.duckdb")})
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError, match="raysp resume halved"):
         run(spec, watch=Interrupting("validate"), run_id="halved")
     with Store.read(tmp_path / "one.duckdb") as store:
         row = store.run_row("halved")
