@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
     from raysp.lenses import build_game
-    from raysp.report import write_report
+    from raysp.report.page import write_report
     from raysp.runs.result import Result
     from raysp.runtime.engine import run, run_all
     from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
@@ -29,7 +29,7 @@ _HOMES = {
     "raysp.game": ("Component", "Game"),
     "raysp.lenses": ("build_game",),
     "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
-    "raysp.report": ("write_report",),
+    "raysp.report.page": ("write_report",),
     "raysp.runs.result": ("Result",),
     "raysp.runtime.engine": ("run", "run_all"),
     "raysp.specs.run": ("RunSpec", "load_spec"),

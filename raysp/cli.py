@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. A person's mistake is one line on stderr and exit code 2."""
+"""The command line: parse, call, print. A mistake in what was asked is one line on stderr and exit code 2."""
 
 import sys
 
@@ -10,7 +10,7 @@ from raysp.version import __version__
 
 app = typer.Typer(
     name="raysp",
-    help="Which components, alone and together, made a language model say so?",
+    help="Find which components, alone and together, made a language model say that.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,8 +42,8 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:  # pyright: ignore[reportUnusedFunction]  typer calls it
-    """Ask which components, alone and together, made a language model say so."""
+def _options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")) -> None:  # pyright: ignore[reportUnusedFunction]  typer calls it
+    """Find which components, alone and together, made a language model say that. `raysp docs` shows the documentation."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(app(arguments, standalone_mode=False) or 0)
     except UserError as error:
         _fail(str(error), 2)
-    except typer.TyperException as error:  # what the command line's own words are wrong in
+    except typer.TyperException as error:  # an unknown option, a missing argument
         _fail(" ".join(error.format_message().split()), 2)
     except EvaluationError as error:
         _fail(str(error), 1)
@@ -61,6 +61,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    if message:  # a command without its words has shown its help instead
+    if message:  # a command without arguments has shown its help instead
         sys.stderr.write(f"raysp: {message}\n")
     sys.exit(code)

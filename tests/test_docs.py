@@ -266,7 +266,11 @@ def command(place, capsys, monkeypatch):
 
 
 def is_number(word):
-    return re.fullmatch(r"[+-]?[\d.]*\d[\d.]*", word.strip("[],")) is not None
+    return re.fullmatch(r"[+−]?\d[\d.]*", word.strip("[],")) is not None
+
+
+def as_number(word):
+    return float(word.strip("[],").replace("−", "-"))
 
 
 def test_the_first_example_prints_what_the_readme_shows(command):
@@ -276,8 +280,8 @@ def test_the_first_example_prints_what_the_readme_shows(command):
     for line in shown:
         texts = [word for word in line if not is_number(word)]
         same = [other for other in printed if [word for word in other if not is_number(word)] == texts]
-        numbers = [float(word.strip("[],")) for word in line if is_number(word)]
-        found = [[float(word.strip("[],")) for word in other if is_number(word)] for other in same]
+        numbers = [as_number(word) for word in line if is_number(word)]
+        found = [[as_number(word) for word in other if is_number(word)] for other in same]
         assert any(len(other) == len(numbers) and other == pytest.approx(numbers, abs=0.01) for other in found), line
 
 

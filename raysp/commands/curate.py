@@ -1,4 +1,4 @@
-"""Commands that act on data runs: `lds` scores one by trainings on other subsets, `select` chooses what of a training set to keep."""
+"""Commands that act on data runs: `lds` scores one by retraining on unseen subsets, `select` chooses which examples of its training set to keep."""
 
 import math
 from dataclasses import asdict, fields, is_dataclass
@@ -14,19 +14,19 @@ from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.numbers import DIGITS, NONE, Scale, number, scale
 
-#: What the trainings themselves say, in words.
+#: How scores of the retrainings themselves are captioned.
 CEILINGS = {
     "ceiling_halves": "between disjoint halves of the seeds",
     "ceiling_averaged": "between means of all seeds (Spearman-Brown)",
-    "ceiling_attainable": "attainable: who knows the expected output",
+    "ceiling_attainable": "attainable by a method that knows the expected output",
 }
 OTHERS = {
     "leave_one_out": "leave one out (Spearman)",
     "leave_one_out_pearson": "leave one out (Pearson)",
     "mislabel_auc": "mislabelled found (AUC)",
     "mislabel_auc_own_label": "mislabelled found, on queries of their own label (AUC)",
-    "brittleness_drop": "fall of the output without the {k} most helpful",
-    "flip_rate": "right answers lost without the {k} most helpful",
+    "brittleness_drop": "drop of the output without the {k} most helpful",
+    "flip_rate": "correct answers lost without the {k} most helpful",
 }
 #: Those of them that lie between 0 and 1.
 SHARES = ("mislabel_auc", "mislabel_auc_own_label", "flip_rate")
@@ -36,19 +36,21 @@ SHOWN = 12
 def lds(
     run_id: RunId,
     *,
-    subsets: Annotated[int, typer.Option(help="Subsets to train on that the run was not fitted to.")] = 100,
-    seeds: Annotated[int, typer.Option(help="Trainings of each, from seeds that the run did not use; two or more have a ceiling.")] = 2,
-    fraction: Annotated[float, typer.Option(help="Share of the components in a subset, exactly.")] = 0.5,
-    methods: Annotated[str, typer.Option(help="What to score.")] = "proxyspex,singles,influence,tracin,gradient_dot",
-    leave_one_out: Annotated[int, typer.Option(metavar="K", help="Leave out K components one by one as well, and correlate.")] = 0,
-    brittleness: Annotated[str | None, typer.Option(metavar="K,...", help="Remove the K most helpful components of each query, and see outputs fall.")] = None,
-    mislabelled: Annotated[str | None, typer.Option(help="A column that says which examples are mislabelled, or a file of their row numbers.")] = None,
+    subsets: Annotated[int, typer.Option(help="Subsets to train on, none of which the run has seen.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Trainings of each subset, from seeds that the run did not use; a ceiling needs two or more.")] = 2,
+    fraction: Annotated[float, typer.Option(help="Exact share of the components in each subset.")] = 0.5,
+    methods: Annotated[str, typer.Option(help="Attribution methods to score, separated by commas.")] = "proxyspex,singles,influence,tracin,gradient_dot",
+    leave_one_out: Annotated[int, typer.Option(metavar="K", help="Also leave out K components one at a time and correlate the effects.")] = 0,
+    brittleness: Annotated[
+        str | None, typer.Option(metavar="K,...", help="Also remove the K most helpful components of each query and measure the drop.")
+    ] = None,
+    mislabelled: Annotated[str | None, typer.Option(help="A column that marks mislabelled examples, or a file of their row numbers.")] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Score a data run: how well its answer, simpler ones and gradients foretell trainings on subsets they have not seen.
+    """Score attribution methods by how well they predict retraining on unseen subsets (linear datamodeling score).
 
-    Trainings run in this process; what they cost is stored, and never paid twice.
+    Retrainings run in this process. They are stored and reused.
     """
     from raysp.actions.lds import LdsOptions, score_run
     from raysp.commands import display
@@ -70,19 +72,19 @@ def lds(
 def select(
     run_id: RunId,
     *,
-    drop: Annotated[str | None, typer.Option(help="harmful:5%, harmful:10, redundant or redundant:10%.")] = None,
-    keep: Annotated[str | None, typer.Option(help="best:50 or best:50%.")] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the rows that stay into this new file, as JSONL.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="The file may be there already.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Train with everything, with what stays and with random sets as large, and compare.")] = False,
-    heldout: Annotated[str | None, typer.Option(help="Queries to verify on, as --queries; without a file, the run's own.")] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each set to verify.")] = 3,
+    drop: Annotated[str | None, typer.Option(help="What to drop: harmful:5%, harmful:10, redundant or redundant:10%.")] = None,
+    keep: Annotated[str | None, typer.Option(help="What to keep instead: best:50 or best:50%.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the rows that are kept to this new file, as JSONL.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Train on everything, on what is kept and on random sets of the same size, and compare.")] = False,
+    heldout: Annotated[str | None, typer.Option(help="Queries to verify on, in the formats of --queries; by default the run's own.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each set when verifying.")] = 3,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Choose what of a training set to keep by what a data run found, and verify by training that it was wise.
+    """Choose which examples of a training set to keep, from what a data run found, and verify the choice by training.
 
-    Trainings run in this process; what they cost is stored, and never paid twice.
+    Retrainings run in this process. They are stored and reused.
     """
     from raysp.actions.select import Verification
     from raysp.actions.select import select as act
@@ -90,7 +92,7 @@ def select(
     from raysp.store import Store as Writer
 
     if heldout is not None and not verify:
-        raise UserError("heldout", heldout, "is asked only to verify", "add --verify")
+        raise UserError("heldout", heldout, "is used only when verifying", "add --verify")
     path = store_path(store)
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)
@@ -106,17 +108,17 @@ def select(
 def _numbers(text: str | None) -> tuple[int, ...]:
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if any(not word.isdecimal() for word in words):
-        raise UserError("brittleness", text, "is no list of numbers of components", "write for example 4 or 2,4,8")
+        raise UserError("brittleness", text, "is not a list of numbers of components", "write for example 4 or 2,4,8")
     return tuple(sorted({int(word) for word in words}))
 
 
 def _told(value: Any) -> dict[str, Any]:
-    """A data class by field, those in it as well."""
+    """A data class as a dict, nested data classes included."""
     return {each.name: _told(inner) if is_dataclass(inner := getattr(value, each.name)) else inner for each in fields(value)}
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no NaN."""
+    """The value for JSON, with None in place of NaN."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -148,7 +150,7 @@ def _print_scores(done: Any) -> None:
     if ceilings.row_count:
         display.out.print(ceilings)
     else:
-        display.out.print("No ceiling: it takes two training seeds or more.")
+        display.out.print("No ceiling: it needs at least two training seeds (--seeds 2).")
     others = Table("score", "method", "", "95 % interval", box=None)
     drops = scale(value for row in whole if row.metric == "brittleness_drop" for value in (row.value, row.lo, row.hi))
     for row in whole:
@@ -158,7 +160,7 @@ def _print_scores(done: Any) -> None:
     if others.row_count:
         display.out.print(others)
     notes = dict.fromkeys((*done.notes, *(row.note for row in whole if row.metric == "lds" and row.note)))
-    for note in (*notes, f"{told['correlation']}; {told['sign']}.", f"{done.trained} trainings here, {done.found} from the store."):
+    for note in (*notes, f"{told['correlation']}; {told['sign']}.", f"{done.trained} retrainings here, {done.found} from the store."):
         display.out.print(f"  · {note}", markup=False)
 
 
@@ -171,25 +173,25 @@ def _print_choice(done: Any) -> None:
     choice = done.choice
     kept, largest = int(choice.mask.sum()), max(choice.after, choice.before, key=abs)
     display.out.print(
-        f"{len(done.dropped)} of {len(choice.mask)} components go, {kept} stay ({done.kept} of {done.examples} examples). "
+        f"{len(done.dropped)} of {len(choice.mask)} components are dropped, {kept} are kept ({done.kept} of {done.examples} examples). "
         f"The run predicts a value of {number(choice.after, like=largest, digits=DIGITS)} instead of {number(choice.before, like=largest, digits=DIGITS)}.",
         markup=False,
     )
     listed = "; ".join(map(plain, done.dropped[:SHOWN])) + ("; …" if len(done.dropped) > SHOWN else "")
-    display.out.print(f"gone: {listed}", markup=False)
+    display.out.print(f"dropped: {listed}", markup=False)
     display.out.print(f"  · {choice.note}", markup=False)
     found = done.verified
     if found is not None:
         queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
         size = scale([found.chosen, *found.means.values(), *(each for gain in found.gains.values() for each in (gain.value, gain.lo, gain.hi))])
         title = size.titled(f"Verified on {queries}, {found.seeds} training seeds")
-        table = Table("trained on", "value", "what stays is better by", "95 % interval", title=title, box=None)
-        for name, words in (("all", "everything"), ("random", "random sets as large")):
+        table = Table("trained on", "value", "gain of what is kept", "95 % interval", title=title, box=None)
+        for name, words in (("all", "everything"), ("random", "random sets of the same size")):
             if name in found.gains:
                 table.add_row(words, size.show(found.means[name]), size.show(found.gains[name].value), _interval(found.gains[name], size))
-        table.add_row("what stays", size.show(found.chosen), "", "")
+        table.add_row("what is kept", size.show(found.chosen), "", "")
         display.out.print(table)
-        display.out.print(f"  · {found.trained} trainings here, {found.found} from the store.", markup=False)
+        display.out.print(f"  · {found.trained} retrainings here, {found.found} from the store.", markup=False)
     for note in done.notes:
         display.out.print(f"  · {note}", markup=False)
     if done.output is not None:

@@ -1,10 +1,10 @@
-"""Running what was asked, and printing the answer."""
+"""Run a spec and print its answer or its plan."""
 
 from typing import Any
 
 from raysp.commands import display
 from raysp.home import store_path
-from raysp.report import write_report, write_set_report
+from raysp.report.page import write_report, write_set_report
 from raysp.runs.comparison import compare_runs, set_summary
 from raysp.runs.parts import parts, set_name
 from raysp.runs.plan import plan_run, plan_text
@@ -16,7 +16,7 @@ from raysp.store import Store
 
 
 def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str | None = None) -> None:
-    """Run all that a spec asks for and print it."""
+    """Run everything that a spec asks for and print the answers."""
     wanted = parts(spec)
     results: list[Result] = []
     with display.live_bar(quiet=json) as bar:
@@ -40,7 +40,7 @@ def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str 
 
 
 def _together(spec: RunSpec, names: list[str], results: list[Result]) -> dict[str, Any]:
-    """One result, a set with its summary, or a question with its repeats, as one object."""
+    """One object for a single result, for a set of examples with its summary, or for a question with its repeats."""
     if spec.examples:
         return {"runs": [display.result_json(result) for result in results], "set": set_summary(results)}
     told = display.result_json(results[0])
@@ -69,4 +69,4 @@ def show_plan(spec: RunSpec, *, json: bool) -> None:
         return
     display.out.print(plan_text(plan), markup=False)
     if len(wanted) > 1:
-        display.out.print(f"There are {len(wanted)} such runs; the plan is that of the first.")
+        display.out.print(f"The spec asks for {len(wanted)} runs; this is the plan of the first.")

@@ -1,54 +1,57 @@
-"""The command that explains measurements somebody already has: `explain-game`. No model, no Ray, no store."""
+"""The command `explain-game`, which explains masks and values that a user already has. It needs no model, no Ray and no store."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from pydantic import ValidationError
 
 from raysp.commands.run import Json
 from raysp.errors import UserError
-from raysp.explorers import ProxySPEX
-from raysp.runs.measurements import Explanation, Measurements, explain, read_measurements
-from raysp.specs.explorers import ProxySPEXOptions
-from raysp.spectral.indices import INDICES, check_index
+from raysp.specs.explorers import IndexName, ProxySPEXOptions
+
+if TYPE_CHECKING:
+    from raysp.explorers import ProxySPEX
+    from raysp.runs.measurements import Explanation, Measurements
 
 FIELDS = ProxySPEXOptions.model_fields
 FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
 def _help(name: str) -> str:
-    """A field of the explorer as an option's help, with its choices and its default."""
+    """The help of an option that stands for a field of the explorer, with its choices and its default."""
     choices = ", ".join(map(str, get_args(FIELDS[name].annotation)))
     return f"{FIELDS[name].description}" + (f" One of {choices}." if choices else "") + f" Default {FIELDS[name].default}."
 
 
 def explain_game(
-    file: Annotated[str, typer.Argument(help="An npz file: masks (m, n) of 0 and 1, values (m,), and labels (n,) if you like.")],
+    file: Annotated[str, typer.Argument(help="An npz file with arrays masks (m, n) of 0 and 1, values (m,) and, optionally, labels (n,).")],
     *,
     proxy: Annotated[str | None, typer.Option(help=_help("proxy"), show_default=False)] = None,
     max_order: Annotated[int | None, typer.Option(help=_help("max_order"), show_default=False)] = None,
-    index: Annotated[str, typer.Option(help=f"The index in which interactions are shown: {', '.join(INDICES)}.")] = "bii",
+    index: Annotated[str, typer.Option(help=f"The index in which interactions are reported: {', '.join(get_args(IndexName))}.")] = "bii",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    heldout: Annotated[float, typer.Option(help="Share of the rows kept from the fit, to score the answer on.")] = 0.2,
-    top: Annotated[int, typer.Option(help="Rows shown of each table.")] = 10,
-    subset: Annotated[int | None, typer.Option(help="Also find the set of this many components whose removal changes the value most.")] = None,
+    heldout: Annotated[float, typer.Option(help="Share of the rows held out of the fit to score it on.")] = 0.2,
+    top: Annotated[int, typer.Option(help="Rows to show of each table.")] = 10,
+    subset: Annotated[int | None, typer.Option(help="Also find the set of this size whose removal changes the value most.")] = None,
     json: Json = False,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Write all effects and interactions here: .csv, .json or .parquet.", rich_help_panel="Output")
+        str | None, typer.Option("-o", "--output", help="Write all effects and interactions to this file: .csv, .json or .parquet.", rich_help_panel="Output")
     ] = None,
 ) -> None:
-    """Explain evaluations you have: which components, alone and together, make the value what it is."""
+    """Explain masks and values that you already have: which components, alone and together, account for the values."""
     from raysp.commands import display
+    from raysp.runs.measurements import explain, read_measurements
+    from raysp.spectral.indices import check_index
 
     check_index(index)
     if top < 1:
-        raise UserError("top", top, "is no number of rows", "give 1 or more")
+        raise UserError("top", top, "is not a number of rows", "give an integer from 1")
     form = None if output is None else _form(output)
     explorer = _explorer({"proxy": proxy, "max_order": max_order, "index": index}, seed)
     measured = read_measurements(file)
     if subset is not None and not 0 < subset <= measured.n:
-        raise UserError("subset", subset, "is no number of components that can be removed", f"give 1 to {measured.n}")
+        raise UserError("subset", subset, "is not a number of components that can be removed", f"give 1 to {measured.n}")
     explained = explain(measured, explorer, heldout)
     shown = explained.model.findings.index if index == "bii" else index  # over masks that keep other than half, Banzhaf interactions are weighted
     table = _labelled(explained.model.interactions(shown, explorer.options.max_order, 1), measured.labels)
@@ -63,7 +66,9 @@ def explain_game(
         display.out.print(f"all {table.num_rows:,} rows: {output}", markup=False)
 
 
-def _explorer(options: dict[str, Any], seed: int) -> ProxySPEX:
+def _explorer(options: dict[str, Any], seed: int) -> "ProxySPEX":
+    from raysp.explorers import ProxySPEX
+
     if seed < 0:
         raise UserError("seed", seed, "is negative", "give an integer from 0")
     given = {name: value for name, value in options.items() if value is not None}
@@ -73,16 +78,16 @@ def _explorer(options: dict[str, Any], seed: int) -> ProxySPEX:
         first = error.errors()[0]
         name = str(first["loc"][0])
         choices = ", ".join(map(str, get_args(FIELDS[name].annotation)))
-        mend = f"choose one of {choices}" if first["type"] == "literal_error" else first["msg"][0].lower() + first["msg"][1:]
-        raise UserError(name, first["input"], "is not valid", mend) from None
+        remedy = f"choose one of {choices}" if first["type"] == "literal_error" else first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(name, first["input"], "is not valid", remedy) from None
 
 
 def _form(output: str) -> str:
     suffix = Path(output).suffix.lower()
     if suffix not in FORMATS:
-        raise UserError("output", output, "has no known ending", f"end it in {', '.join(FORMATS)}")
+        raise UserError("output", output, "does not end in a known format", f"use one of {', '.join(FORMATS)}")
     if not Path(output).parent.is_dir():
-        raise UserError("output", output, "is in a folder that is not there", "make the folder first")
+        raise UserError("output", output, "is in a folder that does not exist", "create the folder first")
     return FORMATS[suffix]
 
 
@@ -93,18 +98,18 @@ def _write(table: Any, form: str, output: str) -> None:
         with Path(output).open("wb") as stream:
             write_table(table, form, stream)
     except OSError as error:
-        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose another place") from None
+        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose another path") from None
 
 
 def _labelled(table: Any, labels: tuple[str, ...]) -> Any:
-    """The table with the words of each set."""
+    """The table with a first column of labels, such as `never × fails`."""
     import pyarrow as pa
 
     words = [" × ".join(labels[i] for i in members) for members in table["components"].to_pylist()]
     return table.add_column(0, "labels", pa.array(words, pa.string()))
 
 
-def _told(measured: Measurements, explained: Explanation, table: Any, top: int, subset: int | None) -> dict[str, Any]:
+def _told(measured: "Measurements", explained: "Explanation", table: Any, top: int, subset: int | None) -> dict[str, Any]:
     """The answer as one JSON object."""
     from raysp.store.export import plain
 
@@ -131,8 +136,8 @@ def _strength(row: dict[str, Any]) -> float:
     return -abs(row["value"])
 
 
-def _subset(measured: Measurements, explained: Explanation, r: int) -> dict[str, Any]:
-    """The best set to remove under the surrogate."""
+def _subset(measured: "Measurements", explained: "Explanation", r: int) -> dict[str, Any]:
+    """The set of r components whose removal changes the surrogate's value most."""
     from dataclasses import asdict
 
     import numpy as np
@@ -147,8 +152,8 @@ def _subset(measured: Measurements, explained: Explanation, r: int) -> dict[str,
     return {**asdict(found), "components": list(found.components), "labels": [measured.labels[i] for i in found.components], "intact": intact}
 
 
-def _print(measured: Measurements, told: dict[str, Any]) -> None:
-    """The answer for people."""
+def _print(measured: "Measurements", told: dict[str, Any]) -> None:
+    """Print the answer as tables."""
     from raysp.commands import display
 
     values = measured.values
@@ -167,9 +172,11 @@ def _print(measured: Measurements, told: dict[str, Any]) -> None:
         display.out.print("No interactions found.")
     if "subset" in told:
         found = told["subset"]
-        sure = "no other set of this size changes it more" if found["exact"] else f"another set may change it by {found['gap']:.3g} more"
+        sure = "no other set of this size changes it more" if found["exact"] else f"another set could change it by up to {found['gap']:.3g} more"
         names = ", ".join(found["labels"])
-        display.out.print(f"By the surrogate, removing {names} changes the value most: {found['intact']:.4g} to {found['value']:.4g} ({sure}).", markup=False)
+        display.out.print(
+            f"According to the surrogate, removing {names} changes the value most: {found['intact']:.4g} to {found['value']:.4g} ({sure}).", markup=False
+        )
 
 
 def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], last: list[str]) -> None:

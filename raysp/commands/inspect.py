@@ -1,4 +1,4 @@
-"""Commands that look at what is stored: `runs`, `show`, `report`, `sql`. They never start Ray, and read a store that is being written."""
+"""Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it."""
 
 import sys
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ def runs(store: Store = None, json: Json = False) -> None:
 
 
 def show(run_id: RunId, store: Store = None, json: Json = False) -> None:
-    """Show a run's answer."""
+    """Show the answer of a run."""
     from raysp.commands import display
     from raysp.runs.result import read_result
     from raysp.store import Store as Reader
@@ -47,9 +47,9 @@ def report(
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Write a run's report: one HTML file that needs nothing else."""
+    """Write the report of a run as one self-contained HTML file."""
     from raysp.commands import display
-    from raysp.report import write_report
+    from raysp.report.page import write_report
     from raysp.store import Store as Reader
 
     with Reader.read(store_path(store)) as reading:
@@ -63,13 +63,13 @@ def report(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT; the tables and views are described in the README.")],
+    query: Annotated[str, typer.Argument(help="One SELECT statement. `raysp docs store` describes the tables and views.")],
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",  # noqa: A002  the option's name is the parameter's
-    timeout: Annotated[float, typer.Option(help="Seconds after which the query is interrupted.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Interrupt the query after this many seconds.")] = 60.0,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Ask the store in SQL. Reads only: no statement can change it or touch other files."""
+    """Query the store in SQL, read-only: no statement can change it or touch another file."""
     from raysp.commands import display
     from raysp.errors import UserError
     from raysp.store import Store as Reader

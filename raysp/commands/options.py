@@ -1,6 +1,7 @@
-"""Command-line options made from the fields of spec models, so that a field is described in one place.
+"""Command-line options generated from the fields of spec models, so that each field is described in one place.
 
-Every option arrives as text and is checked by the model it belongs to: the one-line errors are the same for flags and files.
+Every option arrives as text and is validated by the model that it belongs to, so flags and files give the same one-line errors. `--help` shows the options of
+`EVERYDAY`; `--help-all` shows all of them.
 """
 
 import functools
@@ -16,36 +17,43 @@ from pydantic.fields import FieldInfo
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS
 from raysp.specs.run import LENSES, RunSpec, run_spec
-from raysp.validation import Validation
+from raysp.specs.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
-# Text that people cannot type with a real line break on one command line.
+#: Options in which \\n and \\t stand for a line break and a tab, which are hard to type on a command line.
 ESCAPED = {"template", "delimiter", "replacement"}
 RENAMED = {"examples": "prompts"}
-# A set of prompts is many runs for one lens, and one value or a training set for others.
+#: Run options that a lens does not take, because its own options have that role.
 OWN_PROMPTS = {"mechanistic": ("examples", "limit"), "data": ("examples", "limit", "repeat_on")}
-# What an evaluation of a data lens is: a training on a subset, which keeps a fraction of the components.
+#: Names of options in a lens's own terms: an evaluation of a data lens trains on a subset, which keeps a fraction of the components.
 ALIASES = {"data": {"budget": ("--subsets",), "keep": ("--fraction",)}}
+#: The options that `--help` shows for each lens.
+EVERYDAY = {
+    "feature": ("prompt", "template", "question", "target", "foil", "unit", "model", "budget", "report", "json"),
+    "mechanistic": ("prompt", "task", "target", "foil", "components", "layers", "ablation", "model", "budget", "report", "json"),
+    "data": ("train", "queries", "template", "components", "group_by", "model", "budget", "keep", "report", "json"),
+}
 
 
 def spec_options(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a command that takes a spec into one with an option for every field of a run with this kind of lens."""
+    """Turn a command that takes a spec into one with an option for every field of a run with this kind of lens, and `--help-all`."""
 
     def made(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def command(**given: Any) -> Any:
+            given.pop(HELP_ALL.name)
             own = {name: given.pop(name) for name in list(given) if name in inspect.signature(function).parameters}
             return function(spec=spec_from(kind, given), **own)
 
         kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in inspect.signature(function).parameters.items() if name != "spec"]
-        setattr(command, "__signature__", inspect.Signature([*_parameters(kind), *kept]))  # noqa: B010  typer reads it
+        setattr(command, "__signature__", inspect.Signature([*_everyday(kind, [*_parameters(kind), *kept]), HELP_ALL]))  # noqa: B010  typer reads it
         return command
 
     return made
 
 
 def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
-    """The spec that a command line's options describe; those not given keep the models' defaults."""
+    """The spec that command-line options describe; options that are not given keep the models' defaults."""
     told = {name: value for name, value in given.items() if value not in (None, False, [], ())}
     lens: dict[str, Any] = {"kind": lens_kind} | {name: _unescape(name, told[name]) for name in LENSES[lens_kind].model_fields if name in told}
     if "prompt_file" in told:
@@ -57,10 +65,36 @@ def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     for name in explorer:
         if name not in EXPLORER_OPTIONS[kind].model_fields:
             having = [other for other, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
-            raise UserError(_flag(name), told[name], f"is no option of {kind}", f"use it with --explorer {' or '.join(having)}")
+            raise UserError(_flag(name), told[name], f"is not an option of {kind}", f"use it with --explorer {' or '.join(having)}")
     validation = {name: told[name] for name in Validation.model_fields if name in told}
     run = {name: told[RENAMED.get(name, name)] for name in _run_fields(lens_kind) if RENAMED.get(name, name) in told}
     return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
+
+
+def _show_everything(context: typer.Context, asked: bool) -> None:
+    """Print the help of a command with the options that `--help` leaves out, and exit."""
+    if asked:
+        for parameter in context.command.params:
+            setattr(parameter, "hidden", False)  # noqa: B010  arguments have no such attribute, options do
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--help-all", is_eager=True, callback=_show_everything, help="Show every option and exit.")],
+)
+
+
+def _everyday(lens_kind: str, parameters: Sequence[inspect.Parameter]) -> Sequence[inspect.Parameter]:
+    """The parameters, with those hidden from `--help` that are not among the lens's everyday ones."""
+    for parameter in parameters:
+        option = get_args(parameter.annotation)[1]
+        assert isinstance(option, typer.models.OptionInfo)
+        option.hidden = parameter.name not in EVERYDAY[lens_kind]
+    return parameters
 
 
 def _run_fields(lens_kind: str) -> tuple[str, ...]:
@@ -68,12 +102,12 @@ def _run_fields(lens_kind: str) -> tuple[str, ...]:
 
 
 def _parameters(lens_kind: str) -> list[inspect.Parameter]:
-    """The options: of the lens, of the explorers together, of the validation, of the run."""
+    """The options of the lens, of all explorers, of the validation and of the run."""
     aliases = ALIASES.get(lens_kind, {})
     parameters = [_option(name, field, "Lens") for name, field in LENSES[lens_kind].model_fields.items() if name != "kind"]
     if "prompt" in LENSES[lens_kind].model_fields:
         parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
-    parameters.append(_parameter("explorer", str | None, f"{', '.join(EXPLORER_OPTIONS)}. Default proxyspex.", "Explorer"))
+    parameters.append(_parameter("explorer", str | None, f"How masks are chosen: {', '.join(EXPLORER_OPTIONS)}. Default proxyspex.", "Explorer"))
     for name, field in _explorer_fields().items():
         users = [kind for kind, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
         prefix = "" if len(users) == len(EXPLORER_OPTIONS) else f"({', '.join(users)}) "
@@ -90,7 +124,7 @@ def _explorer_fields() -> dict[str, FieldInfo]:
 
 
 def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual: Any = None, aliases: Sequence[str] = ()) -> inspect.Parameter:
-    """The option of a field; `usual` stands in place of its default, `aliases` are flags of the same meaning."""
+    """The option of a field. `usual` replaces the field's default in the help; `aliases` are further flags for it."""
     kind: Any = str | None
     if field.annotation is bool:
         kind = bool
@@ -105,13 +139,13 @@ def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual:
 
 def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT", *, aliases: Sequence[str] = ()) -> inspect.Parameter:
     default: Any = False if kind is bool else None
-    shown = None if kind is bool else metavar
+    shown = "" if kind is bool else metavar
     option = typer.Option(*aliases, _flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
-    """The values of a field that takes nothing else."""
+    """The values of a field that only takes certain values; empty otherwise."""
     if get_origin(annotation) is Literal:
         return tuple(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) in {Union, types.UnionType}:
@@ -121,7 +155,7 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def _metavar(annotation: Any) -> str:
-    """What a field takes, in a word."""
+    """The placeholder of a field's value in the help."""
     members = [member for member in (get_args(annotation) or (annotation,)) if member is not type(None)]
     names = {int: "INTEGER", float: "NUMBER", bool: ""}
     return names.get(members[0], "TEXT") if len(members) == 1 and not _choices(annotation) else "NAME" if _choices(annotation) else "TEXT"
@@ -139,4 +173,4 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("prompt_file", path, f"cannot be read ({error})", "give the path of a text file in UTF-8") from None
+        raise UserError("prompt_file", path, f"cannot be read ({error})", "give the path of a UTF-8 text file") from None

@@ -1,4 +1,4 @@
-"""Commands that act on runs: `prune`, `compare`, and `task`, which writes the prompts of one."""
+"""Commands around runs on models: `prune`, `compare`, and `task`, which writes prompt sets."""
 
 import json as jsonlib
 from dataclasses import asdict
@@ -27,26 +27,28 @@ METHODS = {
 def prune(
     run_id: RunId,
     *,
-    keep: Annotated[float, typer.Option(help="Share of the components that stays.")] = 0.66,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the pruned model into this new folder; transformers loads it.")] = None,
-    heldout: Annotated[str | None, typer.Option(help="Prompts to judge by, as --prompts; without a file, new ones of the run's task.")] = None,
-    per_layer: Annotated[bool, typer.Option("--per-layer", help="Every layer loses the same share.")] = False,
-    best_of: Annotated[int, typer.Option(help="Random subsets that compete, and exact evaluations of each choice refined by swaps.")] = 64,
+    keep: Annotated[float, typer.Option(help="Share of the components to keep.")] = 0.66,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write the pruned model to this new folder, in a format that transformers loads.")
+    ] = None,
+    heldout: Annotated[str | None, typer.Option(help="Held-out prompts, in the formats of --prompts; by default new prompts of the run's task.")] = None,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Remove the same share from every layer.")] = False,
+    best_of: Annotated[int, typer.Option(help="Random subsets to compete with; also the exact evaluations that a refinement by swaps may use.")] = 64,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Leave out of a model what a mechanistic run can do without, and measure on held-out prompts whether that was wise.
+    """Remove the components that a mechanistic run found dispensable, and measure the result on held-out prompts.
 
-    For runs with ablation zero or zero-rescale at all positions: other ablations are none that weights can express.
+    The run must ablate by zero or zero-rescale at all positions: nothing else can be written into weights.
     """
     from raysp.actions.prune import prune as act
     from raysp.commands import display
     from raysp.store import Store as Writer
 
     if not 0 < keep < 1:
-        raise UserError("keep", keep, "is no share between 0 and 1", "give for example 0.66")
+        raise UserError("keep", keep, "is not between 0 and 1", "give a share such as 0.66")
     if best_of < 1:
-        raise UserError("best_of", best_of, "is no number of subsets", "give 1 or more")
+        raise UserError("best_of", best_of, "is not a number of subsets", "give an integer from 1")
     path = store_path(store)
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)
@@ -81,18 +83,18 @@ def _print(done: Any, best_of: int) -> None:
     display.out.print(table)
     if done.written is not None:
         gone = done.written["removed"]
-        display.out.print(f"{len(gone)} components left out: {', '.join(gone[:12])}{', …' if len(gone) > 12 else ''}", markup=False)
+        display.out.print(f"{len(gone)} components removed: {', '.join(gone[:12])}{', …' if len(gone) > 12 else ''}", markup=False)
         display.out.print(
             f"model: {done.written['folder']} (loaded again, its value on the run's prompts is {size.whole(done.written['value'])})", markup=False
         )
 
 
 def compare(
-    run_ids: Annotated[list[str], typer.Argument(help="Two runs or more: ids, beginnings of ids, names, or last.", metavar="RUN RUN…")],
+    run_ids: Annotated[list[str], typer.Argument(help="At least two runs: ids or the beginnings of ids, names, or last.", metavar="RUN RUN…")],
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Compare runs, methods and models: whether they rank components alike and find the same interactions."""
+    """Compare runs, explorers or models by how alike they rank components and which interactions they share."""
     import itertools
 
     from raysp.commands import display
@@ -101,7 +103,7 @@ def compare(
     from raysp.store import Store as Reader
 
     if len(run_ids) < 2:
-        raise UserError("run", run_ids[0] if run_ids else None, "is alone", "name at least two runs")
+        raise UserError("run", run_ids[0] if run_ids else None, "cannot be compared alone", "name at least two runs")
     with Reader.read(store_path(store)) as reading:
         results = [read_result(reading, reading.find_run(wanted)) for wanted in run_ids]
     unfinished = next((result for result in results if result.summary["status"] != "done"), None)
@@ -119,12 +121,12 @@ def compare(
 
 def task(
     name: Annotated[str, typer.Argument(help="ioi, facts, greater-than or induction.")],
-    size: Annotated[int, typer.Option(help="Prompts.")] = 100,
+    size: Annotated[int, typer.Option(help="Number of prompts.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    model: Annotated[str, typer.Option(help="Words are chosen that are one token each of this model.")] = ModelOptions.model_fields["model"].default,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Write JSONL here instead of to stdout.")] = None,
+    model: Annotated[str, typer.Option(help="Choose words that are single tokens of this model.")] = ModelOptions.model_fields["model"].default,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Write the prompts of a task as JSONL: prompt, target, foil and counterfactual."""
+    """Write the prompts of a task as JSONL with prompt, target, foil and counterfactual."""
     from raysp.commands import display
     from raysp.datasets.tasks import TASKS, counter, make
     from raysp.models.loading import load_tokenizer
@@ -132,7 +134,7 @@ def task(
     if name not in TASKS:
         raise UserError("task", name, "is not known", f"choose one of {', '.join(TASKS)}")
     if size < 1:
-        raise UserError("size", size, "is no number of prompts", "give 1 or more")
+        raise UserError("size", size, "is not a number of prompts", "give an integer from 1")
     questions = make(name, size, seed, counter(load_tokenizer(ModelOptions(model=model))))
     lines = [jsonlib.dumps(asdict(question), ensure_ascii=False) for question in questions]
     if output is None:
@@ -141,5 +143,5 @@ def task(
     try:
         Path(output).write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError("output", output, f"cannot be written ({error.strerror})", "name a file in a folder that you may write to") from None
+        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose a file in a folder that you can write to") from None
     display.out.print(f"{len(lines)} prompts: {output}", markup=False)

@@ -1,4 +1,4 @@
-"""Commands that ask: `feature`, `mechanistic`, `data`, `run`, `resume`, `plan`."""
+"""Commands that ask a question: `feature`, `mechanistic`, `data`, `run`, `resume`, `plan`."""
 
 from typing import Annotated, Any
 
@@ -8,17 +8,17 @@ from raysp.commands.options import spec_options
 from raysp.home import store_path
 from raysp.specs.run import RunSpec, load_spec, run_spec
 
-plan_app = typer.Typer(help="What a run would cost, from a short calibration; nothing is stored.", no_args_is_help=True)
+plan_app = typer.Typer(help="Estimate what a run would cost, from a short calibration.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel="Output")]
-SpecFile = Annotated[str, typer.Argument(help="A YAML spec, such as jobs/specs/feature.yaml.")]
-Store = Annotated[str | None, typer.Option("--store", help="The DuckDB file.")]
-ReportPath = Annotated[str | None, typer.Option("--report", help="Write the HTML report here as well.", rich_help_panel="Output")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.", rich_help_panel="Output")]
+SpecFile = Annotated[str, typer.Argument(help="A spec in YAML, such as jobs/specs/feature.yaml.")]
+Store = Annotated[str | None, typer.Option("--store", help="The DuckDB file. Default raysp.duckdb in RAYSP_HOME (~/.raysp).")]
+ReportPath = Annotated[str | None, typer.Option("--report", help="Also write an HTML report to this file.", rich_help_panel="Output")]
 
 
 @spec_options("feature")
 def feature(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
-    """Ask which parts of a prompt, alone and together, made a model prefer its answer."""
+    """Find which parts of a prompt, alone and together, make a model prefer an answer."""
     from raysp.commands.execute import answer
 
     answer(spec, json=json, report=report)
@@ -26,7 +26,7 @@ def feature(spec: RunSpec, report: ReportPath = None, json: Json = False) -> Non
 
 @spec_options("mechanistic")
 def mechanistic(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
-    """Ask which heads, MLPs and neurons of a model, alone and together, made it answer so or do a task."""
+    """Find which heads, MLPs and neurons, alone and together, make a model give an answer or solve a task."""
     from raysp.commands.execute import answer
 
     answer(spec, json=json, report=report)
@@ -34,7 +34,7 @@ def mechanistic(spec: RunSpec, report: ReportPath = None, json: Json = False) ->
 
 @spec_options("data")
 def data(spec: RunSpec, report: ReportPath = None, json: Json = False) -> None:
-    """Ask which training examples, alone and together, made a model that was trained on them answer queries so."""
+    """Find which training examples, alone and together, make a model trained on them answer queries the way it does."""
     from raysp.commands.execute import answer
 
     answer(spec, json=json, report=report)
@@ -47,27 +47,29 @@ def run(
     report: ReportPath = None,
     json: Json = False,
 ) -> None:
-    """Run a spec file: the same as flags, all in one place."""
+    """Run a question from a spec file."""
     from raysp.commands.execute import answer
 
     answer(overridden(load_spec(path), store=store, local=local or None), json=json, report=report)
 
 
-def resume(run_id: Annotated[str, typer.Argument(help="A run's id, its name, or last.")], store: Store = None, json: Json = False) -> None:
-    """Run an interrupted or failed run again: what is stored is not evaluated again."""
+def resume(
+    run_id: Annotated[str, typer.Argument(help="A run's id or the beginning of it, its name, or last.")], store: Store = None, json: Json = False
+) -> None:
+    """Continue a run that was interrupted or failed. Nothing that is stored is evaluated again."""
     from raysp.commands.execute import answer
     from raysp.store import Store as Reader
 
     path = store_path(store)
     with Reader.read(path) as reading:
         row = reading.run_row(reading.find_run(run_id))
-    answer(overridden(run_spec(row["spec"]), store=str(path)), json=json, run_id=row["run_id"])  # where it is now, not where it began
+    answer(overridden(run_spec(row["spec"]), store=str(path)), json=json, run_id=row["run_id"])  # the store may have been moved since the run began
 
 
 @plan_app.command("feature")
 @spec_options("feature")
 def plan_feature(spec: RunSpec, json: Json = False) -> None:
-    """What a feature run with these options would cost."""
+    """Estimate the cost of a feature run."""
     from raysp.commands.execute import show_plan
 
     show_plan(spec, json=json)
@@ -76,7 +78,7 @@ def plan_feature(spec: RunSpec, json: Json = False) -> None:
 @plan_app.command("mechanistic")
 @spec_options("mechanistic")
 def plan_mechanistic(spec: RunSpec, json: Json = False) -> None:
-    """What a mechanistic run with these options would cost."""
+    """Estimate the cost of a mechanistic run."""
     from raysp.commands.execute import show_plan
 
     show_plan(spec, json=json)
@@ -85,7 +87,7 @@ def plan_mechanistic(spec: RunSpec, json: Json = False) -> None:
 @plan_app.command("data")
 @spec_options("data")
 def plan_data(spec: RunSpec, json: Json = False) -> None:
-    """What a data run with these options would cost; a few subsets are trained to find out."""
+    """Estimate the cost of a data run by training on a few subsets."""
     from raysp.commands.execute import show_plan
 
     show_plan(spec, json=json)
@@ -93,12 +95,12 @@ def plan_data(spec: RunSpec, json: Json = False) -> None:
 
 @plan_app.command("run")
 def plan_file(path: SpecFile, json: Json = False) -> None:
-    """What running a spec file would cost."""
+    """Estimate the cost of a question from a spec file."""
     from raysp.commands.execute import show_plan
 
     show_plan(load_spec(path), json=json)
 
 
 def overridden(spec: RunSpec, **changes: Any) -> RunSpec:
-    """The spec with those of the changes that say something."""
+    """The spec with the changes that are not None."""
     return spec.model_copy(update={name: value for name, value in changes.items() if value is not None})

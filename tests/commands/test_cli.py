@@ -225,8 +225,22 @@ def test_a_corrupt_store_is_one_line(tmp_path):
     assert "store" in done.stderr
 
 
-def test_help_imports_nothing_heavy():
-    code = "import sys; sys.argv = ['raysp', '--help']\nfrom raysp.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-    code += "heavy = {'torch', 'ray', 'duckdb', 'transformers', 'lightgbm', 'sklearn', 'datasets', 'plotly'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+@pytest.mark.parametrize("arguments", [["--help"], ["feature", "--help"], ["prune", "--help"], ["docs"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments):
+    code = f"import sys; sys.argv = {['raysp', *arguments]!r}\nfrom raysp.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'ray', 'duckdb', 'transformers', 'lightgbm', 'sklearn', 'datasets', 'plotly', 'numpy', 'pyarrow'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["feature", "mechanistic", "data"])
+def test_help_shows_the_everyday_options_and_help_all_every_one(command, here):
+    everyday, every = (set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", here(command, flag).stdout)) for flag in ("--help", "--help-all"))
+    assert {"--model", "--budget", "--report", "--help-all"} <= everyday
+    assert len(everyday - {"--help", "--help-all", "--subsets", "--fraction"}) <= 11
+    assert everyday < every
+    assert {"--seed", "--store", "--dtype", "--low-pairs", "--explorer"} <= every
+
+
+def test_help_that_is_not_shown_still_works_as_an_option(here):
+    assert json.loads(here("plan", *FEATURE, "--seed", "3", "--json").stdout)["components"] == 6

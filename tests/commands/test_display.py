@@ -4,7 +4,7 @@ import pytest
 
 import raysp
 from raysp.commands.display import print_result
-from raysp.report import write_report
+from raysp.report.page import write_report
 from raysp.store import Store
 
 

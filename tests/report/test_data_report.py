@@ -6,7 +6,7 @@ import data_pages
 import pytest
 from reading import read
 
-from raysp.report import write_report
+from raysp.report.page import write_report
 from raysp.store import Store
 
 UNFINISHED = "unfinished"

@@ -8,8 +8,9 @@ import pytest
 from reading import read
 
 from raysp.game import Component
-from raysp.report import agreement, energy, grid, pruning, words, write_report, write_set_report
+from raysp.report import agreement, energy, grid, pruning, words
 from raysp.report.layout import Effects
+from raysp.report.page import write_report, write_set_report
 from raysp.store import Store
 
 MODELS = [name for name in model_pages.RUNS if name != "checked-words"]

@@ -7,7 +7,7 @@ import pytest
 from reading import read
 
 from raysp.errors import UserError
-from raysp.report import write_report, write_set_report
+from raysp.report.page import write_report, write_set_report
 from raysp.store import Store
 
 RUNS = {"six-words": pages.six_words, "forty-words": pages.forty_words, "sentences": pages.sentences, "function": pages.function, "hostile": pages.hostile}
