@@ -127,6 +127,10 @@ class Game(ABC):
     def measure(self, masks: Masks) -> Measurement:
         """The values of checked masks (bool, `(m, n)`) with their cost."""
 
+    def remeasure(self, masks: Masks) -> Measurement:
+        """As `measure`, computed again: a game that remembers values takes none of them, so that two measurements differ by its numeric noise."""
+        return self.measure(masks)
+
     def evaluate(self, masks: object) -> Values:
         """Values (float64, `(m,)`) of masks (bool, `(m, n)`), computed in this process.
 

@@ -53,6 +53,12 @@ class FeatureGame(Game):
         self._forget()
         return Measurement(values, tokens, time.perf_counter() - began)
 
+    def remeasure(self, masks: Masks) -> Measurement:
+        """As `measure`, computed again."""
+        for context in self.parts.source.contexts(masks):
+            self._known.pop(_name(context), None)
+        return self.measure(masks)
+
     def attributions(self) -> Attributions:
         """Gradient x input, integrated gradients and attention rollout, as `cross_checks.attributions`."""
         from raysp.lenses.cross_checks import attributions

@@ -232,10 +232,7 @@ def resident(options: ModelOptions) -> ResidentModel:
     Models that were used least recently leave memory until the new one fits; their memory is free once no game holds on to them. DoesNotFitError where even
     then it does not fit: on a CPU before it is loaded, as the kernel would end the process.
     """
-    device = choose_device(options.device)
-    # `auto` may spread a model over several devices, which the name of one does not.
-    place = "auto" if options.device == "auto" else str(device)
-    key = (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device))
+    key = _key(options)
     with _loading:
         if key not in _residents:
             loaded = _loaded(options)
@@ -243,6 +240,37 @@ def resident(options: ModelOptions) -> ResidentModel:
             _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
         _residents.move_to_end(key)
         return _residents[key]
+
+
+def is_resident(options: ModelOptions) -> bool:
+    """Whether the model of these options is in memory."""
+    return _key(options) in _residents
+
+
+def fits_beside(options: ModelOptions) -> bool:
+    """Whether memory holds the model of these options beside those that are in it. UserError as `resident`."""
+    if is_resident(options):
+        return True
+    needed, device = required_bytes(options)
+    available = available_bytes(device)
+    return available is None or needed <= FILLED * available
+
+
+def let_go(options: ModelOptions) -> None:
+    """Remove the model of these options from memory, once no game holds on to it."""
+    with _loading:
+        if (found := _residents.get(_key(options))) is not None:
+            _drop(found)
+            device = found.loaded.device
+            del found
+            release(device)
+
+
+def _key(options: ModelOptions) -> tuple[Any, ...]:
+    device = choose_device(options.device)
+    # `auto` may spread a model over several devices, which the name of one does not.
+    place = "auto" if options.device == "auto" else str(device)
+    return (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device))
 
 
 def _loaded(options: ModelOptions) -> LoadedModel:
@@ -263,11 +291,11 @@ def _make_room(options: ModelOptions) -> None:
             if device.type == "cpu":
                 raise does_not_fit(options, device)
             return  # a GPU's driver says so itself, and a model may be spread over several
-        _let_go(next(iter(_residents.values())))
+        _drop(next(iter(_residents.values())))
         release(device)
 
 
-def _let_go(model: ResidentModel) -> None:
+def _drop(model: ResidentModel) -> None:
     for key in [key for key, held in _residents.items() if held is model]:  # equal models in two folders are one
         del _residents[key]
 

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -235,6 +235,14 @@ class FunctionLens(LensSpec):
         if self.labels is not None and len(self.labels) != self.n:
             raise UserError("labels", len(self.labels), f"labels for {self.n} components", "give one label a component")
         return self
+
+
+Lens = TypeVar("Lens", bound=BaseModel)
+
+
+def with_dtype(lens: Lens, dtype: str) -> Lens:
+    """The lens with its model in this dtype; a lens without a model as it is."""
+    return lens.model_copy(update={"dtype": dtype}) if isinstance(lens, ModelOptions) else lens
 
 
 def parse_spans(text: str) -> list[tuple[int, int]]:
