@@ -3,6 +3,7 @@
 from typing import Any
 
 from raysp.errors import UserError
+from raysp.runs.calibration import settled_lens
 from raysp.specs.lenses import Action
 from raysp.specs.run import LENSES, RunSpec, run_spec
 
@@ -15,10 +16,11 @@ NEEDS: dict[Action, str] = {
 
 
 def finished_run(row: dict[str, Any], action: Action) -> RunSpec:
-    """The spec in a run's row; UserError unless the run is done and its lens supports the action."""
+    """The spec in a run's row, dtype `auto` as the run settled it; UserError unless the run is done and its lens supports the action."""
     if action not in LENSES[row["lens"]].actions:
         supporting = " or ".join(kind for kind, lens in LENSES.items() if action in lens.actions)
         raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and {NEEDS[action]}", f"name a {supporting} run")
     if row["status"] != "done":
         raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
-    return run_spec(row["spec"])
+    spec = run_spec(row["spec"])
+    return spec.model_copy(update={"lens": settled_lens(spec.lens, row)})

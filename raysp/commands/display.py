@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from raysp.report import words
 from raysp.report.numbers import number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
 from raysp.runs.progress import Progress as RunProgress
@@ -120,6 +121,8 @@ def print_result(result: Result) -> None:
     out.print(f"\n[bold]run {result.run_id}[/]  {escape(_question(row))}")
     out.print(_values(row, "intact", "everything removed"))
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
+    if noise := (row["metrics"] or {}).get("numeric_noise"):
+        out.print(f"[dim]{words.numeric_noise(noise)}[/]")
     for reason in row["reasons"] or ():
         out.print(f"  · {escape(reason['sentence'])}")
     _print_singles(result.singles, [str(label) for label in result.components["label"].to_pylist()])

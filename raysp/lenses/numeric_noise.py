@@ -18,10 +18,10 @@ from raysp.validation.numeric_noise import REPEATS, SCALES, TRAINING_REPEATS, No
 def sample_noise(lens: AnyLens, game: Game, masks: Masks, first: Measurement | None = None) -> NoiseSample:
     """Measure masks (bool, `(m, n)`) of a lens's game more than once; `first` is their plain measurement where it is known already.
 
-    Raises what `Game.measure` does, and ValueError for a lens without a model.
+    Raises what `Game.measure` does, and TypeError for a lens without a model.
     """
     if not isinstance(lens, ModelOptions):
-        raise ValueError(f"a {lens.kind} lens has no dtype, and so no numeric noise")
+        raise TypeError(f"a {lens.kind} lens has no dtype, and so no numeric noise")
     first = game.measure(masks) if first is None else first
     began = time.perf_counter()
     scale = SCALES[lens.cost_class]

@@ -19,6 +19,8 @@ from raysp.models.memory import is_out_of_memory
 from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
 
 Task = Literal["causal", "classifier"]
+#: Where Linux describes the processor.
+CPU_INFO = Path("/proc/cpuinfo")
 _WEIGHTS = ("*.safetensors", "*.bin")
 #: Names that safetensors gives to dtypes that are converted when they are loaded.
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -223,7 +225,7 @@ def _computes_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     try:
-        flags = Path("/proc/cpuinfo").read_text().split()
+        flags = CPU_INFO.read_text().split()
     except OSError:
         return False
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

@@ -91,6 +91,7 @@ def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Componen
         "prunings": tables["prunings"],
         "checks": checks,
         "assumption": words.assumption(metrics),
+        "noise": metrics.get("numeric_noise"),
         "costs": costs,
         "total": {key: sum(row[key] or 0 for row in costs) for key in ("evaluations", "reused", "tokens", "seconds", "wall_seconds")},
         "spec": yaml.safe_dump(run["spec"], sort_keys=False, allow_unicode=True, width=100),

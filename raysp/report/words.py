@@ -222,6 +222,20 @@ def help_of_interactions(run: Mapping[str, Any]) -> str | None:
     return f"Interactions do not help here: single effects alone predict held-out ablations as well (R² {ratio(singles)} alone, {ratio(r2)} with interactions)."
 
 
+def numeric_noise(noise: Mapping[str, Any]) -> str:
+    """The numeric noise of a run's game (its metrics' `numeric_noise`) in a line."""
+    beside = "the effects of leaving one out" if noise["scale"] == "leave_one_out" else "the spread of the values"
+    told = f"numeric noise in {noise['dtype']}: {noise['noise']:.2g}, {percent(noise['share'])} of {beside}"
+    if not (rejected := noise["rejected"]):
+        return told
+    return f"{told} (in {rejected['dtype']} {percent(max(rejected['share'], rejected['query_share']))})"
+
+
+def percent(share: float) -> str:
+    """A share of one in per cent, two digits."""
+    return f"{100 * share:.2g} %"
+
+
 def assumption(metrics: Mapping[str, Any]) -> str | None:
     """What the check of low-impact pairs found, in a paragraph."""
     pairs = metrics.get("low_pairs")

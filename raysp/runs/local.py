@@ -15,12 +15,14 @@ from raysp.home import store_path
 from raysp.interrupts import interrupted_by_termination
 from raysp.lenses import build_game
 from raysp.masks import Masks, Values
+from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Watch
 from raysp.runs.result import Result, read_result
 from raysp.runs.run import Run
-from raysp.specs.run import RunSpec
+from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
+from raysp.validation.numeric_noise import NoiseSample
 
 
 class Engine(Protocol):
@@ -48,7 +50,8 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
 
             set_threads(spec.threads)
         with interrupted_by_termination():
-            Run(spec, LocalBackend(build_game(spec.lens)), store, run_id, set_name, watch or (lambda _: None)).execute()
+            backend = LocalBackend(build_game(continued_lens(spec.lens, store, run_id)))
+            Run(spec, backend, store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
 
     def __enter__(self) -> Self:
@@ -72,6 +75,17 @@ class LocalBackend:
         """One batch after the other."""
         for index, masks in enumerate(batches):
             yield index, self.game.measure(masks)
+
+    def rebuild(self, lens: AnyLens) -> None:
+        """As `Backend.rebuild`."""
+        self.game = build_game(lens)
+        self.info = self.game.info
+
+    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
+        """As `sample_noise`."""
+        from raysp.lenses.numeric_noise import sample_noise
+
+        return sample_noise(lens, self.game, masks, first)
 
     def attributions(self) -> dict[str, Values]:
         """As `Game.attributions`."""

@@ -19,14 +19,16 @@ from raysp.explorers.base import Explorer, Findings
 from raysp.game import Game, GameInfo, Measurement, labels
 from raysp.masks import Masks, Values, check_finite, pack, unpack
 from raysp.runs.answer import annotate, summarise
+from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.sampling.draws import distinct
-from raysp.specs.run import RunSpec
+from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates, Store
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
+from raysp.validation.numeric_noise import NoiseSample
 
 # A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
 PREVIEW_SECONDS = 3.0
@@ -48,6 +50,14 @@ class Backend(Protocol):
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch's place in the list with its measurement, as they finish."""
+        ...
+
+    def rebuild(self, lens: AnyLens) -> None:
+        """Take the lens's game in place of its own, `info` with it."""
+        ...
+
+    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
+        """As `raysp.lenses.numeric_noise.sample_noise`, of the game."""
         ...
 
     def attributions(self) -> dict[str, Values]:
@@ -79,6 +89,7 @@ class Run:
     def __post_init__(self) -> None:
         self.progress = Progress(self.run_id)
         self._preview_at = PREVIEW_VALUES
+        self._calibration: Calibration | None = None
 
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
@@ -93,6 +104,8 @@ class Run:
             check_same_question(row, self.spec)
         began = time.perf_counter()
         try:
+            self._report(phase="calibrate", done=0, total=0, left=None)
+            self._calibration = calibrate(self.spec, self.backend, self.store, started.keep_probability)
             explorer = calibrated(started, self.backend)
         except UserError:
             raise  # nothing was begun that could be resumed
@@ -103,13 +116,24 @@ class Run:
         calibrating = time.perf_counter() - began
         self._begin(explorer)
         try:
-            if explorer.estimate_order or explorer.hinted:
-                self.store.add_cost(self.run_id, "calibrate", wall_seconds=calibrating)
+            self._store_calibration(calibrating if self._calibration or explorer.estimate_order or explorer.hinted else 0.0)
             self._answer(explorer)
         except BaseException as error:
             self._end(error)
             raise
         self.store.publish()
+
+    def _store_calibration(self, wall_seconds: float) -> None:
+        """Store the values that calibration measured in the run's dtype, and what else it cost."""
+        found = self._calibration
+        if found is not None and found.sample is not None:
+            masks, first = found.sample.masks, found.sample.first
+            values, outputs = self._checked(masks, first.values), self._checked_outputs(masks, first.outputs)
+            self.store.add_evaluations(self.run_id, "calibrate", masks, values, tokens=first.tokens, seconds=first.seconds, outputs=outputs)
+        if found is not None and found.evaluations:
+            self.store.add_cost(self.run_id, "calibrate", evaluations=found.evaluations, tokens=found.tokens, seconds=found.seconds)
+        if wall_seconds:
+            self.store.add_cost(self.run_id, "calibrate", wall_seconds=wall_seconds)
 
     def _begin(self, explorer: Explorer) -> None:
         self._game_id = self.store.start_run(
@@ -143,6 +167,8 @@ class Run:
         planned, verdict = self._validate(explorer, findings)
         table = annotate(findings, verdict, info)
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
+        if self._calibration is not None:
+            summary["metrics"]["numeric_noise"] = self._calibration.row()
         checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
         if checks is not None:
             summary["reasons"] += [reason.row() for reason in checks.reasons]
@@ -186,7 +212,8 @@ class Run:
         rng = np.random.default_rng([self.spec.seed, 1])
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
-        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed)
+        noise = self._calibration and self._calibration.noise
+        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, noise=noise)
 
     def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
         """What the outputs of all that the run has asked for say of each query."""

@@ -26,11 +26,12 @@ LEAST_BLOCK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call of an evaluator: its number, unique within an experiment, the method and what follows the lens."""
+    """One call of an evaluator: its number, unique within an experiment, the method, what follows the lens, and the dtype that the lens's model is to be in."""
 
     number: int
     method: str
     arguments: tuple[Any, ...]
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -17,8 +17,10 @@ from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.game import Game, GameInfo, Measurement
 from raysp.lenses import build_game
 from raysp.masks import Values, unpack
+from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.validation.numeric_noise import NoiseSample
 
 T = TypeVar("T")
 # Games kept ready beside the resident model; each holds a tokenised prompt and a small cache, not weights.
@@ -59,6 +61,13 @@ class Evaluator:
         """Guesses of effects, as `Game.hints`."""
         return self._game(key, lens, fingerprint).hints()
 
+    def noise_sample(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8], first: Measurement | None) -> NoiseSample:
+        """Packed masks of a lens's game measured more than once, as `sample_noise`."""
+        from raysp.lenses.numeric_noise import sample_noise
+
+        game = self._game(key, lens, fingerprint)
+        return self._alone(lambda: sample_noise(lens, game, unpack(packed, game.n), first), keeping=(key, fingerprint))
+
     def measure(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8]) -> Measurement:
         """Values of packed masks of a lens' game. May run twice for the same masks without harm."""
         game = self._game(key, lens, fingerprint)
@@ -85,7 +94,9 @@ class Evaluator:
         game: Game = self._alone(lambda: build_game(lens))
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
-        if len(self._games) > GAMES_KEPT:
+        # Asked for with dtype `auto`, it is known by the dtype that it was built in as well: from here on that is what evaluators are told.
+        self._games[with_dtype(lens, str(game.info.description.get("dtype"))).key, game.info.fingerprint] = game
+        while len(self._games) > GAMES_KEPT:
             self._games.popitem(last=False)
         return game
 

@@ -21,8 +21,10 @@ from raysp.game import GameInfo, Measurement
 from raysp.masks import Masks, Values, pack
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
+from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.validation.numeric_noise import NoiseSample
 
 EVALUATOR = "raysp:evaluator:"
 DEPTH = 2
@@ -130,10 +132,18 @@ class PoolBackend:
 
     def __init__(self, pool: Pool, lens: AnyLens) -> None:
         self._pool = pool
-        self._key = lens.key
-        self._lens = ray.put(lens)
-        self.info: GameInfo = pool.ask("describe", self._key, self._lens)
         self.retried = 0
+        self.rebuild(lens)
+
+    def rebuild(self, lens: AnyLens) -> None:
+        """As `Backend.rebuild`. One evaluator resolves dtype `auto`, and all are told what it is."""
+        self.info: GameInfo = self._pool.ask("describe", lens.key, ray.put(lens))
+        told = with_dtype(lens, str(self.info.description.get("dtype")))
+        self._key, self._lens = told.key, ray.put(told)
+
+    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:  # noqa: ARG002  the lens is its own
+        """As `sample_noise`, in one of the evaluators."""
+        return self._ask("noise_sample", pack(masks), first)
 
     @property
     def workers(self) -> int:

@@ -39,8 +39,10 @@ from raysp.masks import Masks, Values, pack
 from raysp.runtime.desk import Desk, Task
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, unplaceable
+from raysp.specs.lenses import ModelOptions, with_dtype
 from raysp.specs.run import AnyLens
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.validation.numeric_noise import NoiseSample
 
 # How often an actor without work asks for it; every question costs the scheduler some 4 ms.
 IDLE_SECONDS = 0.5
@@ -66,7 +68,7 @@ class Retraining(tune.Trainable):
     def setup(self, config: dict[str, Any], lens: AnyLens | None = None, threads: int | None = None) -> None:
         """Take a block. Nothing here can fail: the game is built by the first step, whose error is an answer."""
         assert lens is not None
-        self._lens, self._key = lens, lens.key
+        self._lens = lens
         self._evaluator = Evaluator("raysp:retraining", threads)
         self.reset_config(config)
 
@@ -82,8 +84,9 @@ class Retraining(tune.Trainable):
             time.sleep(IDLE_SECONDS)
             return {}
         task = self._waiting.popleft()
+        lens = self._lens if task.dtype is None else with_dtype(self._lens, task.dtype)
         try:
-            answer = getattr(self._evaluator, task.method)(self._key, self._lens, *task.arguments)
+            answer = getattr(self._evaluator, task.method)(lens.key, lens, *task.arguments)
         except Exception as error:  # noqa: BLE001  raised where it was asked for
             return {"number": task.number, "error": _sent(error), "done": True}
         return {"number": task.number, "answer": answer, "done": not self._waiting}
@@ -168,8 +171,19 @@ class TuneBackend:
         self._desk = Desk(shape.count)
         self._thread = threading.Thread(target=_experiment, args=(self._desk, shape, lens), name="tune", daemon=True)
         self._thread.start()
+        self._dtype: str | None = None
+        self.rebuild(lens)
+
+    def rebuild(self, lens: AnyLens) -> None:
+        """As `Backend.rebuild`, for the lens that the trials have in another dtype. One actor resolves dtype `auto`, and all are told what it is."""
+        self._dtype = lens.dtype if isinstance(lens, ModelOptions) else None
         [(_, info)] = self._answers([("describe", ())])
         self.info: GameInfo = info
+        self._dtype = info.description.get("dtype")
+
+    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:  # noqa: ARG002  the lens is its own
+        """As `sample_noise`, in one of the actors."""
+        return self._ask("noise_sample", pack(masks), first)
 
     @property
     def retried(self) -> int:
@@ -204,7 +218,7 @@ class TuneBackend:
     def _answers(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
         """Each call's place in the list with its answer, as they come."""
         places = {next(self._numbers): place for place in range(len(calls))}
-        self._desk.ask([Task(number, *calls[place]) for number, place in places.items()])
+        self._desk.ask([Task(number, *calls[place], self._dtype) for number, place in places.items()])
         deadline = time.monotonic() + PLACEMENT_SECONDS
         try:
             while places:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysp.errors import InterruptedRunError, UserError
 from raysp.home import store_path
+from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Progress
 from raysp.runs.result import Result, read_result
 from raysp.runs.run import Run
@@ -131,7 +132,7 @@ class Scheduler:
             ticket.progress = progress
 
         try:
-            with self._backend(ticket) as backend:
+            with self._backend(ticket, store, run_id) as backend:
                 Run(ticket.spec, backend, store, run_id, set_name, report, ticket.cancelled.is_set).execute()
                 if backend.retried:
                     store.add_event(run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
@@ -156,9 +157,9 @@ class Scheduler:
                 self._stores.pop(path).close()
 
     @contextlib.contextmanager
-    def _backend(self, ticket: RunHandle) -> "Generator[PoolBackend | TuneBackend]":
+    def _backend(self, ticket: RunHandle, store: Store, run_id: str) -> "Generator[PoolBackend | TuneBackend]":
         """What measures a run, for as long as it runs. UserError when another run is in its way."""
-        lens = ticket.spec.lens
+        lens = continued_lens(ticket.spec.lens, store, run_id)
         if ticket.cancelled.is_set():
             raise InterruptedRunError("the run was cancelled before it began")
         try:

@@ -20,7 +20,7 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import Component, Example, GameInfo, Query
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, questions, surrogates, training_sets
+from raysp.store import answers, evaluations, games, noise, questions, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder, no_surrogate
 from raysp.store.snapshots import Publisher
@@ -292,6 +292,15 @@ class Store:
         """Note that something happened, now."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
+
+    def numeric_noise(self, fingerprint: str, keep_probability: float) -> dict[str, Any] | None:
+        """The numeric noise measured of the game with this fingerprint at this P(keep), columns of `noise.FIGURES`; None where it was never measured."""
+        return noise.find(self._cursor(), fingerprint, keep_probability)
+
+    def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
+        """Store what was measured of a game's numeric noise, columns of `noise.FIGURES`. What is stored already stands."""
+        with self._transaction() as cur:
+            noise.insert(cur, fingerprint, keep_probability, figures, _now())
 
     # ---- reading
 

@@ -19,8 +19,9 @@ from raysp.spectral.fourier import ROUNDING, FourierSurrogate, is_complete
 from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats
 from raysp.validation.kinds import kind_of
+from raysp.validation.numeric_noise import NumericNoise, typical_effects
 from raysp.validation.planning import Members, ValidationPlan
-from raysp.validation.verdicts import Metrics, Reason, Verdict, verdict
+from raysp.validation.verdicts import Metrics, NoiseBesideEffects, Reason, Verdict, verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,9 +52,10 @@ class ValidationResult:
     reasons: tuple[Reason, ...]
 
 
-def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0) -> ValidationResult:
-    """Compare the plan's findings with the values (`(m,)`) of its masks; `masks` and `told` are what the explorer had, for the singles-only baseline.
+def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0, *, noise: NumericNoise | None = None) -> ValidationResult:
+    """Compare the plan's findings with the values (`(m,)`) of its masks.
 
+    `masks` and `told` are what the explorer had, for the singles-only baseline; `noise` is the numeric noise of a game that computes in a dtype.
     Raises ValueError when the values do not fit the plan.
     """
     if values.shape != (len(plan.masks),):
@@ -67,8 +69,15 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
     metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings, float(np.abs(values).max(initial=0.0)))
     constant = not np.ptp(np.concatenate([values, told])) > 0
-    words, reasons = verdict(metrics, constant=constant, complete=complete, screened="kept" in findings.diagnostics)
+    beside = None if noise is None else NoiseBesideEffects(noise, *_typical_effects(table, findings))
+    words, reasons = verdict(metrics, constant=constant, complete=complete, screened="kept" in findings.diagnostics, noise=beside)
     return ValidationResult(table, heldout, metrics, words, reasons)
+
+
+def _typical_effects(table: pa.Table, findings: Findings) -> tuple[float, float]:
+    """The sizes of the single effects and of the reported interactions' exact deviations that noise is compared with, as `typical_effects`."""
+    reported = np.array([role == "top" for role in table.column("role").to_pylist()], dtype=np.bool_)
+    return typical_effects(findings.singles.column("value").to_numpy(), table.column("exact").to_numpy()[reported])
 
 
 # ---- exact ablations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from raysp.validation.numeric_noise import NumericNoise
 
 Verdict = Literal["reliable", "use with care", "do not trust"]
 Metrics = dict[str, float]
@@ -28,6 +31,7 @@ REASON_CODES: dict[str, str] = {
     "estimates_wrong": "The surrogate's deviations contradict those measured exactly.",
     "low_impact_clear": "Random pairs of low-impact components hold nothing that the answer misses.",
     "low_impact_missed": "Random pairs of low-impact components hold interactions that the answer misses.",
+    "numeric_noise": "Rounding moves values by more than a small part of the effects reported.",
     "cross_check": "Rank correlation of another attribution method with the single effects.",
     "cross_check_missing": "An attribution method that this game or model does not support.",
     "unclassified": "A reason stored before reasons had codes.",
@@ -42,6 +46,24 @@ GOOD_ERROR, POOR_ERROR = 0.5, 1.0
 NEGLIGIBLE = 0.02
 #: Share of the estimates with the right sign: acceptable, and useless.
 GOOD_SIGN, POOR_SIGN = 0.8, 0.6
+
+#: Noise of a difference of values, relative to the typical effect reported: acceptable, and useless.
+GOOD_NOISE, POOR_NOISE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class NoiseBesideEffects:
+    """A game's numeric noise, and the typical sizes of the single effects and of the deviations from additivity that a run reports (0.0: none)."""
+
+    noise: NumericNoise
+    single: float
+    deviation: float
+
+    @property
+    def relative(self) -> float:
+        """Noise of a single effect (a difference of two values) or of a pair's deviation (a sum of four), relative to its typical size: the larger."""
+        noise = self.noise.noise
+        return max((math.sqrt(2) * noise / self.single) if self.single else 0.0, (2 * noise / self.deviation) if self.deviation else 0.0)
 
 
 @dataclass(frozen=True)
@@ -78,11 +100,11 @@ class VerdictBuilder:
         return LEVELS[self.level], tuple(self.reasons)
 
 
-def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool) -> tuple[Verdict, tuple[Reason, ...]]:
+def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool, noise: NoiseBesideEffects | None = None) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict and its reasons.
 
     `constant`: the value never changed. `complete`: all masks were measured, and the surrogate reproduces every value. `screened`: the explorer
-    considered only components with a strong single effect.
+    considered only components with a strong single effect. `noise`: the game's numeric noise, where it computes in a dtype.
     """
     builder = VerdictBuilder()
     if constant:
@@ -95,6 +117,8 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool)
         _judge_surrogate(builder, metrics, screened=screened)
     _judge_estimates(builder, metrics, exact=complete)
     _judge_low_impact(builder, metrics, screened=screened)
+    if noise is not None:
+        _judge_noise(builder, noise)
     return builder.result()
 
 
@@ -176,6 +200,27 @@ def _judge_low_impact(builder: VerdictBuilder, metrics: Metrics, *, screened: bo
     advice = "use proxyspex, a larger top_k, or always_include" if screened else "raise the budget, or screen these components with always_include"
     sentence = f"The assumption that strong interactions involve a high-impact component fails: {bound}; {missed}; {advice}."
     builder.add("low_impact_missed", figures, sentence, 2 if screened else 1)
+
+
+def _judge_noise(builder: VerdictBuilder, beside: NoiseBesideEffects) -> None:
+    noise, relative = beside.noise, beside.relative
+    if relative <= GOOD_NOISE and noise.is_small:
+        return
+    figures: Figures = {
+        "dtype": noise.dtype, "noise": noise.noise, "spread": noise.spread, "share": noise.share, "query_share": noise.query_share, "relative": relative,
+        "single": beside.single, "deviation": beside.deviation,
+    }  # fmt: skip
+    what = "effects of leaving one out" if noise.scale == "leave_one_out" else "spread of the values"
+    advice = "report fewer, larger effects" if noise.dtype == "float32" else "use --dtype float32"
+    sentence = (
+        f"Numeric noise in {noise.dtype} is not small beside the effects: one value varies by {noise.noise:.2g}, {_percent(noise.share)} of the {what} ({noise.spread:.2g}), "
+        f"and a difference of values by {_percent(relative)} of a typical effect reported; {advice}."
+    )
+    builder.add("numeric_noise", figures, sentence, 2 if max(relative, noise.share, noise.query_share) > POOR_NOISE else 1)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _chosen(metrics: Metrics, *names: str) -> Figures:

@@ -1,0 +1,102 @@
+"""What is settled before the budget is spent: the dtype that a run computes in, and how much numeric noise its game has in it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raysp.game import GameInfo, Measurement
+from raysp.masks import Masks
+from raysp.specs.lenses import ModelOptions, forced_dtype, with_dtype
+from raysp.specs.run import AnyLens, RunSpec
+from raysp.validation.numeric_noise import SCALES, NoiseSample, NumericNoise, noise_masks, numeric_noise
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from raysp.store import Store
+
+    class NoisyBackend(Protocol):
+        """What of a `Backend` is needed here."""
+
+        info: GameInfo
+
+        def rebuild(self, lens: AnyLens) -> None:
+            """Take the lens's game in place of its own."""
+            ...
+
+        def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
+            """As `raysp.lenses.numeric_noise.sample_noise`."""
+            ...
+
+
+@dataclass(slots=True)
+class Calibration:
+    """The numeric noise of a run's game, that of the dtype rejected for it (None: none was), and what finding out cost.
+
+    `sample` has the values of the masks that were measured in the run's dtype, None if the store knew the noise; `evaluations`, `tokens` and `seconds` were
+    spent beside those.
+    """
+
+    noise: NumericNoise
+    rejected: NumericNoise | None = None
+    sample: NoiseSample | None = None
+    evaluations: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """The figures as plain data, as the run's metrics hold them."""
+        return self.noise.row() | {"rejected": None if self.rejected is None else self.rejected.row()}
+
+
+def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_probability: float) -> Calibration | None:
+    """Measure the numeric noise of the backend's game, or look it up; with dtype `auto`, and noise that is not small, make the backend's game one in float32.
+
+    None for a game without a model. The noise of a game is measured once and stored: the same question, asked again, resolves to the same dtype.
+    """
+    lens = spec.lens
+    if not isinstance(lens, ModelOptions) or "dtype" not in backend.info.description:
+        return None
+    found = _noise_of(lens, backend, store, keep_probability, seed=spec.seed)
+    if lens.dtype != "auto" or forced_dtype() or found.noise.dtype == "float32" or found.noise.is_small:
+        return found
+    backend.rebuild(with_dtype(lens, "float32"))
+    reference = found.sample and found.sample.reference
+    wide = _noise_of(lens, backend, store, keep_probability, seed=spec.seed, first=reference)
+    wide.rejected = found.noise
+    wide.evaluations += found.evaluations + (0 if found.sample is None else len(found.sample.masks))
+    wide.tokens += found.tokens + (0 if found.sample is None else found.sample.first.tokens)
+    wide.seconds += found.seconds + (0.0 if found.sample is None else found.sample.first.seconds)
+    if reference is not None and wide.sample is not None:
+        # The reference is the plain measurement of the game in float32: it is counted there.
+        wide.evaluations -= len(wide.sample.masks)
+        wide.tokens -= reference.tokens
+        wide.seconds -= reference.seconds
+    return wide
+
+
+def _noise_of(
+    lens: ModelOptions, backend: "NoisyBackend", store: "Store", keep_probability: float, *, seed: int, first: Measurement | None = None
+) -> Calibration:
+    """The noise of the backend's game as it is, from the store or measured."""
+    info = backend.info
+    known = store.numeric_noise(info.fingerprint, keep_probability)
+    if known is not None:
+        return Calibration(NumericNoise(**known))
+    dtype, scale = str(info.description["dtype"]), SCALES[lens.cost_class]
+    sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)  # pyright: ignore[reportArgumentType]  a lens with a model is one of these
+    noise = numeric_noise(sample, dtype, scale)
+    store.add_numeric_noise(info.fingerprint, keep_probability, noise.row())
+    return Calibration(noise, None, sample, sample.evaluations, sample.tokens, sample.seconds)
+
+
+def continued_lens(lens: AnyLens, store: "Store", run_id: str) -> AnyLens:
+    """The lens in the dtype of the run that is continued, if there is one and both leave the dtype to `auto`."""
+    if not isinstance(lens, ModelOptions) or lens.dtype not in ("auto", forced_dtype()) or not store.has_requests(run_id):
+        return lens
+    return settled_lens(lens, store.run_row(run_id))
+
+
+def settled_lens(lens: AnyLens, row: dict[str, Any]) -> AnyLens:
+    """The lens of a stored run (its row as `Store.run_row`) in the dtype that the run settled on, where it was asked with dtype `auto`."""
+    asked = (row["spec"].get("lens") or {}).get("dtype", "auto")
+    return with_dtype(lens, row["dtype"]) if asked == "auto" and row["dtype"] else lens
