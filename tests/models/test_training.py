@@ -121,6 +121,36 @@ def test_losses_and_slopes_are_near_in_every_dtype(dtype):
     assert (steep - slopes).norm() < 0.01 * slopes.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_head_and_its_log_softmax_are_float32_whatever_the_weights_are(dtype, monkeypatch):
+    """The same numbers in the narrow dtype give what float64 gives, to float32's rounding; a head that rounded its logits would be off by a hundred times as much."""
+    monkeypatch.setattr(target_loss, "CONVERTED", 48 * 50)  # some of the vocabulary at a time
+    tiny = model().to(dtype)
+    head = TargetLoss(tiny, read_architecture(tiny, "the model"), CPU)
+    tiny.get_output_embeddings().weight.mul_(20)
+    hidden, at, tokens = torch.randn(40, 48).to(dtype), np.arange(40), np.arange(3, 43)
+    leaf = hidden.clone().requires_grad_()
+    found = head(leaf, at, tokens, torch.ones(40))
+    reading = tiny.model.norm(hidden).double().requires_grad_()
+    expected = (reading @ tiny.get_output_embeddings().weight.double().T).log_softmax(-1)[torch.from_numpy(at), torch.from_numpy(tokens)]
+    assert found.dtype == torch.float32
+    assert (found.double() - expected.detach()).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adapters_and_the_optimisers_state_are_float32_whatever_the_weights_are(dtype):
+    tiny, told = model().to(dtype), recipe()
+    fast, plain = Trainer(tiny, CPU, told, EXAMPLES, ASKED), PlainTrainer(tiny, CPU, told, EXAMPLES, ASKED)
+    seen = []
+    stack = fast.train(
+        SUBSETS[:2], [0, 0], lambda found, _losses, _rates: seen.extend(tensor.grad.dtype for tensor in found.parameters if tensor.grad is not None)
+    )
+    optimiser = training._AdamW(stack, 0.0)
+    assert {tensor.dtype for tensor in (*stack.parameters, *optimiser._first, *optimiser._second)} == {torch.float32} == set(seen)
+    assert {parameter.dtype for parameter in plain._peft.parameters() if parameter.requires_grad} == {torch.float32}
+    np.testing.assert_allclose(fast.logprobs(stack)[0, :, 0], plain.evaluate(SUBSETS[:1], [0])[0, :, 0], rtol=0.05)
+
+
 def test_adapters_are_what_they_are_alone():
     told = recipe()
     together = trained(Trainer(model(), CPU, told, EXAMPLES, ASKED))
