@@ -302,7 +302,8 @@ def test_trainings_on_ray_equal_those_of_this_process_whoever_dies(data):
     local = raysp.run(here)
     same(result, local)
     assert outputs(data, result) == outputs(here, local)
-    assert len(values(result)) == sum(result.costs["evaluations"].to_pylist()) == 2**7
+    assert len(values(result)) == 2**7
+    assert sum(result.costs["evaluations"].to_pylist()) == 2**7 + 5  # those that numeric noise was measured on, once more
     assert result.cross_checks.equals(local.cross_checks)
 
 

@@ -20,6 +20,7 @@ COLUMNS = {
     "heldout": "run_id mask predicted predicted_singles exact",
     "interactions": "run_id rank components labels set_order index value lo hi significant kind estimate exact verified",
     "migrations": "number name applied",
+    "numeric_noise": "fingerprint keep_probability dtype noise spread share query_share scale masks repeats reference measured",
     "outputs": "evaluation_id outputs",
     "prunings": "run_id keep kept method train heldout lo hi prompts evaluations components created",
     "queries": "game_id query label prompt target foil",
