@@ -1,11 +1,12 @@
 # `make demo` answers an example question; `make check` and `make test` are what .ci/run runs.
+# `make test-dtypes` runs the tests with either dtype as what `auto` chooses.
 # Choose another Python or folder with `make install PYTHON=python3.13 VENV=/tmp/venv313`.
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTHON ?= python3
 
-.PHONY: install demo test check format browser clean
+.PHONY: install demo test test-dtypes check format browser clean
 
 install: $(VENV)/.ready
 
@@ -22,6 +23,10 @@ demo: install
 
 test: install browser
 	$(BIN)/python -m pytest
+
+test-dtypes: install browser
+	RAYSP_AUTO_DTYPE=float32 $(BIN)/python -m pytest
+	RAYSP_AUTO_DTYPE=bfloat16 $(BIN)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .

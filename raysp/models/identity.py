@@ -1,6 +1,6 @@
-"""What weights and tokenizers *are*, as hashes of their content: two folders with equal files are one model.
+"""What a model and its tokenizer *are*, as hashes of all that changes token ids or scores: two folders with equal content are one model.
 
-Hashing gigabytes takes seconds, so results are remembered by path, size and time of change in `home()/hashes.json`.
+Hashing gigabytes takes seconds, so the hashes of files are remembered by path, size and time of change in `home()/hashes.json`.
 """
 
 import contextlib
@@ -8,12 +8,18 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from raysp.home import home
 
-#: Fields of a configuration that say who wrote it, or how it is held in memory.
-OF_NO_EFFECT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+#: Fields of a configuration, at any depth, that record who wrote it or how it is held in memory.
+OF_NO_EFFECT = frozenset({"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "_from_model_config"})
+#: Options of a tokenizer that change no ids here: where its files lie, and how batches are cut and padded, which raysp does itself.
+NOT_IN_IDS = frozenset(
+    {"name_or_path", "model_max_length", "padding_side", "truncation_side", "max_length", "stride", "truncation_strategy", "processor_class"}
+)
 
 
 def file_hash(path: Path) -> str:
@@ -30,11 +36,48 @@ def file_hash(path: Path) -> str:
     return digest
 
 
-def model_hash(weights: list[Path], config: Path) -> str:
-    """One hash for a model: of its weights and of what its configuration does with them, whatever folder they lie in."""
-    lines = sorted(f"{path.name} {file_hash(path)}" for path in weights)
-    described = {name: value for name, value in json.loads(config.read_text(encoding="utf-8")).items() if name not in OF_NO_EFFECT}
-    return hashlib.sha256("\n".join([*lines, json.dumps(described, sort_keys=True)]).encode()).hexdigest()
+def model_hash(weights: Sequence[Path], config: Path, *, code: Sequence[Path] = (), generation: Any = None) -> str:
+    """The identity of a model: of its weights, its configuration, its own code where that is run, and its generation configuration, which ends answers."""
+    lines = sorted(f"{path.name} {file_hash(path)}" for path in (*weights, *code))
+    described = [json.loads(config.read_text(encoding="utf-8")), {} if generation is None else generation.to_diff_dict()]
+    return _hash([lines, *(_effective(each) for each in described)])
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """The identity of a tokenizer as it was loaded, with what each of its files and settings made of it.
+
+    A fast tokenizer is its pipeline of normaliser, pre-tokeniser, model and post-processor, which the settings have altered; of a slow one its vocabulary and
+    the files that it was read from are taken. Class, settings, special tokens and chat template come on top.
+    """
+    if tokenizer.is_fast:
+        pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+        table = {name: part for name, part in pipeline.items() if name not in ("truncation", "padding")}
+    else:
+        files = (getattr(tokenizer, name, None) for name in tokenizer.vocab_files_names)
+        table = [tokenizer.get_vocab(), *(file_hash(Path(path)) for path in files if isinstance(path, str) and Path(path).is_file())]
+    paths = {*tokenizer.vocab_files_names, "special_tokens_map_file", "tokenizer_file"}
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in NOT_IN_IDS | OF_NO_EFFECT | paths}
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return _hash([type(tokenizer).__name__, table, settings, special, tokenizer.chat_template, tokenizer("a")["input_ids"]])
+
+
+def folder_stamp(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of change of the files in a local folder (none for a model of another kind): a folder that is written again has another stamp."""
+    folder = Path(name).expanduser()
+    with contextlib.suppress(OSError):
+        return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir() if file.is_file()))
+    return ()
+
+
+def _effective(described: Any) -> Any:
+    """A configuration without the fields that have no effect."""
+    if isinstance(described, Mapping):
+        return {name: _effective(value) for name, value in described.items() if name not in OF_NO_EFFECT}
+    return [_effective(value) for value in described] if isinstance(described, list) else described
+
+
+def _hash(described: Any) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _memory() -> Path:

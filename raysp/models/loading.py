@@ -1,7 +1,6 @@
 """From a model's name to weights, tokenizer, device and dtype. Knows nothing of masks, prompts or scoring."""
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Generator
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 
 from raysp.errors import DoesNotFitError, UserError
 from raysp.models import adapters, embedded
-from raysp.models.identity import file_hash, model_hash
+from raysp.models.identity import model_hash, tokenizer_hash
 from raysp.models.memory import is_out_of_memory
 from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
 
@@ -66,10 +65,12 @@ def load(options: ModelOptions) -> LoadedModel:
         tokenizer = _read_tokenizer(read, options, trust)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
-    identity = model_hash(weights, folder / "config.json")
+    identity = model_hash(
+        weights, folder / "config.json", code=sorted(folder.glob("*.py")) if options.allow_remote_code else (), generation=model.generation_config
+    )
     if adapters.has_adapter(adapter or folder):  # transformers itself loads one that lies beside a model
         identity = adapters.merged_hash(identity, adapter or folder)
-    return LoadedModel(model, tokenizer, task, identity, _tokenizer_hash(read, tokenizer), dtype, inputs_at)
+    return LoadedModel(model, tokenizer, task, identity, tokenizer_hash(tokenizer), dtype, inputs_at)
 
 
 def load_tokenizer(options: ModelOptions) -> Any:
@@ -234,7 +235,9 @@ def _computes_bfloat16(device: torch.device) -> bool:
 def required_bytes(options: ModelOptions) -> tuple[int, torch.device]:
     """Bytes that the weights which the options name take in memory, and the device that they go to. UserError as `load`."""
     device = choose_device(options.device)
-    return checkpoint_bytes(_base(options)[0], choose_dtype(options.dtype, device)), device
+    folder, _ = _base(options)
+    _weight_files(folder, options)
+    return checkpoint_bytes(folder, choose_dtype(options.dtype, device)), device
 
 
 def does_not_fit(options: ModelOptions, device: torch.device) -> DoesNotFitError:
@@ -284,15 +287,6 @@ def _installed(package: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(package) is not None
-
-
-def _tokenizer_hash(folder: Path, tokenizer: Any) -> str:
-    """Of the file that defines the tokenizer (or of its vocabulary), and of the settings beside it: special tokens and chat template."""
-    path = folder / "tokenizer.json"
-    table = file_hash(path) if path.is_file() else tokenizer.get_vocab()
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    described = [table, special, tokenizer.chat_template, tokenizer("a")["input_ids"]]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import DoesNotFitError, EvaluationError
+from raysp.models.identity import folder_stamp
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
 from raysp.models.loading import LoadedModel, choose_device, choose_dtype, does_not_fit, load, required_bytes
 from raysp.models.memory import available_bytes, is_out_of_memory, release
@@ -270,7 +271,7 @@ def _key(options: ModelOptions) -> tuple[Any, ...]:
     device = choose_device(options.device)
     # `auto` may spread a model over several devices, which the name of one does not.
     place = "auto" if options.device == "auto" else str(device)
-    return (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device))
+    return (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device), folder_stamp(options.model))
 
 
 def _loaded(options: ModelOptions) -> LoadedModel:

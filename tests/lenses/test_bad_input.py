@@ -65,7 +65,7 @@ def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"model: .* holds no config\.json"):
+    with pytest.raises(UserError, match=r"model: .* holds neither config\.json nor adapter_config\.json"):
         build_game(FeatureLens(model=str(tmp_path), prompt="a b"))
 
 

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import byte_tokenizer, make, save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
@@ -126,6 +126,60 @@ def test_a_models_hash_is_of_weights_and_of_what_the_configuration_does_with_the
     assert model_hash(a, configs[0]) != model_hash(b, configs[1])
     (tmp_path / "b" / "y").write_bytes(b"3")
     assert model_hash(a, configs[0]) != model_hash(b, configs[0])
+
+
+def changed(folder, name, **fields):
+    """The folder, with some fields of one of its JSON files set."""
+    path = Path(folder) / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fields"),
+    [
+        ("bert-classifier", "tokenizer_config.json", {"do_lower_case": False}),
+        ("llama", "tokenizer_config.json", {"add_prefix_space": True}),
+        ("llama", "tokenizer_config.json", {"bos_token": "</s>"}),
+        ("llama", "tokenizer_config.json", {"chat_template": "{{ messages }}"}),
+        ("llama", "generation_config.json", {"eos_token_id": 7}),
+        ("llama", "config.json", {"rms_norm_eps": 0.1}),
+    ],
+)
+def test_what_changes_ids_or_scores_makes_another_model(tmp_path, kind, name, fields):
+    """Equal weights and vocabulary are not enough: the second would be given the first's tokenizer."""
+    one, other = (save(kind, tmp_path / folder) for folder in ("one", "other"))
+    first, second = resident(options(one)), resident(options(changed(other, name, **fields)))
+    assert first is not second
+    assert (first.loaded.weights, first.loaded.tokens) != (second.loaded.weights, second.loaded.tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("tokenizer_config.json", {"model_max_length": 99}),
+        ("config.json", {"transformers_version": "0", "use_cache": False}),
+        ("generation_config.json", {"transformers_version": "0"}),
+    ],
+)
+def test_what_changes_neither_ids_nor_scores_does_not(tmp_path, name, fields):
+    one, other = (save("llama", tmp_path / folder) for folder in ("one", "other"))
+    assert resident(options(one)) is resident(options(changed(other, name, **fields)))
+
+
+def test_a_cased_tokenizer_beside_an_uncased_one_gives_its_own_ids(tmp_path):
+    uncased, cased = (save("bert-classifier", tmp_path / name) for name in ("uncased", "cased"))
+    changed(uncased, "tokenizer_config.json", do_lower_case=True)
+    changed(cased, "tokenizer_config.json", do_lower_case=False)
+    ids = [resident(options(folder)).loaded.tokenizer("The FILM")["input_ids"] for folder in (uncased, cased)]
+    assert ids == [AutoTokenizer.from_pretrained(folder)("The FILM")["input_ids"] for folder in (uncased, cased)]
+
+
+def test_a_folder_that_is_written_again_is_read_again(tmp_path):
+    folder = save("llama", tmp_path)
+    first = resident(options(folder))
+    save("gpt2", tmp_path)
+    assert type(resident(options(folder)).loaded.model) is not type(first.loaded.model)
 
 
 @pytest.mark.parametrize(("flags", "dtype"), [("fpu avx2", torch.float32), ("fpu avx512_bf16", torch.bfloat16), ("fp asimd bf16", torch.bfloat16)])
