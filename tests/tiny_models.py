@@ -6,7 +6,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
+    BertLMHeadModel,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -22,6 +24,8 @@ from transformers import (
     LlamaForSequenceClassification,
     MistralConfig,
     MistralForCausalLM,
+    NystromformerConfig,
+    NystromformerForSequenceClassification,
     OPTConfig,
     OPTForCausalLM,
     PhiConfig,
@@ -87,6 +91,8 @@ def make(kind: str) -> torch.nn.Module:
     wide = {"vocab_size": VOCABULARY, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     llama = {**wide, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
     small = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+    bert = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3}
+    bert |= {"max_position_embeddings": 256}
     labels = {"id2label": {0: "bad", 1: "fine", 2: "good"}, "label2id": {"bad": 0, "fine": 1, "good": 2}}
     made = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama)),
@@ -105,17 +111,12 @@ def make(kind: str) -> torch.nn.Module:
             OPTConfig(vocab_size=VOCABULARY, hidden_size=48, ffn_dim=64, num_hidden_layers=2, num_attention_heads=6, init_std=0.3, word_embed_proj_dim=48)
         ),
         "llama-classifier": lambda: LlamaForSequenceClassification(LlamaConfig(**llama, **labels)),
-        "bert-classifier": lambda: BertForSequenceClassification(
-            BertConfig(
-                vocab_size=200,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=64,
-                initializer_range=0.3,
-                max_position_embeddings=256,
-                **labels,
-            )
+        "bert-classifier": lambda: BertForSequenceClassification(BertConfig(**bert, **labels)),
+        "bert-masked": lambda: BertForMaskedLM(BertConfig(**bert)),
+        "bert-both-ways": lambda: BertLMHeadModel(BertConfig(**bert)),
+        "bert-decoder": lambda: BertLMHeadModel(BertConfig(**bert, is_decoder=True)),
+        "nystromformer-classifier": lambda: NystromformerForSequenceClassification(
+            NystromformerConfig(**bert, **labels, num_landmarks=8, segment_means_seq_len=64)  # of inputs of other lengths its attention makes an error
         ),
     }
     return made[kind]().eval()
@@ -125,6 +126,6 @@ def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, 
     """A folder of that model with its tokenizer, as a string to give to a lens."""
     make(kind).save_pretrained(folder)
     if tokenizer is None:
-        tokenizer = word_piece_tokenizer() if kind == "bert-classifier" else byte_tokenizer(begins=begins, masks=masks)
+        tokenizer = word_piece_tokenizer() if kind.startswith(("bert", "nystromformer")) else byte_tokenizer(begins=begins, masks=masks)
     tokenizer.save_pretrained(folder)
     return str(folder)

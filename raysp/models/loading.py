@@ -18,6 +18,8 @@ from raysp.models.memory import is_out_of_memory
 from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
 
 Task = Literal["causal", "classifier"]
+#: Change of a logit, relative to the largest, by a later token that is rounding.
+CAUSAL = 1e-3
 #: Where Linux describes the processor.
 CPU_INFO = Path("/proc/cpuinfo")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -61,12 +63,17 @@ def load(options: ModelOptions) -> LoadedModel:
             if not is_out_of_memory(error):
                 raise
             raise does_not_fit(options, device) from None
+        if task == "causal" and _looks_ahead(model):
+            raise _not_causal(options, type(model).__name__)
         read = _tokenizer_folder(folder, adapter)
         tokenizer = _read_tokenizer(read, options, trust)
     model.eval().requires_grad_(requires_grad=False)
     inputs_at = model.get_input_embeddings().weight.device
     identity = model_hash(
-        weights, folder / "config.json", code=sorted(folder.glob("*.py")) if options.allow_remote_code else (), generation=model.generation_config
+        weights,
+        folder / "config.json",
+        code=sorted(folder.glob("*.py")) if options.allow_remote_code else (),
+        generation=getattr(model, "generation_config", None),
     )
     if adapters.has_adapter(adapter or folder):  # transformers itself loads one that lies beside a model
         identity = adapters.merged_hash(identity, adapter or folder)
@@ -164,9 +171,27 @@ def _task(folder: Path, options: ModelOptions, trust: dict[str, Any]) -> Task:
     except (ValueError, OSError, KeyError) as error:
         raise UserError("model", options.model, f"has a configuration that cannot be used ({_first_line(error)})", _code_hint(error)) from None
     names = config.architectures or []
+    if masked := next((name for name in names if name.endswith("ForMaskedLM")), None):
+        raise _not_causal(options, masked)
     if any(name.endswith("ForSequenceClassification") for name in names):
         return "classifier"
     return "causal"
+
+
+def _not_causal(options: ModelOptions, name: str) -> UserError:
+    problem = f"is not a causal language model: {name} also reads the tokens after the one that it predicts"
+    return UserError("model", options.model, problem, "give a causal language model or a sequence classifier")
+
+
+def _looks_ahead(model: Any) -> bool:
+    """Whether another last token changes what a model predicts at the first; False for one that cannot be asked with two tokens."""
+    ids = torch.tensor([[1, 2], [1, 3]], device=model.get_input_embeddings().weight.device)
+    try:
+        with torch.no_grad():
+            logits = torch.cat([model(input_ids=each[None]).logits[:, 0] for each in ids]).double()
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return float((logits[0] - logits[1]).abs().max()) > CAUSAL * (1 + float(logits.abs().max()))
 
 
 def _read_weights(folder: Path, options: ModelOptions, task: Task, **how: Any) -> Any:

@@ -142,7 +142,7 @@ class ResidentModel:
             return self._chosen[sort]
 
     def _choose(self, sample: Inputs) -> tuple[Method, str | None]:
-        expected = self.reference.score(sample)
+        expected = self.score(sample, "alone")
         ways: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
         remarks: list[str] = []
         for way in ways:
@@ -155,26 +155,33 @@ class ResidentModel:
     def _apart(self, way: Method, sample: Inputs, expected: Scores) -> str | None:
         try:
             scores = self.score(sample, way)
-        except REFUSALS as error:
-            if is_out_of_memory(error):
+        except (*REFUSALS, EvaluationError) as error:
+            cause = error.__cause__ or error
+            if is_out_of_memory(cause):
                 raise
-            return f"this architecture refuses it ({type(error).__name__})"
+            return f"this architecture refuses it ({type(cause).__name__})"
         return _difference(scores, expected, TOLERANCE[self.loaded.dtype])
 
     def score(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> Scores:
-        """Score inputs in the given way. EvaluationError when memory does not hold a single input."""
-        with self.lock:
-            try:
-                if way == "packed" and self.packed is not None:
-                    return self.packed.score(inputs, root, logprobs=logprobs)
-                if way == "packed":
-                    raise TypeError("no packed scoring")
-                scorer = self.padded if way == "padded" else self.reference
-                return scorer.score(inputs, logprobs=logprobs)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise EvaluationError(f"memory does not hold one input of {int(inputs.lengths.max())} tokens on {self.loaded.device}") from error
-                raise
+        """Score inputs in the given way. EvaluationError if memory does not hold a single input, or the model's own forward pass fails."""
+        with self.lock, self._forward(int(inputs.lengths.max())):
+            if way == "packed" and self.packed is not None:
+                return self.packed.score(inputs, root, logprobs=logprobs)
+            if way == "packed":
+                raise TypeError("no packed scoring")
+            scorer = self.padded if way == "padded" else self.reference
+            return scorer.score(inputs, logprobs=logprobs)
+
+    @contextmanager
+    def _forward(self, tokens: int) -> Generator[None]:
+        """Within the block the model reads inputs of up to so many tokens; its errors become EvaluationErrors of one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise EvaluationError(f"memory does not hold one input of {tokens} tokens on {self.loaded.device}") from error
+            kind, said = type(self.loaded.model).__name__, (str(error).strip().splitlines() or [""])[0][:160]
+            raise EvaluationError(f"the model cannot read an input of {tokens} tokens: {kind} fails in its own forward pass ({said})") from error
 
     def answer(self, symbols: Integers, limit: int) -> list[int]:
         """The greedy continuation of a causal model, at most `limit` tokens, without the end-of-sequence token."""
@@ -184,7 +191,7 @@ class ResidentModel:
             options["logits_to_keep"] = 1
         answer: list[int] = []
         ids = torch.from_numpy(symbols).to(self.loaded.device)[None]
-        with self.lock, torch.inference_mode():
+        with self.lock, torch.inference_mode(), self._forward(len(symbols) + limit):
             while len(answer) < limit:
                 output = model(input_ids=ids, **options)
                 token = output.logits[:, -1:].argmax(-1)
@@ -199,7 +206,7 @@ class ResidentModel:
 
     def class_logits(self, symbols: Integers) -> Floats:
         """All logits of a classifier for one input, float64 `(classes,)`."""
-        with self.lock, torch.inference_mode():
+        with self.lock, torch.inference_mode(), self._forward(len(symbols)):
             ids = torch.from_numpy(symbols).to(self.loaded.device)
             return self.loaded.model(input_ids=ids[None]).logits[0].cpu().double().numpy()
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_models import save
 
-from raysp.errors import UserError
+from raysp.errors import EvaluationError, UserError
 from raysp.lenses import build_game
 from raysp.specs.lenses import DataLens, FeatureLens
 
@@ -67,6 +67,15 @@ def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
 def test_a_folder_without_a_model_is_said(tmp_path):
     with pytest.raises(UserError, match=r"model: .* holds neither config\.json nor adapter_config\.json"):
         build_game(FeatureLens(model=str(tmp_path), prompt="a b"))
+
+
+def test_a_model_that_fails_in_its_own_forward_pass_is_one_line(tmp_path):
+    lens = FeatureLens(model=save("nystromformer-classifier", tmp_path), prompt="her acting never fails", dtype="float32", device="cpu")
+    with pytest.raises(
+        EvaluationError, match=r"cannot read an input of .* tokens: NystromformerForSequenceClassification fails in its own forward pass"
+    ) as caught:
+        build_game(lens)
+    assert "\n" not in str(caught.value)
 
 
 def test_pickled_weights_are_not_loaded_without_being_allowed(tmp_path):

@@ -32,6 +32,16 @@ def test_the_task_follows_from_the_architecture(tmp_path):
     assert load(options(save("bert-classifier", tmp_path / "c"))).task == "classifier"
 
 
+@pytest.mark.parametrize(("kind", "name"), [("bert-masked", "BertForMaskedLM"), ("bert-both-ways", "BertLMHeadModel")])
+def test_a_model_that_reads_later_tokens_is_not_taken_for_a_causal_one(tmp_path, kind, name):
+    with pytest.raises(UserError, match=rf"model: .* is not a causal language model: {name} also reads the tokens after"):
+        load(options(save(kind, tmp_path)))
+
+
+def test_an_encoder_that_was_made_a_decoder_is_a_causal_model(tmp_path):
+    assert load(options(save("bert-decoder", tmp_path))).task == "causal"
+
+
 def test_equal_weights_are_one_model_wherever_they_lie(tmp_path):
     one, two = (resident(options(save("llama", tmp_path / name))) for name in "ab")
     assert one is two
