@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -183,3 +184,22 @@ def fingerprint(description: Mapping[str, Any]) -> str:
 def labels(components: Sequence[Component], members: Sequence[int]) -> str:
     """A set of components in words, such as ``never × fails``."""
     return " × ".join(components[i].label for i in members) or "∅"
+
+
+def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels, with equal ones numbered in their order: `the dog jumps. ①`, `the dog jumps. ②`."""
+    counts, seen = Counter(labels), Counter[str]()
+    found: list[str] = []
+    for label in labels:
+        seen[label] += 1
+        found.append(label if counts[label] == 1 else f"{label} {_circled(seen[label])}")
+    # A label may already have looked like another one with its number.
+    return tuple(found) if len(set(found)) == len(found) else distinct_labels(found)
+
+
+def _circled(number: int) -> str:
+    """A number in a circle where Unicode has one, in brackets otherwise."""
+    for first, last, point in ((1, 20, 0x2460), (21, 35, 0x3251), (36, 50, 0x32B1)):
+        if first <= number <= last:
+            return chr(point + number - first)
+    return f"({number})"

@@ -1,6 +1,6 @@
 """Lenses: what a person points at, turned into a game."""
 
-from raysp.game import Component, FunctionGame, Game, GameInfo, fingerprint
+from raysp.game import Component, FunctionGame, Game, GameInfo, distinct_labels, fingerprint
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
 
 
@@ -28,6 +28,6 @@ def build_game(lens: FeatureLens | MechanisticLens | DataLens | FunctionLens) ->
 
 def _function_game(lens: FunctionLens) -> Game:
     described = {"lens": "function", "n": lens.n, "name": lens.name or f"anonymous-{lens.anonymous}"}
-    labels = lens.labels or tuple(f"x{i}" for i in range(lens.n))
+    labels = distinct_labels(lens.labels or tuple(f"x{i}" for i in range(lens.n)))
     components = tuple(Component(i, label, "argument") for i, label in enumerate(labels))
     return FunctionGame(lens.function, GameInfo(fingerprint(described), components, described, batch_masks=lens.batch_masks))

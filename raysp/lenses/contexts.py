@@ -153,10 +153,11 @@ def token_owners(text: str, offsets: NDArray[np.int64], spans: Sequence[Span]) -
     return owners
 
 
-def token_components(text: str, offsets: NDArray[np.int64], body: Span) -> tuple[Integers, list[Span]]:
+def token_components(text: str, offsets: NDArray[np.int64], body: Span, *, whole_characters: bool = False) -> tuple[Integers, list[Span]]:
     """The tokens of the prompt, which are the components of unit `token`: the owner of every token, and each component's characters.
 
     A token belongs to the prompt when its first character that is no blank (any, if all are) does; the blank before it may be the template's.
+    With `whole_characters`, tokens that share a character are one component.
     """
     owners = np.full(len(offsets), -1, np.int64)
     spans: list[Span] = []
@@ -166,7 +167,25 @@ def token_components(text: str, offsets: NDArray[np.int64], body: Span) -> tuple
         if start < stop and body[0] <= first < body[1]:
             owners[i] = len(spans)
             spans.append((max(start, body[0]), min(stop, body[1])))
-    return owners, spans
+    if not whole_characters:
+        return owners, spans
+    merged = chains(spans)
+    chain_of = np.repeat(np.arange(len(merged)), [len(chain) for chain in merged])
+    owners[owners >= 0] = chain_of[owners[owners >= 0]]
+    return owners, [(spans[chain[0]][0], max(spans[number][1] for number in chain)) for chain in merged]
+
+
+def chains(spans: Sequence[Span]) -> list[list[int]]:
+    """The numbers of spans, those that overlap together: tokens of bytes cover the same character."""
+    found: list[list[int]] = []
+    end = -1
+    for number, (start, stop) in enumerate(spans):
+        if start < end:
+            found[-1].append(number)
+        else:
+            found.append([number])
+        end = max(end, stop)
+    return found
 
 
 def substitute(lens: FeatureLens, reader: Reader) -> Integers:

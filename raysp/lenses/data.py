@@ -15,7 +15,7 @@ import numpy as np
 from raysp.datasets.grouping import Groups, group
 from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
 from raysp.errors import UserError
-from raysp.game import Attributions, Component, Example, Game, GameInfo, Measurement, Query, fingerprint
+from raysp.game import Attributions, Component, Example, Game, GameInfo, Measurement, Query, distinct_labels, fingerprint
 from raysp.lenses.encoding import EncodedQuery, encode, encode_queries
 from raysp.lenses.selection import numbers_of
 from raysp.masks import Masks, Values, check_masks, pack
@@ -289,7 +289,7 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
         notes,
         batch_masks=trainer.stacked,
         warnings=(*training.warnings, *queries.warnings),
-        queries=tuple(_query(number, sample, query) for number, (sample, query) in enumerate(zip(queries.samples, asked, strict=True))),
+        queries=_queries(queries.samples, asked),
         examples=tuple(Example(i, int(groups.of[i]), sample.prompt, sample.completion) for i, sample in enumerate(training.samples)),
     )
     return DataGame(info, lens, model, groups, trainer, asked, value, training)
@@ -351,13 +351,14 @@ def _layers(text: str, layers: int) -> list[int]:
 
 def _components(groups: Groups, texts: Sequence[Text]) -> tuple[Component, ...]:
     sizes = np.bincount(groups.of, [len(text.ids) for text in texts], groups.count).astype(np.int64)
-    return tuple(Component(i, label, groups.kind, size=int(size)) for i, (label, size) in enumerate(zip(groups.labels, sizes, strict=True)))
+    return tuple(Component(i, label, groups.kind, size=int(size)) for i, (label, size) in enumerate(zip(distinct_labels(groups.labels), sizes, strict=True)))
 
 
-def _query(number: int, sample: Sample, asked: EncodedQuery) -> Query:
-    words = " ".join(f"{sample.prompt} → {sample.completion}".split())
-    label = words if len(words) <= SHOWN else f"{words[: SHOWN - 1]}…"
-    return Query(number, label, sample.prompt, asked.answers[0], asked.answers[1] if len(asked.answers) == 2 else None)
+def _queries(samples: Sequence[Sample], asked: Sequence[EncodedQuery]) -> tuple[Query, ...]:
+    words = (" ".join(f"{sample.prompt} → {sample.completion}".split()) for sample in samples)
+    labels = distinct_labels([text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in words])
+    answers = [(each.answers[0], each.answers[1] if len(each.answers) == 2 else None) for each in asked]
+    return tuple(Query(i, label, samples[i].prompt, *answers[i]) for i, label in enumerate(labels))
 
 
 def _described(lens: DataLens, model: ResidentModel, recipe: Recipe, value: DataValue, groups: Groups) -> dict[str, Any]:

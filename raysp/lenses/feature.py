@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import Attributions, Component, Game, GameInfo, Measurement, fingerprint
+from raysp.game import Attributions, Component, Game, GameInfo, Measurement, distinct_labels, fingerprint
 from raysp.lenses.answers import Answers, answers
-from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, substitute, token_components, token_owners
+from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, chains, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
 from raysp.lenses.segmentation import Segmentation, segment
 from raysp.masks import Masks
@@ -132,6 +132,8 @@ def _check_options(lens: FeatureLens) -> None:
     for name in ("delimiter", "spans"):
         if lens.unit != name and getattr(lens, name) is not None:
             raise UserError(name, getattr(lens, name), f"is given, but the unit is {lens.unit}", f"set unit to {name}, or leave {name} out")
+    if lens.whole_characters and lens.unit != "token":
+        raise UserError("whole_characters", lens.whole_characters, f"is given, but the unit is {lens.unit}", "set unit to token, or leave whole_characters out")
     if lens.ablation == "replace" and lens.replacement is None:
         raise UserError("replacement", None, "is needed by ablation replace", "give a replacement text, for example '...'")
     if lens.ablation != "replace" and lens.replacement is not None:
@@ -147,7 +149,7 @@ def _parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segme
         return Parts(source, _described_components(segmentation, [len(reader.plain(piece)) for piece in segmentation.pieces]), segmentation.joiner, text)
     ids, offsets = reader.with_offsets(text)
     if segmentation is None:
-        owner, spans = token_components(text, offsets, (begins, begins + len(lens.prompt)))
+        owner, spans = token_components(text, offsets, (begins, begins + len(lens.prompt)), whole_characters=lens.whole_characters)
         segmentation = Segmentation(lens.prompt, tuple((start - begins, stop - begins) for start, stop in spans), "token", None)
     else:
         owner = token_owners(text, offsets, [(start + begins, stop + begins) for start, stop in segmentation.spans])
@@ -171,13 +173,20 @@ def _check_sizes(lens: FeatureLens, segmentation: Segmentation, sizes: list[int]
 
 
 def _described_components(segmentation: Segmentation, sizes: list[int]) -> tuple[Component, ...]:
-    pieces = zip(segmentation.pieces, segmentation.spans, sizes, strict=True)
-    return tuple(Component(i, _label(piece), segmentation.kind, start, stop, max(size, 1)) for i, (piece, (start, stop), size) in enumerate(pieces))
+    labels = distinct_labels(_labels(segmentation))
+    pieces = zip(labels, segmentation.spans, sizes, strict=True)
+    return tuple(Component(i, label, segmentation.kind, start, stop, max(size, 1)) for i, (label, (start, stop), size) in enumerate(pieces))
 
 
-def _label(piece: str) -> str:
-    """A component's text on one line; blanks that are all there is are shown as Python writes them."""
-    return " ".join(piece.split()) or repr(piece)
+def _labels(segmentation: Segmentation) -> list[str]:
+    """Each component's text on one line; of tokens that share a character, which part of it each is."""
+    labels: list[str] = []
+    pieces = segmentation.pieces
+    for chain in chains(segmentation.spans):
+        for part, number in enumerate(chain, 1):
+            text = " ".join(pieces[number].split()) or repr(pieces[number])  # blanks that are all there is, as Python writes them
+            labels.append(text if len(chain) == 1 else f"{text} {part}/{len(chain)}")
+    return labels
 
 
 def _check_context(lens: FeatureLens, model: ResidentModel, contexts: list[Context], answer: int) -> None:

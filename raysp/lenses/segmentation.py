@@ -1,8 +1,8 @@
 """Cutting a prompt into components, and writing it again without some of them. Knows text only, neither tokens nor models.
 
-Leaving out words, sentences or longer units gives what a person would have typed without them: the kept pieces joined by one space
-(lines by a line break, paragraphs by an empty line, pieces of a delimiter by the separator that is most common between them).
-Spans leave the text between them as it is; where a span goes, no doubled or outer blanks stay behind.
+Leaving out words or longer units gives what a person would have typed without them: the kept pieces joined by one space (lines by a line break, paragraphs
+by an empty line, pieces of a delimiter by the separator that is most common between them). Sentences keep what stands between them: nothing in Chinese, a
+space in English, an empty line between paragraphs. Spans leave the text between them as it is; where a span goes, no doubled or outer blanks stay behind.
 """
 
 import itertools
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
+
 from raysp.errors import UserError
 from raysp.masks import Masks
 from raysp.specs.lenses import FeatureLens, Unit, parse_spans
@@ -20,20 +22,29 @@ Span = tuple[int, int]
 _WORD = re.compile(r"\S+")
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
-# A sentence ends behind . ! ? or …, with closing quotes and brackets, before white space or at the end of a line.
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n+")
+# A sentence of any script ends behind marks with the Unicode property Sentence_Terminal and what closes quotes and brackets. The marks of Latin text also stand
+# within numbers and names: they end a sentence before white space, at the end of a line, or before a script that is written without spaces.
+_CLOSING = r"[\"'\p{Pe}\p{Pf}]*"
+_SENTENCE_END = regex.compile(
+    rf"(?V1)[.!?…．]*[\p{{Sentence_Terminal}}--[.!?．]][\p{{Sentence_Terminal}}…]*{_CLOSING}(?!\d)"
+    rf"|[.!?…．]+{_CLOSING}(?=\s|$)|[.!?．]+{_CLOSING}(?=[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}])|\n+"
+)
 _NO_SENTENCE_END = re.compile(r"(?:^|[\s(\"'“])(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|approx|[A-Z])\.$")
 _KIND = {"delimiter": "piece", "spans": "span"}
 
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """The components of a prompt: ascending character spans that hold text, and what joins them (None: the text between them stays)."""
+    """The components of a prompt: ascending character spans that hold text, and what joins them.
+
+    Without a joiner, `gaps` are the white space behind each component but the last; where there are none either, the text between components stays.
+    """
 
     prompt: str
     spans: tuple[Span, ...]
     kind: str
     joiner: str | None
+    gaps: tuple[str, ...] = ()
 
     @property
     def pieces(self) -> list[str]:
@@ -43,6 +54,8 @@ class Segmentation:
     def without(self, masks: Masks, replacement: str | None = None) -> list[str]:
         """The prompt under each mask (bool, `(m, n)`), with components left out, or replaced by a text."""
         pieces = self.pieces
+        if self.gaps:
+            return [self._rejoined(mask, pieces, replacement) for mask in masks.tolist()]
         if self.joiner is None:
             return [self._spliced(mask, pieces, replacement) for mask in masks.tolist()]
         joiner = self.joiner
@@ -52,11 +65,25 @@ class Segmentation:
 
     def whole(self) -> tuple[str, list[Span]]:
         """The prompt as it is written with every component kept, and where in it each of them stands."""
+        if self.gaps:
+            begins, ends = self.spans[0][0], self.spans[-1][1]
+            return self.prompt[begins:ends], [(start - begins, stop - begins) for start, stop in self.spans]
         if self.joiner is None:
             return self.prompt, list(self.spans)
         pieces, step = self.pieces, len(self.joiner)
         starts = itertools.accumulate((len(piece) + step for piece in pieces[:-1]), initial=0)
         return self.joiner.join(pieces), [(start, start + len(piece)) for start, piece in zip(starts, pieces, strict=True)]
+
+    def _rejoined(self, mask: list[bool], pieces: Sequence[str], replacement: str | None) -> str:
+        """The kept pieces with the widest gap that stood between each two of them: a line break goes before a space."""
+        text, last = "", -1
+        for number, kept in enumerate(mask):
+            put = pieces[number] if kept else replacement
+            if put is None:
+                continue
+            gap = max(self.gaps[last:number], key=lambda gap: (gap.count("\n"), len(gap))) if last >= 0 else ""
+            text, last = text + gap + put, number
+        return text
 
     def _spliced(self, mask: list[bool], pieces: Sequence[str], replacement: str | None) -> str:
         if all(mask):
@@ -90,7 +117,10 @@ def segment(lens: FeatureLens) -> Segmentation:
     spans = _find(lens)
     if len(spans) < 2:
         raise UserError("prompt", lens.prompt, f"has one component with unit {lens.unit}", "give a longer prompt or a smaller unit")
-    return Segmentation(lens.prompt, tuple(spans), _KIND.get(lens.unit, lens.unit), _joiner(lens.unit, lens.prompt, spans))
+    kind, gaps = _KIND.get(lens.unit, lens.unit), tuple(lens.prompt[before[1] : after[0]] for before, after in itertools.pairwise(spans))
+    if lens.unit == "sentence" and any(gap != " " for gap in gaps):
+        return Segmentation(lens.prompt, tuple(spans), kind, None, gaps)
+    return Segmentation(lens.prompt, tuple(spans), kind, _joiner(lens.unit, gaps))
 
 
 def _find(lens: FeatureLens) -> list[Span]:
@@ -109,7 +139,7 @@ def _find(lens: FeatureLens) -> list[Span]:
 
 
 def _sentences(text: str) -> list[Span]:
-    ends = [match.end() for match in _SENTENCE_END.finditer(text) if not _NO_SENTENCE_END.search(text[: match.end()])]
+    ends = [match.end() for match in _SENTENCE_END.finditer(text) if not _NO_SENTENCE_END.search(text, max(0, match.end() - 10), match.end())]
     return _trimmed(text, list(itertools.pairwise([0, *ends, len(text)])))
 
 
@@ -147,10 +177,9 @@ def _spans_text(given: str) -> str:
         raise UserError("spans", given, "is neither a JSON list nor a file that can be read", "write for example [[0, 5], [6, 12]]") from None
 
 
-def _joiner(unit: Unit, text: str, spans: list[Span]) -> str | None:
+def _joiner(unit: Unit, gaps: Sequence[str]) -> str | None:
     if unit == "spans":
         return None
     if unit == "delimiter":
-        gaps = Counter(text[before[1] : after[0]] for before, after in itertools.pairwise(spans))
-        return gaps.most_common(1)[0][0]
+        return Counter(gaps).most_common(1)[0][0]
     return {"line": "\n", "paragraph": "\n\n"}.get(unit, " ")

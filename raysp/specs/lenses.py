@@ -106,6 +106,7 @@ class FeatureLens(ModelOptions):
     foil: str | None = Field(default=None, description="The answer it is compared with.")
     max_new_tokens: int = Field(default=8, ge=1, le=256, description="Length of the greedy answer when no target is given.")
     unit: Unit = Field(default="word", description="What a component is.")
+    whole_characters: bool = Field(default=False, description="Make tokens that share a character, such as the bytes of an emoji, one component (unit token).")
     delimiter: str | None = Field(default=None, description="Separator of the components (unit delimiter).")
     spans: str | None = Field(default=None, description="JSON list of [start, stop] character spans, or a file of one (unit spans).")
     ablation: FeatureAblation = Field(default="remove", description="How a component is left out.")

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raysp.errors import UserError
 from raysp.lenses.segmentation import segment
@@ -33,6 +35,56 @@ def test_words_are_joined_by_one_space():
 def test_sentences_end_at_their_marks_and_not_at_abbreviations():
     text = 'Dr. Smith met J. Doe at 3.5 p.m. today. "Really?" he asked! Yes… No\nA heading\nEnd'
     assert pieces(text, "sentence") == ["Dr. Smith met J. Doe at 3.5 p.m.", "today.", '"Really?"', "he asked!", "Yes…", "No", "A heading", "End"]
+
+
+SENTENCES = {
+    "Chinese": ["你好。", "我很好！", "「真的？」", "他说３．５米．", "是的。"],
+    "Chinese with Latin marks": ["你好!", "我很好?", "价格是3.5元.", "是。"],
+    "Japanese": ["今日は晴れです。", "本当ですか？", "はい｡", "行こう‼"],
+    "Hindi": ["राम घर गया।", "सीता कहाँ है?", "वह आई॥", "क्या बात है!"],
+    "Arabic": ["هل أنت بخير؟", "نعم.", "أين هو؟!"],
+    "Urdu": ["وہ گھر گیا۔", "کیوں؟"],
+    "Amharic": ["ሰላም።", "እንዴት ነህ፧"],
+    "Armenian": ["Բարեւ։", "Ինչպես ես։"],
+    "Burmese": ["မင်္ဂလာပါ။", "နေကောင်းလား။"],
+    "Khmer": ["សួស្តី។", "សុខសប្បាយទេ។"],
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+@pytest.mark.parametrize("between", ["", " ", "\n\n"])
+def test_sentences_of_any_script_end_at_their_marks(language, between):
+    sentences = SENTENCES[language]
+    if between == "" and language == "Arabic":
+        sentences = [sentence for sentence in sentences if not sentence.endswith(".")]  # a Latin full stop needs a space where words have them
+    if between == "" and language == "Hindi":
+        sentences = sentences[:1] + sentences[2:]
+    assert pieces(between.join(sentences), "sentence") == sentences
+
+
+@given(st.text(alphabet='a我 \n.。!?؟।"」', min_size=1))
+def test_nothing_is_lost_between_sentences(text):
+    try:
+        found = segment(FeatureLens(prompt=text, unit="sentence"))
+    except UserError:
+        return
+    everything = np.ones((1, len(found.spans)), bool)
+    assert found.without(everything)[0].split() == text.split()
+    whole, spans = found.whole()
+    assert whole == found.without(everything)[0]
+    assert [whole[start:stop] for start, stop in spans] == found.pieces
+
+
+def test_sentences_keep_what_stands_between_them():
+    assert without("你好。我很好！再见。", "sentence", [1]) == "你好。再见。"
+    text = "One. Two.\n\nThree. Four."
+    assert without(text, "sentence", []) == text
+    assert without(text, "sentence", [1]) == "One.\n\nThree. Four."
+    assert without(text, "sentence", [2]) == "One. Two.\n\nFour."
+    assert without(text, "sentence", [1, 2]) == "One.\n\nFour."
+    assert without(text, "sentence", [0, 3]) == "Two.\n\nThree."
+    assert without(text, "sentence", [1], "...") == "One. ...\n\nThree. Four."
+    assert without(text, "sentence", [0, 1, 2, 3]) == ""
 
 
 def test_lines_and_paragraphs_are_joined_as_they_were_typed():
