@@ -35,6 +35,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 # Two threads that wait for one another take minutes on a busy machine for what one does in seconds.
@@ -85,15 +87,15 @@ def word_piece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
 
-def make(kind: str) -> torch.nn.Module:
-    """A model by the name of its architecture. Weights are large enough that every token matters."""
+def make(kind: str, **head: object) -> torch.nn.Module:
+    """A model by the name of its architecture, for a classifier with what `head` says. Weights are large enough that every token matters."""
     torch.manual_seed(0)
     wide = {"vocab_size": VOCABULARY, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     llama = {**wide, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
     small = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     bert = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3}
     bert |= {"max_position_embeddings": 256}
-    labels = {"id2label": {0: "bad", 1: "fine", 2: "good"}, "label2id": {"bad": 0, "fine": 1, "good": 2}}
+    labels = {"id2label": {0: "bad", 1: "fine", 2: "good"}, **head}
     made = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama)),
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**small, n_positions=256)),
@@ -104,6 +106,19 @@ def make(kind: str) -> torch.nn.Module:
         "window": lambda: MistralForCausalLM(MistralConfig(**llama, sliding_window=8)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**llama)),
         "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**llama, head_dim=16)),
+        "hybrid": lambda: Qwen3NextForCausalLM(
+            Qwen3NextConfig(
+                **{**llama, "num_attention_heads": 4},
+                head_dim=16,
+                num_experts=0,
+                layer_types=["linear_attention", "full_attention"],
+                linear_num_value_heads=8,
+                linear_num_key_heads=4,
+                linear_key_head_dim=8,
+                linear_value_head_dim=8,
+                linear_conv_kernel_dim=3,
+            )
+        ),
         "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**llama, head_dim=16, sliding_window=8)),
         "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**llama, head_dim=16, sliding_window=8)),
         "phi": lambda: PhiForCausalLM(PhiConfig(**{**llama, "num_key_value_heads": 6})),
@@ -122,9 +137,9 @@ def make(kind: str) -> torch.nn.Module:
     return made[kind]().eval()
 
 
-def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, tokenizer: PreTrainedTokenizerFast | None = None) -> str:
-    """A folder of that model with its tokenizer, as a string to give to a lens."""
-    make(kind).save_pretrained(folder)
+def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, tokenizer: PreTrainedTokenizerFast | None = None, **head: object) -> str:
+    """A folder of that model with its tokenizer, as a string to give to a lens; `head` are settings of a classifier's head."""
+    make(kind, **head).save_pretrained(folder)
     if tokenizer is None:
         tokenizer = word_piece_tokenizer() if kind.startswith(("bert", "nystromformer")) else byte_tokenizer(begins=begins, masks=masks)
     tokenizer.save_pretrained(folder)

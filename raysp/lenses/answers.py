@@ -10,11 +10,13 @@ from raysp.errors import UserError
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.continuation import Continuation, split
 from raysp.masks import Values
+from raysp.models.classes import head_of
 from raysp.models.inputs import Floats, Inputs, Integers, Scores, gather
 from raysp.specs.lenses import FeatureLens, FeatureValue
 
 _SINGLE = ("logit", "logit_diff")
 _FOIL = ("logit_diff", "logprob_diff")
+_PROBABILITIES = ("logprob", "logprob_diff", "loss")
 _CLASS_VALUES = ("class_logit", "logit", "logit_diff", "logprob", "logprob_diff", "loss")
 
 
@@ -185,12 +187,17 @@ def _space_note(name: str, text: str | None, ending: str, reader: Reader) -> lis
 def _class_answers(lens: FeatureLens, reader: Reader, intact: Context) -> Answers:
     if lens.value is not None and lens.value not in _CLASS_VALUES:
         raise UserError("value", lens.value, "is for causal language models, and this is a sequence classifier", "use class_logit or logprob")
+    model: Any = reader.model.loaded.model
+    head, labels = head_of(model), {int(index): str(label) for index, label in model.config.id2label.items()}
+    if head == "regression" and lens.value in _PROBABILITIES:
+        raise UserError("value", lens.value, "is made of probabilities, and the model's head is a regression, which has none", "use class_logit, its output")
     notes: tuple[str, ...] = ()
-    config: Any = reader.model.loaded.model.config
-    labels = {int(index): str(label) for index, label in config.id2label.items()}
     if lens.target is None:
+        if head == "regression" and len(labels) > 1:
+            raise UserError("target", None, "is missing, and the model's head is a regression of several outputs", f"name one of {', '.join(labels.values())}")
         index = int(reader.model.class_logits(intact[0]).argmax())
-        notes = (f"the target is the predicted class: {labels[index]}",)
+        what = {"classes": "predicted class", "labels": "most probable label", "regression": "output of the regression"}[head]
+        notes = (f"the target is the {what}: {labels[index]}",)
     else:
         index = _class("target", lens.target, labels)
     foil = None if lens.foil is None else _class("foil", lens.foil, labels)
@@ -199,11 +206,29 @@ def _class_answers(lens: FeatureLens, reader: Reader, intact: Context) -> Answer
     return Answers("classifier", value, labels[index], (index,), None if foil is None else labels[foil], foil_ids, notes)
 
 
+def check_head(value: str | None, has_foil: bool, model: Any) -> None:
+    """UserError for a value of a prompt set that compares classes, where the outputs of a classifier's head do not exclude one another."""
+    if value == "kl" or (value == "accuracy" and not has_foil):
+        head = head_of(model)
+        if head != "classes":
+            what = "is a regression" if head == "regression" else "has independent labels"
+            raise UserError("value", value, f"compares classes that exclude one another, and the model's head {what}", "use class_logit")
+
+
 def _class(name: str, given: str, labels: dict[int, str]) -> int:
-    by_name = {label.lower(): index for index, label in labels.items()}
+    """The index of a class: by its exact label, else by its label in any case, else by its index."""
     wanted = given.strip()
-    if wanted.lower() in by_name:
-        return by_name[wanted.lower()]
+    for fold in (str.strip, _folded):
+        found = [index for index, label in labels.items() if fold(label) == fold(wanted)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            meant = " and ".join(f"{labels[index]} ({index})" for index in found)
+            raise UserError(name, given, f"is the label of {len(found)} classes, {meant}", "write the label exactly, or give the index of the class")
     if wanted.isdecimal() and int(wanted) in labels:
         return int(wanted)
     raise UserError(name, given, "is no class of the model", f"use one of {', '.join(labels.values())}, or a class index")
+
+
+def _folded(label: str) -> str:
+    return label.strip().casefold()

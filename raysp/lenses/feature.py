@@ -14,6 +14,7 @@ from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, 
 from raysp.lenses.framing import Frame, frame
 from raysp.lenses.segmentation import Segmentation, segment
 from raysp.masks import Masks
+from raysp.models.classes import has_independent_labels
 from raysp.models.inputs import Inputs, Integers
 from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
@@ -119,6 +120,8 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     method, remark = model.choose(sample)
     root = Root(common_prefix(sample))
     described = _described(lens, model, parts, wanted, ends[0])
+    if wanted.needs_logprobs and has_independent_labels(model.loaded.model):
+        described["labels"] = "independent"
     if wanted.merged:
         described["merged"] = list(wanted.merged)
     notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *wanted.notes)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raysp.lenses.readings import Reading
 from raysp.masks import Values
+from raysp.models.classes import log_probabilities
 from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import Group, MaskTree
 from raysp.models.memory import is_out_of_memory, release
@@ -140,7 +141,7 @@ def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: flo
         intact = group.intact[read].to(here.device, here.dtype)
         return weight * (intact.exp() * (intact - torch.log_softmax(here, dim=-1))).sum(dim=-1)
     token = int(group.read_token[read])
-    score = torch.log_softmax(here, dim=-1)[:, token] if reading.answers[0].needs_logprobs else here[:, token]
+    score = (log_probabilities(reading.replacements.mask_tree.blockwise.model, here) if reading.answers[0].needs_logprobs else here)[:, token]
     return weight * score
 
 

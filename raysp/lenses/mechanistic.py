@@ -13,7 +13,7 @@ from raysp.datasets.prompt_sets import questions, references
 from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.errors import UserError
 from raysp.game import Game, GameInfo, Measurement, fingerprint
-from raysp.lenses.answers import Answers, answers
+from raysp.lenses.answers import Answers, answers, check_head
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
 from raysp.lenses.readings import Reading
@@ -23,6 +23,7 @@ from raysp.masks import Masks, Values
 from raysp.models.ablation import Ablation
 from raysp.models.architecture import Architecture, read_architecture
 from raysp.models.blockwise import BlockwiseModel
+from raysp.models.classes import has_independent_labels, head_of
 from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import MaskTree
 from raysp.models.memory import is_out_of_memory
@@ -94,6 +95,8 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
         _check_relay(lens, model, blockwise, reading)
         warnings = reading.doubts(mask_tree, lens.task)
     described = _described(lens, model, asked, chosen, architecture) | {"references": replaced.name}
+    if has_independent_labels(model.loaded.model):
+        described["labels"] = "independent"
     name = fingerprint(_identity(described, asked, _at(lens, asked)))
     notes = (f"model {lens.model} in {model.place}, block by block", *_notes(lens, asked))
     info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(mask_tree, reading)), _source(lens), warnings)
@@ -188,6 +191,8 @@ def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
 
 def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Question]) -> Any:
     """What is read of each prompt's answer: the same of all. None lets a single prompt's answer decide."""
+    if model.loaded.task == "classifier":
+        check_head(lens.value, any(question.foil is not None for question in asked), model.loaded.model)
     if lens.value == "kl":
         return None
     if lens.value not in (None, "accuracy") or (lens.value is None and len(asked) == 1):
@@ -196,7 +201,8 @@ def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[
     if len(foils) > 1:
         raise UserError("foil", None, "is missing in some of the prompts", "give every prompt a foil, or none")
     if foils == {False}:
-        return "logprob"
+        regression = model.loaded.task == "classifier" and lens.value is None and head_of(model.loaded.model) == "regression"
+        return "class_logit" if regression else "logprob"
     single = model.loaded.task == "classifier" or all(_is_single(lens, model, question) for question in asked)
     return "logit_diff" if single else "logprob_diff"
 
@@ -297,7 +303,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "selection": lens.components if lens.layers is None else f"{lens.components} of layers {lens.layers}",
         "parts": [[part.layer, part.tissue, part.start, part.stop] for part in chosen.parts],
         "layers": architecture.layers,
-        "heads": architecture.blocks[0].heads,
+        "heads": max(block.heads for block in architecture.blocks),
         "ablation": lens.ablation,
         "clamp": lens.clamp,
         "positions": lens.positions,
@@ -311,6 +317,7 @@ def _identity(described: Mapping[str, Any], asked: Sequence[AskedQuestion], at: 
     parts = ("lens", "version", "weights", "tokenizer", "model_task", "dtype", "parts", "ablation", "clamp", "value", "references")
     ids = [[prompt.get(name) for name in ("ids", "target_ids", "foil_ids")] for prompt in described["prompts"]]
     positions = None if at is None else [positions.tolist() for positions in at]
+    parts += ("labels",) if "labels" in described else ()
     return {name: described[name] for name in parts} | {"prompts": ids, "positions": positions, "read": asked[0].answers.value}
 
 

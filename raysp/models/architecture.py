@@ -19,6 +19,8 @@ from raysp.errors import UserError
 ATTENTION = ("attn", "attention")
 #: What the name of a module has in it whose neurons depend on where a router sends a token.
 ROUTED = ("expert", "moe")
+#: What an attention module calls the number of the heads whose outputs its last projection reads. Layers of a hybrid have counts of their own.
+HEAD_COUNTS = ("num_v_heads", "num_heads", "num_attention_heads", "n_heads", "n_head", "num_attn_heads")
 KNOWN = "Llama, Qwen, Mistral, Gemma, GPT-2, GPT-NeoX, Phi, OPT and BERT are some that have them"
 
 
@@ -119,14 +121,21 @@ def _last_linears(model: Any, blocks: list[Any]) -> list[tuple[Any | None, Any |
 
 
 def _block(module: Any, attention: Any | None, mlp: Any | None, config: Any) -> Block:
-    """A block whose ends are what they should be: into the residual stream, and for the attention as many equal heads as the configuration says."""
-    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+    """A block whose ends are what they should be: into the residual stream, and for the attention from as many equal heads as it has."""
+    hidden, heads = int(config.hidden_size), _heads(module, int(config.num_attention_heads))
     if attention is not None and (width_out(attention) != hidden or width_in(attention) % heads):
         attention = None
     routed = any(word in name.lower() for name, _ in module.named_modules() for word in ROUTED)
     if mlp is not None and (width_out(mlp) != hidden or routed):
         mlp = None
     return Block(module, attention, mlp, heads)
+
+
+def _heads(block: Any, configured: int) -> int:
+    """The number of heads that a block's attention module states itself, else the one of the configuration."""
+    attention = _attention_of(block)
+    stated = (getattr(inner, name, None) for inner in attention.modules() for name in HEAD_COUNTS) if attention is not None else ()
+    return next((count for count in stated if isinstance(count, int) and count > 0), configured)
 
 
 @contextmanager

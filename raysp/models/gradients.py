@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysp.errors import EvaluationError
+from raysp.models.classes import log_probabilities
 from raysp.models.inputs import Floats, Inputs
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.resident import ResidentModel
@@ -89,5 +90,5 @@ def _scores(model: ResidentModel, rows: Tensor, part: Inputs, *, logprobs: bool)
         logits: Tensor = model.loaded.model(inputs_embeds=rows, use_cache=False, **options).logits
         read = logits[:, torch.from_numpy(part.read_index - length).to(logits.device)]
     read = read.to(torch.promote_types(read.dtype, torch.float32))
-    read = read.log_softmax(-1) if logprobs else read
+    read = log_probabilities(model.loaded.model, read) if logprobs else read
     return read[:, torch.arange(len(tokens)), tokens.to(read.device)]

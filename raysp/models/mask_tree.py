@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from raysp.masks import Masks
 from raysp.models.ablation import Ablation, Bank, GateRows
 from raysp.models.blockwise import BlockwiseModel
+from raysp.models.classes import has_independent_labels
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
 
@@ -124,7 +126,9 @@ class MaskTree:
         found = {"logits": chosen}
         if "top" in wanted:
             found["top"] = (logits.argmax(dim=-1) == token).to(wide)
-        if wanted & {"logprobs", "kl"}:
+        if has_independent_labels(self.blockwise.model):
+            found["logprobs"] = functional.logsigmoid(chosen)
+        elif wanted & {"logprobs", "kl"}:
             pieces = logits.split(NORMALISED)
             normalisers = [torch.logsumexp(some.to(wide), dim=-1) for some in pieces]
             found["logprobs"] = chosen - torch.cat(normalisers)

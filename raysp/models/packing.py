@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
 from raysp.models.memory import is_out_of_memory, release
@@ -130,15 +131,17 @@ class PackedScorer:
         return mask[None, None]
 
 
-def read(logits: Tensor, rows: Integers, tokens: Integers, logprobs: bool) -> Floats:
-    """Logits and log-probabilities (or NaN) of tokens in rows of logits `(k, vocabulary)`; float64 `(2, r)`.
+def read(logits: Tensor, rows: Integers, tokens: Integers, logprobs: bool, independent: bool = False) -> Floats:
+    """Logits and log-probabilities (or NaN) of tokens in rows of logits `(k, vocabulary)`; float64 `(2, r)`. `independent` labels have a sigmoid each.
 
     The normaliser is computed in at least float32, a few rows at a time: a large vocabulary would otherwise take more memory than the model.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     rows_at, tokens_at = torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)
     chosen = logits[rows_at, tokens_at].to(wide)
-    if logprobs:
+    if logprobs and independent:
+        normalised = functional.logsigmoid(chosen)
+    elif logprobs:
         normaliser = torch.cat([torch.logsumexp(some.to(wide), dim=-1) for some in logits.split(64)])
         normalised = chosen - normaliser[rows_at]
     else:

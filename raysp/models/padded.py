@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.models.classes import has_independent_labels
 from raysp.models.inputs import Inputs, Integers, Scores
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.packing import read
@@ -86,7 +87,7 @@ class PaddedScorer:
         read_at = columns[part.offsets[part.read_sequence] + part.read_index]
         with torch.inference_mode():
             logits, rows = self._forward(symbols, visible, shift, part.read_sequence, read_at)
-            return reads, read(logits, rows, part.read_token, logprobs)
+            return reads, read(logits, rows, part.read_token, logprobs, has_independent_labels(self.model))
 
     def _forward(self, symbols: Integers, visible: Integers, shift: Integers, owner: Integers, read_at: Integers) -> tuple[Tensor, Integers]:
         width = symbols.shape[1]

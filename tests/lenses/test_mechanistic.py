@@ -461,3 +461,26 @@ def test_what_a_value_depends_on_is_in_the_fingerprint(models):
         )
     ]
     assert len(set(names)) == len(names)
+
+
+def test_each_layer_of_a_hybrid_has_its_own_number_of_heads(tmp_path):
+    """Four heads by the configuration; the layer of linear attention has eight, of which taking the first away takes eight channels."""
+    folder = save("hybrid", tmp_path / "hybrid")
+    game = build_game(MechanisticLens(model=folder, prompt=PROMPT, target=" not", value="logit", components="heads", dtype="float32", device="cpu"))
+    assert [component.label for component in game.components] == [*(f"L0H{head}" for head in range(8)), *(f"L1H{head}" for head in range(4))]
+    assert game.info.description["heads"] == 8
+    model, ids = game.model.loaded.model, game.reading.contexts[0][0]
+    projections = {0: model.model.layers[0].linear_attn.out_proj, 1: model.model.layers[1].self_attn.o_proj}
+    for component, width in zip(game.components, [8] * 8 + [16] * 4, strict=True):
+
+        def without(module, inputs, component=component, width=width):
+            changed = inputs[0].clone()
+            changed[..., component.unit * width : (component.unit + 1) * width] = 0
+            return (changed,)
+
+        handle = projections[component.layer].register_forward_pre_hook(without)
+        with torch.no_grad():
+            own = model(input_ids=torch.from_numpy(ids)[None]).logits[0, -1, game.reading.answers[0].target_ids[0]]
+        handle.remove()
+        mask = np.arange(game.n) != component.index
+        assert game.evaluate(mask[None])[0] == pytest.approx(float(own), abs=1e-4)
