@@ -1,4 +1,4 @@
-"""What other attribution methods say of the same components, beside the measured effect of each alone."""
+"""Attributions by other methods, compared with the measured single effects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ METHODS = {
     "integrated_gates": "integrated gates",
 }
 UNSIGNED = frozenset({"attention_rollout"})
-"""Methods that say how much a component matters and not which way; they are compared with sizes."""
-STRENGTHS = ((0.8, "agrees closely"), (0.5, "agrees in part"), (0.2, "agrees little"), (-0.2, "does not agree"), (-1.0, "says the opposite"))
-"""Rank correlations from which on a method is said to agree so."""
+"""Methods that measure how much a component matters but not in which direction; they are compared with absolute effects."""
+STRENGTHS = ((0.8, "agrees closely"), (0.5, "agrees in part"), (0.2, "agrees weakly"), (-0.2, "does not agree"), (-1.0, "disagrees"))
+"""The least rank correlation of each grade of agreement."""
 
 TableRows = Sequence[Mapping[str, Any]]
 
 
 def checks(metrics: Mapping[str, Any], attributions: TableRows, singles: TableRows) -> list[dict[str, Any]]:
-    """A method each: its title, its agreement in words, rank correlation, share of the strongest that are the same, and a figure (or None)."""
+    """A dict for each method: title, agreement in words, rank correlation, share of the strongest components in common, and a figure or None."""
     scores: Mapping[str, Mapping[str, float | None]] = metrics.get("cross_checks") or {}
     exact = [row for row in singles if row["method"] == "removed"]
     measured = {row["component"]: row["value"] for row in exact or singles}
@@ -30,7 +30,7 @@ def checks(metrics: Mapping[str, Any], attributions: TableRows, singles: TableRo
         rows = [row for row in attributions if row["method"] == method and row["component"] in measured]
         title, spearman = METHODS.get(method, method.replace("_", " ")), scores[method].get("spearman")
         effects = [measured[row["component"]] for row in rows]
-        chart = figures.attributions(rows, [abs(effect) for effect in effects], "size of the single effect") if method in UNSIGNED else None
+        chart = figures.attributions(rows, [abs(effect) for effect in effects], "absolute single effect") if method in UNSIGNED else None
         chart = chart or figures.attributions(rows, effects, "single effect")
         found.append(
             {"method": method, "title": title, "words": in_words(spearman), "spearman": spearman, "top": scores[method].get("top"), "figure": chart},
@@ -39,7 +39,7 @@ def checks(metrics: Mapping[str, Any], attributions: TableRows, singles: TableRo
 
 
 def in_words(spearman: float | None) -> str:
-    """How far a rank correlation is agreement."""
+    """A rank correlation as a grade of agreement."""
     if spearman is None or spearman != spearman:  # noqa: PLR0124  NaN, as JSON may hold it
         return "cannot be compared"
     return next(said for least, said in STRENGTHS if spearman >= least or least == -1.0)

@@ -1,16 +1,16 @@
-"""How what was found splits into single parts of a model, interactions within a layer and interactions across layers."""
+"""The split of a surrogate's variance into single components, interactions within a layer and interactions across layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SHARES = {"linear": "single components", "within": "interactions within a layer", "across": "interactions across layers"}
-"""What the energy of a surrogate splits into, in the order of the bars."""
+"""The parts of the variance, in the order of the bars."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The shares of one bar, in the order of `SHARES`; together 1."""
+    """The shares of one bar in the order of `SHARES`, which add up to 1."""
 
     label: str
     shares: tuple[float, float, float]
@@ -22,7 +22,7 @@ class Bar:
 
 
 def bars(by_layer: Mapping[str, Any] | None) -> list[Bar]:
-    """A bar of all layers, and one of each group of layers where there are several, the deepest first as in the heat map."""
+    """A bar for all layers and, if there are several groups of layers, one for each, the deepest first as in the heat map."""
     if not by_layer or not _total(by_layer):
         return []
     groups: Sequence[Mapping[str, Any]] = by_layer.get("groups") or ()
@@ -31,11 +31,11 @@ def bars(by_layer: Mapping[str, Any] | None) -> list[Bar]:
 
 
 def sentence(bar: Bar) -> str:
-    """The split in words."""
+    """The split as a sentence."""
     linear, within, across = bar.shares
     return (
-        f"Of the variance that the surrogate describes, {linear:.0%} is single components, {within:.0%} interactions within a layer and {across:.0%} "
-        "interactions across layers."
+        f"Of the variance of the surrogate, {linear:.0%} is due to single components, {within:.0%} to interactions within a layer and {across:.0%} "
+        "to interactions across layers."
     )
 
 

@@ -1,4 +1,4 @@
-"""Plotly figures as plain data. Colours are names of the page's CSS variables: the page's script puts in what its light or dark mode says."""
+"""Plotly figures as plain data. Colours are names of CSS variables, which the page's script resolves for light and dark mode."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,7 +18,7 @@ CURVES = (
 )  # fmt: skip
 """Colour, symbol and dash of the curves, in the order of the methods."""
 APART = 0.5
-"""Percent of components by which the points of two curves are set apart, so that their intervals do not hide each other."""
+"""Horizontal offset between the points of two curves, in percent of components, so that their intervals do not overlap."""
 
 
 def single_effects(singles: TableRows) -> Figure | None:
@@ -41,7 +41,7 @@ def single_effects(singles: TableRows) -> Figure | None:
     }  # fmt: skip
     ticks = {"tickvals": trace["y"], "ticktext": [_text(row["label"], 28) for row in rows], "ticks": ""}
     layout = _layout(height=70 + 22 * len(rows)) | {"yaxis": _axis("width") | ticks | {"showgrid": False, "range": [-0.7, len(rows) - 0.3]}, "bargap": 0.35}
-    layout["xaxis"] = _axis("height", "effect of removing it alone") | {"zeroline": True}
+    layout["xaxis"] = _axis("height", "single effect") | {"zeroline": True}
     return {"data": [trace], "layout": layout}
 
 
@@ -69,7 +69,7 @@ def verified_scatter(validations: TableRows) -> Figure | None:
 
 
 def pruning_curves(prunings: TableRows) -> Figure | None:
-    """The value that is left against the share of components that stay, a curve a method, the intact model across."""
+    """The value by share of components kept, a curve for each method, with the intact model as a line across."""
     methods = pruning.methods(prunings)
     if not methods:
         return None
@@ -85,7 +85,7 @@ def pruning_curves(prunings: TableRows) -> Figure | None:
         rows = sorted((row for row in prunings if row["method"] == method and pruning.score(row) is not None), key=lambda row: row["keep"])
         if rows:
             traces.append(_curve(method, rows, at, APART * (at - (len(methods) - 1) / 2)))
-    layout = _layout(height=380) | {"xaxis": _axis("height", "share of components that stay") | {"range": ends, "ticksuffix": " %"}, "yaxis": _axis("width")}
+    layout = _layout(height=380) | {"xaxis": _axis("height", "share of components kept") | {"range": ends, "ticksuffix": " %"}, "yaxis": _axis("width")}
     layout["legend"] |= {"traceorder": "reversed"}
     return {"data": traces, "layout": layout}
 
@@ -105,7 +105,7 @@ def _curve(method: str, rows: list[Mapping[str, Any]], at: int, shift: float) ->
 
 
 def attributions(rows: TableRows, measured: Sequence[float], against: str) -> Figure | None:
-    """What a method attributes to components against their measured single effects, or what `against` says."""
+    """Attributions by a method against the measured single effects; `against` is the title of that axis."""
     if not rows:
         return None
     values = [row["value"] for row in rows]
@@ -126,7 +126,7 @@ def fits_of_queries(scores: TableRows) -> Figure | None:
 
 
 def _gains(rows: Sequence[tuple[str, float, float]], title: str) -> Figure | None:
-    """A line a row from what single effects alone reach to what is reached with interactions."""
+    """A line for each row, from the score of single effects alone to the score with interactions."""
     if not rows:
         return None
     names, alone, full = zip(*rows[::-1], strict=True)
@@ -173,7 +173,7 @@ def _layout(height: int) -> Figure:
 
 
 def _axis(room: str, title: str = "") -> Figure:
-    # An axis asks for room on its own side only: where it may also ask beside its ends, the margins of two axes can chase each other without end.
+    # Automatic margins on the axis's own side only: with margins beside its ends too, two axes can enlarge each other's margins without end.
     return {
         "title": {"text": title, "standoff": 10, "font": {"size": 13}}, "automargin": room, "gridcolor": "--line", "zerolinecolor": "--faint",
         "linecolor": "--line", "zeroline": False, "fixedrange": True,
@@ -181,5 +181,5 @@ def _axis(room: str, title: str = "") -> Figure:
 
 
 def _text(text: str, limit: int) -> str:
-    # Plotly reads some HTML in its texts.
+    # Plotly interprets some HTML in its texts.
     return escape(shortened(text, limit), quote=False)

@@ -1,4 +1,4 @@
-"""The components as they are laid out on the page: running text for words, a list for sentences, shaded by single effect."""
+"""How components are laid out on the page: running text for words, a list for sentences, shaded by single effect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from raysp.report.numbers import number
 from raysp.report.words import shortened
 
 LONG = 28
-"""Characters of a typical label from which components are listed one a line."""
+"""Median label length from which components are listed one a line."""
 LINE = 44
 """Characters that fit on a line in large type."""
 ARCS = 60
 """Interactions that can be drawn."""
 SHOWN = 8
-"""Interactions that are drawn at first."""
+"""Interactions drawn at first."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text: a component with its effect, or what stands between two (`index` None)."""
+    """A stretch of text: a component with its effect, or the text between two components (`index` None)."""
 
     text: str
     index: int | None = None
@@ -31,18 +31,18 @@ class Piece:
 
     @property
     def tone(self) -> str:
-        """Which way the component pushes the value."""
+        """The direction in which the component moves the value."""
         return "none" if not self.effect else "pos" if self.effect > 0 else "neg"
 
     @property
     def tip(self) -> str:
         """The tooltip."""
-        return f"{self.text.strip()}: {'not measured alone' if self.effect is None else self.shown}"
+        return f"{self.text.strip()}: {'no single effect' if self.effect is None else self.shown}"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The pieces in reading order; `listed` when each component has a line of its own; the largest |effect|."""
+    """Pieces in reading order, whether each component has a line of its own, and the largest |effect|."""
 
     pieces: tuple[Piece, ...]
     listed: bool
@@ -50,7 +50,7 @@ class Layout:
 
     @property
     def form(self) -> str:
-        """How it is laid out: listed, large where the text is about a line, flow otherwise."""
+        """The CSS class of the layout: listed, large if the text fits on about a line, flow otherwise."""
         return "listed" if self.listed else "flow large" if sum(len(piece.text) for piece in self.pieces) <= LINE else "flow"
 
 
@@ -74,7 +74,7 @@ class Effects:
 
 
 def lay_out(components: Sequence[Component], effects: Effects, source: str | None) -> Layout:
-    """Components with their single effects, inside their source text where their offsets say where."""
+    """Components with their single effects, inside their source text if they have offsets into it."""
     largest, piece = effects.largest, effects.piece
     listed = bool(components) and median(len(component.label) for component in components) >= LONG
     if listed or source is None or not _in_order(components, len(source)):
@@ -91,7 +91,7 @@ def lay_out(components: Sequence[Component], effects: Effects, source: str | Non
 
 
 def arcs(interactions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The strongest interactions as the page's script draws them."""
+    """The strongest interactions, as the page's script draws them."""
     drawn = interactions[:ARCS]
     largest = max((abs(row["value"]) for row in drawn), default=0.0) or 1.0
     return [

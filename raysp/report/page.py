@@ -1,4 +1,4 @@
-"""Writing pages: data from the store, through a template, into one file that needs no other."""
+"""Writes pages: data from the store, rendered through a template into one self-contained file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Tables = dict[str, list[dict[str, Any]]]
 
 TABLE_ROWS = 12
-"""Interactions in the table at first; the others that can be drawn unfold."""
+"""Interactions in the table at first; the others that can be drawn are folded away."""
 EXAMPLES = 3
 """Prompts of a prompt set that are shown."""
 TABLES = ("singles", "interactions", "validations", "heldout", "costs", "prunings", "cross_checks")
@@ -102,7 +102,7 @@ def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Componen
 def _drawing(
     run: dict[str, Any], components: Sequence[Component], effects: layout.Effects, interactions: list[dict[str, Any]], charts: dict[str, figures.Figure]
 ) -> dict[str, Any]:
-    """Where the components are on the page, and what its script draws between them: parts of a model by layer, all others as text."""
+    """The layout of the components and what the page's script draws between them: parts of a model by layer, all others as text."""
     arcs = layout.arcs(interactions)
     laid_out = grid.lay_out(components, effects, int(run["game"]["description"].get("heads") or 0)) if words.mechanistic(run) else None
     data: dict[str, Any] = {"arcs": arcs, "shown": layout.SHOWN if laid_out is None else grid.SHOWN, "charts": charts}
@@ -159,7 +159,7 @@ def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path
 
 
 def _put(page: str, path: Path) -> Path:
-    """The whole file or none: it is written aside and moved into place."""
+    """Write the whole file or nothing: it is written to a temporary file and moved into place."""
     draft: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,5 +171,5 @@ def _put(page: str, path: Path) -> Path:
     except OSError as error:
         if draft is not None:
             draft.unlink(missing_ok=True)
-        raise UserError("report", str(path), f"cannot be written ({error.strerror})", "name a file in a folder that you may write to, with -o") from None
+        raise UserError("report", str(path), f"cannot be written ({error.strerror})", "choose a file in a folder that you can write to") from None
     return path

@@ -1,24 +1,24 @@
-"""How much of a model can be left out when it is told by what was found: the table beside the curves of `figures.pruning_curves`."""
+"""How much of a model can be pruned by what a run found: the table beside the curves of `figures.pruning_curves`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHODS = {
     "refined": "interactions, refined by exact swaps",
-    "interactions": "chosen with interactions",
-    "singles_refined": "single effects, refined by exact swaps",
-    "singles": "chosen by a fit of single effects",
-    "top_singles": "the strongest alone",
-    "best_of_n": "the best of random choices",
+    "interactions": "interactions",
+    "singles_refined": "singles (LASSO), refined by exact swaps",
+    "singles": "singles (LASSO)",
+    "top_singles": "strongest single effects",
+    "best_of_n": "best of random subsets",
 }
-"""How the components that stay were chosen; first the choice by which a model is written."""
+"""How the components kept were chosen; the first is the choice that `raysp prune` writes."""
 INTACT = "intact"
 
 TableRows = Sequence[Mapping[str, Any]]
 
 
 def methods(rows: TableRows) -> list[str]:
-    """The methods that were tried, those of `METHODS` first; the intact model is none."""
+    """The methods that were tried, those of `METHODS` first, without the intact model."""
     tried = {str(row["method"]) for row in rows} - {INTACT}
     return [*(name for name in METHODS if name in tried), *sorted(tried - set(METHODS))]
 
@@ -29,22 +29,22 @@ def title(method: str) -> str:
 
 
 def score(row: Mapping[str, Any]) -> float | None:
-    """The value on held-out prompts; on those of the choice itself where none were held out."""
+    """The value on held-out prompts, or on the prompts used to choose if none were held out."""
     return row["heldout"] if row["heldout"] is not None else row["train"]
 
 
 def largest(rows: TableRows) -> float:
-    """The largest |value|, for writing all with as many decimals."""
+    """The largest |value|, which sets the decimals of all."""
     return max((abs(value) for row in rows if (value := score(row)) is not None), default=0.0)
 
 
 def held_out(rows: TableRows) -> bool:
-    """Whether the values are those of prompts that the choice has not seen."""
+    """Whether any value is of held-out prompts."""
     return any(row["heldout"] is not None for row in rows)
 
 
 def table(rows: TableRows) -> list[dict[str, Any]]:
-    """A line for each share kept, the largest first: keep, kept, and the row of each method in the order of `methods`, None where it has none."""
+    """A line for each share kept, the largest first, with keys keep, kept and cells: the row of each method in the order of `methods`, or None."""
     shares = sorted({row["keep"] for row in rows if row["method"] != INTACT}, reverse=True)
     lines: list[dict[str, Any]] = []
     for keep in shares:
@@ -60,6 +60,6 @@ def intact(rows: TableRows) -> Mapping[str, Any] | None:
 
 
 def choices(rows: TableRows) -> list[Mapping[str, Any]]:
-    """What the first method keeps, the largest choice first."""
+    """The choices of the first method, the largest first."""
     first = methods(rows)[:1]
     return sorted((row for row in rows if row["method"] in first and row["components"]), key=lambda row: -row["keep"])

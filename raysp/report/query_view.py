@@ -1,7 +1,7 @@
-"""What a run says of each query, made ready for people: who helped and who harmed, who says the same and who works only together, with their texts.
+"""What a run found for each query, prepared for display: helpful and harmful examples, redundancies and synergies, with their texts.
 
-TableRows of the store's tables in, plain data out; terminal and page show the same. Texts of data sets are nobody's friend: they come out as one line of
-printable characters, without those that turn the direction of what stands beside them.
+Rows of the store's tables go in, plain data comes out; the terminal and the page show the same. Texts of data sets are not trusted: they come out as one line
+of printable characters, without controls such as those that change the direction of the text around them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 #: The tables that `answered` reads.
 TABLES = ("queries", "examples", "query_scores", "query_singles", "query_interactions")
-#: Share of the strongest effect on a query below which an interaction is not worth naming.
+#: Share of the strongest effect on a query below which an interaction is negligible.
 NEGLIGIBLE = 0.1
-#: Characters of a text that are looked at before it is shortened further.
+#: Characters of a text that are read; display shortens it further.
 MOST_TEXT = 2000
-#: Categories of characters that are left out: controls, formats (bidirectional ones among them), surrogates, private use.
+#: Unicode categories of the characters left out: controls, formats (bidirectional ones among them), surrogates, private use.
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co"})
-#: Joiners are formats too, but words of some scripts are misspelt without them.
+#: Joiners are format characters too, but some scripts need them.
 JOINERS = "\u200c\u200d"
 
 Row = Mapping[str, Any]
@@ -37,13 +37,13 @@ class Member:
 
     @property
     def text(self) -> str:
-        """Its first example on one line; its label where the examples are not known."""
+        """Its first example on one line, or its label if the examples are unknown."""
         return joined(self.prompt, self.completion) or self.label
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a component does alone: its single effect, with an interval where it was estimated."""
+    """A single effect, with an interval if it was estimated."""
 
     member: Member
     value: float
@@ -54,7 +54,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Together:
-    """What a set of components does beyond the sum of its parts: `deviation`, exact where `verified`."""
+    """The deviation of a set from additivity, exact if `verified`."""
 
     members: tuple[Member, ...]
     kind: str
@@ -64,7 +64,7 @@ class Together:
 
 @dataclass(frozen=True)
 class Answered:
-    """One query with all that is to be shown of it; `scores` is its row of `query_scores`, empty where the run has not come so far."""
+    """Everything shown of one query. `scores` is its row of `query_scores`, empty while the run has none."""
 
     query: int
     label: str
@@ -79,9 +79,9 @@ class Answered:
 
 
 def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards: int, *, top: int = 5, queries: int | None = None) -> list[Answered]:
-    """The queries of a run, the first `queries` of them, each with up to `top` of everything.
+    """The first `queries` queries of a run, each with up to `top` entries of every kind.
 
-    `tables` has `TABLES`, `labels` are those of the components; `towards` is `queries.direction` of the game. Of interactions only those are taken that are
+    `tables` has `TABLES`, `labels` are those of the components; `towards` is `queries.direction` of the game. Interactions are included if they are
     significant or measured exactly, and not negligible beside the strongest effect on the query.
     """
     members = _Members(tables["examples"], labels)
@@ -133,7 +133,7 @@ class _Members:
 
 
 def _worth_naming(interactions: Sequence[Row], alone: Sequence[Row]) -> list[Row]:
-    """Those to be trusted that are not negligible: first those that hold over subsets, then those measured once, the strongest deviation first."""
+    """The interactions that are not negligible: significant ones first, then those measured once, by decreasing deviation."""
     sure = [row for row in interactions if (row["verified"] or row["significant"]) and _deviation(row) is not None]
     strongest = max((abs(value) for value in [*(row["value"] for row in alone), *(_deviation(row) or 0.0 for row in sure)]), default=0.0)
     worth = [row for row in sure if abs(_deviation(row) or 0.0) > NEGLIGIBLE * strongest]
@@ -152,11 +152,11 @@ def _by_query(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 
 def plain(text: str) -> str:
-    """A text on one line: blanks run together, characters left out that are not seen but change how others are."""
+    """A text on one line, with runs of white space collapsed and invisible characters removed."""
     kept = "".join(char if char in JOINERS or unicodedata.category(char) not in UNSEEN else " " if char.isspace() else "" for char in text[:MOST_TEXT])
     return " ".join(kept.split())
 
 
 def joined(prompt: str, completion: str) -> str:
-    """A prompt and what follows it, on one line."""
+    """A prompt and its completion on one line."""
     return " → ".join(part for part in (prompt, completion) if part)

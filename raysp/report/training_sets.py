@@ -1,4 +1,4 @@
-"""What the page of a training set has beside that of any run: each query with the examples that it owes to, how well methods foretell, what was selected."""
+"""The parts of a page that only data runs have: influential examples by query, scores of attribution methods, and selections."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from raysp.runs.queries import direction
 
 TABLES = (*asked.TABLES, "query_heldout", "data_scores", "selections")
 TOP = 5
-"""Examples and sets of each sort that a query shows."""
+"""Entries of each kind shown for a query."""
 QUERIES = 60
-"""Queries on the page; the others are in the store."""
+"""Queries on the page; the rest are in the store."""
 SCATTERED = 200
 """Held-out subsets in a query's scatter."""
 LISTED = 120
-"""Components up to which all are listed."""
+"""The largest number of components that are all listed."""
 
 TableRows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the template shows. `count` queries there are, `queries` of them on the page; `mean_lds` with interactions and without; figures by name."""
+    """What the template shows: `queries`, of `count` in all; `mean_lds` with interactions and without; figures by name."""
 
     queries: list[Answered]
     count: int
@@ -39,7 +39,7 @@ class Told:
     listed: bool
 
     def largest(self, query: Answered) -> float:
-        """The strongest single effect on a query, which its bars are measured by."""
+        """The strongest single effect on a query, which scales its bars."""
         return max((abs(effect.value) for effect in (*query.helpful, *query.harmful)), default=0.0)
 
 
@@ -70,7 +70,7 @@ def told(run: Mapping[str, Any], tables: Mapping[str, TableRows], components: Se
 
 
 def by_metric(rows: TableRows) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Scores over all queries, those of one metric (and number removed) together, in the order in which they came, the best method first."""
+    """Mean scores over all queries, grouped by metric in order of appearance, the best method first."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["query"] is None and row["score"] is not None:
@@ -79,10 +79,10 @@ def by_metric(rows: TableRows) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def legible(components: Sequence[Component]) -> tuple[Component, ...]:
-    """The components with labels that stay within their line."""
+    """The components with labels made safe to print on one line."""
     return tuple(replace(component, label=asked.plain(component.label)) for component in components)
 
 
 def named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """TableRows whose labels do."""
+    """Rows with labels made safe to print on one line."""
     return [row | {name: asked.plain(row[name]) for name in ("label", "labels") if row.get(name)} for row in rows]

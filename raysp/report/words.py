@@ -1,4 +1,4 @@
-"""Figures and answers in words."""
+"""Phrases and sentences of the reports, and numbers in them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ VALUES = {
     "loss": "loss on the target",
     "class_logit": "logit of the class",
     "kl": "KL divergence from the intact model (nats)",
-    "accuracy": "share of prompts answered right",
+    "accuracy": "share of prompts answered correctly",
     "margin": "log-probability of the answer − that of the foil",
     "class_margin": "log-probability of the right label − that of the best other one",
 }
@@ -29,7 +29,7 @@ ABLATIONS = {
     "remove": "left out of the prompt",
     "mask": "replaced by the mask token",
     "replace": "replaced by a fixed text",
-    "attention": "hidden from attention",
+    "attention": "masked in attention",
     "zero": "embedded as zeros",
     "mean": "embedded as the mean",
 }
@@ -41,22 +41,41 @@ PART_ABLATIONS = {
     "patch": "replaced by its value on the counterfactual prompt",
     "clamp": "held at a fixed value",
 }
-"""How a part of a model is left out; the words of `ABLATIONS` are about parts of a prompt."""
+"""How a part of a model is ablated; `ABLATIONS` is about parts of a prompt."""
 PARTS = {"head": ("attention head", "attention heads"), "mlp": ("MLP", "MLPs"), "block": ("block", "blocks"), "neurons": ("neuron group", "neuron groups")}
 METRICS = {
-    "lds": "rank correlation with trainings on other subsets (LDS)",
-    "lds_floor": "the same with the components taken for one another: what chance gives",
-    "ceiling_halves": "between trainings from two halves of the seeds",
-    "ceiling_averaged": "between two means of all seeds",
-    "ceiling_attainable": "what a method could reach that knew the expected outputs",
-    "leave_one_out": "rank correlation with leaving out one component",
-    "leave_one_out_pearson": "correlation with leaving out one component",
-    "mislabel_auc": "mislabelled examples told apart by harm (AUC)",
-    "mislabel_auc_own_label": "the same, by harm to queries with their own label (AUC)",
-    "brittleness_drop": "fall of the output without the most helpful",
-    "flip_rate": "share of right answers that turn wrong without the most helpful",
+    "lds": "rank correlation with retraining on unseen subsets (LDS)",
+    "lds_floor": "the same with components shuffled: the level of chance",
+    "ceiling_halves": "correlation between retrainings from two halves of the seeds",
+    "ceiling_averaged": "correlation between two means over all seeds",
+    "ceiling_attainable": "attainable by a method that knows the expected outputs",
+    "leave_one_out": "rank correlation with leave-one-out retraining",
+    "leave_one_out_pearson": "correlation with leave-one-out retraining",
+    "mislabel_auc": "mislabelled examples found by harm (AUC)",
+    "mislabel_auc_own_label": "the same, by harm to queries of the same label (AUC)",
+    "brittleness_drop": "drop of the output without the most helpful components",
+    "flip_rate": "share of correct answers that turn wrong without the most helpful components",
 }
-"""What methods of data attribution are scored by."""
+"""Scores of data attribution methods."""
+INDICES = {
+    "bii": "Banzhaf interaction, the mean joint effect over all contexts",
+    "wbii": "weighted Banzhaf interaction, the mean joint effect over contexts that keep as many components as the masks measured",
+    "sii": "Shapley interaction",
+    "stii": "Shapley–Taylor interaction",
+    "fbii": "faithful Banzhaf interaction",
+    "fsii": "faithful Shapley interaction",
+    "mobius": "Möbius coefficient, what the set adds to its subsets starting from nothing",
+    "fourier": "Fourier coefficient, that of the parity of the set",
+    "additivity": "measured deviation from additivity",
+}
+ADDING = frozenset({"bii", "wbii", "sii", "stii", "fbii", "fsii", "mobius"})
+"""Indices that measure the joint effect of adding the components of a set."""
+MEASURED = {
+    "removed": "measured by exact ablation",
+    "surrogate": "estimated by the surrogate",
+    "lasso": "estimated by a LASSO on random ablations",
+}
+"""How single effects were obtained."""
 TASKS = {
     "ioi": "indirect object identification (ioi)",
     "facts": "recall of facts",
@@ -64,21 +83,21 @@ TASKS = {
     "induction": "induction",
 }
 UNFINISHED = {
-    "running": "This run is not finished: what follows is what the store holds so far.",
-    "interrupted": "This run was interrupted before its end. What it had evaluated is stored; it resumes from there.",
+    "running": "This run is not finished: this page shows what is stored so far.",
+    "interrupted": "This run was interrupted. Its evaluations are stored, and raysp resume continues from them.",
     "failed": "This run failed.",
 }
-#: Gain in held-out R² below which interactions are said not to help.
+#: Gain in held-out R² below which interactions do not help.
 WORTHWHILE = 0.01
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands set apart."""
+    """A whole number with thousands separators."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, milliseconds when they are few, minutes when they are many."""
+    """A duration in seconds, milliseconds or minutes."""
     if not seconds:
         return "–"
     if seconds < 0.1:
@@ -92,7 +111,7 @@ def ratio(value: float | None) -> str:
 
 
 def question(run: Mapping[str, Any], kinds: Sequence[str] = ()) -> str:
-    """What the run asked, as a person would say it; `kinds` of the components are named where they are parts of a model."""
+    """The question of the run as a sentence; `kinds` are the kinds of components where they are parts of a model."""
     described: Mapping[str, Any] = run["game"]["description"]
     model, target, foil = run.get("model") or described.get("model"), described.get("target"), described.get("foil")
     if of_data(run):
@@ -121,11 +140,11 @@ def of_data(run: Mapping[str, Any]) -> bool:
 
 
 def what_is_trained(run: Mapping[str, Any], queries: int, examples: int) -> str:
-    """What a training is, in a sentence or two."""
+    """A sentence or two about the training set and the recipe."""
     described: Mapping[str, Any] = run["game"]["description"]
     recipe: Mapping[str, Any] = described.get("recipe") or {}
     made = f"{count(examples)} examples in {count(run['n'])} components" if examples != run["n"] else f"{count(examples)} examples"
-    told = f"{made}, {count(queries)} {'query' if queries == 1 else 'queries'}. To leave a component out, an adapter is trained without its examples."
+    told = f"{made}, {count(queries)} {'query' if queries == 1 else 'queries'}. A component is ablated by training an adapter without its examples."
     if recipe:
         layers: Sequence[int] = recipe["layers"]
         told += (
@@ -150,18 +169,18 @@ def parts(kinds: Sequence[str], number: int = 2) -> str:
 
 
 def _done(described: Mapping[str, Any]) -> str:
-    """What parts of a model do: say one answer rather than another, or a task."""
+    """The predicate of a question about parts of a model: giving one answer rather than another, or solving a task."""
     prompts: Sequence[Mapping[str, Any]] = described.get("prompts") or ()
     target, foil = (prompts[0].get(key) or described.get(key) for key in ("target", "foil")) if len(prompts) == 1 else (None, None)
     if target:
         return f"make it say {quoted(target)}" + (f" rather than {quoted(foil)}" if foil else "")
     if task := described.get("task"):
-        return f"do the task {TASKS.get(str(task), str(task))}"
+        return f"solve the task {TASKS.get(str(task), str(task))}"
     return f"matter for its answers to {len(prompts)} prompts" if len(prompts) > 1 else "matter for its answer"
 
 
 def what_is_ablated(run: Mapping[str, Any], kinds: Sequence[str], layers: Sequence[int]) -> str:
-    """Which parts of a model are left out, how and where, in a sentence or two; `layers` of the parts, in any order."""
+    """A sentence or two about which parts of a model are ablated, how and where; `layers` are those of the parts, in any order."""
     described: Mapping[str, Any] = run["game"]["description"]
     of = f" of {described['layers']}" if described.get("layers") else ""
     first, last = min(layers), max(layers)
@@ -169,7 +188,7 @@ def what_is_ablated(run: Mapping[str, Any], kinds: Sequence[str], layers: Sequen
     positions = described.get("positions") or "all"
     at = {"all": "at all positions", "last": "at the last position"}.get(str(positions), f"at positions {_listed(positions)}")
     several = f" Values are means over {count(len(described['prompts']))} prompts." if len(described.get("prompts") or ()) > 1 else ""
-    return f"{run['n']} {parts(kinds, run['n'])} in {where} (counted from 0). To ablate one, it is {ablation_in_words(run)}, {at}.{several}"
+    return f"{run['n']} {parts(kinds, run['n'])} in {where} (counted from 0). An ablated one is {ablation_in_words(run)}, {at}.{several}"
 
 
 def _listed(values: Any) -> str:
@@ -177,7 +196,7 @@ def _listed(values: Any) -> str:
 
 
 def value_in_words(run: Mapping[str, Any]) -> str:
-    """What the value is."""
+    """The value in words."""
     kind = run["game"]["description"].get("value")
     if of_data(run):
         return f"{VALUES.get(str(kind), str(kind) if kind else 'output')}, mean over the queries"
@@ -185,37 +204,56 @@ def value_in_words(run: Mapping[str, Any]) -> str:
 
 
 def ablation_in_words(run: Mapping[str, Any]) -> str:
-    """How a component is left out."""
+    """How a component is ablated, as a participle."""
     if of_data(run):
         return "left out of the training set"
     kind = run["game"]["description"].get("ablation")
     return (PART_ABLATIONS if mechanistic(run) else ABLATIONS).get(str(kind), str(kind) if kind else "left out of the mask")
 
 
+def measured_by(method: str | None) -> str:
+    """How single effects were obtained, as a participle."""
+    return MEASURED.get(method or "removed", f"estimated by {method}")
+
+
+def index_in_words(index: str) -> str:
+    """What an interaction index is, as the beginning of a sentence."""
+    return f"{index} is the {INDICES[index]}" if index in INDICES else f"{index} is the coefficient"
+
+
+def signs_differ(index: str) -> bool:
+    """Whether an index measures by adding components what the deviation measures by removing them."""
+    return index in ADDING
+
+
 def quoted(text: object) -> str:
-    """Text in quotation marks; blanks at its ends are not part of what a person reads."""
+    """Text in quotation marks, without spaces at its ends."""
     return f"“{str(text).strip() or text}”"
 
 
 def named(label: str, run: Mapping[str, Any], limit: int) -> str:
-    """A component or a set of them in a sentence: words of a prompt in quotation marks, parts of a model without."""
+    """A component or a set in a sentence: words of a prompt in quotation marks, parts of a model without."""
     return shortened(label, limit) if mechanistic(run) else quoted(shortened(label, limit))
 
 
 def strongest_set(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """A sentence about the strongest interaction."""
     sure = ("exact", "measured exactly") if row["verified"] else ("estimate", "not measured exactly")
-    kind = f" is a {row['kind']}: {KINDS[row['kind']]}" if row["kind"] in KINDS and row["kind"] != "additive" else " departs most from the sum of its parts"
-    return f"Together, {named(row['labels'], run, 160)}{kind} (deviation from the sum of the parts {number(row[sure[0]])}, {sure[1]})."
+    kind = (
+        f" is the strongest interaction, a {row['kind']}: {KINDS[row['kind']]}"
+        if row["kind"] in KINDS and row["kind"] != "additive"
+        else " is the strongest interaction"
+    )
+    return f"{named(row['labels'], run, 160)}{kind} (deviation {number(row[sure[0]])}, {sure[1]})."
 
 
 def shortened(text: str, limit: int) -> str:
-    """Text cut to a length, with an ellipsis where it was."""
+    """Text truncated to a length, with an ellipsis where it was longer."""
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
 def help_of_interactions(run: Mapping[str, Any]) -> str | None:
-    """A sentence when single effects predict as well as interactions do."""
+    """A sentence if single effects predict as well as interactions do; None otherwise."""
     r2, singles = run.get("r2"), run.get("r2_singles")
     if r2 is None or singles is None or r2 - singles >= WORTHWHILE:
         return None
@@ -237,7 +275,7 @@ def percent(share: float) -> str:
 
 
 def assumption(metrics: Mapping[str, Any]) -> str | None:
-    """What the check of low-impact pairs found, in a paragraph."""
+    """A paragraph on the check of low-impact pairs; None if there was none."""
     pairs = metrics.get("low_pairs")
     if not pairs:
         return None
@@ -245,7 +283,7 @@ def assumption(metrics: Mapping[str, Any]) -> str | None:
     share = metrics.get("low_share")
     bound = "" if share is None else " That is all of them." if share == 0 else f" With 95 % confidence, at most {share:.0%} of such pairs deviate by more."
     found = (
-        f"Strong interactions are assumed to involve at least one component with a strong single effect. To test this, {pairs:.0f}{of} pairs of low-impact "
+        f"The search assumes that strong interactions involve at least one component with a strong single effect. To test this, {pairs:.0f}{of} pairs of low-impact "
         f"components were measured exactly. The strongest deviates from additivity by {number(metrics.get('low_largest'), signed=False)}.{bound}"
     )
     missed, bar = metrics.get("low_missed"), metrics.get("bar")
