@@ -1,4 +1,4 @@
-"""What the terminal shows: answers in words, tables, a live bar. Everything a program reads goes to stdout as JSON instead."""
+"""What the terminal shows: answers as text and tables, and a progress bar. Programs read JSON on stdout instead."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
 
-# A job's log is no terminal and has no width of its own: give it room for the tables.
+# Width of tables in a log, which has no width of its own.
 LOG_WIDTH = 140
-# And it gets a line now and then instead of a bar.
+# Seconds between lines of progress in a log, which cannot show a bar.
 LOG_SECONDS = 10.0
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 VERDICT_STYLES = {"reliable": "bold green", "use with care": "bold yellow", "do not trust": "bold red"}
-KINDS = {"synergy": "synergy: they work only together", "redundancy": "redundancy: each covers for the other"}
+KINDS = {"synergy": "synergy: they work only together", "redundancy": "redundancy: each covers for the others"}
 SHOWN = 10
-# Queries of a training set that are printed, and of each how many examples and sets.
+# Queries printed, entries of each kind for each query, and characters of a text.
 QUERIES, OF_EACH, TEXT = 5, 3, 76
 
 
@@ -43,7 +43,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
-    """A bar on stderr that follows a run, or lines where stderr is no terminal; says nothing when quiet."""
+    """A progress bar on stderr, or lines if stderr is not a terminal; nothing when quiet."""
     if quiet:
         yield lambda _label, _progress: None
         return
@@ -63,7 +63,7 @@ def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
 
 
 class _Warnings:
-    """What a person should hear before the budget is spent, once."""
+    """Warnings shown before the budget is spent, each once."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -76,7 +76,7 @@ class _Warnings:
 
 
 class _LogLines:
-    """Progress as a line every few seconds and at each new phase."""
+    """Progress as a line every few seconds and at every new phase."""
 
     def __init__(self) -> None:
         self._at, self._phase = 0.0, ""
@@ -91,7 +91,7 @@ class _LogLines:
 
 
 def bar_text(progress: RunProgress) -> str:
-    """Counts, speed, R² so far and time left, as far as known."""
+    """Counts, speed, R² so far and time left, as far as they are known."""
     if not progress.total:
         return ""
     told = [f"{progress.done:,}/{progress.total:,}"]
@@ -107,7 +107,7 @@ def bar_text(progress: RunProgress) -> str:
 
 
 def result_json(result: Result) -> dict[str, Any]:
-    """A result as one JSON object: the run's row and its tables, evaluations and texts of examples left to SQL."""
+    """A result as one JSON object: the run's row and its tables, without evaluations and texts of examples, which SQL can read."""
     shown = ("components", "singles", "interactions", "validation", "cross_checks", "prunings", "costs", "events")
     of_queries = ("queries", "query_scores", "query_singles", "query_interactions", "data_scores", "selections") if result.queries.num_rows else ()
     tables = {name: getattr(result, name).to_pylist() for name in (*shown, *of_queries)}
@@ -115,7 +115,7 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def print_result(result: Result) -> None:
-    """The answer: verdict and why, the strongest singles and interactions, what it cost."""
+    """Print the answer: the verdict with its reasons, the strongest single effects and interactions, and the cost."""
     row = result.summary
     verdict = row["verdict"] or row["status"]
     out.print(f"\n[bold]run {result.run_id}[/]  {escape(_question(row))}")
@@ -133,7 +133,7 @@ def print_result(result: Result) -> None:
 
 
 def _values(row: Mapping[str, Any], intact: str, empty: str) -> str:
-    """What the value is with everything and with nothing."""
+    """The value with everything and with nothing."""
     found = scale([row["value_intact"], row["value_empty"]])
     unit = f" ({found.unit})" if found.unit else ""
     return f"value: {intact} {found.show(row['value_intact'])}, {empty} {found.show(row['value_empty'])}{unit}"
@@ -147,7 +147,8 @@ def _question(row: dict[str, Any]) -> str:
 def _print_singles(singles: pa.Table, labels: list[str]) -> None:
     rows: list[dict[str, Any]] = sorted(singles.to_pylist(), key=_strength)[:SHOWN]
     size = scale(row["value"] for row in rows)
-    table = Table("component", "effect", "measured by", title=size.titled("Alone (strongest first)"), title_justify="left", box=None)
+    print_title(size.titled("Single effects (strongest first)"))
+    table = Table("component", "effect", "measured by", box=None)
     for row in rows:
         table.add_row(escape(labels[row["component"]]), size.show(row["value"]), row["method"])
     out.print(table)
@@ -160,16 +161,15 @@ def _print_interactions(interactions: pa.Table) -> None:
         return
     index = _field(rows[0], "index")
     size = scale(row[name] for row in rows for name in ("value", "lo", "hi", "estimate", "exact"))
+    print_title(size.titled("Interactions (significant first, then strongest)"))
     table = Table(
-        "together",
+        "set",
         index,
         "95 % interval",
         "significant",
         "deviation: predicted",
         "exact",
         "kind",
-        title=size.titled("Together (significant first, then strongest)"),
-        title_justify="left",
         box=None,
     )
     for row in rows:
@@ -183,7 +183,7 @@ def _print_interactions(interactions: pa.Table) -> None:
 
 
 def print_queries(result: Result) -> None:
-    """What each query owes to which examples, for the first few queries."""
+    """Print the influential examples of the first few queries."""
     tables = {name: getattr(result, name).to_pylist() for name in TABLES}
     labels = [str(label) for label in result.components["label"].to_pylist()]
     towards = direction(result.summary["game"]["description"])
@@ -201,7 +201,7 @@ def print_queries(result: Result) -> None:
     if result.queries.num_rows > QUERIES:
         where = f"raysp sql \"FROM query_summary WHERE run_id = '{result.run_id}'\""
         out.print(f"\n{result.queries.num_rows - QUERIES} more queries: [dim]{escape(where)}[/]")
-    out.print("[dim]helped, harmed: v(all) - v(all without it); redundant, synergy: deviation from the sum of the parts, ✓ measured exactly[/]")
+    out.print("[dim]helped, harmed: v(all) − v(all without it); redundant, synergy: deviation from additivity, ✓ measured exactly[/]")
 
 
 def _shown(answer: Answered) -> list[float | None]:
@@ -211,8 +211,8 @@ def _shown(answer: Answered) -> list[float | None]:
 
 def _scores(row: Mapping[str, Any]) -> str:
     if not row:
-        return "not answered yet"
-    told = [_values(row, "trained on everything", "on nothing")]
+        return "no answer yet"
+    told = [_values(row, "trained on everything", "trained on nothing")]
     told += [
         f"{name} {row[key]:.2f} (single effects alone {row[f'{key}_singles']:.2f})" for name, key in (("R²", "r2"), ("LDS", "lds")) if row[key] is not None
     ]
@@ -251,8 +251,13 @@ def _field(row: dict[str, Any], name: str) -> str:
     return str(row.get(name, row.get(f"{name}_name", "value")))
 
 
+def print_title(title: str) -> None:
+    """Print the title of a table, which rich would otherwise wrap to the width of the table."""
+    out.print(title, style="italic", markup=False)
+
+
 def print_table(table: pa.Table) -> None:
-    """An Arrow table for people."""
+    """Print an Arrow table."""
     shown = Table(*table.column_names, box=None)
     for row in table.to_pylist():
         shown.add_row(*(escape(_cell(value)) for value in row.values()))
@@ -266,7 +271,7 @@ def _cell(value: Any) -> str:
 
 
 def print_together(told: dict[str, Any]) -> None:
-    """What several runs say together: comparisons with repeats, or the summary of a set of examples."""
+    """Print what several runs give together: comparisons with repeats, or the summary of a set of examples."""
     from raysp.runs.comparison import comparison_text
 
     for comparison in told.get("comparisons", ()):
@@ -276,4 +281,4 @@ def print_together(told: dict[str, Any]) -> None:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary["kinds_among_top"].items()) or "none"
         out.print(f"\n[bold]{summary['runs']} examples[/]: {verdicts}")
-        out.print(f"median R² {number(summary['median_r2'])}, singles only {number(summary['median_r2_singles'])}; strongest interactions: {kinds}")
+        out.print(f"median R² {number(summary['median_r2'])}, single effects alone {number(summary['median_r2_singles'])}; strongest interactions: {kinds}")

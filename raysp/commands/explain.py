@@ -162,12 +162,12 @@ def _print(measured: "Measurements", told: dict[str, Any]) -> None:
     for sentence in told["sentences"]:
         display.out.print(f"  · {sentence}", markup=False)
     _print_table(
-        "Alone (strongest first)", ("component", "effect", "95 % interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
+        "Single effects (strongest first)", ("component", "effect", "95 % interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
     )
     if told["interactions"]:
         significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
-        head = ("together", told["interactions"][0]["index"], "95 % interval", "significant")
-        _print_table("Together (significant first, then strongest)", head, told["interactions"], significant)
+        head = ("set", told["interactions"][0]["index"], "95 % interval", "significant")
+        _print_table("Interactions (significant first, then strongest)", head, told["interactions"], significant)
     else:
         display.out.print("No interactions found.")
     if "subset" in told:
@@ -187,7 +187,8 @@ def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], 
     from raysp.report.numbers import scale
 
     size = scale(row[name] for row in rows for name in ("value", "lo", "hi"))
-    table = Table(*head, title=size.titled(title), title_justify="left", box=None)
+    display.print_title(size.titled(title))
+    table = Table(*head, box=None)
     for row, final in zip(rows, last, strict=True):
         interval = escape(size.interval(row["lo"], row["hi"]))
         table.add_row(escape(row["label"] if "label" in row else row["labels"]), size.show(row["value"]), interval, final)

@@ -80,8 +80,8 @@ def test_what_the_page_owes_is_on_it(folder):
     text = read(folder / "question-answers.html")
     for part in (
         "Which training examples make smollm2-135m-instruct answer as it does?", "10 examples, 4 queries", "LoRA of rank 8 on q_proj, v_proj of layers 26 to 29",
-        "answer “Canberra” rather than “Sydney”", "rank correlation (LDS)", "0.90", "Who foretells trainings best?", "proxyspex", "0.61", "unheard_of",
-        "What was selected", "drop harmful:5%", "+0.210", "all 4 queries; one took 1.4 s", "trainings", "All queries together", "Together", "left out of the training set",
+        "answer “Canberra” rather than “Sydney”", "rank correlation (LDS)", "0.90", "Attribution methods compared by retraining", "proxyspex", "0.61", "unheard_of",
+        "Selected training sets", "drop harmful:5%", "+0.210", "all 4 queries and takes 1.4 s", "retrainings", "All queries together", "Interactions", "left out of the training set",
     ):  # fmt: skip
         assert part in text, part
     assert "0.99" not in text  # a score of one query
@@ -89,7 +89,7 @@ def test_what_the_page_owes_is_on_it(folder):
 
 def test_groups_say_how_many_examples_stand_behind_the_first(folder):
     text = read(folder / "reviews.html")
-    assert re.search(r"the first in topic=\w+ \d+ \(4 examples\)", text)
+    assert re.search(r"the first of topic=\w+ \d+ \(4 examples\)", text)
     assert "600 examples in 150 components, 64 queries" in text
     assert "60 of 64" in text
     assert "mean of 2 trainings" in text

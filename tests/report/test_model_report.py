@@ -170,7 +170,7 @@ def test_printing_fits_the_paper(visit):
 def test_the_question_the_value_and_the_ablation_are_in_words(folder):
     text = read(folder / "three-layers.html")
     for part in (
-        "Which attention heads of smollm2-135m do the task indirect object identification (ioi)?", "27 attention heads in layers 12 to 14 of 30",
+        "Which attention heads of smollm2-135m solve the task indirect object identification (ioi)?", "27 attention heads in layers 12 to 14 of 30",
         "replaced by its mean over reference prompts, at all positions", "means over 24 prompts", "all 27 ablated", "intact model",
     ):  # fmt: skip
         assert part in text
@@ -184,41 +184,41 @@ def test_sets_are_shown_with_the_layers_they_span(folder):
     text = read(folder / "three-layers.html")
     assert "L13H6 × L14H3 across layers 13, 14" in text
     assert "within layer 12" in text
-    assert "Together, L13H6 × L14H3 is a redundancy" in text
+    assert "L13H6 × L14H3 is the strongest interaction, a redundancy" in text
 
 
 def test_the_energy_split_is_a_sentence_and_bars(folder):
     text = read(folder / "three-layers.html")
-    assert "52% is single components, 21% interactions within a layer and 27% interactions across layers" in text
+    assert "52% is due to single components, 21% to interactions within a layer and 27% to interactions across layers" in text
     assert "layer 14 layer 13 layer 12" in text
     assert "Of the variance" not in read(folder / "mixed.html")
 
 
 def test_pruning_has_curves_a_table_and_what_stays(folder, visit):
     text = read(folder / "three-layers.html")
-    for part in ("How few suffice?", "on 60 prompts that the choice has not seen", "The intact model has 2.31 (2.10 to 2.50)", "80 % 22 of 27", "10 % · 3"):
+    for part in ("How much can be pruned?", "on 60 held-out prompts", "The intact model’s value is 2.31 (2.10 to 2.50)", "80 % 22 of 27", "10 % · 3"):
         assert part in text
     page = visit("three-layers")
     assert page.locator("[data-chart=prunings] .legendtext").all_text_contents() == [*pruning.METHODS.values(), "intact model"]
     assert page.locator(".kept figure").first.locator("rect.stays").count() == 22
     assert page.locator(".kept figure").first.locator("rect").count() == 27
-    assert "How few suffice?" not in read(folder / "mixed.html")
+    assert "How much can be pruned?" not in read(folder / "mixed.html")
 
 
 def test_other_methods_have_their_agreement_in_words_once(folder, visit):
     text = read(folder / "three-layers.html")
     assert "attribution patching 0.82 76 % agrees closely" in text
-    assert "gradient × input 0.27 56 % agrees little" in text
+    assert "gradient × input 0.27 56 % agrees weakly" in text
     assert "Cross-check:" not in text
     assert "Other methods" not in read(folder / "blocks.html")
-    assert "attention rollout 0.27 56 % agrees little" in read(folder / "checked-words.html")
+    assert "attention rollout 0.27 56 % agrees weakly" in read(folder / "checked-words.html")
     page = visit("checked-words")
-    assert page.locator("[data-chart=attention_rollout] .xtitle").text_content() == "size of the single effect"
+    assert page.locator("[data-chart=attention_rollout] .xtitle").text_content() == "absolute single effect"
 
 
 def test_three_prompts_stand_for_all(folder):
     text = read(folder / "three-layers.html")
-    assert "The prompts: 24, of which the first 3" in text
+    assert "The prompts: 24, the first 3 shown" in text
     assert text.count("gave a") == 3
     assert "target “Mary” foil “John”" in text
 
@@ -231,11 +231,11 @@ def test_hostile_prompts_are_text(visit):
 
 
 def test_parts_without_a_place_are_listed_as_text(folder):
-    assert "Where it comes from" in read(folder / "unplaced.html")
+    assert "Effects in the text" in read(folder / "unplaced.html")
 
 
 def test_a_set_page_asks_the_question_of_its_runs(folder):
-    assert "Which attention heads of smollm2-135m do the task" in read(folder / "set.html")
+    assert "Which attention heads of smollm2-135m solve the task" in read(folder / "set.html")
 
 
 def test_components_in_one_place_or_of_another_kind_have_no_grid():
@@ -269,7 +269,7 @@ def test_prunings_without_held_out_prompts_show_those_of_the_choice():
 
 
 @pytest.mark.parametrize(
-    ("spearman", "said"), [(1.0, "agrees closely"), (0.5, "agrees in part"), (0.0, "does not agree"), (-0.9, "says the opposite"), (None, "cannot be compared")]
+    ("spearman", "said"), [(1.0, "agrees closely"), (0.5, "agrees in part"), (0.0, "does not agree"), (-0.9, "disagrees"), (None, "cannot be compared")]
 )
 def test_rank_correlations_in_words(spearman, said):
     assert agreement.in_words(spearman) == said
@@ -277,8 +277,8 @@ def test_rank_correlations_in_words(spearman, said):
 
 def test_a_task_and_an_ablation_without_words_are_named_as_they_are():
     run = {"lens": "mechanistic", "model": "m", "n": 1, "game": {"description": {"task": "chess", "ablation": "freeze", "positions": "last"}}}
-    assert words.question(run, ["mlp"]) == "Which MLPs of m do the task chess?"
-    assert words.what_is_ablated(run, ["mlp"], [3]) == "1 MLP in layer 3 (counted from 0). To ablate one, it is freeze, at the last position."
+    assert words.question(run, ["mlp"]) == "Which MLPs of m solve the task chess?"
+    assert words.what_is_ablated(run, ["mlp"], [3]) == "1 MLP in layer 3 (counted from 0). An ablated one is freeze, at the last position."
 
 
 def test_a_method_that_was_left_out_keeps_its_reason(tmp_path):

@@ -103,8 +103,8 @@ def test_the_terminal_shows_the_first_queries_and_says_where_the_others_are(resu
     assert "query 6 " not in text
     assert "2 more queries: raysp sql" in text
     assert "redundant +2.000" in text
-    assert "synergy -3.000" in text
-    assert "harmed -1.500" in text
+    assert "synergy −3.000" in text
+    assert "harmed −1.500" in text
     assert "(and 1 more)" in text
     assert "LDS" in text
     assert "\u202e" not in text

@@ -121,7 +121,7 @@ def test_the_verdict_comes_first_with_its_reasons(folder):
     assert "Why does smollm2-135m-instruct say “positive” rather than “negative”?" in text
     order = [
         text.index(part)
-        for part in ("everything removed", "Use with care", "The surrogate predicts well", "Where it comes from", "Together Significant ones first")
+        for part in ("everything removed", "Use with care", "The surrogate predicts well", "Effects in the text", "Interactions Significant sets first")
     ]
     assert order == sorted(order)
     assert re.findall(r'<li data-code="(\w+)">', (folder / "forty-words.html").read_text()) == ["surrogate_good", "estimates_good", "low_impact_clear"]
@@ -130,14 +130,14 @@ def test_the_verdict_comes_first_with_its_reasons(folder):
 def test_the_page_says_at_the_top_when_interactions_do_not_help(folder):
     text = read(folder / "sentences.html")
     assert text.count("Interactions do not help") == 1
-    assert text.index("Interactions do not help") < text.index("Where it comes from")
+    assert text.index("Interactions do not help") < text.index("Effects in the text")
     assert "Interactions do not help" not in read(folder / "six-words.html")
 
 
 def test_everything_that_is_owed_is_on_the_page(folder):
     text = read(folder / "six-words.html")
     for part in (
-        "−0.42", "logit of the target", "never × fails", "What may have been missed", "20 of 253 pairs", "The assumption holds", "0.93", "0.90 to 0.95",
+        "−0.42", "logit of the target", "never × fails", "Could strong interactions have been missed?", "20 of 253 pairs", "The assumption holds", "0.93", "0.90 to 0.95",
         "R² of single effects alone", "explore", "validate", "Review: Her acting never fails to impress Sentiment:", "max_order: 4", "fingerprint",
     ):  # fmt: skip
         assert part in text
