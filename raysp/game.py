@@ -9,24 +9,22 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values, check_finite, check_masks
-
-if TYPE_CHECKING:
-    from raysp.spectral.fourier import FourierSurrogate
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
     """One thing that can be ablated.
 
-    `start` and `stop` are character offsets into the source text where there is one; `size` is its cost in tokens. `layer` and `unit` say where in
-    a model it is: the number of the head, or the first neuron.
+    `start` and `stop` are character offsets into the source text, if there is one; `size` is the number of tokens. `layer` and `unit` locate a part of a
+    model: `unit` is the number of the head, or of the first neuron.
     """
 
     index: int
@@ -41,7 +39,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One of the questions that a game with several answers each mask with: a short label, the text asked, the answer it is about and what that is compared with."""
+    """One of the questions that each mask of a game answers: a short label, the prompt, the answer whose value is measured, and the foil it is compared with."""
 
     index: int
     label: str
@@ -52,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training example: its number in the training set, the component that it belongs to, and its text."""
+    """A training example: its number in the training set, the component it belongs to, and its text."""
 
     index: int
     component: int
@@ -62,9 +60,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The values of a batch of masks and what they cost: float64 `(m,)`, model tokens computed, seconds of model time.
+    """The values of a batch of masks, float64 `(m,)`, and what they cost: model tokens computed and seconds of model time.
 
-    `outputs`, of a game that asks several queries, are the answers to each, float64 `(m, queries)`; a value is then their mean.
+    `outputs`, float64 `(m, queries)`, are the values of the single queries of a game that has some; the value is then their mean.
     """
 
     values: Values
@@ -75,12 +73,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class GameInfo:
-    """All that the rest of the system needs to know of a game: small, picklable, free of models.
+    """All that the rest of the system needs to know about a game: small, picklable, without models.
 
-    `description` is what the fingerprint was made of, in readable form; `notes` are remarks for people that change no value, and `warnings` such as
-    a person should hear before anything is paid for.
-    `batch_masks` is how many masks make one request of a second or two. `queries` are what a mask answers besides its value, `examples` what the
-    components of a training set are made of.
+    `description` holds what the fingerprint was computed from, in readable form. `notes` are remarks for people, `warnings` those to show before any
+    evaluation is bought. `batch_masks` is the number of masks that take a second or two together. `queries` are answered by every mask; `examples` make
+    up the components of a training set.
     """
 
     fingerprint: str
@@ -99,20 +96,11 @@ class GameInfo:
         return len(self.components)
 
 
-class Attributions(dict[str, Values]):
-    """Attributions by method, float64 `(n,)` each.
-
-    `unsigned` are the methods that say how much a component matters and not which way; `notes` say which methods are left out, and why.
-    """
-
-    unsigned: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-
-
 class Game(ABC):
-    """Components and a value for every mask over them. Subclasses set `info` and implement `measure`."""
+    """Components and a value for every mask over them. Subclasses set `info` and implement `measure`, and `compute_gradients` if they have any."""
 
     info: GameInfo
+    _report: GradientReport | None = None
 
     @property
     def n(self) -> int:
@@ -126,7 +114,7 @@ class Game(ABC):
 
     @abstractmethod
     def measure(self, masks: Masks) -> Measurement:
-        """The values of checked masks (bool, `(m, n)`) with their cost."""
+        """The values of checked masks (bool, `(m, n)`), and their cost."""
 
     def remeasure(self, masks: Masks) -> Measurement:
         """As `measure`, computed again: a game that remembers values takes none of them, so that two measurements differ by its numeric noise."""
@@ -135,28 +123,25 @@ class Game(ABC):
     def evaluate(self, masks: object) -> Values:
         """Values (float64, `(m,)`) of masks (bool, `(m, n)`), computed in this process.
 
-        Raises ValueError for masks of another shape or type, EvaluationError for a value that is no finite number.
+        Raises ValueError for masks of another shape or type, EvaluationError for a value that is not finite.
         """
         checked = check_masks(masks, self.n)
         return check_finite(checked, self.measure(checked).values)
 
-    def attributions(self) -> dict[str, Values]:
-        """Cross-checks by method, float64 `(n,)` each: approximations of v(all) - v(all without i), or scores that should rank like it.
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """What gradients say about the components, with terms of at least `max_order` (1 or 2) if there are any. Computed once, and again only for a higher order.
 
-        None by default. A game that leaves methods out, or has some without a sign, gives `Attributions`.
+        EvaluationError if memory does not suffice.
         """
-        return {}
+        if self._report is None or self._report.max_order < max_order:
+            began = time.perf_counter()
+            found = self.compute_gradients(max_order)
+            self._report = replace(found, seconds=time.perf_counter() - began)
+        return self._report
 
-    def estimate(self, max_order: int) -> "FourierSurrogate | None":  # noqa: ARG002  for those who have one
-        """What the model's own gradients say of every mask, as terms of up to `max_order` (1 or 2); None, the default, where they say nothing."""
-        return None
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """Effects v(all) - v(all without i) on each query as several methods guess them without an evaluation, float64 `(methods, queries, n)`.
-
-        None, the default, where there is no such guess, or where it is not so much cheaper than evaluations that every run should have it.
-        """
-        return None
+    def compute_gradients(self, max_order: int) -> GradientReport:  # noqa: ARG002  for games that have gradients
+        """The report, computed from scratch; empty unless a subclass has gradients."""
+        return GradientReport()
 
 
 @dataclass
@@ -167,16 +152,16 @@ class FunctionGame(Game):
     info: GameInfo = field(repr=False)
 
     def measure(self, masks: Masks) -> Measurement:
-        """Call the function on the masks; it must give one number a mask."""
+        """Call the function on the masks; it must return one number a mask."""
         began = time.perf_counter()
         values = np.asarray(self.function(masks), dtype=np.float64)
         if values.shape != (len(masks),):
-            raise ValueError(f"the function gave values of shape {values.shape} for masks of shape {masks.shape}; expected ({len(masks)},)")
+            raise ValueError(f"the function returned values of shape {values.shape} for masks of shape {masks.shape}; expected ({len(masks)},)")
         return Measurement(values, 0, time.perf_counter() - began)
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """A name for a game: 32 hex digits of SHA-256 over the canonical JSON of all that its values depend on."""
+    """The identity of a game: 32 hex digits of the SHA-256 of the canonical JSON of everything that its values depend on."""
     canonical = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

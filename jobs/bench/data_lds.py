@@ -30,7 +30,6 @@ from jobs.bench.rows import say
 from raysp.actions.lds_methods import Effects, Method, Surrogates, Trained, linear_scores
 from raysp.explorers.fitting import fit_singles
 from raysp.lenses import build_game
-from raysp.lenses.data import HINTS
 from raysp.masks import Masks
 from raysp.models.influence import by_component
 from raysp.sampling.draws import uniform_masks
@@ -109,7 +108,7 @@ class Case:
     def effects(self, method: str) -> Floats:
         """Effects of removing components by a method of gradients or a peer, float64 `(queries, n)`."""
         if method not in self.influences:
-            self.influences[method] = self.game.influences(method) if method in GRADIENTS else self._peer(method)
+            self.influences[method] = self.game.gradient_report().effects[method] if method in GRADIENTS else self._peer(method)
         return self.influences[method]
 
     def _kept(self, seed: int | None) -> Kept:
@@ -152,7 +151,7 @@ def fitted(case: Case, method: str, budget: int) -> Method:
 
     explorer = raysp.ProxySPEX().start(masks.shape[1])
     if method == "proxyspex":
-        explorer = explorer.with_hints(np.stack([case.effects(name) for name in HINTS]))
+        explorer = explorer.with_gradients(case.game.gradient_report())
     explorer.tell(masks, outputs.mean(axis=1))
     return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
 

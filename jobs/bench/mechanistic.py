@@ -110,10 +110,10 @@ def pairs() -> Iterator[Row]:
     masks[np.arange(1, n + 1), np.arange(n)] = False
     rows = np.arange(n + 1, len(masks))
     masks[rows, first] = masks[rows, second] = False
-    game.estimate(2)  # the first pays for warming up
+    game.compute_gradients(2)  # the first pays for warming up
     now = clock(game.model.loaded.device)
     began = now()
-    estimate = game.estimate(2)
+    estimate = game.compute_gradients(2).surrogate(2)
     by_gradient = now() - began
     began = now()
     values = game.evaluate(masks)

@@ -18,6 +18,7 @@ from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, r
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction, fit_queries
 from raysp.runs.replaying import learnt, replayed
@@ -147,9 +148,6 @@ def _checked(wish: LdsOptions, n: int) -> int:
 
 def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Explorer]:
     """The methods by name, and the run's explorer, told what it was told. What the run itself found goes by its explorer's name."""
-    from raysp.lenses.data import INFLUENCES
-    from raysp.models.reference import PlainTrainer
-
     explorer = replayed(store, row, spec, game)
     outputs = store.outputs(row["game_id"], explorer.masks)
     if missing := int(np.isnan(outputs).any(axis=1).sum()):
@@ -164,8 +162,9 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
         masks, _, keep_probability = learnt(explorer)
         seen = outputs[lookup(explorer.masks, masks)]
         found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in seen.T]))
-    if not isinstance(game.trainer, PlainTrainer):
-        found += [Effects(name, sign * game.influences(name).T) for name in INFLUENCES if name in names]
+    wanted = [name for name in GRADIENTS if name in names]
+    effects = Gradients(store, game).report().effects if wanted else {}
+    found += [Effects(name, sign * effects[name].T) for name in wanted if name in effects]
     if not found:
         raise UserError("methods", ",".join(names), "need gradients, and this model is trained the plain way, without", "choose proxyspex or singles")
     return found, explorer

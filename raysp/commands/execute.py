@@ -3,6 +3,7 @@
 from typing import Any
 
 from raysp.commands import display
+from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.page import write_report, write_set_report
 from raysp.runs.comparison import compare_runs, set_summary
@@ -61,7 +62,8 @@ def _write_report(spec: RunSpec, run_ids: list[str], path: str) -> None:
 def show_plan(spec: RunSpec, *, json: bool) -> None:
     """Print a plan."""
     wanted = parts(spec)
-    plan = plan_run(wanted[0].spec)
+    with _plan_store(spec) as store:
+        plan = plan_run(wanted[0].spec, store)
     if len(wanted) > 1:
         plan["runs"] = len(wanted)
     if json:
@@ -70,3 +72,12 @@ def show_plan(spec: RunSpec, *, json: bool) -> None:
     display.out.print(plan_text(plan), markup=False)
     if len(wanted) > 1:
         display.out.print(f"The spec asks for {len(wanted)} runs; this is the plan of the first.")
+
+
+def _plan_store(spec: RunSpec) -> Store:
+    """The store; for reading only while another process writes it, so that a plan is possible at any time."""
+    path = store_path(spec.store)
+    try:
+        return Store.open(path)
+    except UserError:
+        return Store.read(path)

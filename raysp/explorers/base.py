@@ -21,8 +21,8 @@ from raysp.spectral.regression import r_squared
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.gradients import GradientReport
     from raysp.spectral.fourier import FourierSurrogate
-    from raysp.spectral.sets import Floats
 
 
 @dataclass(frozen=True)
@@ -138,31 +138,20 @@ class Explorer(ABC, Generic[O_co]):
             raise UserError("budget", budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
         return type(self).of(self.options, n, random_state)
 
-    # ---- with what a model's gradients say
+    # ---- what a model's gradients say
 
     @property
-    def estimate_order(self) -> int:
-        """The largest order of terms that it makes use of in an estimate from the model's gradients; 0 for an explorer that begins without one."""
+    def gradient_order(self) -> int:
+        """The largest order of terms that it can use from a `GradientReport`; 0 if it uses none."""
         return 0
 
-    def with_estimate(self, estimate: FourierSurrogate) -> Self:  # noqa: ARG002  for those that begin with one
-        """Itself, once started, with an estimate of the game had elsewhere."""
-        return self
-
-    # ---- with guesses of effects
-
     @property
-    def takes_hints(self) -> bool:
-        """Whether it fits better for guesses of effects."""
+    def requires_gradients(self) -> bool:
+        """Whether it cannot do anything without such a report."""
         return False
 
-    @property
-    def hinted(self) -> bool:
-        """Whether it was told any."""
-        return False
-
-    def with_hints(self, hints: Floats) -> Self:  # noqa: ARG002  for those that take them
-        """Itself, once started, with guesses of effects by several methods, float64 `(methods, queries, n)`, as `Game.hints`."""
+    def with_gradients(self, report: GradientReport) -> Self:  # noqa: ARG002  for those that use one
+        """Itself, once started, told what the model's gradients say. UserError if it requires what the report lacks."""
         return self
 
     # ---- as an estimator on values somebody else measured

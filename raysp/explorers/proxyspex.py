@@ -24,6 +24,7 @@ from raysp.spectral.indices import UNIFORM
 from raysp.threads import one_thread
 
 if TYPE_CHECKING:
+    from raysp.gradients import GradientReport
     from raysp.spectral.sets import Floats
 
 #: The n + 1 single ablations are bought when they take at most this share of the budget.
@@ -59,7 +60,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         super().__init__(**given)
         self._rounds: list[tuple[str, int]] = []
         self._estimate: FourierSurrogate | None = None
-        self._hints: Floats | None = None
+        self._priors: Floats | None = None
         self._found: tuple[int, Findings] | None = None
 
     @property
@@ -81,28 +82,22 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return len(self._rounds) < len(self._masks)
 
     @property
-    def estimate_order(self) -> int:
-        """Singles and pairs, for the proxy `gradient`: gradients say nothing of larger sets."""
-        return min(self.options.max_order, 2) if self.options.proxy == "gradient" else 0
-
-    def with_estimate(self, estimate: FourierSurrogate) -> Self:
-        """Itself, once started, with an estimate had elsewhere, such as a model's gradients, for the proxy `gradient` to begin from."""
-        self._estimate = estimate
-        return self
+    def gradient_order(self) -> int:
+        """Singles for proxy auto; singles and pairs for the proxy `gradient`, as gradients have no terms of larger sets."""
+        return min(self.options.max_order, 2) if self.options.proxy == "gradient" else int(self.options.proxy == "auto")
 
     @property
-    def takes_hints(self) -> bool:
-        """Proxy auto does: it takes them for what they prove to be worth."""
-        return self.options.proxy == "auto"
+    def requires_gradients(self) -> bool:
+        """For the proxy `gradient`."""
+        return self.options.proxy == "gradient"
 
-    @property
-    def hinted(self) -> bool:
-        """As `Explorer.hinted`."""
-        return self._hints is not None
-
-    def with_hints(self, hints: Floats) -> Self:
-        """As `Explorer.with_hints`."""
-        self._hints = hints
+    def with_gradients(self, report: GradientReport) -> Self:
+        """As `Explorer.with_gradients`: the proxy `gradient` starts from the report's estimate; proxy auto uses its effects as priors, weighted by their merit."""
+        if self.requires_gradients:
+            self._estimate = report.surrogate(self.gradient_order)
+        elif self.gradient_order:
+            self._priors = report.prior_effects()
+        self._proxy()
         return self
 
     def least_budget(self, n: int) -> int:
@@ -240,18 +235,18 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return "wbii" if self.options.index == "bii" and self.keep_probability != UNIFORM else self.options.index
 
     def proxy_for(self, query: int | None = None, name: str | None = None) -> Proxy:
-        """The proxy `name` (its own without one) for one of the queries or, without a number, their mean, with the guesses that there are of it."""
+        """The proxy `name` (its own without one) for one of the queries or, without a number, their mean, with prior effects of it if there are any."""
         inner = PROXIES[name or self.options.proxy]
-        if self._hints is None:
+        if self._priors is None:
             return inner
-        effects = self._hints.mean(axis=1) if query is None else self._hints[:, query]
+        effects = self._priors.mean(axis=1) if query is None else self._priors[:, query]
         return GradientInformed(inner, [_additive(some) for some in effects])
 
     def _proxy(self) -> Proxy:
         if self.options.proxy != "gradient":
             return self.proxy_for()
         if self._estimate is None:
-            raise UserError("proxy", self.options.proxy, "needs an estimate from the model's gradients, and this game gives none", "take proxy auto")
+            raise UserError("proxy", self.options.proxy, "needs the model's gradients, and this game has none", "take proxy auto")
         return given(self._estimate)
 
     @property

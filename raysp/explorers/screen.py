@@ -22,7 +22,7 @@ from raysp.spectral.sets import Floats
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.spectral.fourier import FourierSurrogate
+    from raysp.gradients import GradientReport
 
 #: Share of what is left after the singles that triples may take.
 TRIPLE_SHARE = 1 / 3
@@ -98,14 +98,20 @@ class Screen(Explorer[ScreenOptions]):
         self._included()
 
     @property
-    def estimate_order(self) -> int:
+    def gradient_order(self) -> int:
         """Singles, for the scores `gradient`."""
         return int(self.options.scores == GRADIENT)
 
-    def with_estimate(self, estimate: FourierSurrogate) -> Self:
-        """Itself, once started, ranking by the single effects v(all) - v(all without i) that an estimate predicts."""
-        predicted = estimate.predict(single_ablations(self._started_n))
-        self._given = predicted[0] - predicted[1:]
+    @property
+    def requires_gradients(self) -> bool:
+        """For the scores `gradient`."""
+        return self.options.scores == GRADIENT
+
+    def with_gradients(self, report: GradientReport) -> Self:
+        """As `Explorer.with_gradients`: the scores `gradient` are the single effects of the report's leading method."""
+        if self.requires_gradients:
+            self._given = None if report.leading is None else report.singles(report.leading)
+            self._given_scores()
         return self
 
     def _next(self) -> Masks | None:
@@ -150,7 +156,7 @@ class Screen(Explorer[ScreenOptions]):
     def _given_scores(self) -> Floats | None:
         if self.options.scores == GRADIENT and self._given is None:
             mend = "leave scores out, to have the single effects measured"
-            raise UserError("scores", self.options.scores, "needs an estimate from the model's gradients, and this game gives none", mend)
+            raise UserError("scores", self.options.scores, "needs the model's gradients, and this game has none", mend)
         if self.options.scores is not None and self._given is None:
             read = load_scores(self.options.scores) if isinstance(self.options.scores, str) else np.array(self.options.scores, dtype=np.float64)
             self._given = check_scores(read, self._started_n, self.options.scores)

@@ -15,10 +15,11 @@ import numpy as np
 from raysp.datasets.grouping import Groups, group
 from raysp.datasets.training_sets import Sample, TrainingSet, read_training_set
 from raysp.errors import UserError
-from raysp.game import Attributions, Component, Example, Game, GameInfo, Measurement, Query, distinct_labels, fingerprint
+from raysp.game import Component, Example, Game, GameInfo, Measurement, Query, distinct_labels, fingerprint
+from raysp.gradients import GradientReport, PairTerms
 from raysp.lenses.encoding import EncodedQuery, encode, encode_queries
 from raysp.lenses.selection import numbers_of
-from raysp.masks import Masks, Values, check_masks, pack
+from raysp.masks import Masks, check_masks, pack
 from raysp.models.frozen_prefix import Text
 from raysp.models.influence import Gathered, Singles, by_component, gather, gradient_dot, influence, pair_deviations, tracin
 from raysp.models.inputs import Floats, Integers
@@ -27,18 +28,17 @@ from raysp.models.reference import PlainTrainer
 from raysp.models.resident import ResidentModel, resident
 from raysp.models.training import DivergenceError, Trainer, Watch
 from raysp.specs.lenses import DataLens, DataValue
-from raysp.spectral.fourier import FourierSurrogate
 
 Influence = Literal["influence", "tracin", "gradient_dot"]
 INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
-#: What explorers are told of gradients before they fit.
-HINTS: tuple[Influence, ...] = ("influence", "tracin")
+#: Methods whose effects fits are told about.
+PRIORS: tuple[Influence, ...] = ("influence", "tracin")
 #: Characters of a query that make its label.
 SHOWN = 60
 #: What memory may not hold, and what to do then.
 BATCH = "one batch of training (give a smaller batch_size or max_tokens)"
-#: Pairs at most that gradients propose.
-PROPOSED = 5000
+#: The most pairs that gradients propose; and the most components for which pairs are computed without being asked for.
+PROPOSED, MOST_PAIRED = 5000, 1000
 
 
 @dataclass
@@ -53,7 +53,6 @@ class DataGame(Game):
     asked: tuple[EncodedQuery, ...] = field(repr=False)
     value: DataValue
     training: TrainingSet = field(repr=False)
-    _gathered: tuple[Gathered, Floats] | None = field(default=None, repr=False)
 
     @property
     def stacked(self) -> int:
@@ -97,53 +96,16 @@ class DataGame(Game):
         with self.model.at_work(BATCH):
             return self._adapters([self.examples_of(mask) for mask in checked], [seed] * len(checked), checked)
 
-    def influences(self, method: Influence) -> Floats:
-        """What gradients say: the effect v(all) - v(all without i) of removing each component on each query, float64 `(queries, n)`, without training again.
+    def compute_gradients(self, max_order: int) -> GradientReport:
+        """Effects of removing each component on each query by each of `INFLUENCES`, and pairs, from a single training on everything with the first seed.
 
-        At the adapter trained on everything with the first seed (`tracin`: along its training). See `raysp.models.influence`. ValueError for an unknown method.
+        `influence` and `gradient_dot` hold at the adapter that it ends with, `tracin` along the way; see `raysp.models.influence`. Of more than
+        `MOST_PAIRED` components pairs are computed only if `max_order` asks for them.
         """
-        if method not in INFLUENCES:
-            raise ValueError(f"no method {method!r}: there are {', '.join(INFLUENCES)}")
-        of, numbers = self.groups.of, np.arange(len(self.training.samples))
+        if isinstance(self.trainer, PlainTrainer):
+            return GradientReport(notes=("gradients of adapters are not available for a model that is trained one subset at a time",))
         with self.model.at_work(BATCH):
-            if method == "influence":
-                return by_component(influence(self._gradients()[0]), of, self.n)
-            checkpoints, last = self._path()
-            if method == "gradient_dot":
-                return by_component(gradient_dot(self._of_examples(last, numbers), self._of_queries(last)), of, self.n)
-            told = ((pace, self._of_examples(stack, numbers), self._of_queries(stack)) for pace, stack in checkpoints)
-            return by_component(tracin(told), of, self.n)
-
-    def attributions(self) -> dict[str, Values]:
-        """Effects on the mean of the queries by each of `INFLUENCES`, float64 `(n,)` each."""
-        if isinstance(self.trainer, PlainTrainer):
-            found = Attributions()
-            found.notes = ("gradients of adapters are not had of a model that is trained the plain way",)
-            return found
-        return {method: self.influences(method).mean(axis=0) for method in INFLUENCES}
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """What influence functions say of every mask: single effects, and how pairs deviate where curvature goes with the examples."""
-        if isinstance(self.trainer, PlainTrainer):
-            return None
-        with self.model.at_work(BATCH):
-            gathered, intact = self._gradients()
-        weights = np.full(len(self.asked), 1 / len(self.asked))
-        if max_order < 2:
-            effects = weights @ by_component(influence(gathered), self.groups.of, self.n)
-            return FourierSurrogate.from_deviations(self.n, float(intact.mean()), {(i,): float(effects[i]) for i in range(self.n)})
-        effects, deviations = pair_deviations(gathered, weights, self.groups.of, self.n)
-        first, second = np.triu_indices(self.n, 1)
-        strongest = np.argsort(-np.abs(deviations[first, second]), kind="stable")[:PROPOSED]
-        sets: dict[tuple[int, ...], float] = {(i,): float(effects[i]) for i in range(self.n)}
-        sets |= {(int(first[k]), int(second[k])): float(deviations[first[k], second[k]]) for k in strongest}
-        return FourierSurrogate.from_deviations(self.n, float(intact.mean()), sets)
-
-    def hints(self) -> Floats | None:
-        """What influence functions and TracIn say, float64 `(2, queries, n)`, for the price of a handful of trainings; None for a model that is trained the plain way."""
-        if isinstance(self.trainer, PlainTrainer):
-            return None
-        return np.stack([self.influences(method) for method in HINTS])
+            return self._gradient_report(pairs=max_order > 1 or self.n <= MOST_PAIRED)
 
     # ---- training
 
@@ -207,22 +169,49 @@ class DataGame(Game):
         self._adapters([everything], [self.lens.training_seed], np.ones((1, self.n), dtype=np.bool_), watch)
         return [(float(np.mean(some)), stack) for (_, stack), some in zip(found, paces, strict=True) if some], found[-1][1]
 
-    def _gradients(self) -> tuple[Gathered, Floats]:
-        """Gradients at the adapter trained on everything, and what the queries are worth there, float64 `(queries,)`."""
-        if self._gathered is None:
-            last, numbers = self._path()[1], np.arange(len(self.training.samples))
-            sizes = [down[0].numel() + up[0].numel() for down, up in zip(last.down, last.up, strict=True)]
-            gathered = gather(self._of_examples(last, numbers), len(numbers), self._of_queries(last), sizes=sizes)
-            self._gathered = gathered, self._worth(self._fast.logprobs(last))[0]
-        return self._gathered
+    def _gradient_report(self, *, pairs: bool) -> GradientReport:
+        checkpoints, last = self._path()
+        queries, intact = self._of_queries(last)
+        dots: list[Floats] = []
 
-    def _of_examples(self, stack: Stack, numbers: Integers) -> Iterator[Any]:
-        """Gradients of what each example adds to the loss, in parts."""
-        for _, rows in self._fast.gradients(stack, 0, numbers):
+        def chunks() -> Iterator[Singles]:
+            """Gradients of the examples at the last adapter, and on the way their products with those of the queries."""
+            for chunk in self._of_examples(last):
+                dots.append(gradient_dot([chunk], queries))
+                yield chunk
+
+        sizes = [down[0].numel() + up[0].numel() for down, up in zip(last.down, last.up, strict=True)]
+        gathered = gather(chunks(), len(self.training.samples), queries, sizes=sizes)
+        by_example: dict[Influence, Floats] = {
+            "influence": influence(gathered),
+            "tracin": tracin((pace, self._of_examples(stack), self._of_queries(stack)[0]) for pace, stack in checkpoints),
+            "gradient_dot": np.concatenate(dots, axis=1),
+        }
+        return GradientReport(
+            effects={method: by_component(effects, self.groups.of, self.n) for method, effects in by_example.items()},
+            leading="influence",
+            intact=float(intact.mean()),
+            priors=PRIORS,
+            pairs=self._pairs(gathered) if pairs else None,
+            max_order=2 if pairs else 1,
+        )
+
+    def _pairs(self, gathered: Gathered) -> PairTerms:
+        """How pairs deviate, on the mean of the queries, where curvature goes with the examples: the strongest."""
+        weights = np.full(len(self.asked), 1 / len(self.asked))
+        singles, deviations = pair_deviations(gathered, weights, self.groups.of, self.n)
+        first, second = np.triu_indices(self.n, 1)
+        strongest = np.argsort(-np.abs(deviations[first, second]), kind="stable")[:PROPOSED]
+        chosen = np.stack([first[strongest], second[strongest]], axis=1).astype(np.int64)
+        return PairTerms(chosen, deviations[chosen[:, 0], chosen[:, 1]], singles)
+
+    def _of_examples(self, stack: Stack) -> Iterator[Singles]:
+        """Gradients of what each example adds to the loss, float32 `(some, parameters)`, in parts."""
+        for _, rows in self._fast.gradients(stack, 0, np.arange(len(self.training.samples))):
             yield -rows.numpy()
 
-    def _of_queries(self, stack: Stack) -> Any:
-        """Gradients of what the queries are worth, float32 `(queries, parameters)`."""
+    def _of_queries(self, stack: Stack) -> tuple[Singles, Floats]:
+        """Gradients of what the queries are worth, float32 `(queries, parameters)`, and what they are worth, float64 `(queries,)`."""
         trainer = self._fast
         scored = trainer.logprobs(stack)[0]
         numbers = np.arange(len(trainer.asked))
@@ -232,7 +221,7 @@ class DataGame(Game):
             texts = slice(at, at + len(query.texts))
             found[number] = _slopes(self.value, scored[texts, 0], scored[0 + at, 1]) @ rows[texts]
             at = texts.stop
-        return found
+        return found, self._worth(scored[None])[0]
 
 
 def _worth(value: DataValue, sums: Floats, count: float) -> Floats:

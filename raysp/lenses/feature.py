@@ -3,15 +3,17 @@
 import hashlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raysp.errors import EvaluationError, UserError
-from raysp.game import Attributions, Component, Game, GameInfo, Measurement, distinct_labels, fingerprint
+from raysp.game import Component, Game, GameInfo, Measurement, distinct_labels, fingerprint
+from raysp.gradients import GradientReport
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, chains, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
+from raysp.lenses.input_gradients import AnsweredPrompt, gradient_report
 from raysp.lenses.segmentation import Segmentation, segment
 from raysp.masks import Masks
 from raysp.models.classes import has_independent_labels
@@ -20,10 +22,6 @@ from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
 from raysp.models.resident import Method, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens
-from raysp.spectral.fourier import FourierSurrogate
-
-if TYPE_CHECKING:
-    from raysp.lenses.cross_checks import Gradients
 
 _REMEMBERED = 500_000
 #: Random masks that say what one costs.
@@ -40,7 +38,6 @@ class FeatureGame(Game):
     answers: Answers
     method: Method
     root: Root = field(repr=False)
-    gradients: "Gradients | None" = field(init=False, repr=False, default=None)
     _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
 
     def measure(self, masks: Masks) -> Measurement:
@@ -60,17 +57,14 @@ class FeatureGame(Game):
             self._known.pop(_name(context), None)
         return self.measure(masks)
 
-    def attributions(self) -> Attributions:
-        """Gradient x input, integrated gradients and attention rollout, as `cross_checks.attributions`."""
-        from raysp.lenses.cross_checks import attributions
+    @property
+    def answered(self) -> AnsweredPrompt:
+        """The prompt with its answer, for `input_gradients`."""
+        return AnsweredPrompt(self.model, self.parts.source, self.answers, self.n)
 
-        return attributions(self)
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:  # noqa: ARG002  a path of gradients says nothing of pairs
-        """Integrated gradients as single effects; None where the model has no gradients to give."""
-        from raysp.lenses.cross_checks import estimate
-
-        return estimate(self)
+    def compute_gradients(self, max_order: int) -> GradientReport:  # noqa: ARG002  a path of gradients has no terms of pairs
+        """Gradient x input, integrated gradients and attention rollout, as far as the model supports them."""
+        return gradient_report(self.answered)
 
     def _score(self, missing: dict[bytes, Context]) -> int:
         self._check_length(list(missing.values()))

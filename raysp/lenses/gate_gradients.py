@@ -1,8 +1,8 @@
-"""What gradients say of removing parts of a model: each component's output is multiplied by a gate, and the value is differentiated with respect to the gates.
+"""What gradients say about removing parts of a model: each component's output is multiplied by a gate, and the value is differentiated with respect to the gates.
 
-First order: attribution patching (Nanda 2023; Syed et al. 2023), d value / d gate of the intact model, one backward pass for all components. Second order: how that
-gradient changes when a component is gone, a Hessian-vector product over the whole way from 1 to 0 instead of an infinitesimal step, which costs as little and
-sees what saturates. Both are approximations, to be verified by exact ablations.
+First order: attribution patching (Nanda 2023; Syed et al. 2023), d value / d gate at the intact model, one backward pass for all components. Second order:
+how that gradient changes once a component is removed, a Hessian-vector product with the full step from 1 to 0 instead of an infinitesimal one. It costs no
+more and sees saturation. Both are approximations, to be verified by exact ablations.
 """
 
 from collections.abc import Iterator
@@ -11,75 +11,71 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.gradients import GradientReport, PairTerms
 from raysp.lenses.readings import Reading
 from raysp.masks import Values
 from raysp.models.classes import log_probabilities
 from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import Group, MaskTree
 from raysp.models.memory import is_out_of_memory, release
-from raysp.spectral.fourier import FourierSurrogate
 
-#: Gates between closed and open at which gradients are averaged.
+#: Levels of the gates between closed and open at which gradients are averaged.
 STEPS = 8
-#: Components that are taken out one at a time for the second order, the strongest by the first; and pairs that are kept.
+#: The most components that are removed one at a time for the second order, strongest by the first; and the most pairs that are kept.
 MOST_OUT, MOST_PAIRS = 256, 20_000
-#: Rows hold the activations of all layers for the backward pass: so many times fewer run at once than without gradients.
+#: Rows hold the activations of all layers for the backward pass, so this many times fewer run at once than without gradients.
 HEAVIER = 2
-#: Other prompts at most whose activations gradients are averaged over, where each mask draws from one.
+#: The most other prompts whose activations gradients are averaged over, if each mask draws from one.
 DONORS = 4
 
 
-def attribution_patching(mask_tree: MaskTree, reading: Reading) -> Values:
-    """The gradient at the intact model, float64 `(n,)`: about what removing each component takes from the value."""
-    return slopes(mask_tree, reading, np.ones((1, _n(mask_tree))))[1][0]
+def gradient_report(mask_tree: MaskTree, reading: Reading, max_order: int) -> GradientReport:
+    """attribution_patching, the gradient at the intact model, and integrated_gates, its mean while all gates close together; with `max_order` 2 pairs.
 
-
-def integrated_gates(mask_tree: MaskTree, reading: Reading) -> Values:
-    """The mean gradient while all gates close together, float64 `(n,)`; over all components it adds up to the value of the intact model less that of the empty one."""
-    levels = (np.arange(STEPS) + 0.5) / STEPS
-    return slopes(mask_tree, reading, np.repeat(levels[:, None], _n(mask_tree), axis=1))[1].mean(axis=0)
-
-
-def estimate(mask_tree: MaskTree, reading: Reading, max_order: int) -> FourierSurrogate:
-    """Singles from the gradient at the intact model; with `max_order` 2 pairs from the gradients with each component gone, and these components' effects exactly."""
+    Integrated gates add up over the components to the value of the intact model minus that of the empty one. The second order takes one backward pass for
+    each of the (at most `MOST_OUT` strongest) components; its single effects of these are exact.
+    """
     n = _n(mask_tree)
-    whole = np.ones((1, n))
-    if max_order == 1:
-        intact, at_intact = slopes(mask_tree, reading, whole)
-        return FourierSurrogate.from_deviations(n, float(intact[0]), {(i,): float(effect) for i, effect in enumerate(at_intact[0])})
-    out = np.arange(n)
-    if n > MOST_OUT:
-        out = np.sort(np.argsort(-np.abs(slopes(mask_tree, reading, whole)[1][0]), kind="stable")[:MOST_OUT])
+    levels = np.concatenate([[1.0], (np.arange(STEPS) + 0.5) / STEPS])
+    values, gradients = slopes(mask_tree, reading, np.repeat(levels[:, None], n, axis=1))
+    effects = {"attribution_patching": gradients[:1], "integrated_gates": gradients[1:].mean(axis=0)[None]}
+    pairs = _second_order(mask_tree, reading, float(values[0]), gradients[0]) if max_order > 1 else None
+    return GradientReport(effects, leading="attribution_patching", intact=float(values[0]), pairs=pairs, max_order=min(max_order, 2))
+
+
+def _second_order(mask_tree: MaskTree, reading: Reading, intact: float, at_intact: Values) -> PairTerms:
+    """Single effects, exact for the strongest components, and pairs from the gradients once each of these is removed."""
+    n = len(at_intact)
+    out = np.sort(np.argsort(-np.abs(at_intact), kind="stable")[:MOST_OUT])
     gates = np.ones((len(out), n))
     gates[np.arange(len(out)), out] = 0.0
-    values, gradients = slopes(mask_tree, reading, np.concatenate([whole, gates]))
-    effects = gradients[0].copy()
-    effects[out] = values[0] - values[1:]
-    singles = {(i,): float(effect) for i, effect in enumerate(effects)}
-    return FourierSurrogate.from_deviations(n, float(values[0]), singles | _pairs(out, gradients[1:] - gradients[0]))
+    values, gradients = slopes(mask_tree, reading, gates)
+    effects = at_intact.copy()
+    effects[out] = intact - values
+    return _pairs(out, gradients - at_intact, effects)
 
 
-def _pairs(out: Integers, changes: Floats) -> dict[tuple[int, ...], float]:
-    """The deviation of each pair (i, j), the strongest: by how much j matters more, to first order, once i is gone; the mean of both ways where both are known.
+def _pairs(out: Integers, changes: Floats, singles: Values) -> PairTerms:
+    """The strongest deviations of pairs (i, j): how much more j matters, to first order, once i is removed; averaged if both orders are known.
 
-    `changes` float64 `(len(out), n)` says so for every i of `out`.
+    `changes` float64 `(len(out), n)` holds this for every i of `out`.
     """
     table = changes.copy()
     both = table[:, out]
     table[:, out] = (both + both.T) / 2
-    # Of a pair known both ways one entry stands for both.
+    # A pair known in both orders is represented by one entry.
     table[:, out] = np.where(np.arange(len(out))[:, None] < np.arange(len(out)), table[:, out], 0.0)
     strength = np.abs(table).ravel()
     chosen = np.argsort(-strength, kind="stable")[:MOST_PAIRS]
     first, second = np.unravel_index(chosen[strength[chosen] > 0], table.shape)
-    return {(int(min(out[i], j)), int(max(out[i], j))): float(table[i, j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)}
+    return PairTerms(np.sort(np.stack([out[first], second], axis=1).astype(np.int64), axis=1), table[first, second], singles)
 
 
 def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats) -> tuple[Values, Floats]:
     """The value and its gradient at each row of gates (float64 `(rows, n)`, 1 open and 0 closed): float64 `(rows,)` and `(rows, n)`.
 
-    Of an accuracy, which has no gradient, the mean margin of target over foil stands in; of replacements that are drawn, the mean over the first few.
-    Raises torch.OutOfMemoryError when a single row does not fit.
+    An accuracy has no gradient: the mean margin of target over foil stands in for it. Replacements that are drawn are averaged over the first few.
+    Raises torch.OutOfMemoryError if not even one row fits.
     """
     values, gradients = np.zeros(len(gates)), np.zeros(gates.shape)
     weights = reading.weights() if reading.reduction != "kl" else None
@@ -94,7 +90,7 @@ def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats) -> tuple[Values
 
 
 def _batches(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, weights: Floats) -> Iterator[tuple[Integers, Values, Floats]]:
-    """A group's parts of the values, some rows at a time: the row of gates that each is of, its value and its gradient."""
+    """A group's share of the values, some rows at a time: row numbers of `gates`, values and gradients."""
     donors = [choices[:DONORS] for choices in group.choices]
     counts = np.array([len(each) for each in donors])
     inputs = np.repeat(np.repeat(np.arange(len(donors)), counts), len(gates))
@@ -133,7 +129,7 @@ def _batch(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, t
 
 
 def _read(group: Group, read: int, logits: Tensor, reading: Reading, weight: float) -> Tensor:
-    """A readout's part of the value, `(rows,)`."""
+    """A readout's share of the value, `(rows,)`."""
     here = logits if logits.ndim == 2 else logits[:, int(group.read_index[read]) - group.first]
     here = here.to(torch.promote_types(here.dtype, torch.float32))
     if reading.reduction == "kl":

@@ -13,13 +13,15 @@ from raysp.datasets.prompt_sets import questions, references
 from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.errors import UserError
 from raysp.game import Game, GameInfo, Measurement, fingerprint
+from raysp.gradients import GradientReport
 from raysp.lenses.answers import Answers, answers, check_head
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
+from raysp.lenses.gate_gradients import gradient_report
 from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
-from raysp.masks import Masks, Values
+from raysp.masks import Masks
 from raysp.models.ablation import Ablation
 from raysp.models.architecture import Architecture, read_architecture
 from raysp.models.blockwise import BlockwiseModel
@@ -29,7 +31,6 @@ from raysp.models.mask_tree import MaskTree
 from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens, MechanisticLens
-from raysp.spectral.fourier import FourierSurrogate
 
 #: The answer that a divergence is read at: behind the prompt.
 ANY_ANSWER = Answers("causal", "logprob", "", (0,), None, ())
@@ -59,22 +60,10 @@ class MechanisticGame(Game):
         with self.model.at_work("one prompt"):
             return self.reading.by_prompt(self.mask_tree, masks)
 
-    def attributions(self) -> dict[str, Values]:
-        """Attribution patching (the gradient at the intact model) and its mean over gates that close together, float64 `(n,)` each."""
-        from raysp.lenses.gate_gradients import attribution_patching, integrated_gates
-
+    def compute_gradients(self, max_order: int) -> GradientReport:
+        """Gradients on the components' gates: attribution patching, integrated gates, and with `max_order` 2 pairs."""
         with self.model.at_work("one prompt"):
-            return {
-                "attribution_patching": attribution_patching(self.mask_tree, self.reading),
-                "integrated_gates": integrated_gates(self.mask_tree, self.reading),
-            }
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """From gradients on the components' gates: at the intact model for singles, with each component gone in turn for pairs."""
-        from raysp.lenses.gate_gradients import estimate
-
-        with self.model.at_work("one prompt"):
-            return estimate(self.mask_tree, self.reading, max_order)
+            return gradient_report(self.mask_tree, self.reading, max_order)
 
 
 def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Question] | None = None) -> MechanisticGame:

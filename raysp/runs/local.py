@@ -7,20 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from raysp.game import Game, Measurement
+from raysp.gradients import GradientReport
 from raysp.home import store_path
 from raysp.interrupts import interrupted_by_termination
 from raysp.lenses import build_game
-from raysp.masks import Masks, Values
+from raysp.masks import Masks
 from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Watch
 from raysp.runs.result import Result, read_result
 from raysp.runs.run import Run
 from raysp.specs.run import AnyLens, RunSpec
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
 from raysp.validation.numeric_noise import NoiseSample
 
@@ -87,14 +84,6 @@ class LocalBackend:
 
         return sample_noise(lens, self.game, masks, first)
 
-    def attributions(self) -> dict[str, Values]:
-        """As `Game.attributions`."""
-        return self.game.attributions()
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """As `Game.estimate`."""
-        return self.game.estimate(max_order)
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """As `Game.hints`."""
-        return self.game.hints()
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """As `Game.gradient_report`."""
+        return self.game.gradient_report(max_order)

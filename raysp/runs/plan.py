@@ -8,9 +8,11 @@ import numpy as np
 
 from raysp.game import GameInfo
 from raysp.lenses import build_game
-from raysp.runs.run import start_explorer, with_gradients
+from raysp.runs.gradients import Gradients
+from raysp.runs.run import start_explorer
 from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
+from raysp.store import Store
 
 #: Masks that warm the model up, and masks that are timed.
 CALIBRATION: dict[CostClass, tuple[int, int]] = {"forward": (4, 20), "training": (1, 8)}
@@ -20,13 +22,13 @@ GROUPED = {"example": "not grouped", "column": "grouped by a column", "cluster":
 SUBSETS_EACH = 4
 
 
-def plan_run(spec: RunSpec) -> dict[str, Any]:
+def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
     """Sizes, the price of exhaustive testing and of this run. Builds the game in this process and measures a few masks of the run's own kind.
 
     Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
     game = build_game(spec.lens)
-    explorer = with_gradients(start_explorer(spec, game.info), game)
+    explorer = Gradients(store, game).inform(start_explorer(spec, game.info), spec.lens)
     n = game.n
     warming, timed = CALIBRATION[spec.lens.cost_class]
     rng = np.random.default_rng([spec.seed, 2])

@@ -9,7 +9,8 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX
 from raysp.explorers.proxyspex import random_rows
-from raysp.runs.run import calibrated, start_explorer
+from raysp.runs.gradients import Gradients
+from raysp.runs.run import start_explorer
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def replayed(store: Store, row: dict[str, Any], spec: RunSpec, game: Game) -> Explorer:
     """The run's explorer, told what it was told. UserError where the store lacks a value."""
-    explorer = calibrated(start_explorer(spec, game.info), game)
+    explorer = Gradients(store, game).inform(start_explorer(spec, game.info), spec.lens)
     while not explorer.done():
         masks = explorer.ask()
         values = store.known(row["game_id"], masks)

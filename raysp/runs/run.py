@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import ProxySPEX, Screen, explorer_of
 from raysp.explorers.base import Explorer, Findings
-from raysp.game import Game, GameInfo, Measurement, labels
+from raysp.game import GameInfo, Measurement, labels
+from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values, check_finite, pack, unpack
 from raysp.runs.answer import annotate, summarise
 from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
+from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.sampling.draws import distinct
 from raysp.specs.run import AnyLens, RunSpec
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates, Store
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
 from raysp.validation.numeric_noise import NoiseSample
@@ -60,16 +61,8 @@ class Backend(Protocol):
         """As `raysp.lenses.numeric_noise.sample_noise`, of the game."""
         ...
 
-    def attributions(self) -> dict[str, Values]:
-        """As `Game.attributions`."""
-        ...
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """As `Game.estimate`."""
-        ...
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """As `Game.hints`."""
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """As `Game.gradient_report`."""
         ...
 
 
@@ -90,6 +83,7 @@ class Run:
         self.progress = Progress(self.run_id)
         self._preview_at = PREVIEW_VALUES
         self._calibration: Calibration | None = None
+        self._gradients = Gradients(self.store, self.backend)
 
     def execute(self) -> None:
         """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
@@ -106,17 +100,17 @@ class Run:
         try:
             self._report(phase="calibrate", done=0, total=0, left=None)
             self._calibration = calibrate(self.spec, self.backend, self.store, started.keep_probability)
-            explorer = calibrated(started, self.backend)
+            explorer = self._gradients.inform(started, self.spec.lens)
         except UserError:
             raise  # nothing was begun that could be resumed
         except BaseException as error:
             self._begin(started)
             self._end(error)
             raise
-        calibrating = time.perf_counter() - began
+        calibrating = time.perf_counter() - began if self._calibration or self._gradients.wall_seconds else 0.0
         self._begin(explorer)
         try:
-            self._store_calibration(calibrating if self._calibration or explorer.estimate_order or explorer.hinted else 0.0)
+            self._store_calibration(calibrating)
             self._answer(explorer)
         except BaseException as error:
             self._end(error)
@@ -169,7 +163,7 @@ class Run:
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
         if self._calibration is not None:
             summary["metrics"]["numeric_noise"] = self._calibration.row()
-        checks = self._cross_check(findings) if self.spec.cross_check or explorer.estimate_order else None
+        checks = self._cross_check(findings) if self.spec.cross_check or explorer.requires_gradients else None
         if checks is not None:
             summary["reasons"] += [reason.row() for reason in checks.reasons]
             summary["metrics"]["cross_checks"] = checks.metrics
@@ -230,9 +224,9 @@ class Run:
         return answers
 
     def _cross_check(self, findings: Findings) -> Agreement:
-        """The model's own attributions beside the single effects found."""
+        """What gradients and attentions say, beside the single effects found."""
         began = time.perf_counter()
-        agreement = compare_attributions(self.backend.attributions(), findings.singles)
+        agreement = compare_attributions(self._gradients.report(), findings.singles)
         self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
         for reason in agreement.missing:
             self.store.add_event(self.run_id, "note", reason.sentence)
@@ -349,27 +343,10 @@ def ends_of(n: int) -> Masks:
 def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
     if info.n < 2:
-        raise UserError("components", info.n, "component is nothing to compare_attributions", "choose a smaller unit or a longer input")
+        raise UserError("components", info.n, "component is too few to compare", "choose a smaller unit or a longer input")
     explorer = explorer_of(spec.explorer)
     if isinstance(explorer, Screen):
         explorer = explorer.resolved([component.label for component in info.components])
     if isinstance(explorer, ProxySPEX) and explorer.options.keep is None:
         explorer = ProxySPEX.of(explorer.options.model_copy(update={"keep": spec.lens.default_keep}))
     return explorer.start(info.n, spec.seed)
-
-
-def with_gradients(explorer: Explorer, game: Game | Backend) -> Explorer:
-    """A started explorer, told what gradients say (`Game.estimate`) if it begins with that. UserError when it cannot do without, and the game gives none."""
-    if not explorer.estimate_order:
-        return explorer
-    found = game.estimate(explorer.estimate_order)
-    explorer = explorer if found is None else explorer.with_estimate(found)
-    explorer.ask()  # one that cannot do without says so here, before anything is paid for
-    return explorer
-
-
-def calibrated(explorer: Explorer, game: Game | Backend) -> Explorer:
-    """As `with_gradients`, and told what guesses of effects there are (`Game.hints`) if it makes use of any."""
-    explorer = with_gradients(explorer, game)
-    hints = game.hints() if explorer.takes_hints else None
-    return explorer if hints is None else explorer.with_hints(hints)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.game import Game, GameInfo, Measurement
+from raysp.gradients import GradientReport
 from raysp.lenses import build_game
-from raysp.masks import Values, unpack
+from raysp.masks import unpack
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.numeric_noise import NoiseSample
 
 T = TypeVar("T")
@@ -49,17 +49,9 @@ class Evaluator:
         """The game of a lens, built anew: files that the lens names may have changed since it was built here. UserError for what the lens cannot do."""
         return self._build(key, lens).info
 
-    def attributions(self, key: str, lens: AnyLens, fingerprint: str) -> dict[str, Values]:
-        """Cross-checks of a lens' game, as `Game.attributions`."""
-        return self._game(key, lens, fingerprint).attributions()
-
-    def estimate(self, key: str, lens: AnyLens, fingerprint: str, max_order: int) -> FourierSurrogate | None:
-        """What gradients say of a lens' game, as `Game.estimate`."""
-        return self._game(key, lens, fingerprint).estimate(max_order)
-
-    def hints(self, key: str, lens: AnyLens, fingerprint: str) -> NDArray[np.float64] | None:
-        """Guesses of effects, as `Game.hints`."""
-        return self._game(key, lens, fingerprint).hints()
+    def gradient_report(self, key: str, lens: AnyLens, fingerprint: str, max_order: int = 1) -> GradientReport:
+        """What gradients say about a lens' game, as `Game.gradient_report`."""
+        return self._game(key, lens, fingerprint).gradient_report(max_order)
 
     def noise_sample(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8], first: Measurement | None) -> NoiseSample:
         """Packed masks of a lens's game measured more than once, as `sample_noise`."""

@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RayError, RayTaskError
 
 from raysp.errors import EvaluationError, UserError
 from raysp.game import GameInfo, Measurement
-from raysp.masks import Masks, Values, pack
+from raysp.gradients import GradientReport
+from raysp.masks import Masks, pack
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.evaluator import OPTIONS, evaluator_actor
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens, RunSpec
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.numeric_noise import NoiseSample
 
 EVALUATOR = "raysp:evaluator:"
@@ -150,17 +148,9 @@ class PoolBackend:
         """Evaluators of the pool, ready or still starting."""
         return len(self._pool.members)
 
-    def attributions(self) -> dict[str, Values]:
-        """Cross-checks of the game, as `Game.attributions`."""
-        return self._ask("attributions")
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """What gradients say of the game, as `Game.estimate`."""
-        return self._ask("estimate", max_order)
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """Guesses of effects, as `Game.hints`."""
-        return self._ask("hints")
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """What gradients say about the game, as `Game.gradient_report`."""
+        return self._ask("gradient_report", max_order)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return self._pool.ask(method, self._key, self._lens, self.info.fingerprint, *arguments)

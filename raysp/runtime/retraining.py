@@ -28,20 +28,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
-from raysp.masks import Masks, Values, pack
+from raysp.gradients import GradientReport
+from raysp.masks import Masks, pack
 from raysp.runtime.desk import Desk, Task
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, unplaceable
 from raysp.specs.lenses import ModelOptions, with_dtype
 from raysp.specs.run import AnyLens
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.numeric_noise import NoiseSample
 
 # How often an actor without work asks for it; every question costs the scheduler some 4 ms.
@@ -190,17 +188,9 @@ class TuneBackend:
         """How many batches were lost with their actor and measured again."""
         return self._desk.retried
 
-    def attributions(self) -> dict[str, Values]:
-        """Cross-checks of the game, as `Game.attributions`."""
-        return self._ask("attributions")
-
-    def estimate(self, max_order: int) -> FourierSurrogate | None:
-        """What gradients say of the game, as `Game.estimate`."""
-        return self._ask("estimate", max_order)
-
-    def hints(self) -> NDArray[np.float64] | None:
-        """Guesses of effects, as `Game.hints`."""
-        return self._ask("hints")
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """What gradients say about the game, as `Game.gradient_report`."""
+        return self._ask("gradient_report", max_order)
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
         """Each batch once, as they finish. Raises what the game raised, and EvaluationError for a batch that was lost `ATTEMPTS` times."""

@@ -20,7 +20,7 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import Component, Example, GameInfo, Query
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, noise, questions, surrogates, training_sets
+from raysp.store import answers, evaluations, games, gradients, noise, questions, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder, no_surrogate
 from raysp.store.snapshots import Publisher
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from raysp.gradients import GradientReport
     from raysp.spectral.fourier import FourierSurrogate
     from raysp.store.packing import Table
     from raysp.store.surrogates import RunSurrogates
@@ -205,6 +206,16 @@ class Store:
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
+
+    def gradient_report(self, fingerprint: str) -> GradientReport | None:
+        """What gradients say about the game with this fingerprint, if that was computed before."""
+        return gradients.report_of(self._cursor(), fingerprint)
+
+    def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
+        """Store what gradients say about a game, in place of an earlier report."""
+        game_id = self.register_game(info)
+        with self._transaction() as cur:
+            gradients.replace_report(cur, game_id, report, _now())
 
     # ---- evaluations and costs
 

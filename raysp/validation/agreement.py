@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Attributions
+from raysp.gradients import GradientReport
 from raysp.masks import Values
 from raysp.validation.verdicts import Figures, Reason
 
@@ -40,27 +39,26 @@ class Agreement:
     missing: tuple[Reason, ...]
 
 
-def compare_attributions(found: Mapping[str, Values], singles: pa.Table) -> Agreement:
-    """Compare attributions by method (float64 `(n,)`) with the single effects of a `Findings.singles` table.
+def compare_attributions(report: GradientReport, singles: pa.Table) -> Agreement:
+    """Compare a report's effects on the value with the single effects of a `Findings.singles` table.
 
     Only effects measured exactly count if there are any; otherwise the surrogate's. Unsigned methods are compared with the effects' sizes.
     """
+    found = {method: report.singles(method) for method in report.effects}
     rows, source = _effects(singles)
     effects = np.asarray(singles["value"].to_numpy(), dtype=np.float64)[rows]
-    unsigned = found.unsigned if isinstance(found, Attributions) else frozenset[str]()
-    notes = found.notes if isinstance(found, Attributions) else ()
-    left_out = tuple(Reason("cross_check_missing", {}, f"Cross-check: {note}.") for note in notes)
+    left_out = tuple(Reason("cross_check_missing", {}, f"Cross-check: {note}.") for note in report.notes)
     metrics: dict[str, dict[str, float | None]] = {}
     reasons: list[Reason] = []
     for method, values in found.items():
-        truth = np.abs(effects) if method in unsigned else effects
+        truth = np.abs(effects) if method in report.unsigned else effects
         count = min(STRONGEST, len(truth))
         shared = len(_strongest(truth, count) & _strongest(values[rows], count))
         correlation = _spearman(truth, values[rows])
         metrics[method] = {"spearman": correlation, "top": shared / count}
         figures: Figures = {"method": method, "top": shared / count, "compared": len(rows), "source": source}
         figures |= {} if correlation is None else {"spearman": correlation}
-        ranked = _ranked(method, correlation, unsigned=method in unsigned)
+        ranked = _ranked(method, correlation, unsigned=method in report.unsigned)
         reasons.append(Reason("cross_check", figures, f"Cross-check: {ranked} (top {count}: {shared} shared){_explained(source, len(rows))}."))
     missing = left_out if found or left_out else (NOTHING,)
     return Agreement(metrics, _table(found), (*reasons, *missing), missing)
@@ -103,7 +101,7 @@ def _spearman(one: Values, other: Values) -> float | None:
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
-def _table(found: Mapping[str, Values]) -> pa.Table:
+def _table(found: dict[str, Values]) -> pa.Table:
     import pyarrow as pa
 
     return pa.table(

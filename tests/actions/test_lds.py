@@ -91,7 +91,7 @@ def test_trainings_are_from_seeds_of_their_own_and_the_score_is_of_their_mean(tr
     assert (found[2][0] == masks).all()
     halves = masks.sum(axis=1) == N // 2
     actual = (first + found[2][1])[halves] / 2
-    effects = build_game(lens).influences("influence")
+    effects = build_game(lens).gradient_report().effects["influence"]
     predicted = -(~masks[halves]).astype(float) @ effects.T
     wanted = [stats.spearmanr(predicted[:, q], actual[:, q]).statistic for q in range(3)]
     assert whole(done, "lds")["influence"].value == pytest.approx(np.mean(wanted), abs=1e-6)
@@ -147,7 +147,7 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
     gone = [mask for mask in masks if mask.sum() == N - 3]
     intact = outputs[masks.all(axis=1)][0]
     lens = trained.lens(value="loss")
-    effects = -build_game(lens).influences("influence")
+    effects = -build_game(lens).gradient_report().effects["influence"]
     for q in range(3):  # each query loses the three whose removal is said to raise its loss most
         expected = np.ones(N, dtype=bool)
         expected[np.argsort(-effects[q], kind="stable")[:3]] = False

@@ -13,6 +13,7 @@ from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
 from raysp.explorers.proxyspex import random_rows
 from raysp.explorers.samples import Sample
+from raysp.gradients import GradientReport, PairTerms
 from raysp.sampling.draws import distinct, single_ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.posterior import learn
@@ -30,6 +31,7 @@ def drawn(n, count, seed=0, keep=0.5):
 FIRST_FIT = """
 import numpy as np
 from raysp.explorers import ProxySPEX
+from raysp.gradients import GradientReport, PairTerms
 masks = np.random.default_rng(0).random((600, 12)) < 0.5
 signs = 1.0 - 2.0 * masks
 fitted = ProxySPEX(proxy="kernel", max_order=3).fit(masks, signs[:, 0] * signs[:, 1] + signs @ np.arange(12.0))
@@ -97,17 +99,20 @@ def test_a_kernel_on_part_of_the_rows_still_predicts(monkeypatch):
 
 
 def test_the_gradient_proxy_starts_from_an_estimate():
-    truth = FourierSurrogate.from_dict(20, {(): 1.0, (0,): 2.0, (1,): -1.0, (3, 17): 1.5, (4, 9, 11): 0.8})
-    rough = FourierSurrogate.from_dict(20, {(0,): 1.0, (1,): -0.4, (3, 17): 0.9, (4, 9, 11): 0.3, (2, 5): 0.2})
+    effects = {(0,): 2.0, (1,): -1.0, (3,): 0.5, (17,): 0.5, (4,): 0.3, (9,): -0.3}
+    truth = FourierSurrogate.from_deviations(20, 1.0, effects | {(3, 17): 1.5, (4, 9): 0.8})
+    singles = np.array([0.6 * effects.get((i,), 0.1) for i in range(20)])
+    pairs = PairTerms(np.array([[2, 5], [3, 17], [4, 9]]), np.array([0.1, 0.9, 0.4]), singles)
+    rough = GradientReport({"any": singles[None]}, leading="any", intact=1.0, pairs=pairs)
     masks, fresh = drawn(20, 60), drawn(20, 300, 1)
-    started = ProxySPEX(proxy="gradient", n=20).with_estimate(rough)
+    started = ProxySPEX(proxy="gradient", n=20).with_gradients(rough)
     started.tell(masks, truth.predict(masks))
     assert r_squared(truth.predict(fresh), started.result().surrogate.predict(fresh)) > 0.95
 
 
 def test_without_an_estimate_the_gradient_proxy_says_so():
     masks = drawn(10, 100)
-    with pytest.raises(UserError, match=r"proxy: .gradient. needs an estimate.*auto"):
+    with pytest.raises(UserError, match=r"proxy: .gradient. needs the model's gradients.*auto"):
         ProxySPEX(proxy="gradient").fit(masks, and_or(masks))
     with pytest.raises(UserError, match="gradient"):  # before anything is paid for
         ProxySPEX(proxy="gradient").start(10).ask()
@@ -280,15 +285,21 @@ def test_significant_interactions_are_mostly_real_and_many_are_found():
     assert false <= 0.1 * hits
 
 
-# ---- guesses of effects
+# ---- effects by gradients as priors
 
 
-def hinted(effects, count, hints):
-    """What ProxySPEX makes of so many values of a noisy sum, told these guesses (None: nothing), as R² on fresh masks without noise."""
+def told(*guesses):
+    """A report of these effects, float64 `(queries, n)` each, as priors."""
+    effects = {f"method {number}": np.asarray(guess) for number, guess in enumerate(guesses)}
+    return GradientReport(effects, priors=tuple(effects))
+
+
+def informed(effects, count, guesses):
+    """R² on fresh masks without noise of ProxySPEX fitted to `count` values of a noisy sum, with guesses of the effects as priors (None: without)."""
     n = len(effects)
     masks, fresh = drawn(n, count), drawn(n, 400, 1)
     explorer = ProxySPEX(max_order=2).start(n)
-    explorer = explorer if hints is None else explorer.with_hints(np.asarray(hints)[:, None])
+    explorer = explorer if guesses is None else explorer.with_gradients(told(*(guess[None] for guess in guesses)))
     noise = np.random.default_rng(2).normal(size=count) * np.abs(effects).sum() / 15
     explorer.tell(masks, masks @ effects + noise)
     truth = fresh @ effects
@@ -298,24 +309,23 @@ def hinted(effects, count, hints):
 def test_good_guesses_of_effects_are_worth_evaluations():
     effects = np.random.default_rng(0).normal(size=30)
     near = effects + np.random.default_rng(1).normal(size=30) * 0.3
-    assert hinted(effects, 60, [near]) > hinted(effects, 60, None) + 0.1
+    assert informed(effects, 60, [near]) > informed(effects, 60, None) + 0.1
 
 
 def test_guesses_of_which_effects_are_strong_are_worth_evaluations_without_their_sizes():
     effects = np.random.default_rng(0).normal(size=40) * (np.arange(40) < 12)
     rough = np.where(effects, np.sign(np.random.default_rng(3).normal(size=40)), 0.05)
-    assert hinted(effects, 40, [rough]) > hinted(effects, 40, None) + 0.1
+    assert informed(effects, 40, [rough]) > informed(effects, 40, None) + 0.1
 
 
 def test_guesses_that_say_nothing_do_no_harm():
     effects = np.random.default_rng(0).normal(size=30)
     wrong = np.random.default_rng(3).normal(size=(2, 30))
-    assert hinted(effects, 120, wrong) > hinted(effects, 120, None) - 0.05
+    assert informed(effects, 120, wrong) > informed(effects, 120, None) - 0.05
 
 
 def test_a_query_is_fitted_with_guesses_of_its_own():
-    explorer = ProxySPEX().start(4).with_hints(np.arange(8.0).reshape(1, 2, 4))
-    assert explorer.hinted
+    explorer = ProxySPEX().start(4).with_gradients(told(np.arange(8.0).reshape(2, 4)))
     masks = drawn(4, 64)
     first, second = (explorer.proxy_for(query)(Sample(masks, masks @ np.arange(4.0 * query, 4.0 * query + 4), 2), [np.arange(16)]) for query in (0, 1))
     for offers in (first, second):

@@ -13,8 +13,8 @@ from spectral.known_games import and_or, explore, found
 from raysp.errors import UserError
 from raysp.explorers import Screen, r_squared
 from raysp.explorers.candidates import automatic
+from raysp.gradients import GradientReport
 from raysp.masks import Masks
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.walsh import all_masks
 
 
@@ -168,8 +168,8 @@ def test_bad_scores_are_refused_before_anything_is_measured(tmp_path, name, text
 
 
 def test_gradients_rank_as_given_scores_do():
-    estimate = FourierSurrogate.from_deviations(10, 1.0, {(i,): score for i, score in enumerate(SCORES)})
-    started = Screen(top_k=2, scores="gradient").start(10).with_estimate(estimate)
+    report = GradientReport({"any": np.array([SCORES])}, leading="any", intact=1.0)
+    started = Screen(top_k=2, scores="gradient").start(10).with_gradients(report)
     given = Screen(top_k=2, scores=tuple(SCORES)).start(10)
     while not given.done():
         assert np.array_equal(started.ask(), given.ask())
@@ -183,7 +183,7 @@ def test_gradients_rank_as_given_scores_do():
 
 
 def test_without_an_estimate_gradient_scores_are_refused():
-    with pytest.raises(UserError, match="scores: 'gradient' needs an estimate"):
+    with pytest.raises(UserError, match="scores: 'gradient' needs the model's gradients"):
         Screen(scores="gradient").start(10).ask()
 
 

@@ -7,8 +7,8 @@ from tiny_models import save
 
 from raysp.errors import UserError
 from raysp.lenses import build_game
-from raysp.lenses.cross_checks import game_gradients
 from raysp.lenses.gate_gradients import slopes
+from raysp.lenses.input_gradients import input_gradients
 from raysp.models.loading import load
 from raysp.specs.lenses import FeatureLens, MechanisticLens, ModelOptions
 
@@ -58,7 +58,7 @@ def test_independent_labels_have_a_log_sigmoid_each(folders, kind, build):
 
 def test_gradients_are_of_the_log_sigmoid_too(folders):
     game = feature(folders / "llama-classifier-labels", target="good", value="logprob")
-    assert game_gradients(game).intact == pytest.approx(intact(game), abs=1e-4)  # which raises where the way of gradients gives another value
+    assert input_gradients(game.answered).intact == pytest.approx(intact(game), abs=1e-4)  # which raises where the way of gradients gives another value
     gates = mechanistic(folders / "llama-classifier-labels", target="good", value="logprob")
     step = 1e-2 * np.eye(gates.n)[:1]
     (value, nearby), (gradient, _) = slopes(gates.mask_tree, gates.reading, np.concatenate([np.ones((1, gates.n)), 1 - step]))

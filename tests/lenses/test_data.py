@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 
+import raysp
 from raysp.errors import UserError
 from raysp.lenses import build_game
 from raysp.lenses.data import INFLUENCES, _slopes, _worth
@@ -153,23 +154,67 @@ def test_gradients_rank_examples_as_leaving_each_out_does(models, tmp_path):
     outputs = game.measure(near).outputs
     exact = (outputs[0] - outputs[1:]).T
     for method in INFLUENCES:
-        found = game.influences(method)
+        found = game.gradient_report().effects[method]
         assert found.shape == (6, game.n)
         agreement = np.mean([np.corrcoef(mine, theirs)[0, 1] for mine, theirs in zip(found, exact, strict=True)])
         assert agreement > 0.6, method
-    attributed = game.attributions()
-    assert list(attributed) == list(INFLUENCES)
-    np.testing.assert_allclose(attributed["influence"], game.influences("influence").mean(axis=0))
+    assert list(game.gradient_report().effects) == list(INFLUENCES)
+    np.testing.assert_allclose(game.gradient_report().singles("influence"), game.gradient_report().effects["influence"].mean(axis=0))
 
 
 def test_the_estimate_is_of_the_mean_and_has_pairs(models, pairs):
     game = build_game(lens(models, pairs))
     whole = np.ones((1, game.n), bool)
-    single, both = game.estimate(1), game.estimate(2)
+    report = game.gradient_report(2)
+    single, both = report.surrogate(1), report.surrogate(2)
     assert single.predict(whole)[0] == pytest.approx(game.measure(whole).values[0], abs=1e-4)
     effect = single.predict(whole) - single.predict(~np.eye(game.n, dtype=bool))
-    np.testing.assert_allclose(effect, game.influences("influence").mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(effect, report.singles("influence"), rtol=1e-6)
     assert both.sets.max_order == 2
+
+
+def counted(monkeypatch):
+    """How often a training is watched, as only that for gradients is, and how often gradients of the training set are taken."""
+    calls = {"train": 0, "gradients": 0}
+    for name in calls:
+        plain = getattr(Trainer, name)
+
+        def count(trainer, *given, name=name, plain=plain):
+            calls[name] += len(given) == 3 and given[2] is not None
+            return plain(trainer, *given)
+
+        monkeypatch.setattr(Trainer, name, count)
+    return calls
+
+
+def test_gradients_take_one_training_and_one_pass_an_epoch_and_one_at_the_end(models, pairs, monkeypatch):
+    calls = counted(monkeypatch)
+    game = build_game(lens(models, pairs))
+    report = game.gradient_report()
+    assert calls == {"train": 1, "gradients": game.lens.epochs + 1}
+    assert report.max_order == 2
+    for order in (1, 2):
+        assert game.gradient_report(order) is report
+    assert calls["train"] == 1
+
+
+def test_pairs_of_many_components_are_computed_once_they_are_asked_for(models, pairs, monkeypatch):
+    monkeypatch.setattr("raysp.lenses.data.MOST_PAIRED", 5)
+    game = build_game(lens(models, pairs))
+    assert game.gradient_report(1).pairs is None
+    assert game.gradient_report(2).pairs is not None
+    assert game.gradient_report(1) is game.gradient_report(2)
+
+
+def test_a_data_run_trains_once_for_its_gradients_and_a_second_run_not_at_all(models, pairs, monkeypatch, tmp_path):
+    calls = counted(monkeypatch)
+    asked = {"lens": lens(models, pairs), "cross_check": True, "local": True, "store": str(tmp_path / "s.duckdb")}
+    first = raysp.run(raysp.RunSpec(explorer=raysp.ProxySPEX(budget=20, max_order=2), **asked))
+    assert calls["train"] == 1
+    assert set(first.summary["metrics"]["cross_checks"]) == set(INFLUENCES)
+    second = raysp.run(raysp.RunSpec(explorer=raysp.ProxySPEX(budget=20, proxy="gradient"), **asked))
+    assert second.cross_checks.equals(first.cross_checks)
+    assert calls == {"train": 1, "gradients": lens(models, pairs).epochs + 1}
 
 
 # ---- interactions of examples
@@ -216,8 +261,10 @@ def test_an_architecture_that_the_fast_way_does_not_fit_is_trained_plainly(model
     masks = random_masks(game.n, 2)
     scored = logprobs(game, masks, game.trainer.asked)[..., 0]
     np.testing.assert_allclose(game.measure(masks).outputs, scored[:, ::2] - scored[:, 1::2], atol=1e-5)
-    assert game.estimate(1) is None
-    assert game.attributions() == {}
+    report = game.gradient_report(2)
+    assert report.surrogate() is None
+    assert (dict(report.effects), report.prior_effects()) == ({}, None)
+    assert "one subset at a time" in report.notes[0]
 
 
 def test_a_divergence_names_the_subset_and_the_step(models, pairs):
@@ -234,8 +281,6 @@ def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
     game = build_game(lens(models, pairs))
     with pytest.raises(ValueError, match=r"expected \(m, 12\)"):
         game.measure(np.ones((1, game.n + 1), bool))
-    with pytest.raises(ValueError, match="there are influence, tracin"):
-        game.influences("trak")
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def finite_differences(game, step=1e-2):
 )
 def test_attribution_patching_is_the_gradient_on_the_gates(models, options):
     game = build_game(lens(models, **options))
-    found = game.attributions()["attribution_patching"]
+    found = game.gradient_report().singles("attribution_patching")
     assert np.abs(found - finite_differences(game)).max() < 2e-2 * max(1.0, np.abs(found).max())
 
 
@@ -272,14 +272,14 @@ def test_values_at_gates_are_the_games_values(models, rows):
 def test_integrated_gates_add_up_to_the_whole_way(models):
     game = build_game(lens(models, components="heads:1"))
     ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
-    assert game.attributions()["integrated_gates"].sum() == pytest.approx(ends[0] - ends[1], rel=0.1, abs=0.05)
+    assert game.gradient_report().singles("integrated_gates").sum() == pytest.approx(ends[0] - ends[1], rel=0.1, abs=0.05)
 
 
 def test_the_second_order_estimate_has_singles_exactly_and_ranks_pairs(models):
     from scipy.stats import spearmanr
 
     game = build_game(lens(models))
-    estimate = game.estimate(2)
+    estimate = game.gradient_report(2).surrogate(2)
     singles = np.concatenate([np.ones((1, game.n), dtype=bool), ~np.eye(game.n, dtype=bool)])
     assert np.abs(estimate.predict(singles) - game.evaluate(singles)).max() < 1e-4
     first, second = np.triu_indices(game.n, 1)
@@ -290,7 +290,7 @@ def test_the_second_order_estimate_has_singles_exactly_and_ranks_pairs(models):
         alone = value(singles)[1:]
         deviations.append(value(pairs) - alone[first] - alone[second])
     assert spearmanr(*deviations).statistic > 0.4  # no more than an estimate, but one of pairs
-    assert game.estimate(1).sets.max_order == 1
+    assert game.gradient_report(2).surrogate(1).sets.max_order == 1
 
 
 # ---- tasks

@@ -7,6 +7,7 @@ from tiny_models import save
 
 from raysp.runs.plan import plan_run, plan_text
 from raysp.specs.run import run_spec
+from raysp.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,10 @@ def planned(tmp_path_factory):
     rows = [{"prompt": f"the film {i}", "completion": "was bad" if i % 3 else "was good", "topic": f"t{i % 10}"} for i in range(30)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lens = {"kind": "data", "model": save("llama", folder / "llama"), "train": str(folder / "rows.jsonl"), "query_count": 6, "adapted_layers": "last:1"}
-    return lambda budget, **options: plan_run(run_spec({"lens": {**lens, "epochs": 1, **options}, "explorer": {"kind": "proxyspex", "budget": budget}}))
+    with Store.open(folder / "s.duckdb") as store:
+        yield lambda budget, **options: plan_run(
+            run_spec({"lens": {**lens, "epochs": 1, **options}, "explorer": {"kind": "proxyspex", "budget": budget}}), store
+        )
 
 
 def test_a_plan_says_how_examples_are_grouped_and_how_many_components_the_subsets_carry(planned):

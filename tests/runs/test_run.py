@@ -136,8 +136,8 @@ def test_a_value_that_is_no_number_names_the_components_and_marks_the_run(home):
         ({"explorer": raysp.Exhaustive(), "n": 17}, ["17", "16"]),
         ({"n": 1}, ["components: 1", "smaller unit"]),
         ({"explorer": raysp.Screen(always_include=("nobody",))}, ["always_include: 'nobody'"]),
-        ({"explorer": raysp.ProxySPEX(proxy="gradient")}, ["proxy: 'gradient' needs an estimate", "take proxy auto"]),
-        ({"explorer": raysp.Screen(scores="gradient")}, ["scores: 'gradient' needs an estimate", "leave scores out"]),
+        ({"explorer": raysp.ProxySPEX(proxy="gradient")}, ["proxy: 'gradient' needs the model's gradients", "take proxy auto"]),
+        ({"explorer": raysp.Screen(scores="gradient")}, ["scores: 'gradient' needs the model's gradients", "leave scores out"]),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, options, parts):
@@ -173,17 +173,17 @@ def test_a_run_whose_question_has_changed_is_not_resumed(home):
 
 
 class Guessing(FunctionGame):
-    """A game whose guesses take a while, in which somebody interrupts."""
+    """A game whose gradients take a while, in which somebody interrupts."""
 
-    def hints(self):
+    def compute_gradients(self, max_order):
         raise KeyboardInterrupt
 
 
 def test_an_interrupt_before_the_first_evaluation_leaves_a_run_to_resume(tmp_path):
-    asked = spec()
+    asked = spec(explorer=raysp.ProxySPEX(proxy="gradient"))
     game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        with pytest.raises(raysp.InterruptedRunError, match="raysp resume the-run"):
+        with pytest.raises(raysp.InterruptedRunError, match="raysp resume r"):
             Run(asked, LocalBackend(game), store, "r").execute()
         assert store.run_row("r")["status"] == "interrupted"
 
@@ -233,10 +233,10 @@ def test_a_run_stored_before_an_option_existed_is_continued(home):
 
 
 def test_a_run_that_has_evaluated_nothing_is_replaced_by_another_question(tmp_path):
-    asked = spec()
+    asked = spec(explorer=raysp.ProxySPEX(proxy="gradient"))
     game = Guessing(planted, build_game(asked.lens).info)
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        with pytest.raises(raysp.InterruptedRunError, match="raysp resume the-run"):
+        with pytest.raises(raysp.InterruptedRunError, match="raysp resume r"):
             Run(asked, LocalBackend(game), store, "r").execute()
         other = raysp.RunSpec(lens=asked.lens, explorer=raysp.Exhaustive(), seed=3, local=True)
         Run(other, LocalBackend(build_game(other.lens)), store, "r").execute()

@@ -78,7 +78,7 @@ def test_gradients_are_asked_of_an_evaluator(tmp_path):
     assert on_ray.cross_checks.select(["method", "label"]).equals(local.cross_checks.select(["method", "label"]))
     assert on_ray.cross_checks["value"].to_numpy() == pytest.approx(local.cross_checks["value"].to_numpy(), abs=1e-4)
     assert on_ray.summary["metrics"]["cross_checks"].keys() == local.summary["metrics"]["cross_checks"].keys() > {"gradient_x_input"}
-    with pytest.raises(raysp.UserError, match="proxy: 'gradient' needs an estimate"):
+    with pytest.raises(raysp.UserError, match=r"proxy: .gradient. needs the model.s gradients"):
         raysp.run(question(tmp_path, planted).model_copy(update={"explorer": raysp.ProxySPEX(proxy="gradient").options}))
     parts_of_a_model_have_the_same_values(tmp_path)  # here, where evaluators have torch
 

@@ -5,7 +5,7 @@ import pytest
 from spectral.known_games import additive, and_or, constant, explore, hidden_pairs, parity
 
 from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
-from raysp.game import Attributions
+from raysp.gradients import GradientReport
 from raysp.sampling.tables import singles_table
 from raysp.validation import KINDS, Validation, compare_attributions, judge, kind_of, plan, surrogate_kinds
 
@@ -197,15 +197,24 @@ def test_a_plan_is_decided_by_its_generator():
 # ---- cross-checks
 
 
+def report(unsigned=frozenset(), notes=(), **effects):
+    return GradientReport({method: values[None] for method, values in effects.items()}, unsigned, notes=notes)
+
+
+def test_a_methods_effects_on_the_value_are_the_mean_over_the_queries():
+    agreement = compare_attributions(GradientReport({"any": np.array([[0.0, 3.0, 2.0], [2.0, 1.0, 3.0]])}), singles_of([1, 2, 2.5], ["removed"] * 3))
+    assert agreement.metrics["any"]["spearman"] == pytest.approx(1)
+    assert agreement.table["value"].to_pylist() == [1.0, 2.0, 2.5]
+
+
 def singles_of(effects, methods):
     return singles_table(np.array(effects, dtype=float), np.zeros(len(effects)), methods)
 
 
 def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
     effects = [5.0, -4.0, 3.0, 2.0, 1.0, 0.1, -0.2]
-    found = Attributions(good=np.array(effects) ** 3, reversed=-np.array(effects), sizes=np.abs(effects), flat=np.zeros(7), late=np.arange(7.0))
-    found.unsigned = frozenset({"sizes"})
-    agreement = compare_attributions(found, singles_of(effects, ["removed"] * 7))
+    found = {"good": np.array(effects) ** 3, "reversed": -np.array(effects), "sizes": np.abs(effects), "flat": np.zeros(7), "late": np.arange(7.0)}
+    agreement = compare_attributions(report(frozenset({"sizes"}), **found), singles_of(effects, ["removed"] * 7))
     assert agreement.metrics["good"] == {"spearman": pytest.approx(1), "top": 1.0}
     assert agreement.metrics["reversed"] == {"spearman": pytest.approx(-1), "top": 1.0}
     assert agreement.metrics["sizes"] == {"spearman": pytest.approx(1), "top": 1.0}
@@ -221,19 +230,17 @@ def test_agreement_is_the_correlation_of_ranks_and_the_share_of_the_strongest():
 
 
 def test_only_what_was_measured_is_compared_with_where_something_was():
-    mixed = compare_attributions({"any": np.array([3.0, 2.0, 1.0, 9.0])}, singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
+    mixed = compare_attributions(report(any=np.array([3.0, 2.0, 1.0, 9.0])), singles_of([3, 2, 1, 0], ["removed", "removed", "removed", "gradient"]))
     assert mixed.metrics["any"] == {"spearman": pytest.approx(1), "top": 1.0}
     assert (mixed.reasons[0].figures["source"], mixed.reasons[0].figures["compared"]) == ("some_removed", 3)
-    fitted = compare_attributions({"any": np.arange(4.0)}, singles_of([0, 1, 2, 3], ["surrogate"] * 4))
+    fitted = compare_attributions(report(any=np.arange(4.0)), singles_of([0, 1, 2, 3], ["surrogate"] * 4))
     assert fitted.metrics["any"]["spearman"] == pytest.approx(1)
     assert fitted.reasons[0].figures["source"] == "surrogate"
 
 
 def test_what_is_missing_is_said():
-    [nothing] = compare_attributions({}, singles_of([1, 2], ["removed"] * 2)).reasons
+    [nothing] = compare_attributions(GradientReport(), singles_of([1, 2], ["removed"] * 2)).reasons
     assert nothing.code == "cross_check_missing"
-    found = Attributions(one=np.arange(2.0))
-    found.notes = ("two is left out: because",)
-    agreement = compare_attributions(found, singles_of([1, 2], ["removed"] * 2))
+    agreement = compare_attributions(report(notes=("two is left out: because",), one=np.arange(2.0)), singles_of([1, 2], ["removed"] * 2))
     assert [reason.sentence for reason in agreement.missing] == ["Cross-check: two is left out: because."]
     assert agreement.reasons[-1] is agreement.missing[0]

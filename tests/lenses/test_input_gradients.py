@@ -6,7 +6,9 @@ import torch
 from tiny_models import save
 
 import raysp
-from raysp.lenses import build_game, cross_checks
+from raysp.gradients import GradientReport
+from raysp.lenses import build_game
+from raysp.lenses.input_gradients import input_gradients
 from raysp.models.attention import rollout
 from raysp.runs.plan import plan_run
 from raysp.specs.lenses import FeatureLens
@@ -58,7 +60,7 @@ def test_gradient_times_input_is_autograd_by_hand(models, kind, options):
     value = by_hand(game, rows)
     value.backward()
     products = (rows.grad * rows).sum(-1).detach().numpy()
-    found = cross_checks.game_gradients(game)
+    found = input_gradients(game.answered)
     assert found.intact == pytest.approx(value.item(), abs=1e-4)
     assert found.at_input == pytest.approx([products[owner == i].sum() for i in range(game.n)], abs=1e-3)
 
@@ -69,7 +71,7 @@ def test_integrated_gradients_add_up_to_what_zeroing_every_component_costs(model
     options = {} if kind.endswith("classifier") else options
     game = build_game(lens(models, kind, ablation="zero", unit="token", **options))
     ends = game.evaluate(np.array([[True] * game.n, [False] * game.n]))
-    fine, usual = cross_checks.game_gradients(game, steps=[400]), cross_checks.game_gradients(game)
+    fine, usual = input_gradients(game.answered, steps=[400]), input_gradients(game.answered)
     assert fine.integrated.sum() == pytest.approx(ends[0] - ends[1], abs=2e-3)
     assert fine.missing == pytest.approx(0, abs=2e-3)
     assert usual.integrated.sum() + usual.missing == pytest.approx(ends[0] - ends[1], abs=2e-4)
@@ -79,7 +81,7 @@ def test_integrated_gradients_add_up_to_what_zeroing_every_component_costs(model
 
 def test_batches_are_single_passes(models):
     game = build_game(lens(models, **SEVERAL))
-    one, many = cross_checks.game_gradients(game, budget=1), cross_checks.game_gradients(game, budget=10_000)
+    one, many = input_gradients(game.answered, budget=1), input_gradients(game.answered, budget=10_000)
     assert one.at_input == pytest.approx(many.at_input, abs=1e-4)
     assert one.integrated == pytest.approx(many.integrated, abs=1e-4)
 
@@ -94,10 +96,11 @@ def test_a_model_that_adds_vectors_up_is_explained_exactly(models):
         game.root.layers.clear()
         masks = np.concatenate([np.ones((1, game.n), bool), ~np.eye(game.n, dtype=bool)])
         values = game.evaluate(masks)
-        found = cross_checks.game_gradients(game)
+        found = input_gradients(game.answered)
         assert found.integrated == pytest.approx(values[0] - values[1:], abs=1e-4)
         assert found.at_input == pytest.approx(found.integrated, abs=1e-4)
-        assert cross_checks.estimate(game).predict(masks) == pytest.approx(values, abs=1e-3)
+        report = GradientReport({"integrated": found.integrated[None]}, leading="integrated", intact=found.intact)
+        assert report.surrogate().predict(masks) == pytest.approx(values, abs=1e-3)
     finally:
         model.model.layers, model.model.norm = layers, norm
 
@@ -129,7 +132,7 @@ def test_rollout_is_the_product_of_the_layers(models, kind):
     row = product[0 if kind == "bert-classifier" else -1]
     assert found == pytest.approx(row, abs=1e-6)
     assert found.sum() == pytest.approx(1.0, abs=1e-6)
-    assert game.attributions()["attention_rollout"] == pytest.approx([row[owner == i].sum() for i in range(game.n)], abs=1e-6)
+    assert game.gradient_report().singles("attention_rollout") == pytest.approx([row[owner == i].sum() for i in range(game.n)], abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bert-classifier"])
@@ -137,7 +140,7 @@ def test_scoring_is_as_before_once_attributions_were_asked_for(models, kind):
     game, again = build_game(lens(models, kind)), build_game(lens(models, kind))
     masks = np.random.default_rng(0).random((8, game.n)) < 0.5
     before = game.evaluate(masks)
-    game.attributions()
+    game.gradient_report()
     assert np.array_equal(again.evaluate(masks), before)
 
 
@@ -155,11 +158,11 @@ def test_tokens_are_those_of_the_prompt_with_nothing_removed(models, unit):
 def test_a_tokenizer_that_cannot_say_what_a_token_covers_leaves_them_out(models, monkeypatch):
     game = build_game(lens(models))
     monkeypatch.setattr(type(game.model.loaded.tokenizer), "is_fast", False)
-    found = game.attributions()
-    assert not found
+    found = game.gradient_report()
+    assert not found.effects
     assert len(found.notes) == 2
     assert all("which characters" in note for note in found.notes)
-    assert game.estimate(1) is None
+    assert found.surrogate() is None
 
 
 def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monkeypatch):
@@ -171,14 +174,14 @@ def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monke
         return plain(self, input_ids, **{name: given for name, given in options.items() if name != "output_attentions"})
 
     monkeypatch.setattr(type(game.model.loaded.model), "forward", forward)
-    found = game.attributions()
-    assert not found
+    found = game.gradient_report()
+    assert not found.effects
     assert "vectors" in found.notes[0]
     assert "attentions" in found.notes[1]
 
 
 def test_gradients_are_had_of_a_model_in_bfloat16(models):
-    half, full = (cross_checks.game_gradients(build_game(lens(models, dtype=dtype))) for dtype in ("bfloat16", "float32"))
+    half, full = (input_gradients(build_game(lens(models, dtype=dtype)).answered) for dtype in ("bfloat16", "float32"))
     assert np.corrcoef(half.at_input, full.at_input)[0, 1] > 0.95
 
 
@@ -232,7 +235,7 @@ def test_the_gradient_proxy_runs_and_is_checked(models):
 def test_gradient_scores_rank_what_the_screen_measures(models):
     spec = question(models, raysp.Screen(top_k=4, scores="gradient"))
     result, game = raysp.run(spec), build_game(spec.lens)
-    strongest = np.argsort(-np.abs(cross_checks.game_gradients(game).integrated), kind="stable")[:4]
+    strongest = np.argsort(-np.abs(input_gradients(game.answered).integrated), kind="stable")[:4]
     assert result.summary["diagnostics"]["kept"] == sorted(strongest.tolist())
     assert {row["component"] for row in result.singles.to_pylist() if row["method"] == "removed"} == set(strongest.tolist())
     assert {row["method"] for row in result.singles.to_pylist()} == {"removed", "gradient"}
@@ -258,8 +261,10 @@ def test_an_interrupted_run_estimates_again_and_equals_an_undisturbed_one(models
     assert resumed.cross_checks.equals(whole.cross_checks)
 
 
-def test_a_plan_knows_what_gradients_save(models):
-    planned = {scores: plan_run(question(models, raysp.Screen(top_k=3, scores=scores))) for scores in ("gradient", None)}
+def test_a_plan_knows_what_gradients_save(models, tmp_path):
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        planned = {scores: plan_run(question(models, raysp.Screen(top_k=3, scores=scores)), store) for scores in ("gradient", None)}
+        by_gradients = plan_run(question(models, raysp.ProxySPEX(budget=40, proxy="gradient")), store)
     explore = {scores: plan["this_run"]["explore_evaluations"] for scores, plan in planned.items()}
     assert explore["gradient"] < explore[None]
-    assert plan_run(question(models, raysp.ProxySPEX(budget=40, proxy="gradient")))["this_run"]["explorer"] == "proxyspex"
+    assert by_gradients["this_run"]["explorer"] == "proxyspex"

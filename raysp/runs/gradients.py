@@ -1,0 +1,53 @@
+"""What gradients say about a game, for whoever wants it during a run, a plan or an action: out of the store, or computed once and stored."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from raysp.explorers.base import Explorer
+from raysp.game import GameInfo
+from raysp.gradients import GradientReport
+from raysp.specs.lenses import LensSpec
+from raysp.store import Store
+
+
+class HasGradients(Protocol):
+    """A game, or a backend that reaches one."""
+
+    info: GameInfo
+
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """As `Game.gradient_report`."""
+        ...
+
+
+@dataclass
+class Gradients:
+    """A game's report by way of the store. `wall_seconds` is what computing it took here: 0 if it was found."""
+
+    store: Store
+    game: HasGradients
+    wall_seconds: float = field(default=0.0, init=False)
+    _report: GradientReport | None = field(default=None, init=False)
+
+    def report(self, max_order: int = 1) -> GradientReport:
+        """The report with terms of at least `max_order`. Raises as `Game.gradient_report`."""
+        if self._report is None:
+            self._report = self.store.gradient_report(self.game.info.fingerprint)
+        if self._report is None or self._report.max_order < max_order:
+            began = time.perf_counter()
+            self._report = self.game.gradient_report(max_order)
+            self.wall_seconds += time.perf_counter() - began
+            if not self.store.read_only:
+                self.store.add_gradient_report(self.game.info, self._report)
+        return self._report
+
+    def inform(self, explorer: Explorer, lens: LensSpec) -> Explorer:
+        """A started explorer, told the report if it needs one, or if it can use one and evaluations are so expensive that a report is cheap beside them.
+
+        UserError if it needs gradients that the game does not have.
+        """
+        order = explorer.gradient_order
+        if not order or not (explorer.requires_gradients or lens.cost_class == "training"):
+            return explorer
+        return explorer.with_gradients(self.report(order))
