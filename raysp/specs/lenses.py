@@ -1,7 +1,4 @@
-"""What a lens is told: validated options, written in a spec file, as flags or in Python.
-
-No model is touched here; `build()` imports what it needs when it is called.
-"""
+"""Options of the lenses, validated: written in a spec file, as flags or in Python. No model is loaded here; `raysp.lenses.build_game` does that."""
 
 import itertools
 import json
@@ -28,14 +25,14 @@ CostClass = Literal["forward", "training"]
 Action = Literal["lds", "prune", "select"]
 #: The environment variable that sets what dtype `auto` chooses.
 AUTO_DTYPE = "RAYSP_AUTO_DTYPE"
-#: Values of which less is better.
+#: Values for which lower is better.
 COSTS = ("loss", "kl")
-#: Largest training seed: what all generators take, with room for the seeds that follow it.
+#: Largest training seed: what every generator accepts, with room for the seeds that follow it.
 MOST_SEED = 2**31 - 1
 
 
 def forced_dtype() -> ComputedDtype | None:
-    """What RAYSP_AUTO_DTYPE makes of dtype `auto`; None where it is not set. UserError for a value that is not a dtype."""
+    """The dtype that RAYSP_AUTO_DTYPE puts in place of `auto`; None if it is not set. UserError for a value that is not a dtype."""
     named = os.environ.get(AUTO_DTYPE)
     if not named:
         return None
@@ -54,20 +51,20 @@ class LensSpec(BaseModel):
     cost_class: ClassVar[CostClass] = "forward"
     #: P(keep) of the masks of explorers that choose theirs, unless the spec gives one; None leaves it to the explorer.
     default_keep: ClassVar[Literal["auto"] | None] = None
-    #: How much is spent on checking, unless the spec says otherwise.
+    #: Evaluations spent on checking the answer, unless the spec gives them.
     default_validation: ClassVar[Validation] = Validation()
-    #: Whether PyTorch does the work, on a number of threads that can be set.
+    #: Whether evaluations run in PyTorch, on a number of threads that can be set.
     uses_torch: ClassVar[bool] = True
     #: Fields that `repeat_on` may vary.
     varies: ClassVar[frozenset[str]] = frozenset()
     #: Whether the rows of a data set of `examples` make one run each.
     takes_examples: ClassVar[bool] = False
-    #: What can be done with a finished run.
+    #: Actions that a finished run can be used for.
     actions: ClassVar[frozenset[Action]] = frozenset()
 
     @property
     def key(self) -> str:
-        """A text that two lenses share if and only if they ask the same."""
+        """A text that two lenses share if and only if they ask the same question."""
         return self.model_dump_json()
 
     @property
@@ -77,84 +74,92 @@ class LensSpec(BaseModel):
 
 
 class ModelOptions(LensSpec):
-    """Which model, and how it is held in memory."""
+    """Which model, and how it is loaded."""
 
-    model: str = Field(default="smollm2-135m-instruct", description="The embedded model's name, a hub id, or a local folder.")
+    model: str = Field(
+        default="smollm2-135m-instruct",
+        description="Name of the embedded model, id of a model on the hub, or a local folder (of a model or of a PEFT adapter).",
+    )
     dtype: Dtype = Field(
         default="auto",
         description=f"auto: bfloat16 where the device computes in it and its rounding is small beside the effects, float32 otherwise; {AUTO_DTYPE} sets it.",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
-    allow_pickle: bool = Field(default=False, description="Load pickled weights (they can run code).")
-    allow_remote_code: bool = Field(default=False, description="Run the model repository's own code.")
+    device: str = Field(default="auto", description="Where the model runs: auto, cpu, cuda, cuda:N or mps.")
+    allow_pickle: bool = Field(default=False, description="Load pickled weights, which can run code.")
+    allow_remote_code: bool = Field(default=False, description="Run code from the model's repository.")
 
 
 class FeatureLens(ModelOptions):
-    """Parts of a prompt: which of them, alone and together, made the model prefer its answer."""
+    """The parts of a prompt: which of them, alone and together, made the model prefer its answer."""
 
     varies = frozenset({"model", "prompt"})
     takes_examples = True
 
     kind: Literal["feature"] = "feature"
-    prompt: str = Field(default="", description="The text whose parts are ablated.")
-    template: str = Field(default="{prompt}", description="Fixed text around it; {prompt} and {question} are filled in. Never ablated.")
+    prompt: str = Field(default="", description="Text whose parts are ablated.")
+    template: str = Field(default="{prompt}", description="Fixed text around the prompt, with places for {prompt} and {question}. Never ablated.")
     question: str | None = Field(
-        default=None, description="A question asked after the prompt; without {question} in the template it follows on a line of its own."
+        default=None, description="Question about the prompt; without {question} in the template it follows the prompt on a line of its own."
     )
-    chat: bool = Field(default=False, description="Put the whole into the model's chat template as a user's message.")
-    target: str | None = Field(default=None, description="The answer the value is about; without one, the model's own greedy answer.")
-    foil: str | None = Field(default=None, description="The answer it is compared with.")
-    max_new_tokens: int = Field(default=8, ge=1, le=256, description="Length of the greedy answer when no target is given.")
-    unit: Unit = Field(default="word", description="What a component is.")
-    whole_characters: bool = Field(default=False, description="Make tokens that share a character, such as the bytes of an emoji, one component (unit token).")
-    delimiter: str | None = Field(default=None, description="Separator of the components (unit delimiter).")
-    spans: str | None = Field(default=None, description="JSON list of [start, stop] character spans, or a file of one (unit spans).")
-    ablation: FeatureAblation = Field(default="remove", description="How a component is left out.")
-    replacement: str | None = Field(default=None, description="Text put in place of a component (ablation replace).")
-    value: FeatureValue | None = Field(default=None, description="The scalar; without one, what fits the target and the foil.")
+    chat: bool = Field(default=False, description="Send the filled template as a user message through the model's chat template.")
+    target: str | None = Field(default=None, description="Answer that the value scores; by default the model's own greedy answer.")
+    foil: str | None = Field(default=None, description="Answer that the target is compared with.")
+    max_new_tokens: int = Field(default=8, ge=1, le=256, description="Maximum length in tokens of the greedy answer if no target is given.")
+    unit: Unit = Field(default="word", description="What makes one component of the prompt.")
+    whole_characters: bool = Field(
+        default=False, description="With unit token: merge tokens that share a character, such as the bytes of an emoji, into one component."
+    )
+    delimiter: str | None = Field(default=None, description="With unit delimiter: text that separates components.")
+    spans: str | None = Field(default=None, description="With unit spans: a JSON list of [start, stop] character ranges, or a file that contains one.")
+    ablation: FeatureAblation = Field(default="remove", description="How a component is removed from the prompt.")
+    replacement: str | None = Field(default=None, description="With ablation replace: text put in place of a component.")
+    value: FeatureValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
 
 class MechanisticLens(ModelOptions):
-    """Parts of a model: which heads, MLPs and neurons, alone and together, made it say so, for one prompt or for a task."""
+    """The parts of a model: which heads, MLPs and neurons, alone and together, produce its answer to one prompt or its performance on a task."""
 
-    # Few models survive the loss of half of their parts; such masks would say nothing about the intact model.
+    # Few models work without half of their parts; such masks would tell nothing about the intact model.
     default_keep = "auto"
     varies = frozenset({"model", "prompt"})
     actions = frozenset({"prune"})
 
     kind: Literal["mechanistic"] = "mechanistic"
-    prompt: str = Field(default="", description="One prompt whose answer is explained.")
+    prompt: str = Field(default="", description="Prompt whose answer is explained.")
     prompts: str | None = Field(
         default=None,
-        description="A prompt set instead: JSONL, CSV, Parquet or a hub name, columns prompt, target, foil, counterfactual. The value is its mean.",
+        description="Data set of prompts to explain instead (JSONL, JSON, CSV, Parquet or a hub name, with columns prompt, target, foil, counterfactual). "
+        "The value is the mean over prompts.",
     )
-    task: Task | None = Field(default=None, description="A prompt set made here: indirect objects, facts, greater-than, induction.")
-    task_size: int = Field(default=64, ge=2, description="Prompts of the task.")
+    task: Task | None = Field(default=None, description="Generated prompts to explain instead: indirect objects, facts, greater-than or induction.")
+    task_size: int = Field(default=64, ge=2, description="Number of prompts of the task.")
     task_seed: int = Field(default=0, ge=0, description="Seed of the task's prompts.")
-    template: str = Field(default="{prompt}", description="Fixed text around each prompt; {prompt} is filled in.")
-    chat: bool = Field(default=False, description="Put each prompt into the model's chat template as a user's message.")
-    target: str | None = Field(default=None, description="The answer the value is about; without one, the model's own greedy answer.")
-    foil: str | None = Field(default=None, description="The answer it is compared with.")
-    max_new_tokens: int = Field(default=1, ge=1, le=256, description="Length of the greedy answer when no target is given.")
+    template: str = Field(default="{prompt}", description="Fixed text around each prompt, with a place for {prompt}.")
+    chat: bool = Field(default=False, description="Send each prompt as a user message through the model's chat template.")
+    target: str | None = Field(default=None, description="Answer that the value scores; by default the model's own greedy answer.")
+    foil: str | None = Field(default=None, description="Answer that the target is compared with.")
+    max_new_tokens: int = Field(default=1, ge=1, le=256, description="Maximum length in tokens of the greedy answer if no target is given.")
     components: str = Field(
-        default="heads", description="What is ablated: heads, mlp, blocks, neurons, each with layers and units, such as heads:10-17,mlp:all."
+        default="heads", description="Parts to ablate: heads, mlp, blocks or neurons, each with layers and units if wanted, such as heads:10-17,mlp:all."
     )
-    layers: str | None = Field(default=None, description="Only components of these layers, such as 14-16 or 0,5,10-12.")
-    group: int = Field(default=1, ge=1, description="Neurons in one component.")
-    ablation: MechanisticAblation = Field(default="zero", description="What takes the place of a component's output.")
-    clamp: float | None = Field(default=None, description="The constant of ablation clamp.")
+    layers: str | None = Field(default=None, description="Restrict components to these layers, such as 14-16 or 0,5,10-12.")
+    group: int = Field(default=1, ge=1, description="Number of neurons in one component.")
+    ablation: MechanisticAblation = Field(default="zero", description="What replaces the output of a component.")
+    clamp: float | None = Field(default=None, description="With ablation clamp: the constant that activations are set to.")
     references: str | None = Field(
-        default=None, description="Prompts whose activations ablations mean and resample use: a file, or a text a line; else the prompt set's own."
+        default=None,
+        description="With ablations mean and resample: data set of prompts, or text file with one prompt a line, whose activations are used; "
+        "by default the prompts themselves.",
     )
-    counterfactual: str | None = Field(default=None, description="The prompt whose activations ablation patch puts in place; as many tokens as the prompt.")
-    positions: str = Field(default="all", description="Token positions ablated: all, last (of the prompt), or numbers such as 0,3,-1.")
-    value: MechanisticValue | None = Field(default=None, description="The scalar; without one, what fits target and foil.")
+    counterfactual: str | None = Field(default=None, description="With ablation patch: prompt of equally many tokens whose activations are patched in.")
+    positions: str = Field(default="all", description="Token positions at which components are ablated: all, last (of the prompt), or numbers such as 0,3,-1.")
+    value: MechanisticValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
 
 class DataLens(ModelOptions):
-    """Parts of a training set: which examples, alone and together, made a model that was trained on them answer queries so.
+    """The examples of a training set: which of them, alone and together, made a model trained on them answer queries as it does.
 
-    A mask is answered by a LoRA adapter trained on the examples that it keeps; one training answers every query, and the value is their mean.
+    The evaluation of a mask trains a LoRA adapter on the examples that the mask keeps; each training scores every query, and the value is the mean score.
     """
 
     cost_class = "training"
@@ -164,45 +169,50 @@ class DataLens(ModelOptions):
     kind: Literal["data"] = "data"
     train: str = Field(
         default="",
-        description="Training set: JSONL, CSV, Parquet, a saved folder, a hub name (hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT), corpus:chatterbot or corpus:reviews.",
+        description="Training set: a JSONL, JSON, CSV or Parquet file (also .gz, .bz2, .xz), a saved folder, a hub name (hf:NAME, hf:NAME:SPLIT or "
+        "hf:NAME:CONFIG:SPLIT), corpus:chatterbot or corpus:reviews.",
     )
-    queries: str | None = Field(default=None, description="Queries, as train; without them, examples drawn from the training set are taken out and asked.")
-    query_count: int | None = Field(default=None, ge=1, description="Queries at most; without a number, all that are given, or 8 drawn ones.")
+    queries: str | None = Field(
+        default=None, description="Data set of queries, as for train; by default examples are drawn from the training set and held out."
+    )
+    query_count: int | None = Field(default=None, ge=1, description="Maximum number of queries; by default all that are given, or 8 if they are drawn.")
     columns: str | None = Field(
-        default=None, description="Which columns hold what, such as prompt=question,completion=answer; names: prompt, completion, messages, text, label, foil."
+        default=None,
+        description="Columns by role, such as prompt=question,completion=answer. Roles: prompt, context, system, completion, messages, tools, text, label, foil.",
     )
-    limit: int | None = Field(default=None, ge=2, description="At most this many training examples, drawn at random.")
+    limit: int | None = Field(default=None, ge=2, description="Maximum number of training examples, drawn at random.")
     template: str = Field(
-        default="{prompt}", description="Text around each prompt; {prompt} is filled in. A space goes before the completion where neither has one."
+        default="{prompt}",
+        description="Text around each prompt, with a place for {prompt}. A space separates prompt and completion if neither has white space there.",
     )
-    chat: bool = Field(default=False, description="Put prompts into the model's chat template as a user's message.")
-    max_tokens: int = Field(default=256, ge=2, description="Longer examples are cut at their beginning, which is said aloud.")
-    components: int | None = Field(default=None, ge=2, description="Number of components; more examples than that are grouped.")
-    group_by: str | None = Field(default=None, description="What makes a component: a column's name, cluster, or duplicates (near-duplicate texts).")
+    chat: bool = Field(default=False, description="Send prompts as user messages through the model's chat template.")
+    max_tokens: int = Field(default=256, ge=2, description="Maximum length of an example in tokens; longer prompts lose their beginning, which a note reports.")
+    components: int | None = Field(default=None, ge=2, description="Number of components; if there are more examples, they are clustered.")
+    group_by: str | None = Field(default=None, description="What defines a component: the name of a column, cluster, or duplicates (near-duplicate texts).")
     rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
-    alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters, as in PEFT: alpha / rank.")
-    target_modules: str = Field(default="q_proj,v_proj", description="Names of the linear layers that are adapted.")
-    adapted_layers: str = Field(default="last:4", description="Layers that are adapted: last:K, all, or numbers such as 24-27,29.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Of AdamW.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Of AdamW.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="How the learning rate goes on after the warm-up.")
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    epochs: int = Field(default=3, ge=1, description="Passes over a subset.")
-    batch_size: int = Field(default=8, ge=1, description="Examples in a step.")
-    training_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the adapters' start and of the batch order.")
-    seeds: int = Field(default=1, ge=1, description="Trainings of each subset, from seeds that follow training_seed; their mean is the value.")
+    alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters, alpha / rank as in PEFT.")
+    target_modules: str = Field(default="q_proj,v_proj", description="Names of the linear layers that get an adapter.")
+    adapted_layers: str = Field(default="last:4", description="Layers that get an adapter: last:K, all, or numbers such as 24-27,29.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of AdamW.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="Schedule of the learning rate after the warm-up.")
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="Fraction of the steps during which the learning rate rises linearly.")
+    epochs: int = Field(default=3, ge=1, description="Passes over the training subset.")
+    batch_size: int = Field(default=8, ge=1, description="Examples in one optimiser step.")
+    training_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the adapter initialisation and of the batch order.")
+    seeds: int = Field(default=1, ge=1, description="Number of trainings of each subset, with consecutive seeds from training_seed; the value is their mean.")
     seeding: Literal["shared", "own"] = Field(
         default="shared",
-        description="shared: all subsets are trained from the same seeds, so that differences are of what was trained on; own: each from seeds of its own, "
-        "so that what is learnt holds for trainings at large.",
+        description="shared: all subsets use the same seeds, so that values differ only by what was trained on; own: each subset has seeds of its own, "
+        "so that the answer holds for training runs in general.",
     )
-    value: DataValue | None = Field(default=None, description="What a query is worth; without one, what fits its foil and labels.")
+    value: DataValue | None = Field(default=None, description="Score of a query; by default what suits its foil and labels.")
 
 
 class FunctionLens(LensSpec):
     """Any Python callable from masks (bool, `(m, n)`) to values (`(m,)`).
 
-    With a `name`, evaluations are stored under it and reused by later runs: change the name when the function changes.
+    With a `name`, evaluations are stored under it and reused by later runs; change the name whenever the function changes.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -212,18 +222,18 @@ class FunctionLens(LensSpec):
     kind: Literal["function"] = "function"
     function: Annotated[Callable[..., Any], Field(exclude=True)]
     n: int = Field(ge=1, description="Number of components.")
-    labels: tuple[str, ...] | None = Field(default=None, description="A label for each component.")
+    labels: tuple[str, ...] | None = Field(default=None, description="One label for each component.")
     name: str | None = Field(default=None, description="Name under which evaluations are shared between runs.")
-    batch_masks: int = Field(default=4096, ge=1, description="Masks in one call of the function.")
+    batch_masks: int = Field(default=4096, ge=1, description="Maximum number of masks in one call of the function.")
     anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False, exclude=True)
 
     def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:
-        """The function may be given first, without its name."""
+        """Take the function as the first argument or by keyword."""
         super().__init__(**{"function": function, **options})
 
     @property
     def key(self) -> str:
-        """A text that only this object and its copies have: another function may have the same options."""
+        """A text that only this object and its copies have, because another function may have the same options."""
         return self.anonymous
 
     @property
@@ -234,7 +244,7 @@ class FunctionLens(LensSpec):
     @model_validator(mode="after")
     def _check(self) -> "FunctionLens":
         if self.labels is not None and len(self.labels) != self.n:
-            raise UserError("labels", len(self.labels), f"labels for {self.n} components", "give one label a component")
+            raise UserError("labels", len(self.labels), f"labels are given for {self.n} components", "give one label for each component")
         return self
 
 
@@ -242,16 +252,16 @@ Lens = TypeVar("Lens", bound=BaseModel)
 
 
 def with_dtype(lens: Lens, dtype: str) -> Lens:
-    """The lens with its model in this dtype; a lens without a model as it is."""
+    """The lens with its model in this dtype; a lens without a model is returned unchanged."""
     return lens.model_copy(update={"dtype": dtype}) if isinstance(lens, ModelOptions) else lens
 
 
 def parse_spans(text: str) -> list[tuple[int, int]]:
-    """Character spans from a JSON list, in order and not overlapping; UserError otherwise."""
+    """Character spans from a JSON list. UserError unless they are in order and do not overlap."""
     try:
         spans = [(int(start), int(stop)) for start, stop in json.loads(text)]
     except (ValueError, TypeError) as error:
-        raise UserError("spans", text, f"is no JSON list of [start, stop] pairs ({error})", "write for example [[0, 5], [6, 12]]") from None
+        raise UserError("spans", text, f"is not a JSON list of [start, stop] pairs ({error})", "write for example [[0, 5], [6, 12]]") from None
     for before, after in itertools.pairwise(spans):
         if after[0] < before[1]:
             raise UserError("spans", [before, after], "overlap or are out of order", "give ascending spans that do not overlap")

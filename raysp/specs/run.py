@@ -1,6 +1,6 @@
-"""What a run is: one validated model, written as YAML, as flags or in Python.
+"""The specification of a run: one validated model, written as YAML, as flags or in Python.
 
-This is where bad input gets its one line. Nothing here loads a model or opens a store.
+Invalid input is reported here in one line. Nothing here loads a model or opens a store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ LENSES: Mapping[str, type[LensSpec]] = {"feature": FeatureLens, "mechanistic": M
 class RunSpec(BaseModel):
     """One question: what is asked (lens), how it is explored and validated, and where it runs.
 
-    The answer depends on `lens`, `explorer`, `validation` and `seed` only: where it runs changes nothing.
+    The answer depends on `lens`, `explorer`, `validation` and `seed` only, not on where the run is executed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,29 +31,33 @@ class RunSpec(BaseModel):
     explorer: Annotated[AnyExplorerOptions, Field(discriminator="kind")] = ProxySPEXOptions()
     validation: Validation = Validation()
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    cross_check: bool = Field(default=False, description="Compare single effects with what the model's gradients and attentions say of them.")
-    name: str | None = Field(default=None, description="A name to find the run by.")
-    examples: str | None = Field(default=None, description="A data set of prompts (JSONL, CSV, Parquet or a hub name): one run each.")
-    limit: int | None = Field(default=None, ge=1, description="At most this many of the examples.")
-    repeat_on: tuple[str, ...] = Field(default=(), description="Ask again on model:NAME or prompt:TEXT, and compare. May be repeated.")
-    store: str | None = Field(default=None, description="The DuckDB file; without one, raysp.duckdb in RAYSP_HOME (~/.raysp).")
+    cross_check: bool = Field(default=False, description="Compare single effects with estimates from gradients and attention.")
+    name: str | None = Field(default=None, description="Name of the run, to refer to it later.")
+    examples: str | None = Field(default=None, description="Data set of prompts (JSONL, JSON, CSV, Parquet or a hub name), with one run for each row.")
+    limit: int | None = Field(default=None, ge=1, description="Maximum number of examples, from the first row on.")
+    repeat_on: tuple[str, ...] = Field(
+        default=(), description="Repeat the run with model:NAME or prompt:TEXT and compare the answers. May be given several times."
+    )
+    store: str | None = Field(default=None, description="DuckDB file of results; by default raysp.duckdb in RAYSP_HOME (~/.raysp).")
     local: bool = Field(default=False, description="Run in this process, without Ray.")
-    evaluators: int | None = Field(default=None, ge=1, description="Evaluator actors; without a number, one a GPU or one a CPU node.")
-    gpus: int | None = Field(default=None, ge=1, description="GPUs of each evaluator, for a model that no single one holds; without a number, one or a share.")
+    evaluators: int | None = Field(default=None, ge=1, description="Number of evaluator actors; by default one for each GPU, or one for each CPU node.")
+    gpus: int | None = Field(
+        default=None, ge=1, description="GPUs of each evaluator, for a model that does not fit on one; by default one or a fraction of one."
+    )
     threads: int | None = Field(
-        default=None, ge=1, description="Threads of each evaluator on a CPU, or of this process with --local; without a number, the node's cores."
+        default=None, ge=1, description="CPU threads of each evaluator, or of this process with --local; by default the cores of the node."
     )
 
     @field_validator("explorer", mode="before")
     @classmethod
     def _options_of_explorer(cls, value: Any) -> Any:
-        """An explorer stands for its options; its own seed or number of components is refused."""
+        """Accept an explorer in place of its options; a seed or number of components of its own is refused."""
         return value.spec_options() if isinstance(value, StandsForOptions) else value
 
     @model_validator(mode="before")
     @classmethod
     def _validate_as_the_lens_does(cls, fields: Any) -> Any:
-        """Fill in the parts of the validation that nobody set with the lens's own defaults."""
+        """Fill in the parts of the validation that are not given with the defaults of the lens."""
         lens = _lens_class(fields.get("lens")) if isinstance(fields, dict) else None
         given = fields.get("validation", {}) if isinstance(fields, dict) else None
         if isinstance(given, Validation):
@@ -70,9 +74,9 @@ def _lens_class(lens: Any) -> type[LensSpec] | None:
 
 
 def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
-    """A spec from plain data; UserError naming the first field that is wrong, what it held and what would do.
+    """A spec from plain data. UserError naming the first invalid field, its value and what to do.
 
-    `where` (a file) and `lines` (line numbers by field path) go into the message.
+    `where` (a file) and `lines` (line numbers by field path) become part of the message.
     """
     try:
         return RunSpec.model_validate(fields)
@@ -81,7 +85,7 @@ def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple
 
 
 def load_spec(path: str | Path) -> RunSpec:
-    """The spec in a YAML file; UserError with the line number where the file or a field is wrong."""
+    """The spec in a YAML file. UserError with the line number of whatever is invalid."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -92,14 +96,14 @@ def load_spec(path: str | Path) -> RunSpec:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"spec {path}{line}", None, f"is no YAML: {getattr(error, 'problem', None) or error}", "mend the file there") from None
+        raise UserError(f"spec {path}{line}", None, f"is not valid YAML: {getattr(error, 'problem', None) or error}", "correct the file there") from None
     if not isinstance(fields, dict) or tree is None:
-        raise UserError(f"spec {path}", None, "holds no fields", "write at least lens: {kind: feature, prompt: ...}")
-    return run_spec(fields, where=f"{path}", lines=_line_numbers(tree))
+        raise UserError(f"spec {path}", None, "has no fields", "write at least lens: {kind: feature, prompt: ...}")
+    return run_spec(fields, where=f"{path}", lines=_line_numbers(tree, where=f"{path}"))
 
 
 def resolve_paths(spec: RunSpec) -> RunSpec:
-    """The spec with its local paths absolute and dtype `auto` as RAYSP_AUTO_DTYPE sets it: evaluators and the scheduler have an environment of their own."""
+    """The spec with absolute local paths and dtype `auto` as RAYSP_AUTO_DTYPE sets it, because evaluators and the scheduler have environments of their own."""
     lens, explorer = spec.lens, spec.explorer
     if getattr(lens, "dtype", None) == "auto" and (dtype := forced_dtype()):
         lens = lens.model_copy(update={"dtype": dtype})
@@ -118,51 +122,57 @@ def _absolute(path: str) -> str:
 def _exists(value: str) -> bool:
     try:
         return Path(value).expanduser().exists()
-    except (OSError, ValueError):  # a JSON text can be too long for a file's name
+    except (OSError, ValueError):  # a JSON text can be too long for a file name
         return False
 
 
-def _line_numbers(node: yaml.Node, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line numbers (from 1) of every field of a YAML document, by path."""
+def _line_numbers(node: yaml.Node, path: tuple[str, ...] = (), *, where: str) -> dict[tuple[str, ...], int]:
+    """Line numbers (from 1) of every field of a YAML document, by path. UserError for a field that is given twice: YAML would keep the last one."""
     found = {path: node.start_mark.line + 1}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            found |= _line_numbers(value, (*path, str(key.value)))
+            inner = (*path, str(key.value))
+            if inner in found:
+                place = f"{where}, line {key.start_mark.line + 1}: {'.'.join(inner)}"
+                raise UserError(place, None, f"is given twice, first in line {found[inner]}", "remove one of them")
+            found |= _line_numbers(value, inner, where=where)
     return found
 
 
 def _first_error(error: ValidationError, where: str, lines: Mapping[tuple[str, ...], int]) -> UserError:
-    """The first complaint of pydantic as one line about one field."""
+    """The first error of pydantic as one line about one field."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UserError):
         return cause
-    # A discriminated union puts the chosen kind into the path; a person never wrote it there.
+    # A discriminated union puts the chosen kind into the path, where the user did not write it.
     loc = [str(part) for part in first["loc"]]
     path = tuple(part for i, part in enumerate(loc) if not (i == 1 and loc[0] in {"lens", "explorer"} and part in {*LENSES, *EXPLORER_OPTIONS}))
-    # Behind a field stand the alternatives that it was tried as; what it held is shown.
+    # The path goes on with the alternatives that the field was validated as; only the field is shown.
     path = path[: 2 if path[0] in {"lens", "explorer", "validation"} else 1]
     line = next((lines[path[:k]] for k in range(len(path), -1, -1) if path[:k] in lines), None)
     place = f"{where}, line {line}: " if where and line else ""
     value = first["input"]
-    problem, mend = _explain(first, path, loc)
-    return UserError(place + ".".join(path), None if isinstance(value, Mapping) else value, problem, mend)
+    problem, advice = _explain(first, path, loc)
+    return UserError(place + ".".join(path), None if isinstance(value, Mapping) else value, problem, advice)
 
 
 def _explain(first: Mapping[str, Any], path: Sequence[str], loc: Sequence[str]) -> tuple[str, str]:
-    """What is wrong and what would do, for pydantic's most usual complaints."""
+    """The problem and the advice for the most frequent errors of pydantic."""
     context = first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
-            return "is no field here", f"known fields: {', '.join(_siblings(loc))}"
+            return "is not a field here", f"known fields: {', '.join(_siblings(loc))}"
         case "literal_error":
             return "is not known", f"choose one of {context['expected']}"
         case "union_tag_invalid":
             return f"has the unknown kind {context['tag']!r}", f"choose one of {context['expected_tags']}"
         case "union_tag_not_found":
-            return "has no kind", f"say kind: {' or kind: '.join(LENSES if path[-1] == 'lens' else EXPLORER_OPTIONS)}"
+            return "has no kind", f"write kind: {' or kind: '.join(LENSES if path[-1] == 'lens' else EXPLORER_OPTIONS)}"
         case "missing":
             return "is missing", "give it"
+        case "string_type" if not isinstance(first["input"], list | dict):
+            return f"is not text ({type(first['input']).__name__})", "write it in quotation marks"
         case _:
             return "is not valid", first["msg"][0].lower() + first["msg"][1:]
 

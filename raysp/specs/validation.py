@@ -1,4 +1,4 @@
-"""How much a run spends on checking its answer."""
+"""Options of the validation: how many evaluations a run spends on checking its answer."""
 
 from math import comb
 
@@ -9,17 +9,21 @@ MAX_EXACT_ORDER = 4
 
 
 class Validation(BaseModel):
-    """How much is spent on checking; a part set to 0 is left out."""
+    """Number of evaluations or interactions in each check; a check set to 0 is skipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    heldout: int = Field(default=200, ge=0, description="Fresh random masks on which the surrogate is scored.")
-    top: int = Field(default=10, ge=0, description="First interactions of the answer (significant, then strongest) measured by exact ablation.")
-    random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, measured by exact ablation.")
-    low_pairs: int = Field(default=20, ge=0, description="Random pairs of low-impact components measured exactly: what a screening would have missed.")
+    heldout: int = Field(default=200, ge=0, description="Held-out random masks on which the surrogate is scored.")
+    top: int = Field(
+        default=10, ge=0, description="Leading interactions of the answer (significant ones, then the strongest) that are measured by exact ablation."
+    )
+    random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, that are measured by exact ablation.")
+    low_pairs: int = Field(
+        default=20, ge=0, description="Random pairs of low-impact components that are measured exactly, as a check on what screening misses."
+    )
 
     def planned(self, n: int, max_order: int = 2) -> int:
-        """The most evaluations that a plan for n components asks for (most sub-ablations are shared, or known to the store)."""
+        """Upper bound on the evaluations of the validation for n components (most sub-ablations are shared or already stored)."""
         sub = sum(comb(min(max_order, MAX_EXACT_ORDER, n), size) for size in range(2, min(max_order, MAX_EXACT_ORDER, n) + 1))
         checked = self.top + self.random
         singles = min(n, checked * min(max_order, MAX_EXACT_ORDER) + 2 * self.low_pairs)

@@ -138,7 +138,7 @@ def test_a_replacement_stands_where_the_piece_stood():
         ({"prompt": "a b", "unit": "spans", "spans": "[[0, 9], [10, 11]]"}, "outside the prompt"),
         ({"prompt": "a b", "unit": "spans", "spans": "[[0, 1], [1, 2]]"}, "holds no text"),
         ({"prompt": "a b", "unit": "spans", "spans": "[[0, 2], [1, 3]]"}, "overlap"),
-        ({"prompt": "a b", "unit": "spans", "spans": "[0, 1"}, "no JSON list"),
+        ({"prompt": "a b", "unit": "spans", "spans": "[0, 1"}, "not a JSON list"),
         ({"prompt": "a b", "unit": "spans", "spans": "nowhere.json"}, "neither a JSON list nor a file"),
     ],
 )

@@ -63,13 +63,15 @@ def test_a_spec_survives_the_store(tmp_path):
     ("before", "after", "parts"),
     [
         ("unit: word", "unit: wrod", ["line 6", "lens.unit: 'wrod' is not known", "'word'", "'sentence'"]),
-        ("unit: word", "untis: word", ["line 6", "lens.untis", "is no field here", "known fields", "unit"]),
+        ("unit: word", "untis: word", ["line 6", "lens.untis", "is not a field here", "known fields", "unit"]),
         ("kind: screen", "kind: magic", ["line 8", "explorer", "'magic'", "'proxyspex'"]),
         ("kind: screen", "knid: screen", ["explorer", "has no kind", "kind: screen"]),
         ("seed: 3", "seed: three", ["line 10", "seed: 'three'", "valid integer"]),
-        ("seed: 3", "sead: 3", ["line 10", "sead", "is no field here", "seed"]),
-        ("seed: 3", "seed: [3", ["line 11", "is no YAML"]),
-        ("  top_k: 0.5", "  top_k: 0.5\n  max_order: 3", ["line 10", "explorer.max_order", "is no field here", "top_k"]),
+        ("seed: 3", "seed: 3\nseed: 4", ["line 11: seed: is given twice, first in line 10; remove one of them"]),
+        ("unit: word", "unit: word\n  question: 2021-01-10", ["lens.question", "is not text (date); write it in quotation marks"]),
+        ("seed: 3", "sead: 3", ["line 10", "sead", "is not a field here", "seed"]),
+        ("seed: 3", "seed: [3", ["line 11", "is not valid YAML"]),
+        ("  top_k: 0.5", "  top_k: 0.5\n  max_order: 3", ["line 10", "explorer.max_order", "is not a field here", "top_k"]),
     ],
 )
 def test_a_wrong_spec_names_line_field_value_and_mend(tmp_path, before, after, parts):
@@ -80,7 +82,7 @@ def test_a_wrong_spec_names_line_field_value_and_mend(tmp_path, before, after, p
 
 @pytest.mark.parametrize("text", ["", "- a\n- list\n", "just text\n"])
 def test_a_spec_that_holds_no_fields_says_so(tmp_path, text):
-    assert "holds no fields" in message(lambda: load_spec(written(tmp_path, text)))
+    assert "has no fields" in message(lambda: load_spec(written(tmp_path, text)))
 
 
 def test_a_missing_spec_file_says_so(tmp_path):
@@ -168,7 +170,7 @@ def test_files_of_a_model_lens_are_found_from_anywhere(tmp_path, monkeypatch):
     [
         ("task: ioi", "task: sums", ["line 3", "lens.task: 'sums' is not known", "'greater-than'"]),
         ("task_size: 32", "task_size: 1", ["line 4", "lens.task_size: 1 is not valid", "greater than or equal to 2"]),
-        ("components:", "component:", ["lens.component", "is no field here", "components"]),
+        ("components:", "component:", ["lens.component", "is not a field here", "components"]),
         ("clamp: 0", "clamp: much", ["lens.clamp: 'much' is not valid", "valid number"]),
         ("kind: mechanistic", "kind: mechanical", ["line 2", "has the unknown kind 'mechanical'", "'mechanistic'"]),
     ],
@@ -303,9 +305,9 @@ def test_local_files_of_examples_and_queries_are_made_absolute(tmp_path, monkeyp
     ("before", "after", "parts"),
     [
         ("epochs: 5", "epochs: 0", ["line 5", "lens.epochs: 0 is not valid", "greater than or equal to 1"]),
-        ("group_by:", "group:", ["line 4", "lens.group", "is no field here", "group_by"]),
+        ("group_by:", "group:", ["line 4", "lens.group", "is not a field here", "group_by"]),
         ("top: 8", "top: -1", ["line 12", "validation.top: -1 is not valid"]),
-        ("top: 8", "tops: 8", ["line 12", "validation.tops", "is no field here"]),
+        ("top: 8", "tops: 8", ["line 12", "validation.tops", "is not a field here"]),
     ],
 )
 def test_a_wrong_data_spec_is_one_line_too(tmp_path, before, after, parts):
