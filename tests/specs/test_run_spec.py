@@ -93,7 +93,7 @@ def test_a_missing_spec_file_says_so(tmp_path):
     ("flags", "parts"),
     [
         ({"prompt": "a b", "explorer": "magic"}, ["explorer: 'magic' is not known", "proxyspex"]),
-        ({"prompt": "a b", "explorer": "proxyspex", "top_k": "0.2"}, ["--top-k: '0.2' is no option of proxyspex", "--explorer screen"]),
+        ({"prompt": "a b", "explorer": "proxyspex", "top_k": "0.2"}, ["--top-k: '0.2' is not an option of proxyspex", "--explorer screen"]),
         ({"prompt": "a b", "unit": "syllable"}, ["lens.unit: 'syllable' is not known", "'token'"]),
         ({"prompt": "a b", "budget": "many"}, ["explorer.budget: 'many'", "valid integer"]),
         ({"prompt": "a b", "keep": "2"}, ["explorer.keep: '2' is not valid", "less than 1"]),
