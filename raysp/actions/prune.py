@@ -112,7 +112,7 @@ def _check_weights(game: "MechanisticGame", folder: Path) -> None:
         raise UserError("output", str(folder), "cannot hold this model: accelerate has moved some of its weights out of memory", mend)
     for part, component in zip(game.mask_tree.ablation.parts, game.components, strict=True):
         block = game.mask_tree.blockwise.architecture.blocks[part.layer]
-        if part.tissue == "block" and (block.attention is None or block.mlp is None):
+        if part.site == "block" and (block.attention is None or block.mlp is None):
             problem = f"cannot hold a model without {component.label}: the weights with which this block ends were not found (a mixture of experts?)"
             raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
 

@@ -290,7 +290,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "prompts": [_described_prompt(lens, each) for each in asked],
         "task": lens.task,
         "selection": lens.components if lens.layers is None else f"{lens.components} of layers {lens.layers}",
-        "parts": [[part.layer, part.tissue, part.start, part.stop] for part in chosen.parts],
+        "parts": [[part.layer, part.site, part.start, part.stop] for part in chosen.parts],
         "layers": architecture.layers,
         "heads": max(block.heads for block in architecture.blocks),
         "ablation": lens.ablation,

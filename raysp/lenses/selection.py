@@ -114,16 +114,16 @@ def _check(parts: dict[Part, Kind], text: str, layers: str | None, architecture:
         raise UserError("components", text, f"names {len(parts):,} components", f"give fewer than {MOST:,}, for example with a larger group")
     taken: dict[tuple[int, str, int], Part] = {}
     for part in parts:
-        for channel in range(part.start, part.stop) if part.tissue == "neurons" else (part.start,):
-            if (other := taken.setdefault((part.layer, part.tissue, channel), part)) != part:
+        for channel in range(part.start, part.stop) if part.site == "neurons" else (part.start,):
+            if (other := taken.setdefault((part.layer, part.site, channel), part)) != part:
                 problem = f"names neurons of layer {part.layer} twice, in {other.start}-{other.stop - 1} and {part.start}-{part.stop - 1}"
                 raise UserError("components", text, problem, "let ranges of neurons not overlap")
 
 
 def _component(number: int, part: Part, block: Block, tokens: int) -> Component:
-    kind = {"heads": "head", "neurons": "neurons", "mlp": "mlp", "block": "block"}[part.tissue]
-    unit = part.start // block.head_width if part.tissue == "heads" else part.start if part.tissue == "neurons" else None
+    kind = {"heads": "head", "neurons": "neurons", "mlp": "mlp", "block": "block"}[part.site]
+    unit = part.start // block.head_width if part.site == "heads" else part.start if part.site == "neurons" else None
     name = {"heads": f"H{unit}", "mlp": " MLP", "block": " block"}.get(
-        part.tissue, f" N{part.start}" + (f"-{part.stop - 1}" if part.stop - part.start > 1 else "")
+        part.site, f" N{part.start}" + (f"-{part.stop - 1}" if part.stop - part.start > 1 else "")
     )
     return Component(number, f"L{part.layer}{name}", kind, size=tokens, layer=part.layer, unit=unit)

@@ -1,8 +1,8 @@
-"""Taking parts of a model away while it runs, row by row of a batch. Knows parts and gates, not prompts or values.
+"""Ablation of parts of a model during its forward pass, separately for each row of a batch. Independent of prompts and values.
 
-A part is some channels of one of four tensors of a layer: the heads' outputs before the projection that reads them, the neurons before theirs, what the MLP
-adds to the residual stream, and what the whole block adds. Its gate is 1 where it stays and 0 where something takes its place: nothing, a constant, or what the
-same part did elsewhere. Gates between the two make the value a function that can be differentiated.
+A part is a range of channels in one of four tensors of a layer: the outputs of the heads before their projection, the neurons before theirs, the output of the
+MLP, and the contribution of the whole block to the residual stream. A gate of 1 keeps the part and 0 replaces it by zero, a constant, or its activation on
+another input. Gates between 0 and 1 make the value differentiable in them.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -24,33 +24,33 @@ class Part:
     """Channels `start:stop` of one tensor of a layer."""
 
     layer: int
-    tissue: HookSite
+    site: HookSite
     start: int
     stop: int
 
     @property
     def slot(self) -> Slot:
-        """The tensor it is in."""
-        return self.layer, self.tissue
+        """The tensor that contains it, as (layer, site)."""
+        return self.layer, self.site
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """What takes the place of what is left out: of each tensor `(k, length or 1, channels)`, one of the k for each row."""
+    """Replacement activations: for each tensor `(k, length or 1, channels)`, of which every row takes one of the k."""
 
     tensors: Mapping[Slot, Tensor]
 
     def of(self, slot: Slot, choice: Tensor) -> Tensor:
-        """What rows with this choice (int64 `(rows,)`) get, `(rows or 1, length or 1, channels)`."""
+        """The replacements for rows with this choice (int64 `(rows,)`), `(rows or 1, length or 1, channels)`."""
         kept = self.tensors[slot]
         return kept if len(kept) == 1 else kept.index_select(0, choice.to(kept.device))
 
 
 @dataclass(slots=True)
 class GateRows:
-    """The rows under way: gates `(rows, n + 1)`, the last of them 1, and which of the bank's replacements each takes, int64 `(rows,)`.
+    """The gates of the current batch, `(rows, n + 1)` with 1 in the last column, and the replacement that each row takes from the bank, int64 `(rows,)`.
 
-    `at` are the positions concerned, bool `(rows, length)`; None for all.
+    `at` marks the ablated positions, bool `(rows, length)`; None for all.
     """
 
     gates: Tensor
@@ -60,7 +60,7 @@ class GateRows:
 
 @dataclass(slots=True)
 class Ablation:
-    """The parts of a game, one a component, in its order; whether what stays of a layer's heads or neurons is scaled up for what does not."""
+    """The parts of a game, one for each component in order. With `rescale`, the kept heads or neurons of a layer are scaled up to make up for the ablated ones."""
 
     architecture: Architecture
     parts: Sequence[Part]
@@ -78,32 +78,32 @@ class Ablation:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The tensors concerned, by layer."""
+        """The tensors with ablated parts, in the order of layers."""
         return tuple(sorted(self.owners))
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers concerned."""
+        """The layers with ablated parts, ascending."""
         return tuple(sorted({layer for layer, _ in self.owners}))
 
     def members(self, layer: int) -> list[int]:
-        """The components of a layer."""
+        """The numbers of the components in a layer."""
         return [number for number, part in enumerate(self.parts) if part.layer == layer]
 
     @contextmanager
     def installed(self, bank: Bank | None = None) -> Generator[None]:
-        """Within the block the model's layers do as `rows` tells them, with what the bank has (None: nothing) in place of what is left out."""
+        """Within a `with` block, ablate as `rows` says, replacing parts from the bank (None: by zero)."""
         handles: list[Any] = []
         self.bank = bank
         try:
-            for layer, tissue in self.slots:
+            for layer, site in self.slots:
                 block = self.architecture.blocks[layer]
-                if tissue == "heads":
-                    handles.append(block.attention.register_forward_pre_hook(self._before((layer, tissue))))  # pyright: ignore[reportOptionalMemberAccess]
-                elif tissue == "neurons":
-                    handles.append(block.mlp.register_forward_pre_hook(self._before((layer, tissue))))  # pyright: ignore[reportOptionalMemberAccess]
-                elif tissue == "mlp":
-                    handles.append(block.mlp.register_forward_hook(self._after((layer, tissue))))  # pyright: ignore[reportOptionalMemberAccess]
+                if site == "heads":
+                    handles.append(block.attention.register_forward_pre_hook(self._before((layer, site))))  # pyright: ignore[reportOptionalMemberAccess]
+                elif site == "neurons":
+                    handles.append(block.mlp.register_forward_pre_hook(self._before((layer, site))))  # pyright: ignore[reportOptionalMemberAccess]
+                elif site == "mlp":
+                    handles.append(block.mlp.register_forward_hook(self._after((layer, site))))  # pyright: ignore[reportOptionalMemberAccess]
             yield
         finally:
             for handle in handles:
@@ -111,7 +111,7 @@ class Ablation:
             self.rows = self.bank = None
 
     def block(self, layer: int, before: Tensor, after: Tensor) -> Tensor:
-        """What a whole block gives, where whole blocks are left out: what it was given, and what takes the place of what it adds."""
+        """The output of a block that may be ablated as a whole: its input, plus the replacement for what it adds."""
         slot: Slot = (layer, "block")
         if slot not in self.owners:
             return after
@@ -122,15 +122,15 @@ class Ablation:
         before = before.to(after.device)  # the model may be spread over several
         gate = rows.gates.to(after.device)[:, self.owners[slot].to(after.device)].to(after.dtype)[:, None, :]
         instead = before if self.bank is None else before + self.bank.of(slot, rows.choice).to(after.device, after.dtype)
-        # A sum of differences would round where the gate is 1.
+        # Adding a gated difference would round even where the gate is 1.
         return self._where(after * gate + instead * (1 - gate), after)
 
     def _told(self) -> GateRows:
-        assert self.rows is not None, "rows are told before a layer runs"
+        assert self.rows is not None, "rows are set before a layer runs"
         return self.rows
 
     def _where(self, altered: Tensor, tensor: Tensor) -> Tensor:
-        """What is altered at the positions concerned, and what was there elsewhere."""
+        """The altered tensor at ablated positions, the original elsewhere."""
         at = self._told().at
         return altered if at is None else torch.where(at.to(tensor.device)[:, :, None], altered, tensor)
 
@@ -147,14 +147,14 @@ class Ablation:
         return hook
 
     def _seen(self, slot: Slot, tensor: Tensor) -> Tensor | None:
-        """What stands in place of a tensor; None while nothing is altered."""
+        """The tensor to use in place of this one; None if nothing changes."""
         if self._record is not None:
             self._record[slot] = tensor
             return None
         return None if self.rows is None else self._altered(slot, tensor)
 
     def _altered(self, slot: Slot, tensor: Tensor) -> Tensor:
-        """Gates on the channels of a tensor `(rows, length, channels)`, which some models flatten to `(rows * length, channels)`."""
+        """A tensor `(rows, length, channels)` with its gates applied; some models flatten it to `(rows * length, channels)`."""
         rows = self._told()
         shape = tensor.shape
         tensor = tensor.reshape(len(rows.gates), -1, shape[-1])
@@ -168,7 +168,7 @@ class Ablation:
 
     @contextmanager
     def recording(self) -> Generator[dict[Slot, Tensor]]:
-        """Within the block nothing is altered, and the dictionary holds what each tensor was when last run through."""
+        """Within a `with` block, alter nothing and record the latest value of each tensor in the dictionary."""
         self._record = {}
         try:
             yield self._record
@@ -177,6 +177,6 @@ class Ablation:
 
 
 def width(architecture: Architecture, slot: Slot) -> int:
-    """Channels of a tensor, as far as parts can tell them apart: what a layer adds as a whole is one."""
+    """Number of channels of a tensor that parts can address separately; the output of a whole MLP or block counts as one."""
     block = architecture.blocks[slot[0]]
     return {"heads": block.heads * block.head_width, "neurons": block.neurons, "mlp": 1, "block": 1}[slot[1]]

@@ -1,8 +1,8 @@
-"""What a transformer is made of, found by its structure: its blocks, and in each where heads and neurons can be reached.
+"""The blocks of a transformer, and where the heads and neurons of each can be reached, found from its structure.
 
-A block's attention ends in a linear layer that reads the heads' outputs side by side; its MLP ends in one that reads the neurons. Which layers these are
-is seen by running two tokens through the model: they are the last linear layers to work inside and outside the block's attention. No list of
-architectures is kept, and names count for one thing only: an attention module has `attn` or `attention` in its name.
+A block's attention ends in a linear layer that reads the concatenated outputs of the heads; its MLP ends in one that reads the neurons. Two tokens are run
+through the model to identify them: they are the last linear layers to run inside and outside the block's attention. There is no list of architectures, and
+names matter only once: an attention module has `attn` or `attention` in its name.
 """
 
 from collections.abc import Generator
@@ -15,9 +15,9 @@ from torch import nn
 
 from raysp.errors import UserError
 
-#: What the name of a block's attention module has in it.
+#: Substrings by which a block's attention module is recognised.
 ATTENTION = ("attn", "attention")
-#: What the name of a module has in it whose neurons depend on where a router sends a token.
+#: Substrings by which modules are recognised whose neurons depend on a router.
 ROUTED = ("expert", "moe")
 #: What an attention module calls the number of the heads whose outputs its last projection reads. Layers of a hybrid have counts of their own.
 HEAD_COUNTS = ("num_v_heads", "num_heads", "num_attention_heads", "n_heads", "n_head", "num_attn_heads")
@@ -26,7 +26,7 @@ KNOWN = "Llama, Qwen, Mistral, Gemma, GPT-2, GPT-NeoX, Phi, OPT and BERT are som
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One layer: the whole module, the projection that reads its heads, and the one that reads its neurons (None where there is none to be found)."""
+    """One layer: the module, the projection that reads its heads, and the one that reads its neurons (None if it was not found)."""
 
     module: Any
     attention: Any | None
@@ -35,34 +35,34 @@ class Block:
 
     @property
     def head_width(self) -> int:
-        """Channels of a head's output."""
+        """Number of channels in the output of a head."""
         return 0 if self.attention is None else width_in(self.attention) // self.heads
 
     @property
     def neurons(self) -> int:
-        """Neurons of the MLP."""
+        """Number of neurons in the MLP."""
         return 0 if self.mlp is None else width_in(self.mlp)
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The blocks of a model, first layer first."""
+    """The blocks of a model, in the order of its layers."""
 
     blocks: tuple[Block, ...]
 
     @property
     def layers(self) -> int:
-        """How many there are."""
+        """Number of layers."""
         return len(self.blocks)
 
 
 def width_in(linear: Any) -> int:
-    """Channels that a linear layer reads; GPT-2's keeps its weight the other way round."""
+    """Number of input channels of a linear layer; GPT-2 stores its weights transposed."""
     return int(linear.in_features) if isinstance(linear, nn.Linear) else int(linear.weight.shape[0])
 
 
 def width_out(linear: Any) -> int:
-    """Channels that it writes."""
+    """Number of output channels of a linear layer."""
     return int(linear.out_features) if isinstance(linear, nn.Linear) else int(linear.weight.shape[1])
 
 
@@ -72,7 +72,7 @@ def is_linear(module: Any) -> bool:
 
 
 def read_architecture(model: Any, name: str) -> Architecture:
-    """The architecture of a model (`name` is for the message). UserError that says what was looked for where it cannot be found."""
+    """The architecture of a model; `name` appears in the message. UserError, stating what was searched for, if no such structure is found."""
     config = model.config.get_text_config()
     layers = getattr(config, "num_hidden_layers", None)
     if not isinstance(layers, int) or not isinstance(getattr(config, "num_attention_heads", None), int):
@@ -91,7 +91,7 @@ def _unknown(name: str, problem: str) -> UserError:
 
 
 def _attention_of(block: Any) -> Any | None:
-    """The block's attention: the first child of that name that has linear layers (norms are named after it, too)."""
+    """The block's attention: the first child with a matching name that contains linear layers (norms can have matching names, too)."""
     for name, child in block.named_children():
         if any(word in name.lower() for word in ATTENTION) and any(is_linear(inner) for inner in child.modules()):
             return child
@@ -99,7 +99,7 @@ def _attention_of(block: Any) -> Any | None:
 
 
 def _last_linears(model: Any, blocks: list[Any]) -> list[tuple[Any | None, Any | None]]:
-    """Of each block the last linear layer that works inside its attention, and the last that works outside."""
+    """For each block, the last linear layer to run inside its attention and the last to run outside it."""
     attentions = [_attention_of(block) for block in blocks]
     inside = [{id(inner) for inner in attention.modules()} for attention in attentions if attention is not None]
     ends: list[list[Any | None]] = [[None, None] for _ in blocks]
@@ -121,7 +121,7 @@ def _last_linears(model: Any, blocks: list[Any]) -> list[tuple[Any | None, Any |
 
 
 def _block(module: Any, attention: Any | None, mlp: Any | None, config: Any) -> Block:
-    """A block whose ends are what they should be: into the residual stream, and for the attention from as many equal heads as it has."""
+    """A block with those projections that write to the residual stream; that of the attention must also read as many equal heads as the attention states."""
     hidden, heads = int(config.hidden_size), _heads(module, int(config.num_attention_heads))
     if attention is not None and (width_out(attention) != hidden or width_in(attention) % heads):
         attention = None
@@ -140,7 +140,7 @@ def _heads(block: Any, configured: int) -> int:
 
 @contextmanager
 def replaced_forward(modules: list[Any], forwards: list[Any]) -> Generator[None]:
-    """Within the block, calling these modules calls these functions. What a module had of its own (accelerate puts one there) comes back afterwards."""
+    """Replace the forward functions of modules within a `with` block. A function set on the module itself, as accelerate does, is restored afterwards."""
     before = [module.__dict__.get("forward") for module in modules]
     try:
         for module, forward in zip(modules, forwards, strict=True):

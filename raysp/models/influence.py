@@ -1,18 +1,18 @@
-"""What gradients say of removing training examples, without training again: linear algebra on matrices of gradients. Knows no models.
+"""Effects of removing training examples, predicted from gradients without retraining: linear algebra on matrices of gradients, independent of models.
 
-Given are the gradients of what each training example adds to the training loss, float32 `(examples, parameters)`, and the gradients of the queries' outputs,
-`(queries, parameters)`, both at the adapter that was trained on everything. What comes back are predicted effects `v(all) - v(all without i)`, float64
-`(queries, examples)`: positive for an example whose removal lowers the output. To first order, removing example i moves the optimum of `sum of losses` by `+H⁻¹ g_i`,
-so the effect is `-q H⁻¹ g_i` (Koh and Liang 2017). The methods differ in what stands for `H⁻¹`.
+The inputs are the gradients of each training example's share of the training loss, float32 `(examples, parameters)`, and the gradients of the queries' outputs,
+`(queries, parameters)`, both at the adapter trained on all examples. The outputs are predicted effects `v(all) - v(all without i)`, float64
+`(queries, examples)`: positive for an example whose removal lowers the output. To first order, removing example i moves the optimum of the summed loss by `+H⁻¹ g_i`,
+so the effect is `-q H⁻¹ g_i` (Koh and Liang 2017). The methods differ in their approximation of `H⁻¹`.
 
-- `influence`: the damped empirical Fisher matrix `GᵀG + λ` (Grosse et al. 2023 and LoGra, Choe et al. 2024, are of this kind), in the space of examples where
-  these are fewer than parameters (`(GᵀG + λ)⁻¹ Gᵀ = Gᵀ (GGᵀ + λ)⁻¹`, exact), and after a random projection where neither fits in memory (TRAK, Park et al. 2023).
+- `influence`: the damped empirical Fisher matrix `GᵀG + λ` (as in Grosse et al. 2023 and LoGra, Choe et al. 2024), in the space of examples if there are fewer of
+  them than parameters (`(GᵀG + λ)⁻¹ Gᵀ = Gᵀ (GGᵀ + λ)⁻¹`, exact), and after a random projection if neither fits into memory (TRAK, Park et al. 2023).
 - `tracin`: learning rate times the identity, summed over checkpoints along the training (Pruthi et al. 2020).
 - `gradient_dot`: the identity at the end of training.
 
-All of them take the training for gradient descent, and `influence` takes it to have converged. AdamW divides every coordinate by how large its gradients have been, and a few
-epochs do not converge: signs and ranks carry over, which is all that screening and the linear datamodeling score look at, but the scale does not. Where the scale
-matters it has to be fitted to retrainings, as the proxy `gradient` of ProxySPEX does.
+All of them assume gradient descent, and `influence` assumes convergence. AdamW normalises every coordinate by the size of its past gradients, and a few epochs do not
+converge: signs and ranks carry over, which is all that screening and the linear datamodeling score use, but the scale does not. If the scale matters, it has to be
+fitted to retrainings, as ProxySPEX does with the proxy `gradient`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,23 +26,22 @@ from raysp.models.inputs import Floats, Integers
 Singles = NDArray[np.float32]
 Reals = Singles | Floats
 
-#: Entries of the gradient matrix that are held as they are (1 GiB); a larger one is projected while it comes in.
+#: Most entries of a gradient matrix that is held unprojected (1 GiB); a larger one is projected as it arrives.
 ROOM = 1 << 28
-#: Columns at most that a projection leaves.
+#: Most columns after a projection.
 WIDEST = 4096
-#: Columns that a product in float64 takes at a time, and columns whose signs are drawn at a time.
+#: Columns multiplied in float64 at a time, and columns whose random signs are drawn at a time.
 COLUMNS = 2048
-#: Damping as a share of the mean eigenvalue: of 0.01 to 100 the best, if not by much, by LDS on the planted facts of `jobs/bench/data_sets.py`. Training that stops early is
-#: like strong damping, hence not the tenth that is usual at convergence.
+#: Damping as a share of the mean eigenvalue: the best of 0.01 to 100, by a small margin, in LDS on the planted facts of `jobs/bench/data_sets.py`. Early stopping
+#: acts like strong damping, hence more than the tenth that is usual at convergence.
 DAMPING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Gradients in memory: of the examples, float32 `(examples, columns)`, of the queries `(queries, columns)`, and where each block of columns ends.
+    """Gradients in memory: of the examples, float32 `(examples, columns)`, of the queries, float32 `(queries, columns)`, and the end of each block of columns.
 
-    Blocks are parts of the parameters, such as layers, between which curvature is taken to be zero. `projected` says whether columns are random projections of
-    parameters rather than parameters.
+    Blocks are groups of parameters, such as layers, between which curvature is assumed to be zero. `projected`: columns are random projections of parameters.
     """
 
     examples: Singles
@@ -51,16 +50,16 @@ class Gathered:
     projected: bool = False
 
     def parts(self) -> list[tuple[Singles, Singles]]:
-        """Examples' and queries' columns of each block."""
+        """The examples' and queries' columns of each block."""
         starts = (0, *self.blocks[:-1])
         return [(self.examples[:, start:stop], self.queries[:, start:stop]) for start, stop in zip(starts, self.blocks, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A matrix of random signs over sqrt(width), `(size, width)`, never held whole: inner products keep their expectation, with a variance of about 1 / width.
+    """A matrix of random signs over sqrt(width), `(size, width)`, never held as a whole; it preserves inner products in expectation, with variance about 1 / width.
 
-    A pure function of its three numbers: rows that come in parts are projected as if they came together.
+    It is a function of its three numbers only, so rows projected in parts equal rows projected together.
     """
 
     size: int
@@ -82,10 +81,10 @@ class Projection:
 
 
 def gather(chunks: Iterable[Singles], examples: int, queries: Singles, *, sizes: Sequence[int] | None = None, room: int = ROOM, seed: int = 0) -> Gathered:
-    """Gradients of the examples as they come, some rows at a time, and those of the queries; as they are where `examples x parameters` fits in `room`, else projected.
+    """Collect gradients of the examples, which arrive some rows at a time, and of the queries; projected if `examples x parameters` exceeds `room` entries.
 
-    `sizes` are the numbers of parameters of consecutive blocks; one block without them. Never more than one chunk is held besides what is returned: 10^5 examples
-    of 60,000 parameters take 10^5 x `room / 10^5` numbers. ValueError where shapes do not fit together.
+    `sizes` are the numbers of parameters of consecutive blocks; None for one block. Only one chunk is held besides the result, which has at most `room` entries.
+    ValueError if shapes do not match.
     """
     parameters = queries.shape[1]
     sizes = list(sizes) if sizes is not None else [parameters]
@@ -109,10 +108,10 @@ def gather(chunks: Iterable[Singles], examples: int, queries: Singles, *, sizes:
 
 
 def influence(gradients: Gathered, damping: float = DAMPING, curvature: Gathered | None = None) -> Floats:
-    """Predicted effects `-Q (CᵀC + λ)⁻¹ Gᵀ`, float64 `(queries, examples)`, block by block; the empirical Fisher matrix, C = G, unless `curvature` gives other rows C.
+    """Predicted effects `-Q (CᵀC + λ)⁻¹ Gᵀ`, float64 `(queries, examples)`, block by block, with C = G (the empirical Fisher matrix) unless `curvature` gives C.
 
-    λ is `damping` times the mean of the eigenvalues that can differ from zero, trace / min(examples, columns), of each block. Of squared losses C are the gradients of
-    the predictions, and the Gauss-Newton matrix is the Hessian. A block without any gradient adds nothing.
+    λ is `damping` times the mean of a block's eigenvalues that can differ from zero, trace / min(examples, columns). For squared losses, with C the gradients of the
+    predictions, the Gauss-Newton matrix is the Hessian. A block whose gradients are all zero contributes nothing.
     """
     total = np.zeros((len(gradients.queries), len(gradients.examples)))
     others = gradients.parts() if curvature is None else curvature.parts()
@@ -122,11 +121,11 @@ def influence(gradients: Gathered, damping: float = DAMPING, curvature: Gathered
 
 
 def pair_deviations(gradients: Gathered, weights: Floats, of: Integers, n: int, damping: float = DAMPING) -> tuple[Floats, Floats]:
-    """What `influence` says of the weighted sum of the queries' outputs, once curvature goes with the examples: effects `(n,)`, deviations of pairs `(n, n)`, float64.
+    """Effects on the weighted sum of the queries' outputs, float64 `(n,)`, and deviations of pairs from additivity, float64 `(n, n)`, if curvature goes with the examples.
 
-    `weights` float64 `(queries,)`; `of` int64 `(examples,)` is each example's component. Removing a set S takes its rows out of the Fisher matrix too,
-    `-q (H - G_SᵀG_S)⁻¹ g_S`; to first order in what is taken out, an effect e_i gains `sum over j of S of e_j a_ij` with `a = G H⁻¹ Gᵀ`. So two examples deviate from
-    additivity by `(e_i + e_j) a_ij`: positive, redundant, where they are alike and help. Deviations are Δ(ij) - Δ(i) - Δ(j), symmetric, with a zero diagonal.
+    `weights` is float64 `(queries,)`; `of`, int64 `(examples,)`, gives each example's component. Removing a set S removes its rows from the Fisher matrix, too:
+    `-q (H - G_SᵀG_S)⁻¹ g_S`. To first order in the removed rows, an effect e_i gains `sum over j in S of e_j a_ij` with `a = G H⁻¹ Gᵀ`, so two examples deviate from
+    additivity by `(e_i + e_j) a_ij`: positive (redundant) if they are alike and help. Deviations are Δ(ij) - Δ(i) - Δ(j), symmetric, with a zero diagonal.
     """
     singles, pairs = np.zeros(n), np.zeros((n, n))
     for examples, queries in gradients.parts():
@@ -144,9 +143,9 @@ def pair_deviations(gradients: Gathered, weights: Floats, of: Integers, n: int, 
 
 
 def gradient_dot(chunks: Iterable[Singles], queries: Singles, preconditioner: Floats | None = None) -> Floats:
-    """Predicted effects `-Q Gᵀ`, float64 `(queries, examples)`, of gradients that come some rows at a time.
+    """Predicted effects `-Q Gᵀ`, float64 `(queries, examples)`, from gradients that arrive some rows at a time.
 
-    With a `preconditioner`, float `(parameters,)`, `-Q diag(preconditioner) Gᵀ`: what an optimiser multiplies gradients by.
+    With a `preconditioner`, float `(parameters,)`, such as an optimiser's: `-Q diag(preconditioner) Gᵀ`.
     """
     asked = queries.astype(np.float64)
     if preconditioner is not None:
@@ -156,10 +155,10 @@ def gradient_dot(chunks: Iterable[Singles], queries: Singles, preconditioner: Fl
 
 
 def tracin(checkpoints: Iterable[tuple[float, Iterable[Singles], Singles]]) -> Floats:
-    """The sum of `gradient_dot` over checkpoints `(weight, gradients of the examples in chunks, gradients of the queries)`, float64 `(queries, examples)`.
+    """The weighted sum of `gradient_dot` over checkpoints `(weight, gradients of the examples in chunks, gradients of the queries)`, float64 `(queries, examples)`.
 
-    A checkpoint's weight is the learning rate times how often each example was stepped on while the adapter was about there, such as the sum of the
-    schedule's learning rates over an epoch, over the number of the epoch's steps. ValueError without checkpoints.
+    A checkpoint's weight is the learning rate times the number of times that each example was used near it, such as the mean learning rate of an epoch.
+    ValueError without checkpoints.
     """
     total: Floats | None = None
     for weight, chunks, queries in checkpoints:
@@ -171,9 +170,9 @@ def tracin(checkpoints: Iterable[tuple[float, Iterable[Singles], Singles]]) -> F
 
 
 def by_component(effects: Reals, of: Integers, n: int) -> Floats:
-    """Effects of examples, `(queries, examples)`, summed over the members of each component (`of` int64 `(examples,)`), float64 `(queries, n)`.
+    """Effects of examples, `(queries, examples)`, summed over the members of each component (`of`, int64 `(examples,)`), float64 `(queries, n)`.
 
-    To first order that is the effect of removing all of them.
+    To first order, that is the effect of removing all members.
     """
     found = np.zeros((n, len(effects)))
     np.add.at(found, of, effects.T.astype(np.float64))
@@ -181,7 +180,7 @@ def by_component(effects: Reals, of: Integers, n: int) -> Floats:
 
 
 def _solved(queries: Reals, rows: Singles, examples: Reals, damping: float) -> Floats:
-    """`Q (CᵀC + λ)⁻¹ Gᵀ` for C = rows and G = examples, float64; zero where C is."""
+    """`Q (CᵀC + λ)⁻¹ Gᵀ` for C = rows and G = examples, float64; zero if C is."""
     from scipy.linalg import cho_factor, cho_solve
 
     fewer = len(rows) < rows.shape[1]
@@ -200,7 +199,7 @@ def _solved(queries: Reals, rows: Singles, examples: Reals, damping: float) -> F
 
 
 def _product(left: Reals, right: Reals) -> Floats:
-    """`left rightᵀ` in float64, some columns at a time: no second copy of a large matrix in the wider type."""
+    """`left rightᵀ` in float64, some columns at a time, to avoid a float64 copy of a large matrix."""
     found = np.zeros((len(left), len(right)))
     for start in range(0, left.shape[1], COLUMNS):
         some = slice(start, start + COLUMNS)
@@ -209,7 +208,7 @@ def _product(left: Reals, right: Reals) -> Floats:
 
 
 def _projections(sizes: Sequence[int], width: int, seed: int) -> list[Projection]:
-    """One projection a block, of a width in proportion to its size."""
+    """One projection for each block, of a width proportional to its size."""
     total = sum(sizes)
     return [Projection(size, max(min(size, width * size // total), 1), seed * len(sizes) + number) for number, size in enumerate(sizes)]
 

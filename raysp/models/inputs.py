@@ -1,4 +1,4 @@
-"""Batches of token sequences and what is to be read of them, as flat arrays. Knows neither models nor prompts.
+"""Batches of token sequences with the scores to be read out, as flat arrays. Independent of models and prompts.
 
 A symbol is a token id, or one of two further ids: `vocabulary` stands for the zero vector, `vocabulary + 1` for the mean embedding.
 A token that is hidden from attention is simply absent while the others keep their positions, as nothing can tell the two apart.
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """`m` sequences of together `t` symbols, and `r` readouts.
+    """`m` sequences with `t` symbols in total, and `r` readouts.
 
     `symbols` and `positions` are int64 `(t,)`; sequence `i` is `offsets[i]:offsets[i + 1]`. Positions ascend within a sequence.
     Readout `j` is of token `read_token[j]` after symbol `read_index[j]` of sequence `read_sequence[j]` (for a classifier: class
@@ -37,11 +37,11 @@ class Inputs:
 
     @property
     def lengths(self) -> Integers:
-        """Symbols in each sequence, int64 `(m,)`."""
+        """Number of symbols in each sequence, int64 `(m,)`."""
         return np.diff(self.offsets)
 
     def chosen(self, sequences: Integers) -> "Inputs":
-        """These sequences only, in this order, with their readouts in the order of the sequences."""
+        """Only these sequences, in this order, with their readouts in the same order."""
         lengths = self.lengths[sequences]
         offsets = ragged_offsets(lengths)
         take = ragged_ranges(self.offsets[sequences], lengths)
@@ -53,7 +53,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of every readout the logit and, where asked for, the log-probability (float64 `(r,)`), with the tokens computed for them."""
+    """The logit and, if requested, the log-probability of every readout (float64 `(r,)`), with the number of tokens computed."""
 
     logits: Floats
     logprobs: Floats
@@ -61,7 +61,7 @@ class Scores:
 
 
 def ragged_offsets(lengths: Integers) -> Integers:
-    """Where each of several runs begins in their concatenation, and its end: int64 `(m + 1,)`."""
+    """The offsets of arrays of these lengths in their concatenation, and its length at the end: int64 `(m + 1,)`."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
@@ -72,7 +72,7 @@ def ragged_ranges(starts: Integers, lengths: Integers) -> Integers:
 
 
 def gather(sequences: Sequence[Integers], positions: Sequence[Integers], reads: Sequence[tuple[Integers, Integers]]) -> Inputs:
-    """Inputs from separate arrays: of each sequence its symbols, its positions, and where to read which tokens."""
+    """Inputs from separate arrays: for each sequence its symbols, its positions, and which tokens to read where."""
     offsets = ragged_offsets(np.array([len(s) for s in sequences], np.int64))
     owner = np.repeat(np.arange(len(sequences)), [len(tokens) for _, tokens in reads])
     none = np.empty(0, np.int64)

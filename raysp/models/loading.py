@@ -1,4 +1,4 @@
-"""From a model's name to weights, tokenizer, device and dtype. Knows nothing of masks, prompts or scoring."""
+"""From a model's name to its weights, tokenizer, device and dtype. Independent of masks, prompts and scoring."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ _NO_MODEL = "give the embedded model's name, the id of a model on the hub, or a 
 class LoadedModel:
     """A model in evaluation mode with its tokenizer.
 
-    `weights` and `tokens` are content hashes of the weights with their configuration, and of the tokenizer; `device` is where inputs go.
+    `weights` and `tokens` are the identities of the model and of the tokenizer, see `identity`; `device` is the device of its inputs.
     """
 
     model: Any
@@ -45,7 +45,7 @@ class LoadedModel:
 
 
 def load(options: ModelOptions) -> LoadedModel:
-    """Load what the options name. UserError where there is no such model, where it would need a flag that was not given, or where it does not fit."""
+    """Load the model named in the options. UserError if there is no such model, if loading it requires a flag that was not given, or if it does not fit into memory."""
     folder, adapter = _base(options)
     weights = _weight_files(folder, options)
     device = choose_device(options.device)
@@ -81,16 +81,16 @@ def load(options: ModelOptions) -> LoadedModel:
 
 
 def load_tokenizer(options: ModelOptions) -> Any:
-    """The tokenizer alone of the model that the options name, without its weights where they would have to be fetched. UserError as `load`."""
+    """The tokenizer of the model named in the options, without downloading its weights. UserError as `load`."""
     folder = _tokenizer_folder(*_base(options, weights=False))
     with quiet():
         return _read_tokenizer(folder, options, _trust(options))
 
 
 def following(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that follows another, without special tokens: as it is read behind the end of a line.
+    """Token ids of a text that follows another, without special tokens: those it has after a line break.
 
-    Many tokenizers put a blank of their own before a text, which one that follows another does not have.
+    Many tokenizers put a blank before a text, which a text that follows another does not have.
     """
     alone, line, both = ([*tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]] for piece in (text, "\n", f"\n{text}"))
     return both[len(line) :] if line and both[: len(line)] == line else alone
@@ -101,7 +101,7 @@ def _trust(options: ModelOptions) -> dict[str, Any]:
 
 
 def locate(options: ModelOptions, *, weights: bool = True) -> Path:
-    """The folder of a model, fetched from the hub (with its weights or without) or dequantised if need be. UserError if there is none."""
+    """The folder of a model, downloaded from the hub (with or without weights) or dequantised if necessary. UserError if there is no such model."""
     name = options.model
     if name == embedded.NAME:
         gguf = embedded.embedded_gguf()
@@ -140,14 +140,14 @@ def _fetch(name: str, options: ModelOptions, *, weights: bool) -> Path:
     patterns = ["*.json", "*.model", "*.txt", "*.jinja"] + ["*.py"] * options.allow_remote_code
     patterns += (["*.safetensors"] + ["*.bin"] * options.allow_pickle) * weights
     try:
-        # Folders within a repository hold other formats of the same weights.
+        # Subfolders of a repository hold other formats of the same weights.
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except HFValidationError:
-        raise UserError("model", options.model, "is no folder and no model's id", _NO_MODEL) from None
+        raise UserError("model", options.model, "is neither a local folder nor a valid model id", _NO_MODEL) from None
     except HfHubHTTPError:
-        raise UserError("model", options.model, "is neither a local folder nor a model that the hub lets us read", _NO_MODEL) from None
+        raise UserError("model", options.model, "is neither a local folder nor a readable model on the hub", _NO_MODEL) from None
     except OSError:
-        raise UserError("model", options.model, "is no local folder, and the hub cannot be reached", _NO_MODEL) from None
+        raise UserError("model", options.model, "is not a local folder, and the hub cannot be reached", _NO_MODEL) from None
 
 
 def _weight_files(folder: Path, options: ModelOptions) -> list[Path]:
@@ -206,7 +206,7 @@ def _read_weights(folder: Path, options: ModelOptions, task: Task, **how: Any) -
         problem = f"cannot be loaded as a causal language model or a sequence classifier ({_first_line(error)})"
         raise UserError("model", options.model, problem, _code_hint(error)) from None
     model, told = found
-    # What a checkpoint lacks is drawn at random: another model in every process, under the same name.
+    # Missing weights would be initialised at random: a different model in every process, under the same name.
     lacking = sorted({*told["missing_keys"], *(str(key[0]) for key in told["mismatched_keys"])})
     if lacking:
         problem = f"lacks {len(lacking)} weights of a causal language model or a sequence classifier ({lacking[0]}{', …' if lacking[1:] else ''})"
@@ -224,7 +224,7 @@ def _read_tokenizer(folder: Path, options: ModelOptions, trust: dict[str, Any]) 
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU where there is one. UserError for a device that is not there."""
+    """The device of this name; `auto` is the first GPU if there is one. UserError for a device that is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -298,7 +298,7 @@ def _tensor_bytes(path: Path, dtype: torch.dtype) -> int:
 
 
 def _placement(options: ModelOptions, weights: list[Path], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Spread a model over several GPUs when it does not fit into the free memory of the first. Files are taken to hold 16-bit weights."""
+    """Spread a model over several GPUs if it does not fit into the free memory of the first. Files are assumed to hold 16-bit weights."""
     if options.device != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
         return {}
     needed = sum(path.stat().st_size for path in weights) * (2 if dtype == torch.float32 else 1)
@@ -324,7 +324,7 @@ def _code_hint(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Within the block no progress bars of other libraries: raysp shows its own."""
+    """Within a `with` block, turn off the progress bars of transformers: raysp shows its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

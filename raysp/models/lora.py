@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al., ICLR 2022), many at once: row r of a batch goes through adapter r of a stack. Knows neither texts nor training.
+"""Low-rank adapters (Hu et al., ICLR 2022) in stacks: row r of a batch goes through adapter r. Independent of texts and training.
 
-The definition is PEFT's: a linear layer's output gains `alpha / rank * B A x`, A drawn as PEFT draws it and B zero at the start, no dropout; adapters compute in
-float32 whatever the model does, and can be written in PEFT's format.
+As in PEFT, `alpha / rank * B A x` is added to the output of a linear layer; A starts with PEFT's distribution and B at zero, without dropout. Adapters compute in
+float32 whatever the dtype of the model, and can be saved in PEFT's format.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an adapter is made and trained. `modules` are names of linear layers, `layers` the numbers of the blocks whose layers of that name are adapted."""
+    """How an adapter is built and trained. Linear layers named in `modules` are adapted in the blocks numbered in `layers`."""
 
     rank: int
     alpha: float
@@ -38,13 +38,13 @@ class Recipe:
 
     @property
     def scale(self) -> float:
-        """What `B A x` is multiplied by."""
+        """The factor of `B A x`."""
         return self.alpha / self.rank
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An adapted linear layer: the module, its name in the model, its block, and the channels that it reads and writes."""
+    """An adapted linear layer: the module, its name in the model, its block, and its numbers of input and output channels."""
 
     module: Any
     name: str
@@ -54,7 +54,7 @@ class Site:
 
 
 def sites(model: Any, architecture: Architecture, recipe: Recipe) -> tuple[Site, ...]:
-    """The layers that a recipe adapts, in the model's order. UserError for a name or a number that is not there, saying which are."""
+    """The layers that a recipe adapts, in the model's order. UserError, listing what there is, for an unknown name or number."""
     names = {id(module): name for name, module in model.named_modules()}
     wrong = [layer for layer in recipe.layers if not 0 <= layer < architecture.layers]
     if wrong:
@@ -75,14 +75,14 @@ def sites(model: Any, architecture: Architecture, recipe: Recipe) -> tuple[Site,
 
 
 class Stack:
-    """`count` adapters side by side: of each site A float32 `(count, rank, reads)` and B `(count, writes, rank)`, on the site's device."""
+    """`count` adapters side by side: for each site A float32 `(count, rank, reads)` and B float32 `(count, writes, rank)`, on the site's device."""
 
     def __init__(self, places: Sequence[Site], recipe: Recipe, down: list[Tensor], up: list[Tensor]) -> None:
         self.sites, self.recipe, self.down, self.up = tuple(places), recipe, down, up
 
     @classmethod
     def start(cls, places: Sequence[Site], recipe: Recipe, seeds: Sequence[int]) -> "Stack":
-        """An adapter a seed before training: A uniform within 1 / sqrt(reads) (PEFT's draw) from a stream of the seed and the site's name, B zero."""
+        """Untrained adapters, one for each seed: A uniform within ±1 / sqrt(reads), as in PEFT, from a stream of the seed and the site's name; B zero."""
         down, up = list[Tensor](), list[Tensor]()
         for site in places:
             drawn = {seed: _drawn(seed, site, recipe.rank) for seed in set(seeds)}
@@ -93,12 +93,12 @@ class Stack:
 
     @property
     def count(self) -> int:
-        """How many adapters there are."""
+        """Number of adapters."""
         return len(self.down[0])
 
     @property
     def size(self) -> int:
-        """Parameters of one adapter."""
+        """Number of parameters of one adapter."""
         return sum(tensor[0].numel() for tensor in self.parameters)
 
     @property
@@ -107,12 +107,12 @@ class Stack:
         return [tensor for pair in zip(self.down, self.up, strict=True) for tensor in pair]
 
     def largest(self) -> list[float]:
-        """The size of each adapter's largest weight; NaN where one is no number."""
+        """The magnitude of each adapter's largest weight; NaN if any is NaN."""
         sizes = [tensor.detach().flatten(1).abs().amax(1) for tensor in self.parameters]
         return torch.stack([size.to(sizes[0].device) for size in sizes]).amax(0).tolist()
 
     def copies(self, row: int, count: int) -> "Stack":
-        """One of the adapters, so many times."""
+        """A stack of `count` copies of one adapter."""
         return Stack(self.sites, self.recipe, *([tensor[row].detach().expand(count, -1, -1).clone() for tensor in tensors] for tensors in (self.down, self.up)))
 
     def flat(self) -> Tensor:
@@ -121,7 +121,7 @@ class Stack:
 
     @contextmanager
     def applied(self, rows: Tensor) -> Generator[None]:
-        """Within the block row i of the model's batch goes through adapter `rows[i]`, int64 `(batch,)`."""
+        """Within a `with` block, row i of the model's batch goes through adapter `rows[i]`, int64 `(batch,)`."""
         handles = [
             site.module.register_forward_hook(_hook(down[rows.to(down.device)], up[rows.to(up.device)], self.recipe.scale))
             for site, down, up in zip(self.sites, self.down, self.up, strict=True)
@@ -133,7 +133,7 @@ class Stack:
                 handle.remove()
 
     def save(self, folder: Path, row: int, base: str) -> None:
-        """Write one adapter as PEFT does, so that `PeftModel.from_pretrained` loads it; `base` names the model that it belongs to."""
+        """Save one adapter in PEFT's format, for `PeftModel.from_pretrained`; `base` names its base model."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Stack:
 
 
 def configuration(places: Sequence[Site], recipe: Recipe, base: str | None = None) -> Any:
-    """The recipe's adapter as a `peft.LoraConfig`, its layers named one by one."""
+    """The recipe as a `peft.LoraConfig` that names each layer."""
     from peft import LoraConfig
 
     names = [site.name for site in places]

@@ -1,7 +1,8 @@
-"""Scoring masks over parts of a model: each distinct beginning of a mask, layer by layer, goes through the model once.
+"""Scoring masks over parts of a model: masks that agree up to a layer share the computation up to it.
 
-Masks over a model's parts are a prefix tree whose levels are its layers: two masks that first differ in layer 7 share layers 0 to 6, as far as they run at the
-same time, and masks run in the order of the tree. What lies below the lowest part of all is run once an input and kept. Inputs come in groups of one length, so that nothing is padded and a batch gives what single passes give.
+Masks over a model's parts form a prefix tree whose levels are the layers: two masks that first differ in layer 7 share layers 0 to 6 if they are in one batch,
+and batches follow the order of the tree. The layers below the lowest ablated part are run once for each input and kept. Inputs are grouped by length, so nothing
+is padded and a batch gives the values of single passes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,16 +22,16 @@ from raysp.models.classes import has_independent_labels
 from raysp.models.inputs import Floats, Integers
 from raysp.models.memory import is_out_of_memory, release
 
-#: GateRows of logits normalised at a time: a large vocabulary would otherwise take more memory than the model.
+#: Rows of logits normalised at a time: with a large vocabulary all of them could take more memory than the model.
 NORMALISED = 64
 
 
 @dataclass(slots=True)
 class Group:
-    """Inputs of one length, int64 `(s, length)`, where the ablation applies (bool `(s, length)`, None: everywhere) and what is read.
+    """Inputs of one length, int64 `(s, length)`, the positions `at` which they are ablated (bool `(s, length)`, None: all), and the readouts.
 
-    Readout j is of token `read_token[j]` behind column `read_index[j]` of input `read_sequence[j]`, int64 `(r,)` each; of a classifier it is class `read_token[j]`.
-    `bank` holds what takes the place of what is left out (None: nothing); `choices` says which of it each input may take, one int64 array an input.
+    Readout j is the score of token `read_token[j]` after column `read_index[j]` of input `read_sequence[j]`, int64 `(r,)` each; for a classifier that of class
+    `read_token[j]`. `bank` holds the replacements (None: zeros), and `choices` those that each input may take, one int64 array for each input.
     """
 
     ids: Tensor
@@ -45,12 +46,12 @@ class Group:
 
     @property
     def length(self) -> int:
-        """Tokens of each input."""
+        """Number of tokens of each input."""
         return int(self.ids.shape[1])
 
     @property
     def first(self) -> int:
-        """The first column that is read."""
+        """The first column with a readout."""
         return int(self.read_index.min())
 
     def taken(self, inputs: Integers, picks: Integers) -> Integers:
@@ -60,7 +61,7 @@ class Group:
 
 @dataclass(slots=True)
 class MaskTree:
-    """A blockwise and an ablation of its parts; `budget` tokens run at once at most, halved when memory runs out."""
+    """A model run block by block, and an ablation of its parts; at most `budget` tokens run at once, halved when memory runs out."""
 
     blockwise: BlockwiseModel
     ablation: Ablation
@@ -76,12 +77,10 @@ class MaskTree:
     # ---- values of masks
 
     def read(self, group: Group, masks: Masks, picks: Integers, wanted: frozenset[str]) -> dict[str, Floats]:
-        """What is wanted at the group's readouts, float64 `(m, r)` each, for masks bool `(m, n)`.
+        """The wanted quantities at the group's readouts, float64 `(m, r)` each, for masks bool `(m, n)`.
 
-        That is of `logits`, `logprobs`, `top` (1 where the token is the most probable) and `kl` (divergence from the intact answer).
-
-        `picks` says which of its choices an input takes under each mask, int64 `(m,)`, as `Group.taken`. Raises torch.OutOfMemoryError when a single
-        row does not fit.
+        Quantities are `logits`, `logprobs`, `top` (1 where the token is the most probable) and `kl` (divergence from the intact model). `picks`, int64 `(m,)`,
+        selects the replacement of each mask as in `Group.taken`. Raises torch.OutOfMemoryError if a single row does not fit.
         """
         count, inputs = len(masks), len(group.ids)
         found = {name: np.full((count, len(group.read_token)), np.nan) for name in wanted}
@@ -119,7 +118,7 @@ class MaskTree:
                     found[name][place[rows], read] = values.cpu().double().numpy()
 
     def _quantities(self, group: Group, read: int, logits: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Of logits `(rows, vocabulary)` at one readout what is wanted, `(rows,)` each."""
+        """The wanted quantities, `(rows,)` each, from the logits `(rows, vocabulary)` at one readout."""
         token = int(group.read_token[read])
         wide = torch.promote_types(logits.dtype, torch.float32)
         chosen = logits[:, token].to(wide)
@@ -140,7 +139,7 @@ class MaskTree:
         return {name: found[name] for name in wanted}
 
     def remember_intact(self, group: Group) -> None:
-        """Keep the intact answer's log-probabilities at every readout, float32 `(r, vocabulary)`: what a divergence is from."""
+        """Store the intact model's log-probabilities at every readout, float32 `(r, vocabulary)`, as the reference of `kl`."""
         found: list[Tensor] = []
         for start in range(0, len(group.read_token), rows := max(self.budget // group.length, 1)):
             inputs, columns = group.read_sequence[start : start + rows], group.read_index[start : start + rows]
@@ -204,7 +203,7 @@ class MaskTree:
         return self.blockwise.logits(group.ids[torch.from_numpy(inputs)], hidden, group.first)
 
     def recorded(self, ids: Tensor) -> Iterator[tuple[tuple[int, Any], Tensor]]:
-        """What each tensor concerned is when inputs int64 `(s, length)` run through the intact model: slot and `(s, length, channels)`."""
+        """The ablated tensors when inputs int64 `(s, length)` run through the intact model, as pairs of slot and `(s, length, channels)`."""
         with torch.no_grad():
             hidden, calls = self.blockwise.entry(ids, self._lowest), self.blockwise.calls(ids)
             with self.ablation.installed(), self.ablation.recording() as seen:
@@ -217,7 +216,7 @@ class MaskTree:
 
 
 class _Tree:
-    """GateRows (an input, a replacement and a mask each) that part layer by layer. `first` is a row of every node, `node` the node of every row."""
+    """Rows (an input, a replacement and a mask each) that separate layer by layer. `first` is a row of every node, `node` the node of every row."""
 
     def __init__(self, inputs: Integers, choice: Integers, masks: Masks, members: dict[int, list[int]]) -> None:
         self.inputs, self.choice, self.masks, self._members = inputs, choice, masks, members
@@ -226,7 +225,7 @@ class _Tree:
         self._name(np.stack([inputs, choice], axis=1))
 
     def part(self, layer: int) -> NDArray[np.intp]:
-        """Let rows part that differ in this layer; the node before of every node now."""
+        """Separate the rows that differ in this layer; for every new node, the node it was part of."""
         before = self.node
         bits = np.packbits(self.masks[:, self._members[layer]], axis=1)
         self._name(np.concatenate([before[:, None], bits], axis=1))

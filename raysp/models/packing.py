@@ -1,8 +1,8 @@
-"""Scoring many sequences that begin alike with a causal model: every distinct prefix is computed once.
+"""Scoring sequences with common beginnings by a causal model: every distinct prefix is computed once.
 
-The prefix tree's nodes go through the model in depth-first order, in packs of equal size, as one row each: positions are explicit,
-and the attention mask is the ancestor relation. Of a finished pack only the keys and values on the path to the next node are kept.
-There is no padding, and attention to the path costs what a cache would. Knows nothing of masks, prompts or values.
+The nodes of the prefix tree go through the model in depth-first order, in packs of equal size, each pack as a single row with explicit positions and the
+ancestor relation as its attention mask. After a pack, only the keys and values on the path to the next node are kept. There is no padding, and attending to
+the path costs as much as a cache would. Independent of masks, prompts and values.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SMALLEST_PACK = 16
 
 @dataclass(slots=True)
 class Root:
-    """Keys of the symbols that a game's inputs begin with, and, once computed, their keys and values in every layer."""
+    """The keys (position and symbol) of the beginning common to a game's inputs and, once computed, its keys and values in every layer."""
 
     keys: Integers
     layers: Layers = field(default_factory=list)
@@ -32,9 +32,9 @@ class Root:
 
 @dataclass(slots=True)
 class PackedScorer:
-    """Scores inputs by prefix tree. `pack` is how many nodes go through the model at once; it halves when memory runs out.
+    """Scores inputs by prefix tree, `pack` nodes at once, halved when memory runs out.
 
-    `embed` maps symbols (int64 tensor) to the model's input: token ids, or embeddings where there are symbols beyond the vocabulary.
+    `embed` maps symbols (int64 tensor) to the model's input: token ids, or embeddings if there are symbols beyond the vocabulary.
     """
 
     model: Any
@@ -44,10 +44,10 @@ class PackedScorer:
     keeps_logits: bool
 
     def score(self, inputs: Inputs, root: Root | None = None, *, logprobs: bool = True) -> Scores:
-        """Logits and log-probabilities at the inputs' readouts (without `logprobs`, those are NaN).
+        """Logits and log-probabilities (NaN without `logprobs`) at the inputs' readouts.
 
-        What all inputs share with `root` is taken from there, and computed at first use. Raises torch.OutOfMemoryError
-        when even a pack of `SMALLEST_PACK` nodes does not fit.
+        The part that all inputs share with `root` is taken from there and computed on first use. Raises torch.OutOfMemoryError if even a pack of
+        `SMALLEST_PACK` nodes does not fit.
         """
         computed = 0
         while True:
@@ -78,7 +78,7 @@ class PackedScorer:
         return Scores(result[0], result[1], len(tree) + computed)
 
     def _fill(self, root: Root) -> int:
-        """Compute the root path's keys and values if that has not been done; returns the tokens it took."""
+        """Compute the keys and values of the root path on first use; returns the number of tokens computed."""
         if root.layers or not len(root.keys):
             return 0
         nodes = np.arange(len(root.keys))
@@ -94,7 +94,7 @@ class PackedScorer:
         return len(tree)
 
     def _run(self, tree: PrefixTree, start: int, stop: int, past: Layers, rows: Integers, *, keep_all: bool = False) -> tuple[Tensor, Layers]:
-        """One pack through the model: logits of the wanted rows, and the keys and values on the path to node `stop`."""
+        """Run one pack: the logits of the wanted rows, and the keys and values on the path to node `stop`."""
         from transformers import DynamicCache
 
         path = tree.path(start)
@@ -134,7 +134,7 @@ class PackedScorer:
 def read(logits: Tensor, rows: Integers, tokens: Integers, logprobs: bool, independent: bool = False) -> Floats:
     """Logits and log-probabilities (or NaN) of tokens in rows of logits `(k, vocabulary)`; float64 `(2, r)`. `independent` labels have a sigmoid each.
 
-    The normaliser is computed in at least float32, a few rows at a time: a large vocabulary would otherwise take more memory than the model.
+    The normaliser is computed in at least float32, a few rows at a time: with a large vocabulary all of them could take more memory than the model.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     rows_at, tokens_at = torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)

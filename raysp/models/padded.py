@@ -1,6 +1,6 @@
-"""Scoring sequences row by row: the plain way, for encoders and classifiers, and the reference for the packed way.
+"""Scoring sequences in padded batches, one in each row: for encoders and classifiers, and as the reference for packed scoring.
 
-Rows hold a sequence each, at the columns of its symbols' positions; columns without a symbol are hidden from attention.
+A symbol stands in the column of its position; columns without a symbol are hidden from attention.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ Padding = Literal["left", "right", "none"]
 
 @dataclass(slots=True)
 class PaddedScorer:
-    """Scores inputs in rows sorted by length; `rows * longest <= budget` tokens at once, halved when memory runs out.
+    """Scores inputs in batches sorted by length, with `rows * longest <= budget` tokens, halved when memory runs out.
 
-    Padding `left` numbers the positions explicitly; `none` batches only sequences of one length. With a budget of 0 every sequence
-    goes alone, without padding, as the model's authors would run it: the reference.
+    Padding `left` passes positions explicitly; `none` batches only sequences of equal length. With a budget of 0 every sequence is run alone and without
+    padding, as the model's authors would run it: the reference.
     """
 
     model: Any
@@ -39,13 +39,13 @@ class PaddedScorer:
     classifies: bool
 
     def score(self, inputs: Inputs, *, logprobs: bool = True) -> Scores:
-        """Logits and log-probabilities at the readouts; `tokens` counts padding too, as it costs the same.
+        """Logits and log-probabilities at the readouts; `tokens` includes padding, which costs the same.
 
-        Raises torch.OutOfMemoryError when one sequence alone does not fit.
+        Raises torch.OutOfMemoryError if a single sequence does not fit.
         """
         result = np.full((2, len(inputs.read_token)), np.nan)
         spans = _spans(inputs)
-        order = np.argsort(spans, kind="stable")[::-1]  # the longest first: if memory runs out, it does so at once
+        order = np.argsort(spans, kind="stable")[::-1]  # longest first: if memory runs out, it does so at once
         # Classifiers find the last token by its id; where they are given vectors they take the last column.
         even = self.padding == "none" or (self.classifies and bool((inputs.symbols >= self.vocabulary).any()))
         at = tokens = 0
@@ -107,5 +107,5 @@ class PaddedScorer:
 
 
 def _spans(inputs: Inputs) -> Integers:
-    """Columns that each sequence takes: up to its last position."""
+    """Number of columns of each sequence: up to its last position."""
     return inputs.positions[inputs.offsets[1:] - 1] + 1

@@ -1,7 +1,7 @@
-"""The prefix tree of a batch of sequences, as arrays. Knows nothing of models.
+"""The prefix tree of a batch of sequences, as arrays. Independent of models.
 
-Sequences that begin alike share nodes, so a computation over nodes does shared beginnings once. Nodes are numbered depth first;
-then the subtree of a node is a range, and *ancestor of* is two comparisons.
+Sequences share the nodes of their common beginning, so that a computation over nodes processes it once. With nodes numbered depth first, a subtree is a range and
+the ancestor relation takes two comparisons.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from raysp.models.inputs import Inputs, Integers, ragged_ranges
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """`k` nodes in depth-first order, below a root path of `root` symbols that is known already.
+    """`k` nodes in depth-first order below a root path of `root` symbols, which is not part of the tree.
 
     `symbols`, `positions` and `depth` are int64 `(k,)`; the subtree of node `i` is `i:end[i]`; `read_node` is the node of each readout.
     The ancestors of node `i` are the root path and the nodes `path(i)`.
@@ -40,12 +40,12 @@ class PrefixTree:
 
 
 def keys(inputs: Inputs) -> Integers:
-    """One number for each symbol at its position, int64 `(t,)`."""
+    """A number for each pair of position and symbol, int64 `(t,)`."""
     return inputs.positions << 32 | inputs.symbols
 
 
 def common_prefix(inputs: Inputs) -> Integers:
-    """The keys that all sequences begin with, short of the first that is read."""
+    """The keys of the beginning common to all sequences, ending before the first readout."""
     flat = keys(inputs)
     _, shared = _sorted_with_shared(flat, inputs.offsets)
     length = min([*shared[1:].tolist(), *inputs.lengths[:1].tolist(), *inputs.read_index.tolist()], default=0)
@@ -53,7 +53,7 @@ def common_prefix(inputs: Inputs) -> Integers:
 
 
 def build_tree(inputs: Inputs, known: Integers | None = None) -> PrefixTree:
-    """The prefix tree of all sequences, below as much of the `known` keys as all of them begin with."""
+    """The prefix tree of all sequences, below the longest part of the `known` keys with which all of them begin."""
     flat, lengths = keys(inputs), inputs.lengths
     order, shared = _sorted_with_shared(flat, inputs.offsets)
     root = 0 if known is None else _shared_with(known, flat, inputs, shared)
@@ -68,14 +68,14 @@ def build_tree(inputs: Inputs, known: Integers | None = None) -> PrefixTree:
 
 
 def _shared_with(known: Integers, flat: Integers, inputs: Inputs, shared: Integers) -> int:
-    """How many of the known keys all sequences begin with, short of the first symbol that is read."""
+    """The number of known keys with which all sequences begin, ending before the first readout."""
     limit = min([len(known), *inputs.lengths[:1].tolist(), *shared[1:].tolist(), *inputs.read_index.tolist()])
     differs = np.flatnonzero(flat[:limit] != known[:limit])
     return int(differs[0]) if len(differs) else limit
 
 
 def _sorted_with_shared(flat: Integers, offsets: Integers) -> tuple[Integers, Integers]:
-    """The lexicographic order of the sequences, and how many symbols each shares with the one before it in that order."""
+    """The lexicographic order of the sequences, and the number of symbols that each shares with its predecessor in that order."""
     # Big-endian bytes of numbers that are not negative sort as the numbers do, a prefix before its continuations.
     ordered = flat.astype(">i8")
     texts = [ordered[start:stop].tobytes() for start, stop in itertools.pairwise(offsets)]
@@ -90,7 +90,7 @@ def _sorted_with_shared(flat: Integers, offsets: Integers) -> tuple[Integers, In
 
 
 def _ends_and_reads(order: Integers, shared: Integers, first: Integers, lengths: Integers, inputs: Inputs) -> tuple[Integers, Integers]:
-    """Where each node's subtree ends, and the node of each readout."""
+    """The end of each node's subtree, and the node of each readout."""
     total, longest = int(first[-1]), int(lengths.max(initial=0))
     end = np.empty(total, np.int64)
     following = np.full(longest + 1, total, np.int64)  # by depth: the first node of the next sequence that leaves the path there

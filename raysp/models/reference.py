@@ -1,6 +1,6 @@
-"""The plain way to train an adapter, as people write it: PEFT, torch's AdamW, the whole model on padded batches, one subset after the other.
+"""The ordinary way to train an adapter: PEFT, torch's AdamW, the whole model on padded batches, one subset after another.
 
-It is what the fast path is tested against, and what architectures get that the fast path does not fit.
+The fast path is tested against it, and architectures that the fast path does not support are trained with it.
 """
 
 import copy
@@ -23,7 +23,7 @@ IGNORED = -100
 
 @dataclass(slots=True)
 class PlainTrainer:
-    """One model (PEFT changes its modules: these are copied, the weights are not), one recipe, the training texts and those that trained adapters are asked."""
+    """A model, a recipe, the training texts, and the texts (`asked`) to evaluate trained adapters on. PEFT changes modules, so these are copied; weights are shared."""
 
     model: Any
     device: torch.device
@@ -47,11 +47,11 @@ class PlainTrainer:
 
     @property
     def stacked(self) -> int:
-        """Subsets trained at once."""
+        """Number of subsets trained at once."""
         return 1
 
     def evaluate(self, subsets: Sequence[Integers], seeds: Sequence[int]) -> Floats:
-        """Train on the texts with these numbers; what the fast path's `Trainer.evaluate` gives, float64 `(subsets, asked, 2)`. DivergenceError as there."""
+        """Train on the texts with these numbers; result, float64 `(subsets, asked, 2)`, and errors as those of the fast path's `Trainer.evaluate`."""
         found = np.empty((len(subsets), len(self.asked), 2))
         for row, (subset, seed) in enumerate(zip(subsets, seeds, strict=True)):
             self._train(np.asarray(subset, np.int64), seed, row)
@@ -81,7 +81,7 @@ class PlainTrainer:
                 raise error
 
     def _start(self, seed: int) -> None:
-        """Put the adapter where every training with this seed begins."""
+        """Reset the adapter to the common start of all trainings with this seed."""
         begun = Stack.start(self._sites, self.recipe, [seed])
         modules = dict(self._peft.base_model.model.named_modules())
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Models that stay in memory and score many ablations of one input. Knows tokens and positions, not prompts, masks or values."""
+"""Models that stay in memory and score batches of ablated inputs. They know tokens and positions, but not prompts, masks or values."""
 
 import contextlib
 import inspect
@@ -26,20 +26,20 @@ from raysp.specs.lenses import ModelOptions
 Method = Literal["packed", "padded", "alone"]
 _REQUEST_SECONDS = 2.0
 _OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
-# Nodes in one pack. More share the cost of reading the weights; the attention mask and the work within it grow with the square.
+# Nodes in one pack. Larger packs share the cost of reading the weights; the attention mask grows with the square.
 _PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
 _PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-# How far one way of scoring may be from another, relative to the size of the logits, before it counts as a different computation.
+# Largest difference between two ways of scoring, relative to the size of the logits, that counts as rounding.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-# A padding token that no text has.
+# A padding token that occurs in no text.
 NO_PADDING = -1
-# What architectures raise that cannot compute what they are asked for.
+# What architectures raise that do not support a way of scoring.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
 @dataclass(slots=True)
 class ResidentModel:
-    """A loaded model and the ways it can score inputs. One lock: requests of several threads wait for one another."""
+    """A loaded model and the ways in which it can score inputs. Requests from several threads take turns on one lock."""
 
     loaded: LoadedModel
     pack: int
@@ -65,19 +65,19 @@ class ResidentModel:
         pad = config.pad_token_id
         padding: Padding = "right" if classifies and pad is not None and pad >= 0 else "left" if takes_positions else "none"
         if classifies and pad is None:
-            config.pad_token_id = NO_PADDING  # without one, classifiers of the decoder type refuse rows of equal length too
+            config.pad_token_id = NO_PADDING  # without one, decoder classifiers refuse even batches of equal length
         rest = (max(pad or 0, 0), self.vocabulary, takes_positions, keeps, classifies)
         self.padded = PaddedScorer(*common, self.budget, padding, *rest)
         self.reference = PaddedScorer(*common, 0, "none", *rest)
 
     @property
     def takes_positions(self) -> bool:
-        """Whether positions of tokens can be told to the model. Bidirectional models number theirs in their own ways."""
+        """Whether the model accepts explicit positions. Bidirectional models number positions in their own ways."""
         return self.loaded.task == "causal" and "position_ids" in inspect.signature(self.loaded.model.forward).parameters
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the embedding table; symbol ids from here on stand for vectors that are no token's."""
+        """Number of rows of the embedding table; symbols from here on stand for vectors that belong to no token."""
         return int(self.loaded.model.get_input_embeddings().weight.shape[0])
 
     @property
@@ -92,25 +92,25 @@ class ResidentModel:
 
     @property
     def context(self) -> int | None:
-        """The longest input in tokens, where the model says so."""
+        """The longest input in tokens; None if the configuration does not state it."""
         config = self.loaded.model.config.get_text_config()
         names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
         limit = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
-        # Models of this type begin to count positions behind the padding token's id.
+        # Models of these types count positions from the padding token's id plus one.
         offset = (config.pad_token_id or 0) + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
         return None if limit is None else int(limit) - offset
 
     @property
     def place(self) -> str:
-        """Where it computes and in what, in words."""
+        """Device and dtype, for notes."""
         device = self.loaded.device
         where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
         return f"{str(self.loaded.dtype).removeprefix('torch.')} on {where}"
 
     def request_masks(self, tokens: float) -> int:
-        """Masks of a request of about two seconds when each costs so many tokens.
+        """The number of masks, at this many tokens each, in a request of about two seconds.
 
-        From the operations they take on this kind of device, not from timing, so that the same game is cut into the same batches everywhere.
+        Computed from the number of operations and the kind of device rather than timed, so that a game is cut into the same batches everywhere.
         """
         kind = self.loaded.device.type
         rate = _OPERATIONS.get(kind, 5e10) * (torch.get_num_threads() if kind == "cpu" else 1)
@@ -120,7 +120,7 @@ class ResidentModel:
 
     @contextmanager
     def at_work(self, what: str) -> Generator[None]:
-        """One request of the model at a time; where memory runs out within it, an EvaluationError that it does not hold `what`."""
+        """Within a `with` block, hold the model's lock; if memory runs out, raise an EvaluationError stating that it does not hold `what`."""
         with self.lock:
             try:
                 yield
@@ -130,9 +130,9 @@ class ResidentModel:
                 raise
 
     def choose(self, sample: Inputs) -> tuple[Method, str | None]:
-        """The fastest way of scoring that gives what plain single forward passes give on a sample; a remark where it is not the usual one.
+        """The fastest way of scoring that agrees with single forward passes on a sample, and a remark if it is not the usual one.
 
-        Inputs of a sort that has been checked at this length or a greater one are not checked again.
+        A kind of input is checked once up to each length, not again for shorter inputs.
         """
         sort = (bool((sample.symbols >= self.vocabulary).any()), bool((np.diff(sample.positions) > 1).any()))
         longest = int(sample.lengths.max())
@@ -198,7 +198,7 @@ class ResidentModel:
                 if int(token) in ends:
                     break
                 answer.append(int(token))
-                # Where the model keeps keys and values, only what is new is read.
+                # With cached keys and values, only the new token is read.
                 past = getattr(output, "past_key_values", None) if options["use_cache"] else None
                 options["past_key_values"] = past
                 ids = torch.cat([ids, token], dim=1) if past is None else token
@@ -218,7 +218,7 @@ class ResidentModel:
         embedded = table(symbols.clamp(max=vocabulary - 1)).clone()
         embedded[symbols == self.zero_symbol] = 0
         if self._mean is None:
-            # Through the module rather than from its weights: some models scale embeddings in there.
+            # Through the module rather than from its weights, as some models scale embeddings in it.
             everything = torch.arange(vocabulary, device=symbols.device).split(8192)
             total = sum((table(part).cpu().double().sum(0) for part in everything), torch.zeros((), dtype=torch.float64))
             self._mean = (total / vocabulary).to(embedded)
@@ -285,7 +285,7 @@ def _loaded(options: ModelOptions) -> LoadedModel:
     _make_room(options)
     with contextlib.suppress(DoesNotFitError):
         return load(options)
-    # Behind the block: within it the error's traceback would hold on to what was loaded of the model.
+    # After the block: within it, the error's traceback would keep the partly loaded model in memory.
     _residents.clear()
     release(choose_device(options.device))
     return load(options)
@@ -298,7 +298,7 @@ def _make_room(options: ModelOptions) -> None:
         if not _residents:
             if device.type == "cpu":
                 raise does_not_fit(options, device)
-            return  # a GPU's driver says so itself, and a model may be spread over several
+            return  # a GPU's driver raises an error of its own, and a model may be spread over several GPUs
         _drop(next(iter(_residents.values())))
         release(device)
 
@@ -315,7 +315,7 @@ def _same(one: LoadedModel, other: LoadedModel) -> bool:
 def _difference(scores: Scores, expected: Scores, tolerance: float) -> str | None:
     ours = np.concatenate([scores.logits, scores.logprobs])
     theirs = np.concatenate([expected.logits, expected.logprobs])
-    # A value that is not finite is reported when it is asked for, with the mask that gave it; here it says nothing.
+    # Values that are not finite are reported when they are measured, with their mask; here they are ignored.
     finite = np.isfinite(theirs)
     apart = np.abs(ours - theirs)[finite].max(initial=0.0)
     allowed = tolerance * (1 + np.abs(theirs[finite]).max(initial=0.0))

@@ -1,7 +1,8 @@
-"""From what the last block gives at chosen positions to log-probabilities of tokens, and back: the head runs there only, a few rows at a time.
+"""From the last block's output at chosen positions to log-probabilities of tokens, and back: the head is applied there only, a few rows at a time.
 
-Logits of a whole batch are the largest thing that training makes (rows x vocabulary, kept for the backward pass by a plain loop). Here a chunk of them is made,
-read, turned into its own gradient in place and dropped. Where a model does more than a product behind its last norm (capped or scaled logits), autograd does the chunk.
+The logits of a batch are the largest tensor in training (rows x vocabulary, which an ordinary loop keeps for the backward pass). Here a chunk of them is computed,
+read, turned into its own gradient in place, and dropped. If a model does more than a matrix product after its last norm (capped or scaled logits), autograd
+handles the chunk. Log-softmax and loss are computed in at least float32.
 """
 
 import contextlib
@@ -17,42 +18,42 @@ from raysp.models.blockwise import BlockwiseModel
 from raysp.models.inputs import Integers
 from raysp.models.resident import TOLERANCE
 
-#: Rows of logits at once: with more of them the head's product comes nearer to what the machine can do.
+#: Rows of logits computed at once: more of them use the hardware better.
 CHUNK = {"cpu": 768, "cuda": 2048, "mps": 512}
-#: Bytes of them at most, whatever the vocabulary.
+#: Most bytes of logits at once, whatever the size of the vocabulary.
 LOGITS = 1 << 29
 #: Numbers of a weight in bfloat16 or float16 that are converted to float32 at a time.
 CONVERTED = 1 << 22
-#: Rows of them that are read again and again while the caches hold them; all, where there are no such caches.
+#: Rows that several passes are made over at once, while they are in the processor's caches; all on other devices.
 READ = {"cpu": 8}
 
 
 class _ReachedError(Exception):
-    """What the head reads is there."""
+    """Raised to stop a forward pass once the head's input is there."""
 
 
 @dataclass(slots=True)
 class TargetLoss:
-    """The norm and the head of one model."""
+    """The last norm and the head of a model."""
 
     model: Any
     architecture: Architecture
     device: torch.device
     plain: bool = field(init=False)
-    _relay: BlockwiseModel = field(init=False, repr=False)
+    _blockwise: BlockwiseModel = field(init=False, repr=False)
     _room: Tensor | None = field(init=False, repr=False, default=None)
     _tuples: tuple[bool, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._relay = BlockwiseModel(self.model, self.architecture, self.device)
+        self._blockwise = BlockwiseModel(self.model, self.architecture, self.device)
         ids = torch.ones((1, 2), dtype=torch.long, device=self.device)
-        self._tuples = tuple(call.gives_tuple for call in self._relay.calls(ids))
+        self._tuples = tuple(call.gives_tuple for call in self._blockwise.calls(ids))
         self.plain = self._is_plain(ids)
 
     def __call__(self, hidden: Tensor, at: Integers, tokens: Integers, weights: Tensor | None = None) -> Tensor:
         """Log-probabilities (float32 or more, `(targets,)`) of `tokens` at rows `at` of `hidden` `(rows, channels)`.
 
-        With `weights` (`(targets,)`) the gradient of minus their weighted sum is passed back through `hidden`.
+        With `weights`, `(targets,)`, the gradient of minus their weighted sum is passed back through `hidden`.
         """
         head = self.model.get_output_embeddings()
         with contextlib.nullcontext() if weights is not None else torch.no_grad():
@@ -88,22 +89,22 @@ class TargetLoss:
             logprobs = chosen - (most + total.log())[at]
             if weights is None:
                 return logprobs, None
-            # The slope of a row is what then stands in `logits` times `weight / total`.
+            # The gradient of a row is now `logits` times `weight / total`.
             weight = torch.zeros_like(total).index_add_(0, at, weights)
             logits.index_put_((at, tokens), -weights * (total / weight)[at], accumulate=True)
-            if not _is_narrow(head.weight):  # behind the product there is less to multiply
+            if not _is_narrow(head.weight):  # scaling the product takes fewer multiplications
                 return logprobs, (logits @ head.weight).mul_((weight / total)[:, None])
-            # float16 holds probabilities, and no large sums of them.
+            # float16 can represent probabilities, but not large sums of them.
             return logprobs, self._back(logits.div_(total[:, None]), head.weight).mul_(weight[:, None])
 
     def _logits(self, some: Tensor, head: Any) -> Tensor:
-        """The head's product of some rows, float32 or more `(rows, vocabulary)`, in memory that is used again: fresh pages for so much cost a fifth of the product.
+        """The head's product of some rows, float32 or more `(rows, vocabulary)`, in a reused buffer: allocating new pages costs a fifth of the product.
 
         Rounded to bfloat16, a logit of 20 would be off by up to 0.06, which is more than most single examples change it.
         """
         wide = torch.promote_types(some.dtype, torch.float32)
         if some.is_cuda and _is_narrow(head.weight):
-            logits = torch.mm(some, head.weight.T, out_dtype=wide)  # the products of its cores are exact, and summed in float32
+            logits = torch.mm(some, head.weight.T, out_dtype=wide)  # exact products, summed in float32
             return logits if head.bias is None else logits.add_(head.bias)
         if self._room is None or len(self._room) < len(some):
             self._room = some.new_empty((len(some), len(head.weight)), dtype=wide)
@@ -125,7 +126,7 @@ class TargetLoss:
     def _autograd(self, some: Tensor, at: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
         with torch.enable_grad() if weights is not None else torch.no_grad():
             leaf = some.requires_grad_(weights is not None)
-            logits = self._relay.logits(self._filler(len(leaf)), leaf[None], 0)[0].to(leaf.device)
+            logits = self._blockwise.logits(self._filler(len(leaf)), leaf[None], 0)[0].to(leaf.device)
             logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)[at, tokens]
             if weights is None:
                 return logprobs, None
@@ -133,7 +134,7 @@ class TargetLoss:
             return logprobs.detach(), slope
 
     def _reading(self, hidden: Tensor) -> Tensor:
-        """What the head's product reads, `(rows, channels)`: mostly the last norm of the hidden states."""
+        """The input of the head, `(rows, channels)`: usually the last norm of the hidden states."""
         reached: list[Tensor] = []
 
         def stop(read: Tensor) -> None:
@@ -143,7 +144,7 @@ class TargetLoss:
         blocks = [block.module for block in self.architecture.blocks]
         bridges = [self._bridge(number, hidden[None]) for number in range(len(blocks))]
         with replaced_forward([*blocks, self.model.get_output_embeddings()], [*bridges, stop]), contextlib.suppress(_ReachedError):
-            self._relay.forward(self._filler(len(hidden)), len(hidden))
+            self._blockwise.forward(self._filler(len(hidden)), len(hidden))
         return reached[0][0]
 
     def _bridge(self, number: int, hidden: Tensor) -> Any:
@@ -154,15 +155,15 @@ class TargetLoss:
         return forward
 
     def _filler(self, length: int) -> Tensor:
-        """Tokens in whose place hidden states are put."""
+        """Token ids of this length; their embeddings are replaced by hidden states."""
         return torch.zeros((1, length), dtype=torch.long, device=self.device)
 
     def _is_plain(self, ids: Tensor) -> bool:
-        """Whether the model's logits are the head's product of what it reads, and nothing more."""
+        """Whether the model's logits are exactly the head's matrix product with its input."""
         head = self.model.get_output_embeddings()
         with torch.no_grad():
-            hidden = self._relay.entry(ids, self.architecture.layers)[0]
-            expected = self._relay.logits(ids, hidden[None], 0)[0]
+            hidden = self._blockwise.entry(ids, self.architecture.layers)[0]
+            expected = self._blockwise.logits(ids, hidden[None], 0)[0]
             try:
                 product = functional.linear(self._reading(hidden).to(head.weight.device), head.weight, head.bias).to(expected.device)
             except (AttributeError, IndexError, TypeError, RuntimeError):

@@ -1,10 +1,11 @@
 """Training many adapters at once, each on a subset of the same texts: the fast path of the data lens.
 
-One retraining of a plain loop runs the whole model over padded batches and computes logits everywhere. Here blocks below the first adapted one have run once for
-all (`FrozenPrefix`), adapters of a stack are rows of one batch, texts of a batch share the tokens with which they begin, and the head sees targets only.
-`reference.py` is the plain loop; in float32 both give the same losses and values.
+An ordinary training loop runs the whole model over padded batches and computes logits at every position. Here the blocks below the first adapted one are run
+once (`FrozenPrefix`), the adapters of a stack are rows of one batch, the texts of a batch share their common beginnings, and the head is applied to targets only.
+`reference.py` is the ordinary loop; in float32 both give the same losses and values. Adapters, gradients, the optimiser's state, log-softmax and losses are
+float32 whatever the dtype of the frozen weights.
 
-What an adapter becomes is a function of recipe, subset and seed alone: the adapters that it is trained beside change nothing but the last bits.
+A trained adapter is a function of recipe, subset and seed: the adapters trained beside it change only the last bits.
 """
 
 import math
@@ -26,44 +27,44 @@ from raysp.models.memory import is_out_of_memory, release
 from raysp.models.resident import REFUSALS, TOLERANCE
 from raysp.models.target_loss import TargetLoss
 
-#: AdamW as torch has it by default.
+#: torch's defaults for AdamW.
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-#: Nodes of the trees of all rows that go through the adapted blocks at once, filled up.
+#: Nodes that go through the adapted blocks at once, in the prefix trees of all rows together, padding included.
 NODES = {"cpu": 1024, "cuda": 32768, "mps": 8192}
-#: So many at least, however little the memory holds.
+#: Fewest nodes to which that is halved when memory runs out.
 FEWEST_NODES = 64
 #: Texts on which the fast path is compared with the model's own forward pass.
 CHECKED = 6
-#: Numbers in the gradients that are held of the texts at the common start.
+#: Most elements of the texts' gradients at the common start that are kept.
 FIRST_HELD = 1 << 27
-#: No adapter that has learnt something has weights of this size.
+#: Weights larger than this mean that the training diverged.
 GROWN = 1e6
-#: Adapters trained side by side, unless they are so large that with their gradients and moments they take more than `STATE` bytes.
+#: Adapters trained side by side, or as many as fit with their gradients and moments into `STATE` bytes.
 STACKED = {"cpu": 8, "cuda": 64, "mps": 16}
 STATE = 1 << 32
 
 Numbers = Sequence[Integers]
 T = TypeVar("T")
 Watch = Callable[[Stack, list[list[float]], list[float]], None]
-"""Told after every step the adapters, the losses so far of each, and the learning rates of the step."""
+"""Called after every step with the adapters, the losses of each so far, and the learning rates of the step."""
 
 
 class DivergenceError(EvaluationError):
-    """A training that went astray: the row of the stack, the step (from 1), and what was seen, such as "its loss was nan"."""
+    """A diverged training: the row of the stack, the step (from 1), and the symptom, such as "its loss was nan"."""
 
     def __init__(self, row: int, step: int, seen: str) -> None:
         super().__init__(f"training diverged at step {step}: {seen}")
         self.row, self.step, self.seen = row, step, seen
 
     def __reduce__(self) -> tuple[type["DivergenceError"], tuple[int, int, str]]:
-        """What it is made of again in another process."""
+        """How it is pickled: exceptions with arguments of their own are not by default."""
         return type(self), (self.row, self.step, self.seen)
 
     @classmethod
     def of(cls, row: int, step: int, loss: float, largest: float) -> "DivergenceError | None":
-        """The error of a step with this loss, whose largest weight is of this size; None while both are such as a training has.
+        """The error of a step with this loss and largest weight; None if both are normal.
 
-        A loss can stay finite where weights are not: norms make nothing of what overflows, and some kernels drop what is no number.
+        A loss can stay finite when weights do not: norms hide overflow, and some kernels drop NaN.
         """
         if not math.isfinite(loss):
             return cls(row, step, f"its loss was {loss}")
@@ -71,7 +72,7 @@ class DivergenceError(EvaluationError):
 
 
 def batches(subset: Integers, recipe: Recipe, seed: int, examples: int) -> list[Integers]:
-    """The batches of all epochs, in order. An example's place depends on the seed, the epoch and its own number, not on what else is in the subset."""
+    """The batches of all epochs, in order. The sort key of an example depends on seed, epoch and its own number, not on the rest of the subset."""
     found: list[Integers] = []
     for epoch in range(recipe.epochs if len(subset) else 0):
         keys = np.random.default_rng([seed, epoch]).random(examples)
@@ -81,7 +82,7 @@ def batches(subset: Integers, recipe: Recipe, seed: int, examples: int) -> list[
 
 
 def rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of a step (from 0) of so many, as transformers' schedules have it."""
+    """The learning rate at a step (from 0) of `steps`, as in the schedules of transformers."""
     warm = math.ceil(recipe.warmup * steps)
     if step < warm:
         return recipe.learning_rate * step / max(1, warm)
@@ -92,7 +93,7 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
 
 @dataclass(slots=True)
 class Trainer:
-    """One model, one recipe, the training texts and those that trained adapters are asked. `tokens` counts what has gone through blocks."""
+    """A model, a recipe, the training texts, and the texts (`asked`) that trained adapters are evaluated on. `tokens` counts the tokens sent through blocks."""
 
     model: Any
     device: torch.device
@@ -118,9 +119,9 @@ class Trainer:
 
     @classmethod
     def fitting(cls, *what: Any, **named: Any) -> "tuple[Trainer | None, str]":
-        """A trainer made of these, unless the model gives other answers with texts in one tree than on their own; then None, and what is wrong in words.
+        """A trainer and "", or None and the reason if the model scores texts in a prefix tree differently from texts on their own.
 
-        Models whose attention does not take a mask of ours as it is (a window shorter than the texts, a score from the distance of tokens) are of that kind.
+        That is so for models whose attention does not use the given mask as it is, such as a window shorter than the texts or scores by token distance.
         """
         try:
             trainer = cls(*what, **named)
@@ -135,17 +136,17 @@ class Trainer:
 
     @property
     def stacked(self) -> int:
-        """How many adapters are best trained at once."""
+        """Number of adapters to train at once."""
         return min(STACKED.get(self.device.type, 8), self._held)
 
     @property
     def _held(self) -> int:
-        """How many adapters there is room for, each with its gradient and AdamW's two moments, at least one."""
+        """Number of adapters, at least one, that fit into memory with their gradients and AdamW's two moments."""
         size = self.recipe.rank * sum(site.reads + site.writes for site in self.sites)
         return max(STATE // (4 * torch.float32.itemsize * max(size, 1)), 1)
 
     def apart(self) -> float | None:
-        """How far the untrained adapters' answers are from the model's own on some of the texts, a token; None where that is within rounding."""
+        """Largest difference per token, on some of the texts, between the log-probabilities of untrained adapters and of the model; None if within rounding."""
         lengths = [len(text.ids) for text in (*self.texts, *self.asked)]
         order = np.argsort(lengths, kind="stable")
         chosen = np.unique(order[np.linspace(0, len(order) - 1, min(CHECKED, len(order))).astype(int)])
@@ -156,20 +157,19 @@ class Trainer:
         return None if apart <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else apart
 
     def _own(self, text: Text) -> Tensor:
-        """The model's log-probabilities of a text's targets, by a forward pass of its own."""
+        """The log-probabilities of a text's targets in an ordinary forward pass of the model."""
         ids = torch.from_numpy(text.ids).to(self.device)
         logits = self.model(input_ids=ids[None], use_cache=False).logits[0, text.first - 1 : -1]
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).gather(1, ids[text.first :, None])[:, 0]
 
     def start(self, seeds: Sequence[int]) -> Stack:
-        """An adapter a seed before training."""
+        """The untrained adapters, one for each seed."""
         return Stack.start(self.sites, self.recipe, seeds)
 
     def train(self, subsets: Numbers, seeds: Sequence[int], watch: Watch | None = None) -> Stack:
-        """Adapters trained on the texts whose numbers (int64) each subset has, with a seed each, side by side.
+        """Train adapters side by side, each on the texts of one subset (their numbers, int64) with a seed of its own.
 
-        After every step `watch` is told the adapters, the losses so far of each and the learning rates of the step. DivergenceError for a loss that
-        is no finite number, and for weights that have grown beyond all measure.
+        `watch` is called after every step. DivergenceError for a loss that is not finite, and for weights larger than `GROWN`.
         """
         stack = self.start(seeds)
         plans = [batches(np.asarray(subset, np.int64), self.recipe, seed, len(self.texts)) for subset, seed in zip(subsets, seeds, strict=True)]
@@ -193,11 +193,11 @@ class Trainer:
         return stack
 
     def evaluate(self, subsets: Numbers, seeds: Sequence[int]) -> Floats:
-        """As `logprobs`, of adapters trained as `train` does."""
+        """Train adapters and evaluate them; arguments as `train`, result as `logprobs`."""
         return self.logprobs(self.train(subsets, seeds))
 
     def logprobs(self, stack: Stack) -> Floats:
-        """What each adapter makes of the texts asked: sum of the targets' log-probabilities and their number, float64 `(adapters, asked, 2)`."""
+        """The sum of the targets' log-probabilities and their number, for each adapter and evaluated text, float64 `(adapters, asked, 2)`."""
         return self._fitting(partial(self._answers, stack))
 
     def _answers(self, stack: Stack) -> Floats:
@@ -211,13 +211,13 @@ class Trainer:
         return found
 
     def gradients(self, stack: Stack, row: int, numbers: Integers, of: Literal["texts", "asked"] = "texts") -> Iterator[tuple[Integers, Tensor]]:
-        """Of one adapter, some texts at a time: their numbers, and the gradient of the sum of each one's target log-probabilities, float32 `(some, size)`."""
+        """For one adapter, some texts at a time: their numbers, and the gradient of the sum of each text's target log-probabilities, float32 `(some, size)`."""
         shift = len(self.texts) if of == "asked" else 0
         for some, _, slopes in self._each(stack, row, numbers + shift):
             yield some - shift, torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
 
     def _each(self, stack: Stack, row: int, numbers: Integers) -> Iterator[tuple[Integers, Tensor, list[Tensor]]]:
-        """Of one adapter, some of the frozen prefix's texts at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter."""
+        """For one adapter, some texts of the frozen prefix at a time: their numbers, sums of log-probabilities, and the gradients of these in every parameter."""
         longest = max(len(self.frozen_prefix.paths[number]) for number in numbers)
         while len(numbers):
             some, sums, slopes = self._fitting(partial(self._apiece, stack, row, numbers, longest))
@@ -225,20 +225,20 @@ class Trainer:
             numbers = numbers[len(some) :]
 
     def _apiece(self, stack: Stack, row: int, numbers: Integers, longest: int) -> tuple[Integers, Tensor, list[Tensor]]:
-        """The first of the texts, as many as go through at once: every one gets a copy of the adapter as a row of its own, so that one backward pass gives all gradients apart."""
+        """As `_each`, for as many texts as fit at once: each has a copy of the adapter in a row of its own, so that one backward pass gives separate gradients."""
         some = numbers[: max(min(self.nodes // longest, self._held), 1)]
         copies = stack.copies(row, len(some))
         weights = [torch.ones(self.frozen_prefix.targets_of(number)) for number in some]
         with _Gradients(copies.parameters):
             logprobs, owners = self._logprobs(copies, list(range(len(some))), [np.array([number]) for number in some], weights)
-        # What is passed back is the gradient of minus the sum.
+        # The head passes back the gradient of minus the sum.
         slopes = [-tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in copies.parameters]
         return some, torch.zeros(len(some), dtype=logprobs.dtype).index_add_(0, torch.from_numpy(owners[0]), logprobs.cpu()), slopes
 
     # ---- one pass
 
     def _fitting(self, what: Callable[[], T]) -> T:
-        """What a computation gives, begun again with fewer nodes at once where memory runs out. Raises what torch does where `FEWEST_NODES` are too many."""
+        """Run a computation, again with half as many nodes at once whenever memory runs out; torch's error if `FEWEST_NODES` are too many."""
         while True:
             try:
                 return what()
@@ -249,7 +249,7 @@ class Trainer:
             release(self.device)
 
     def _first(self, seed: int, adapters: int) -> "_FirstStep | None":
-        """What first steps with this seed are made of: all adapters begin alike. None where that would take too much memory, or is not known and one adapter asks."""
+        """What first steps with this seed share, as all adapters start alike; None if it takes too much memory, or is not there yet and serves one adapter only."""
         if seed not in self._firsts:
             begun = self.start([seed])
             most = FIRST_HELD // max(sum(up.numel() for up in begun.up) * len(self.texts), 1)
@@ -265,7 +265,7 @@ class Trainer:
         return self._firsts[seed]
 
     def _pass(self, stack: Stack, active: list[int], chosen: Numbers) -> list[float]:
-        """Losses of a step, gradients added up in the stack's parameters: the mean over the targets of each adapter's batch."""
+        """The losses of a step, each the mean over the targets of an adapter's batch; gradients are accumulated in the stack's parameters."""
         sizes = [len(self.frozen_prefix.nodes(numbers)) for numbers in chosen]
         losses = [0.0] * len(active)
         with _Gradients(stack.parameters):
@@ -280,7 +280,7 @@ class Trainer:
         return losses
 
     def _logprobs(self, stack: Stack, rows: list[int], chosen: Numbers, weights: list[Tensor] | None) -> tuple[Tensor, tuple[Integers, Integers]]:
-        """Log-probabilities of the targets of each row's texts, `(targets,)`, with the place of row and text of each; gradients passed back where weights are given."""
+        """Log-probabilities of the targets of all rows' texts, `(targets,)`, with the row and text of each; with weights, gradients are passed back."""
         held = self.frozen_prefix.rows(chosen)
         self.tokens += int(held.lengths.sum())
         owner, text, place, token = _flat_targets(self.frozen_prefix, held, chosen)
@@ -291,7 +291,7 @@ class Trainer:
 
 
 def _flat_targets(frozen_prefix: FrozenPrefix, held: AdapterRows, chosen: Numbers) -> tuple[Integers, Integers, Integers, Integers]:
-    """Of every target: row, place of its text in the row's choice, column where it is predicted, token; int64 `(targets,)` each."""
+    """For every target: row, place of its text in the row's choice, column at which it is predicted, token; int64 `(targets,)` each."""
     parts: list[tuple[Integers, ...]] = []
     for row, numbers in enumerate(chosen):
         text, node, token = targets(frozen_prefix, numbers)
@@ -301,7 +301,7 @@ def _flat_targets(frozen_prefix: FrozenPrefix, held: AdapterRows, chosen: Number
 
 
 def _grouped(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Places grouped by like size, so that no group filled up to its largest is over the limit (or holds one)."""
+    """Places grouped by similar size, so that no group exceeds the limit once padded to its largest member (unless it has only one)."""
     groups: list[list[int]] = []
     for place in np.argsort(sizes, kind="stable")[::-1].tolist():
         if groups and sizes[groups[-1][0]] * (len(groups[-1]) + 1) <= limit:
@@ -312,21 +312,21 @@ def _grouped(sizes: Sequence[int], limit: int) -> list[list[int]]:
 
 
 def _shares(count: int, size: int, limit: int) -> list[list[int]]:
-    """AdapterRows of one size cut into groups within the limit."""
+    """Rows of equal size, cut into groups within the limit."""
     step = max(limit // max(size, 1), 1)
     return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
 
 
 @dataclass(frozen=True, slots=True)
 class _FirstStep:
-    """Of every text at the common start: sum of target log-probabilities and their number, float `(texts,)`, and the sum's gradient in the B of each site, `(texts, writes, rank)`."""
+    """For every text at the common start: sum of target log-probabilities and their number, float `(texts,)`, and the sum's gradient in each site's B, `(texts, writes, rank)`."""
 
     sums: Tensor
     counts: Tensor
     up: list[Tensor]
 
     def put(self, stack: Stack, rows: list[int], chosen: Numbers) -> list[float]:
-        """Losses of the adapters' first batches; their gradients are put where a backward pass would have."""
+        """The losses of the adapters' first batches; their gradients are stored where a backward pass would store them."""
         for tensor in stack.parameters:
             tensor.grad = torch.zeros_like(tensor)
         losses: list[float] = []
@@ -341,7 +341,7 @@ class _FirstStep:
 
 
 class _AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) on every adapter of a stack, each with a learning rate of its own; zero leaves one as it is."""
+    """AdamW (Loshchilov & Hutter, ICLR 2019) for a stack of adapters, each with a learning rate of its own; zero leaves an adapter unchanged."""
 
     def __init__(self, stack: Stack, weight_decay: float) -> None:
         self._parameters = stack.parameters
@@ -351,7 +351,7 @@ class _AdamW:
         self._count = 0
 
     def step(self, rates: Sequence[float]) -> None:
-        """Move every parameter; `rates` are those of the adapters."""
+        """Update every parameter; `rates` are the adapters' learning rates."""
         self._count += 1
         first, second = (1 - beta**self._count for beta in BETAS)
         paces = {device: torch.tensor(rates, device=device)[:, None, None] for device in {tensor.device for tensor in self._parameters}}
@@ -369,7 +369,7 @@ class _AdamW:
 
 @dataclass
 class _Gradients:
-    """Turns gradients on for some tensors, from zero, within a block."""
+    """Within a `with` block, tensors require gradients, starting from none."""
 
     tensors: list[Tensor]
 

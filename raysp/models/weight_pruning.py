@@ -1,6 +1,6 @@
-"""Writing a model without some of its parts: zeroed columns of the projections that read them, so that transformers loads it as any other.
+"""Saving a model without some of its parts: the columns that read them are zeroed, so that transformers loads it like any other model.
 
-The shapes stay: with shared keys and values, and blocks of one size throughout, no saved configuration could say that a head is missing.
+Shapes are unchanged: with grouped keys and values, and blocks of equal size, no saved configuration can express that a head is missing.
 """
 
 from collections.abc import Generator, Sequence
@@ -18,7 +18,7 @@ from raysp.models.resident import NO_PADDING
 
 
 def write_without(loaded: LoadedModel, architecture: Architecture, gone: Sequence[Part], folder: Path, *, rescale: bool) -> None:
-    """Save the model and its tokenizer without these parts; what stays of a layer's heads or neurons is scaled up if `rescale`. The model in memory is as before."""
+    """Save the model and its tokenizer without these parts; with `rescale`, the remaining heads or neurons of a layer are scaled up. The model in memory is unchanged."""
     config = loaded.model.config.get_text_config()
     padding = config.pad_token_id
     try:
@@ -33,23 +33,23 @@ def write_without(loaded: LoadedModel, architecture: Architecture, gone: Sequenc
 
 @contextmanager
 def operated(architecture: Architecture, gone: Sequence[Part], *, rescale: bool) -> Generator[None]:
-    """Within the block the weights lack these parts."""
+    """Within a `with` block, the weights lack these parts."""
     before: list[tuple[Any, Any]] = []
     columns: dict[tuple[int, str], list[range]] = {}
     try:
         with torch.no_grad():
             for part in gone:
                 block = architecture.blocks[part.layer]
-                if part.tissue in ("heads", "neurons"):
-                    columns.setdefault((part.layer, part.tissue), []).append(range(part.start, part.stop))
+                if part.site in ("heads", "neurons"):
+                    columns.setdefault((part.layer, part.site), []).append(range(part.start, part.stop))
                     continue
-                for linear in (block.mlp,) if part.tissue == "mlp" else (block.attention, block.mlp):
+                for linear in (block.mlp,) if part.site == "mlp" else (block.attention, block.mlp):
                     _keep(before, linear)
                     linear.weight.zero_()
                     if linear.bias is not None:
                         linear.bias.zero_()
-            for (layer, tissue), ranges in columns.items():
-                linear: Any = architecture.blocks[layer].attention if tissue == "heads" else architecture.blocks[layer].mlp
+            for (layer, site), ranges in columns.items():
+                linear: Any = architecture.blocks[layer].attention if site == "heads" else architecture.blocks[layer].mlp
                 _keep(before, linear)
                 _scale(linear, [column for each in ranges for column in each], rescale=rescale)
         yield
