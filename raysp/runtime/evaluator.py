@@ -86,8 +86,9 @@ class Evaluator:
         game: Game = self._alone(lambda: build_game(lens))
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
-        # Asked for with dtype `auto`, it is known by the dtype that it was built in as well: from here on that is what evaluators are told.
-        self._games[with_dtype(lens, str(game.info.description.get("dtype"))).key, game.info.fingerprint] = game
+        settled = with_dtype(lens, str(game.info.description.get("dtype")))
+        if settled != lens:  # from here on evaluators are told the dtype that `auto` resolved to
+            self._games[settled.key, game.info.fingerprint] = game
         while len(self._games) > GAMES_KEPT:
             self._games.popitem(last=False)
         return game

@@ -17,6 +17,7 @@ from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.pool import Shape, choose_shape
 from raysp.runtime.retraining import _sent
 from raysp.runtime.scheduler import Scheduler
+from raysp.specs.lenses import AUTO_DTYPE, with_dtype
 
 
 def write(path, *prompts):
@@ -36,6 +37,25 @@ def test_a_file_that_changes_makes_another_game_and_old_values_are_not_mixed_wit
     np.testing.assert_array_equal(evaluator.measure("key", lens, before.fingerprint, masks).values, value)  # the one that was begun is still there
     with pytest.raises(EvaluationError, match=r"another game of the question.*float32.*ask again"):
         Evaluator("late", None).measure("key", lens, before.fingerprint, masks)
+
+
+def test_a_game_described_with_dtype_auto_is_measured_in_the_dtype_that_it_resolved_to_without_being_built_again(tmp_path):
+    lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="The film was long", target=" not", foil="!", device="cpu")
+    evaluator = Evaluator("e", None)
+    info = evaluator.describe(lens.key, lens)
+    told = with_dtype(lens, info.description["dtype"])
+    assert evaluator._game(told.key, told, info.fingerprint) is evaluator._game(lens.key, lens, info.fingerprint)
+
+
+def test_evaluators_on_nodes_of_other_kinds_compute_in_the_dtype_that_they_are_told(tmp_path, monkeypatch):
+    lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="The film was long", target=" not", foil="!", device="cpu")
+    monkeypatch.setenv(AUTO_DTYPE, "bfloat16")
+    info = Evaluator("one", None).describe(lens.key, lens)
+    monkeypatch.setenv(AUTO_DTYPE, "float32")  # what another node would choose by itself
+    told, masks = with_dtype(lens, info.description["dtype"]), pack(np.ones((1, info.n), dtype=bool))
+    assert np.isfinite(Evaluator("other", None).measure(told.key, told, info.fingerprint, masks).values).all()
+    with pytest.raises(EvaluationError, match="nodes compute in different dtypes"):
+        Evaluator("other", None).measure(lens.key, lens, info.fingerprint, masks)
 
 
 def test_errors_reach_another_process_whatever_they_are():

@@ -83,6 +83,14 @@ def test_gradients_are_asked_of_an_evaluator(tmp_path):
     parts_of_a_model_have_the_same_values(tmp_path)  # here, where evaluators have torch
 
 
+def test_the_environment_of_the_one_who_asks_sets_dtype_auto_on_a_cluster_that_does_not_have_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYSP_AUTO_DTYPE", "bfloat16")
+    lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="The film was long", target=" not", foil="!")
+    result = raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), store=str(tmp_path / "ray.duckdb")))
+    noise = result.summary["metrics"]["numeric_noise"]
+    assert (result.summary["dtype"], noise["dtype"], noise["reference"]) == ("bfloat16", "bfloat16", True)
+
+
 def parts_of_a_model_have_the_same_values(tmp_path):
     """A lens's files reach evaluators that have working directories of their own; gradients and doubts come back from them."""
     # Whatever the model prefers, it is right in one of the two: that is doubted.
