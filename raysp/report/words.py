@@ -217,8 +217,8 @@ def measured_by(method: str | None) -> str:
 
 
 def index_in_words(index: str) -> str:
-    """What an interaction index is, as the beginning of a sentence."""
-    return f"{index} is the {INDICES[index]}" if index in INDICES else f"{index} is the coefficient"
+    """What an interaction index is, without an article."""
+    return INDICES.get(index, "coefficient of the set")
 
 
 def signs_differ(index: str) -> bool:
