@@ -14,6 +14,7 @@ import numpy as np
 from raysp.datasets.conversations import Message
 from raysp.datasets.training_sets import Sample
 from raysp.errors import UserError
+from raysp.lenses.chat import apply_chat_template, day_note
 from raysp.lenses.continuation import Continuation, continuations
 from raysp.models.frozen_prefix import Text
 from raysp.models.inputs import Integers
@@ -65,7 +66,7 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
         )
     if cut:
         notes = (*notes, f"{cut} of {len(texts)} examples were cut to {limit} tokens")
-    return Encoded(texts, (*notes, *_dropped(loaded, samples)))
+    return Encoded(texts, (*notes, *_stated_day(loaded, lens, samples), *_dropped(loaded, lens, samples)))
 
 
 def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> EncodedQuery:
@@ -90,7 +91,7 @@ def encode_queries(
     asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
     cut = sum(query.cut for query in asked)
     notes = (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
-    return asked, (*notes, *_dropped(loaded, samples))
+    return asked, (*notes, *_dropped(loaded, lens, samples))
 
 
 def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
@@ -114,7 +115,7 @@ def _continuations(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample
     before, after = _template(lens)
     framed = [_chat(lens, sample, before + sample.prompt + after) for sample in samples]
     plain = np.array([isinstance(text, str) for text in framed], np.bool_)
-    texts = [text if isinstance(text, str) else _render(loaded, text, sample.tools) for text, sample in zip(framed, samples, strict=True)]
+    texts = [text if isinstance(text, str) else _render(loaded, lens, text, sample.tools) for text, sample in zip(framed, samples, strict=True)]
     found: dict[int, Continuation] = {}
     for special in (True, False):  # a chat template has its special tokens in its text
         numbers = np.flatnonzero(plain == special).tolist()
@@ -146,14 +147,14 @@ def _chat(lens: DataLens, sample: Sample, filled: str) -> str | tuple[Message, .
     return (*system, {"role": "user", "content": filled}) if lens.chat else filled
 
 
-def _render(loaded: LoadedModel, messages: Sequence[Message], tools: Sequence[Any] = (), *, prompting: bool = True) -> str:
+def _render(loaded: LoadedModel, lens: DataLens, messages: Sequence[Message], tools: Sequence[Any] = (), *, prompting: bool = True) -> str:
     """What the chat template makes of messages and tools, ready for an answer if `prompting`."""
     if not loaded.tokenizer.chat_template:
         raise UserError(
             "chat", None, "is needed, but the model's tokenizer has no chat template", "give prompts and completions, or name an instruction-tuned model"
         )
     try:
-        given = _apply(loaded, messages, tools, prompting=prompting)
+        given = apply_chat_template(loaded.tokenizer, messages, lens.date, tools=tools, prompting=prompting)
     except Exception as error:  # noqa: BLE001  templates raise what their authors please
         given, problem = None, (str(error).strip().splitlines() or [type(error).__name__])[0]
     else:
@@ -162,27 +163,31 @@ def _render(loaded: LoadedModel, messages: Sequence[Message], tools: Sequence[An
         return given
     # Some templates do not know messages without content, and fail or write the word None.
     try:
-        emptied = _apply(loaded, [{**message, "content": message.get("content") or ""} for message in messages], tools, prompting=prompting)
+        filled = [{**message, "content": message.get("content") or ""} for message in messages]
+        emptied = apply_chat_template(loaded.tokenizer, filled, lens.date, tools=tools, prompting=prompting)
     except Exception:  # noqa: BLE001  as above
         raise UserError("messages", list(messages), f"do not fit the model's chat template ({problem})", "use the roles that it knows, in its order") from None
     return emptied if given is None or given.count("None") > emptied.count("None") else given
 
 
-def _apply(loaded: LoadedModel, messages: Sequence[Message], tools: Sequence[Any], *, prompting: bool) -> str:
-    spoken = [dict(message) for message in messages]
-    return loaded.tokenizer.apply_chat_template(spoken, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompting)
+def _stated_day(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """A note with the day that the chat template writes, looked for in the first example that it is used for."""
+    first = next((sample for sample in samples if lens.chat or sample.messages), None)
+    if first is None:
+        return ()
+    return day_note(loaded.tokenizer, first.messages or ({"role": "user", "content": first.prompt},), lens.date, tools=first.tools)
 
 
-def _dropped(loaded: LoadedModel, samples: Sequence[Sample]) -> tuple[str, ...]:
+def _dropped(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> tuple[str, ...]:
     """A note for each part of conversations that the chat template does not write, looked for in the first example that has it."""
     notes: list[str] = []
     offering = next((sample for sample in samples if sample.tools), None)
-    if offering is not None and _render(loaded, offering.messages, offering.tools) == _render(loaded, offering.messages):
+    if offering is not None and _render(loaded, lens, offering.messages, offering.tools) == _render(loaded, lens, offering.messages):
         notes.append("not used: tools, which the model's chat template does not write")
     calling = next((sample for sample in samples if any(message.get("tool_calls") for message in sample.messages)), None)
     if calling is not None:
         silent = [{"content": "", **{key: cell for key, cell in message.items() if key != "tool_calls"}} for message in calling.messages]
-        if _render(loaded, calling.messages, calling.tools) == _render(loaded, silent, calling.tools):
+        if _render(loaded, lens, calling.messages, calling.tools) == _render(loaded, lens, silent, calling.tools):
             notes.append("not used: tool_calls of messages, which the model's chat template does not write")
     return tuple(notes)
 
@@ -191,9 +196,9 @@ def _completion(loaded: LoadedModel, lens: DataLens, sample: Sample) -> str:
     """The answer to be learnt or asked about; one that calls tools as the chat template writes it, without the end of the turn."""
     if sample.answer is None:
         return _answer(lens, sample, sample.completion)
-    prompt = _render(loaded, sample.messages, sample.tools)
+    prompt = _render(loaded, lens, sample.messages, sample.tools)
     whole, marked, silent = (
-        _render(loaded, [*sample.messages, message], sample.tools, prompting=False)
+        _render(loaded, lens, [*sample.messages, message], sample.tools, prompting=False)
         for message in (sample.answer, {"role": "assistant", "content": _MARK}, {"role": "assistant", "content": sample.answer.get("content") or ""})
     )
     if not whole.startswith(prompt) or whole == silent:

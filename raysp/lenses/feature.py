@@ -118,7 +118,7 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
         described["labels"] = "independent"
     if wanted.merged:
         described["merged"] = list(wanted.merged)
-    notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *wanted.notes)
+    notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *framed.notes, *wanted.notes)
     batch = model.request_masks(_tokens_of_a_mask(spread, root.keys if method == "packed" else None))
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
 

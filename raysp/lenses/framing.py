@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysp.errors import UserError
+from raysp.lenses.chat import apply_chat_template, day_note
 from raysp.specs.lenses import FeatureLens
 
 _FIELD = re.compile(r"\{(prompt|question)\}")
@@ -22,6 +23,7 @@ class Frame:
     outer: tuple[str, str] = ("", "")
     trims: bool = False
     special: bool = True
+    notes: tuple[str, ...] = ()
 
     def text(self, body: str) -> str:
         """The whole input for a prompt."""
@@ -42,10 +44,11 @@ def frame(lens: FeatureLens, tokenizer: Any) -> Frame:
         return Frame(inner)
     if not tokenizer.chat_template:
         raise UserError("chat", lens.chat, "is asked for, but the model's tokenizer has no chat template", "leave chat out, or name an instruction-tuned model")
-    before, _, after = _render(tokenizer, _MARK).partition(_MARK)
+    before, _, after = _render(tokenizer, lens, _MARK).partition(_MARK)
+    notes = day_note(tokenizer, _said(_MARK), lens.date)
     for trims in (False, True):
-        framed = Frame(inner, (before, after), trims=trims, special=False)
-        if all(framed.text(body) == _render(tokenizer, inner[0] + body + inner[1]) for body in (lens.prompt, "")):
+        framed = Frame(inner, (before, after), trims=trims, special=False, notes=notes)
+        if all(framed.text(body) == _render(tokenizer, lens, inner[0] + body + inner[1]) for body in (lens.prompt, "")):
             return framed
     raise UserError("chat", lens.chat, "cannot be used: the model's chat template rewrites the message", "put the chat markup into template instead")
 
@@ -66,5 +69,9 @@ def _fill(lens: FeatureLens) -> tuple[str, str]:
     return before.replace("{question}", question), after.replace("{question}", question)
 
 
-def _render(tokenizer: Any, message: str) -> str:
-    return tokenizer.apply_chat_template([{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True)
+def _render(tokenizer: Any, lens: FeatureLens, message: str) -> str:
+    return apply_chat_template(tokenizer, _said(message), lens.date)
+
+
+def _said(message: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": message}]

@@ -87,7 +87,8 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
     if has_independent_labels(model.loaded.model):
         described["labels"] = "independent"
     name = fingerprint(_identity(described, asked, _at(lens, asked)))
-    notes = (f"model {lens.model} in {model.place}, block by block", *_notes(lens, asked))
+    framed = frame(_one_prompt(lens, asked[0].question), model.loaded.tokenizer)
+    notes = (f"model {lens.model} in {model.place}, block by block", *framed.notes, *_notes(lens, asked))
     info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(mask_tree, reading)), _source(lens), warnings)
     return MechanisticGame(info, model, mask_tree, reading)
 
@@ -157,7 +158,7 @@ def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, v
 
 
 def _one_prompt(lens: MechanisticLens, question: Question, value: Any = None) -> FeatureLens:
-    options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "max_new_tokens")}
+    options = {name: getattr(lens, name) for name in ("model", "dtype", "device", "template", "chat", "date", "max_new_tokens")}
     return FeatureLens(**options, prompt=question.prompt, target=question.target, foil=question.foil, value=value)
 
 

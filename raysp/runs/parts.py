@@ -31,7 +31,9 @@ def parts(spec: RunSpec) -> list[PlannedRun]:
     if spec.examples is not None:
         if spec.repeat_on:
             raise UserError("repeat_on", list(spec.repeat_on), "does not go with examples", "repeat one example at a time")
-        return [PlannedRun(label, plain.model_copy(update={"lens": lens})) for label, lens in read_examples(spec.examples, _feature(spec), spec.limit)]
+        _check_takes_examples(spec)
+        lenses = read_examples(spec.examples, cast("FeatureLens", plain.lens), spec.limit)
+        return [PlannedRun(label, plain.model_copy(update={"lens": lens})) for label, lens in lenses]
     return [PlannedRun("the question", plain), *(_repeat(plain, wish) for wish in spec.repeat_on)]
 
 
@@ -49,12 +51,11 @@ def _repeat(spec: RunSpec, wish: str) -> PlannedRun:
     return PlannedRun(wish, resolve_paths(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
 
 
-def _feature(spec: RunSpec) -> FeatureLens:
+def _check_takes_examples(spec: RunSpec) -> None:
     if not spec.lens.takes_examples:
         supporting = _kinds(lambda lens: lens.takes_examples)
         problem = f"are for the {supporting} lens, and this one is {spec.lens.kind}"
         raise UserError("examples", spec.examples, problem, "give a mechanistic lens its prompts as prompts")
-    return cast("FeatureLens", spec.lens)
 
 
 def _kinds(supports: Callable[[type[LensSpec]], bool]) -> str:

@@ -1,5 +1,6 @@
 """Options of the lenses, validated: written in a spec file, as flags or in Python. No model is loaded here; `raysp.lenses.build_game` does that."""
 
+import datetime as dt
 import itertools
 import json
 import os
@@ -7,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raysp.errors import UserError
 from raysp.specs.validation import Validation
@@ -89,7 +90,30 @@ class ModelOptions(LensSpec):
     allow_remote_code: bool = Field(default=False, description="Run code from the model's repository.")
 
 
-class FeatureLens(ModelOptions):
+def _day(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        return dt.date.fromisoformat(given.strip())
+    except ValueError:
+        raise UserError("date", given, "is not a date", "write year, month and day, such as 2026-11-28") from None
+
+
+class ChatOptions(ModelOptions):
+    """Whether prompts go through the model's chat template, and which date it states."""
+
+    chat: bool = Field(default=False, description="Send each prompt as a user message through the model's chat template.")
+    date: Annotated[dt.date | None, BeforeValidator(_day)] = Field(
+        default=None, description="Date for chat templates that state one (Llama 3, Granite), such as 2026-11-28; by default the day on which the run is asked."
+    )
+
+    @property
+    def takes_date(self) -> bool:
+        """Whether a chat template may be used, and no date is given for it to state."""
+        return self.chat and self.date is None
+
+
+class FeatureLens(ChatOptions):
     """The parts of a prompt: which of them, alone and together, made the model prefer its answer."""
 
     varies = frozenset({"model", "prompt"})
@@ -116,7 +140,7 @@ class FeatureLens(ModelOptions):
     value: FeatureValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
 
-class MechanisticLens(ModelOptions):
+class MechanisticLens(ChatOptions):
     """The parts of a model: which heads, MLPs and neurons, alone and together, produce its answer to one prompt or its performance on a task."""
 
     # Few models work without half of their parts; such masks would tell nothing about the intact model.
@@ -135,7 +159,6 @@ class MechanisticLens(ModelOptions):
     task_size: int = Field(default=64, ge=2, description="Number of prompts of the task.")
     task_seed: int = Field(default=0, ge=0, description="Seed of the task's prompts.")
     template: str = Field(default="{prompt}", description="Fixed text around each prompt, with a place for {prompt}.")
-    chat: bool = Field(default=False, description="Send each prompt as a user message through the model's chat template.")
     target: str | None = Field(default=None, description="Answer that the value scores; by default the model's own greedy answer.")
     foil: str | None = Field(default=None, description="Answer that the target is compared with.")
     max_new_tokens: int = Field(default=1, ge=1, le=256, description="Maximum length in tokens of the greedy answer if no target is given.")
@@ -156,7 +179,7 @@ class MechanisticLens(ModelOptions):
     value: MechanisticValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
 
-class DataLens(ModelOptions):
+class DataLens(ChatOptions):
     """The examples of a training set: which of them, alone and together, made a model trained on them answer queries as it does.
 
     The evaluation of a mask trains a LoRA adapter on the examples that the mask keeps; each training scores every query, and the value is the mean score.
@@ -185,7 +208,6 @@ class DataLens(ModelOptions):
         default="{prompt}",
         description="Text around each prompt, with a place for {prompt}. A space separates prompt and completion if neither has white space there.",
     )
-    chat: bool = Field(default=False, description="Send prompts as user messages through the model's chat template.")
     max_tokens: int = Field(default=256, ge=2, description="Maximum length of an example in tokens; longer prompts lose their beginning, which a note reports.")
     components: int | None = Field(default=None, ge=2, description="Number of components; if there are more examples, they are clustered.")
     group_by: str | None = Field(default=None, description="What defines a component: the name of a column, cluster, or duplicates (near-duplicate texts).")
@@ -207,6 +229,11 @@ class DataLens(ModelOptions):
         "so that the answer holds for training runs in general.",
     )
     value: DataValue | None = Field(default=None, description="Score of a query; by default what suits its foil and labels.")
+
+    @property
+    def takes_date(self) -> bool:
+        """As `ChatOptions.takes_date`; examples may be conversations."""
+        return self.date is None
 
 
 class FunctionLens(LensSpec):

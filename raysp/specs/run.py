@@ -3,6 +3,7 @@
 Invalid input is reported here in one line. Nothing here loads a model or opens a store.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS, GRADIENT, AnyExplorerOptions, ProxySPEXOptions, ScreenOptions, StandsForOptions
-from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype
+from raysp.specs.lenses import ChatOptions, DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
@@ -103,8 +104,13 @@ def load_spec(path: str | Path) -> RunSpec:
 
 
 def resolve_paths(spec: RunSpec) -> RunSpec:
-    """The spec with absolute local paths and dtype `auto` as RAYSP_AUTO_DTYPE sets it, because evaluators and the scheduler have environments of their own."""
+    """The spec with absolute local paths, dtype `auto` as RAYSP_AUTO_DTYPE sets it, and today's date where a chat template may state it.
+
+    Evaluators and the scheduler have environments of their own, and may continue the run on another day.
+    """
     lens, explorer = spec.lens, spec.explorer
+    if isinstance(lens, ChatOptions) and lens.takes_date:
+        lens = lens.model_copy(update={"date": dt.datetime.now().astimezone().date()})
     if getattr(lens, "dtype", None) == "auto" and (dtype := forced_dtype()):
         lens = lens.model_copy(update={"dtype": dtype})
     named = ("model", "spans", "prompts", "references", "train", "queries")
