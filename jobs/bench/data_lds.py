@@ -147,13 +147,12 @@ def fitted(case: Case, method: str, budget: int) -> Method:
     masks, outputs = (array[:budget] for array in case.sample)
     if method == "singles":
         return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
-    from raysp.runs.queries import fit_queries
 
     explorer = raysp.ProxySPEX().start(masks.shape[1])
     if method == "proxyspex":
         explorer = explorer.with_gradients(case.game.gradient_report())
-    explorer.tell(masks, outputs.mean(axis=1))
-    return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in fit_queries(explorer, outputs)])
+    explorer.tell(masks, outputs)
+    return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in explorer.results_by_query()])
 
 
 def scored(case: Case, named: Row, compute: Callable[[], Method]) -> Row:

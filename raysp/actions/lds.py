@@ -20,7 +20,7 @@ from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
-from raysp.runs.queries import direction, fit_queries
+from raysp.runs.queries import direction
 from raysp.runs.replaying import learnt, replayed
 from raysp.sampling.draws import lookup
 from raysp.spectral.fourier import FourierSurrogate
@@ -154,7 +154,7 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
         raise UserError("run", row["run_id"], f"has {missing} of {len(outputs)} evaluations without the outputs of each query", "run it again")
     sign, found = direction(game.info.description), list[Method]()
     if "proxyspex" in names or explorer.name in names:
-        fits = [findings.surrogate for findings in fit_queries(explorer, outputs, index="bii")]
+        fits = [findings.surrogate for findings in explorer.results_by_query()]
         if not all(isinstance(fit, FourierSurrogate) for fit in fits):
             raise UserError("explorer", explorer.name, "leaves nothing to foretell by", "ask again with explorer proxyspex")
         found.append(Surrogates(explorer.name, [FourierSurrogate.combined([cast("FourierSurrogate", fit)], [sign]) for fit in fits]))

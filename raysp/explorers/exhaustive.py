@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
-from raysp.masks import Masks
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import distinct
 from raysp.sampling.tables import removed_effects, removed_table
 from raysp.specs.explorers import ExhaustiveOptions
@@ -40,7 +40,14 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
 
     def result(self) -> Findings:
         """The exact transform; ValueError unless all masks were told."""
-        masks, values = self.masks, self.values
+        return self._explained(self.values)
+
+    def query_result(self, query: int) -> Findings:
+        """The same of one query."""
+        return self._explained(self.outputs[:, query])
+
+    def _explained(self, values: Values) -> Findings:
+        masks = self.masks
         if not is_complete(masks):
             raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct rows; {self.name} needs all {1 << masks.shape[1]} once")
         surrogate = FourierSurrogate.from_values(masks, values)

@@ -16,7 +16,7 @@ from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.regression import correlations, r_squared, stack_weights, standard_errors
+from raysp.spectral.regression import Exam, correlations, effective_rows, r_squared, stack_weights, standard_errors, weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats
 from raysp.threads import one_thread
 
@@ -38,14 +38,15 @@ class Fit:
     weights: dict[str, float] = field(default_factory=dict)
 
 
-def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probability: float = 0.5) -> FourierSurrogate:
+def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
     """The LASSO on single components, its penalty cross-validated: the baseline that interactions have to beat.
 
-    Masks bool `(m, n)` drawn with `keep_probability`, values `(m,)`.
+    Masks bool `(m, n)` drawn with `keep_probability`, values `(m,)`, weights `(m,)` (the number of measurements behind each value, one without).
     """
-    sample = Sample(*averaged(masks, values), 1, keep_probability, seed=random_state)
+    distinct, means, counts = averaged(masks, values, weights)
+    sample = Sample(distinct, means, 1, keep_probability, seed=random_state, weights=counts)
     if not sample.varies:
-        return constant(sample.n, sample.values, keep_probability)
+        return constant(sample.n, sample.values, keep_probability, sample.weights)
     with one_thread():
         alone = singles(sample, sample.folds())
         return _with_error(alone.build(), sample, _score(sample, alone.held_out))
@@ -54,7 +55,7 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
     """The surrogate that predicts best out of fold, of terms up to the sample's order. Deterministic in its seed."""
     if not sample.varies:
-        return Fit(constant(sample.n, sample.values, sample.keep_probability), float("nan"), float("nan"))
+        return Fit(constant(sample.n, sample.values, sample.keep_probability, sample.weights), float("nan"), float("nan"))
     with one_thread():
         return _fit(sample, proxy)
 
@@ -85,7 +86,7 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
     system = signs[kept].T @ signs[kept] + np.sqrt(len(kept)) * np.eye(masks.shape[1])
     linear = signs @ np.linalg.solve(system, signs[kept].T @ (values[kept] - mean)) + mean
     rest = values - linear
-    booster, rounds = train_booster(masks[kept], rest[kept], (masks[held], rest[held]), rate=QUICK_RATE, rounds=QUICK_ROUNDS, seed=random_state)
+    booster, rounds = train_booster(masks[kept], rest[kept], Exam(masks[held], rest[held]), rate=QUICK_RATE, rounds=QUICK_ROUNDS, seed=random_state)
     predicted = linear[held] + booster.predict(masks[held].astype(np.float32), num_iteration=rounds)
     return r_squared(values[held], predicted)
 
@@ -97,35 +98,37 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     """
     everything = np.stack([offer.held_out for offer in offers.values()], axis=1)
     rows = sample.scored & ~np.isnan(everything).any(axis=1)
-    columns, values = everything[rows], sample.values[rows]
-    weights, alone = _stacked(columns, values), np.array([offer.additive for offer in offers.values()])
+    columns, values, counts = everything[rows], sample.values[rows], sample.weights_of(rows)
+    weights, alone = _stacked(columns, values, counts), np.array([offer.additive for offer in offers.values()])
     by_singles = np.zeros(len(weights))
-    by_singles[alone] = _stacked(columns[:, alone], values)
+    by_singles[alone] = _stacked(columns[:, alone], values, counts)
     left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
     gains = left_by_singles - left
     # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
     optimistic_cv = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.optimistic_cv)
     margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
-    doubtful = gains.mean() <= margin * gains.std() / np.sqrt(len(gains)) and left.mean() > left_by_singles.mean() / 2
+    chance = np.sqrt(weighted_variance(gains, counts) / effective_rows(len(gains), counts))
+    doubtful = weighted_mean(gains, counts) <= margin * chance and weighted_mean(left, counts) > weighted_mean(left_by_singles, counts) / 2
     if doubtful:
         weights = by_singles
     chosen = {name: float(weight) for name, weight in zip(offers, weights, strict=True) if weight > 0}
-    return chosen, r_squared(values, columns @ weights)
+    return chosen, r_squared(values, columns @ weights, counts)
 
 
-def _stacked(columns: Floats, values: Values) -> Floats:
-    weights = stack_weights(columns, values)
+def _stacked(columns: Floats, values: Values, counts: Values | None) -> Floats:
+    weights = stack_weights(columns, values, counts)
     weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     return weights / weights.sum()
 
 
 def _score(sample: Sample, held_out: Values) -> float:
-    return r_squared(sample.values[sample.scored], held_out[sample.scored])
+    return r_squared(sample.values[sample.scored], held_out[sample.scored], sample.weights_of(sample.scored))
 
 
 def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float) -> FourierSurrogate:
     """With standard errors, from the rows drawn at random."""
     rows = sample.scored
-    masks, values = sample.masks[rows], sample.values[rows]
-    shrunk = correlations(surrogate.sets, masks, values - surrogate.predict(masks), sample.keep_probability)
-    return surrogate.with_error(standard_errors(surrogate.coefficients, shrunk, float(np.var(values)) * (1.0 - r2), len(values)))
+    masks, values, counts = sample.masks[rows], sample.values[rows], sample.weights_of(rows)
+    shrunk = correlations(surrogate.sets, masks, values - surrogate.predict(masks), sample.keep_probability, counts)
+    unexplained = weighted_variance(values, counts) * (1.0 - r2)
+    return surrogate.with_error(standard_errors(surrogate.coefficients, shrunk, unexplained, effective_rows(len(values), counts)))

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from raysp.explorers.samples import Proposal, Rows, Sample
-from raysp.masks import Masks, Values
+from raysp.masks import Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.regression import Path, correlations, extensions, lasso_path
+from raysp.spectral.regression import Exam, Path, correlations, extensions, lasso_path, weighted_mean
 from raysp.spectral.sets import Floats, Sets, singletons, union
 
 #: Terms of the proxy that become candidates, terms kept from a fit as parents, and terms added, in one growth step.
@@ -39,7 +39,7 @@ class _Stage:
     def choose(self, sample: Sample) -> Values:
         """Settle on the penalty with the least out-of-fold error; its predictions `(m,)`."""
         rows = sample.scored
-        self.point = int(np.argmin(np.mean((self.predictions[rows] - sample.values[rows, None]) ** 2, axis=0)))
+        self.point = int(np.argmin(sample.exam(np.flatnonzero(rows)).error(self.predictions[rows])))
         return self.predictions[:, self.point]
 
 
@@ -74,13 +74,13 @@ def grown(sample: Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurr
         for number, held in enumerate(parts):
             rest, exam = sample.without(held), sample.exam(held)
             path = _path(sets[number], rest, grid, exam)
-            predicted = path.predict(exam[0])
+            predicted = path.predict(exam.masks)
             stages[-1].predictions[held] = predicted
             if step < STEPS:
-                sets[number] = _grown_sets(rest, path, int(np.argmin(np.mean((predicted - exam[1][:, None]) ** 2, axis=0))))
+                sets[number] = _grown_sets(rest, path, int(np.argmin(exam.error(predicted))))
         held_out = stages[-1].choose(sample)
         found[f"grown {step}" if step else "refit"] = Proposal(held_out, partial(_grow, sample, whole, [stage.point for stage in stages]), optimistic_cv=True)
-        error = float(np.mean((held_out - sample.values)[sample.scored] ** 2))
+        error = float(sample.exam(np.flatnonzero(sample.scored)).error(held_out[sample.scored, None])[0])
         if step and error > best * (1 - PROGRESS):
             break
         best = min(best, error)
@@ -101,8 +101,8 @@ def _stage(sample: Sample) -> _Stage:
     return _Stage(np.full((len(sample.values), len(sample.penalties)), np.nan))
 
 
-def _path(sets: Sets, sample: Sample, grid: Floats, exam: tuple[Masks, Values] | None = None) -> Path:
-    return lasso_path(sets, sample.masks, sample.values, grid, exam, keep_probability=sample.keep_probability)
+def _path(sets: Sets, sample: Sample, grid: Floats, exam: Exam | None = None) -> Path:
+    return lasso_path(sets, sample.masks, sample.values, grid, exam, keep_probability=sample.keep_probability, weights=sample.weights)
 
 
 def _alone(sample: Sample) -> Sets:
@@ -110,7 +110,8 @@ def _alone(sample: Sample) -> Sets:
     every = singletons(sample.n)
     if sample.n <= MOST_SINGLES:
         return every
-    strength = np.abs(correlations(every, sample.masks, sample.values - sample.values.mean(), keep_probability=sample.keep_probability))
+    away = sample.values - weighted_mean(sample.values, sample.weights)
+    strength = np.abs(correlations(every, sample.masks, away, sample.keep_probability, sample.weights))
     strength[0] = np.inf
     return every.take(np.sort(np.argsort(-strength, kind="stable")[: MOST_SINGLES + 1]))
 
@@ -134,6 +135,12 @@ def _grown_sets(sample: Sample, path: Path, point: int) -> Sets:
     return union(
         parents,
         extensions(
-            union(parents, singletons(sample.n)), residual, sample.masks, sample.max_order, _room(sample, GROWN), keep_probability=sample.keep_probability
+            union(parents, singletons(sample.n)),
+            residual,
+            sample.masks,
+            sample.max_order,
+            _room(sample, GROWN),
+            keep_probability=sample.keep_probability,
+            weights=sample.weights,
         ),
     )

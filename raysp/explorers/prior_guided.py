@@ -16,6 +16,7 @@ import numpy as np
 from raysp.explorers.samples import MANY, Proposal, Rows, Sample
 from raysp.masks import Values
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.regression import weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats, features, singletons
 
 #: Variance of all of the rest together, of the values' noise, and how much more of it strong guesses get than weak ones.
@@ -31,18 +32,19 @@ def guided_singles(sample: Sample, parts: Sequence[Rows], guesses: Sequence[Four
     known = _Guesses.of(sample, guesses)
     signals = features(sample.masks, sample.keep_probability)
     everything = np.arange(len(sample.values))
-    setting = known.best(signals, sample.values)
+    setting = known.best(signals, sample.values, sample.weights)
     held_out = np.full(len(sample.values), np.nan)
     for held in parts:
         rest = np.delete(everything, held)
         if not len(rest):
             continue
-        chosen = setting if len(everything) >= MANY else known.best(signals[rest], sample.values[rest])
-        level, coefficients = known.fit(signals[rest], sample.values[rest], chosen)
+        counts = sample.weights_of(rest)
+        chosen = setting if len(everything) >= MANY else known.best(signals[rest], sample.values[rest], counts)
+        level, coefficients = known.fit(signals[rest], sample.values[rest], chosen, counts)
         held_out[held] = level + signals[held] @ coefficients
 
     def build() -> FourierSurrogate:
-        level, coefficients = known.fit(signals, sample.values, setting)
+        level, coefficients = known.fit(signals, sample.values, setting, sample.weights)
         return FourierSurrogate(singletons(sample.n), np.concatenate([[level], coefficients]), keep_probability=sample.keep_probability)
 
     return Proposal(held_out, build, additive=True)
@@ -67,15 +69,15 @@ class _Guesses:
         strength = sample.n * (directions**2).mean(axis=0) if len(directions) else np.ones(sample.n)
         return cls(directions, strength)
 
-    def best(self, signals: Floats, values: Values) -> Setting:
+    def best(self, signals: Floats, values: Values, weights: Values | None = None) -> Setting:
         """The setting with the least leave-one-out error."""
-        posed = _Problem.of(signals, self.directions, values)
+        posed = _Problem.of(signals, self.directions, values, weights)
         settings = [(together, towards) for together in TOGETHER for towards in TOWARDS]
         return min(settings, key=lambda setting: posed.solve(self._prior(setting))[1])
 
-    def fit(self, signals: Floats, values: Values, setting: Setting) -> tuple[float, Values]:
+    def fit(self, signals: Floats, values: Values, setting: Setting, weights: Values | None = None) -> tuple[float, Values]:
         """Level and coefficients `(n,)` of the signals `(m, n)`."""
-        posed = _Problem.of(signals, self.directions, values)
+        posed = _Problem.of(signals, self.directions, values, weights)
         found = posed.solve(self._prior(setting))[0] * posed.scale
         n = signals.shape[1]
         return float(found[-1]) + posed.middle, found[:n] + found[n:-1] @ self.directions
@@ -89,7 +91,10 @@ class _Guesses:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Values to be explained by signals, guesses and a level: the design `(m, n + k + 1)`, and the values with mean zero and variance one."""
+    """Values to be explained by signals, guesses and a level: the design `(m, n + k + 1)`, and the values with mean zero and variance one.
+
+    Rows are multiplied by the root of their weight, so that the noise is that of one measurement in each.
+    """
 
     design: Floats
     target: Values
@@ -97,9 +102,13 @@ class _Problem:
     scale: float
 
     @classmethod
-    def of(cls, signals: Floats, directions: Floats, values: Values) -> _Problem:
-        middle, scale = float(values.mean()), float(values.std()) or 1.0
-        return cls(np.column_stack([signals, signals @ directions.T, np.ones(len(signals))]), (values - middle) / scale, middle, scale)
+    def of(cls, signals: Floats, directions: Floats, values: Values, weights: Values | None = None) -> _Problem:
+        middle, scale = float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0
+        design, target = np.column_stack([signals, signals @ directions.T, np.ones(len(signals))]), (values - middle) / scale
+        if weights is not None:
+            root = np.sqrt(weights / weights.mean())
+            design, target = design * root[:, None], target * root
+        return cls(design, target, middle, scale)
 
     @cached_property
     def products(self) -> Floats:

@@ -16,9 +16,10 @@ import numpy as np
 from raysp.explorers.hierarchical_lasso import grown
 from raysp.explorers.prior_guided import guided_singles
 from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
-from raysp.masks import Masks, Values
+from raysp.masks import Values
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 
 if TYPE_CHECKING:
     from raysp.spectral.posterior import Posterior
@@ -42,7 +43,7 @@ UNITS, DECAY = 64, 1e-2
 #: Masks on which a network is turned into a Fourier sum.
 DISTILLED = 3000
 
-Propose = Callable[[Sample, tuple[Masks, Values], int], FourierSurrogate]
+Propose = Callable[[Sample, Exam, int], FourierSurrogate]
 
 
 def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
@@ -53,7 +54,7 @@ def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
 def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A sparse linear model on products of components, grown from the single ones."""
-    nothing = constant(sample.n, sample.values, sample.keep_probability)
+    nothing = constant(sample.n, sample.values, sample.keep_probability, sample.weights)
     return grown(sample, parts, [nothing] * len(parts), nothing)
 
 
@@ -73,12 +74,12 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
     def learnt(part: Sample) -> Posterior:
         rows = _kernel_rows(part)
-        return learn(part.masks[rows], part.values[rows], part.max_order, part.keep_probability, part.seed)
+        return learn(part.masks[rows], part.values[rows], part.max_order, part.keep_probability, part.seed, part.weights_of(rows))
 
     def glanced(part: Sample) -> Posterior:
         rows = _kernel_rows(part)
-        prior = first_look(part.masks, part.values, part.max_order, part.keep_probability, part.seed)
-        return Posterior(prior, part.masks[rows], part.values[rows])
+        prior = first_look(part.masks, part.values, part.max_order, part.keep_probability, part.seed, part.weights)
+        return Posterior(prior, part.masks[rows], part.values[rows], part.weights_of(rows))
 
     posterior = learnt(sample)
     surrogate = posterior.surrogate()
@@ -120,9 +121,10 @@ def given(surrogate: FourierSurrogate) -> Proxy:
         guess = estimate.predict(sample.masks)
         held_out = np.full(len(sample.values), np.nan)
         for held in parts:
-            slope, level = _line(np.delete(guess, held), np.delete(sample.values, held))
+            rest = np.delete(np.arange(len(guess)), held)
+            slope, level = _line(guess[rest], sample.values[rest], sample.weights_of(rest))
             held_out[held] = level + slope * guess[held]
-        slope, level = _line(guess, sample.values)
+        slope, level = _line(guess, sample.values, sample.weights)
         shift = FourierSurrogate.from_dict(sample.n, {(): level}).rebased(sample.keep_probability)
         whole = FourierSurrogate.combined([estimate, shift], [slope, 1.0])
         return {"gradient": Proposal(held_out, lambda: whole), **grown(sample, parts, [estimate] * len(parts), estimate)}
@@ -149,7 +151,8 @@ class GradientInformed:
             rows = np.flatnonzero(~np.isnan(offer.held_out))
             place = np.full(len(sample.values), -1, dtype=np.intp)
             place[rows] = np.arange(len(rows))
-            rest = Sample(sample.masks[rows], (sample.values - offer.held_out)[rows], 1, sample.keep_probability, seed=sample.seed)
+            left = (sample.values - offer.held_out)[rows]
+            rest = Sample(sample.masks[rows], left, 1, sample.keep_probability, seed=sample.seed, weights=sample.weights_of(rows))
             more = guided_singles(rest, [place[part[place[part] >= 0]] for part in parts], known)
             held_out = np.full(len(sample.values), np.nan)
             held_out[rows] = offer.held_out[rows] + more.held_out
@@ -170,42 +173,44 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         return trees(sample, parts)
     found = kernel(sample, parts)
     rows = ~np.isnan(found["kernel"].held_out)
-    left = np.mean((found["kernel"].held_out - sample.values)[rows] ** 2)
-    return found if left < EXPLAINED * np.var(sample.values) else {**found, **trees(sample, parts)}
+    left = weighted_mean((found["kernel"].held_out - sample.values)[rows] ** 2, sample.weights_of(rows))
+    return found if left < EXPLAINED * weighted_variance(sample.values, sample.weights) else {**found, **trees(sample, parts)}
 
 
 #: The proxies by name; `gradient` is made by `given` from what a game knows of itself.
 PROXIES: dict[str, Proxy] = {"auto": auto, "trees": trees, "kernel": kernel, "linear": linear, "mlp": mlp}
 
 
-def boosted(sample: Sample, exam: tuple[Masks, Values], seed: int) -> FourierSurrogate:
+def boosted(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
     """Boosted trees (LightGBM, early stopping on the exam); deeper ones too where they cost little, whichever predicts the exam better."""
     from raysp.spectral.trees import booster_transform, train_booster
 
     depths = {min(SHALLOW, sample.max_order)} | ({min(DEEP, sample.max_order)} if sample.masks.size <= DEEP_ENTRIES else set[int]())
     best: tuple[float, FourierSurrogate] | None = None
     for depth in sorted(depths):
-        booster, rounds = train_booster(sample.masks, sample.values, exam, depth=depth, rate=WIDE_RATE if sample.wide else RATE, seed=seed)
+        rate = WIDE_RATE if sample.wide else RATE
+        booster, rounds = train_booster(sample.masks, sample.values, exam, weights=sample.weights, depth=depth, rate=rate, seed=seed)
         found = booster_transform(booster, sample.n, rounds)
-        error = float(np.mean((exam[1] - found.predict(exam[0])) ** 2))
+        error = float(exam.error(found.predict(exam.masks)[:, None])[0])
         if best is None or error < best[0]:
             best = (error, found)
     assert best is not None
     return best[1].rebased(sample.keep_probability)
 
 
-def network(sample: Sample, exam: tuple[Masks, Values], seed: int) -> FourierSurrogate:
+def network(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
     """One hidden layer (scikit-learn), as the sparse sum that reproduces it on masks of the same kind."""
     from sklearn.neural_network import MLPRegressor
 
-    level, spread = float(sample.values.mean()), float(sample.values.std()) or 1.0
+    level, spread = float(weighted_mean(sample.values, sample.weights)), float(np.sqrt(weighted_variance(sample.values, sample.weights))) or 1.0
+    counts = None if sample.weights is None else sample.weights / sample.weights.mean()
     model: Any = MLPRegressor(
         hidden_layer_sizes=(UNITS,), alpha=DECAY, early_stopping=len(sample.values) > 200, n_iter_no_change=15, max_iter=400, random_state=seed
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a network that has not converged is judged by cross-validation like any other
-        model.fit(1.0 - 2.0 * sample.masks, (sample.values - level) / spread)
-    fresh = np.concatenate([random_masks(sample.n, DISTILLED, sample.keep_probability, np.random.default_rng(seed)), exam[0]])
+        model.fit(1.0 - 2.0 * sample.masks, (sample.values - level) / spread, counts)
+    fresh = np.concatenate([random_masks(sample.n, DISTILLED, sample.keep_probability, np.random.default_rng(seed)), exam.masks])
     said = level + spread * model.predict(1.0 - 2.0 * fresh)
     pupil = Sample(fresh, said, sample.max_order, sample.keep_probability, seed=seed)
     if not pupil.varies:
@@ -226,8 +231,8 @@ def _by_fold(sample: Sample, parts: Sequence[Rows], propose: Propose) -> tuple[l
     return proposals, FourierSurrogate.combined(proposals, [1 / len(proposals)] * len(proposals)), held_out
 
 
-def _line(guess: Values, values: Values) -> tuple[float, float]:
-    """Slope and level of the least-squares line through these points."""
-    spread = float(np.var(guess))
-    slope = float(np.mean((guess - guess.mean()) * (values - values.mean()))) / spread if spread > 0 else 0.0
-    return slope, float(values.mean() - slope * guess.mean())
+def _line(guess: Values, values: Values, weights: Values | None) -> tuple[float, float]:
+    """Slope and level of the least-squares line through these points, which count by their weights (None: all alike)."""
+    spread, middle, level = weighted_variance(guess, weights), weighted_mean(guess, weights), weighted_mean(values, weights)
+    slope = float(weighted_mean((guess - middle) * (values - level), weights)) / spread if spread > 0 else 0.0
+    return slope, float(level - slope * middle)

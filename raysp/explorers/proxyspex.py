@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, log2
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,16 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
-from raysp.explorers.samples import Proxy, Sample
+from raysp.explorers.samples import Proxy, Sample, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import averaged, distinct, lookup, random_masks, single_ablations, uniform_masks
+from raysp.sampling.draws import distinct, random_masks, single_ablations, uniform_masks
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.specs.explorers import ProxySPEXOptions
+from raysp.specs.explorers import Keep, ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose
-from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
+from raysp.spectral.regression import weighted_mean
 from raysp.threads import one_thread
 
 if TYPE_CHECKING:
@@ -39,8 +41,10 @@ LEAST_ROUND = 32
 LEARNT = 2500
 #: Distance of the share that given masks keep from one half within which they count as kept half; and from P(keep) that is said aloud.
 NEAR, ASTRAY = 0.1, 0.03
-#: Fewer rows than this without the single ablations are no sample of their own.
-LEAST_RANDOM = 8
+#: Queries times evaluations up to which each query gets the run's own proxy: the slow ones take seconds for some hundred evaluations.
+AFFORDABLE = 5000
+#: The proxy beyond, which takes a second or two and predicts no query noticeably worse; and the proxies that are slow.
+CHEAP, SLOW = "trees", ("auto", "kernel", "mlp")
 #: Interactions whose intervals `until_width` is about.
 WATCHED = 10
 
@@ -67,14 +71,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def keep_probability(self) -> float:
         """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
         if self._was_given and self.options.keep in (None, "auto"):
-            return _share(self.masks, exactly=self.options.keep == "auto")
+            return _share(self.masks, self.weights, exactly=self.options.keep == "auto")
         if self.options.keep != "auto":
             return self.options.keep or UNIFORM
-        if not self._values:
+        if not self._outputs:
             return UNIFORM
         from raysp.explorers.choosing import resembling
 
-        return resembling(self._pilot_of(self._started_n)[1][: len(self._values[0])], self._values[0])
+        pilot = self._outputs[0].mean(axis=1)
+        return resembling(self._pilot_of(self._started_n)[1][: len(pilot)], pilot)
 
     @property
     def _was_given(self) -> bool:
@@ -109,11 +114,14 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The budget, or 4 n log2 n; never more than there are masks."""
         return min(self.options.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
 
-    def start(self, n: int, random_state: int = 0) -> Self:
-        """As `Explorer.start`; UserError too for options that contradict each other."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ProxySPEXOptions:  # noqa: ARG002  no option of it names components
+        """The game's P(keep) where none was chosen."""
+        return self.options if keep is None or self.options.keep is not None else self.options.model_copy(update={"keep": keep})
+
+    def check(self) -> None:
+        """UserError for a width of intervals of interactions when there are to be none."""
         if self.options.until_width is not None and self.options.max_order < 2:
             raise UserError("until_width", self.options.until_width, "is about interactions, and max_order is 1", "raise max_order")
-        return super().start(n, random_state)
 
     # ---- what to ask
 
@@ -162,7 +170,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
         """Masks about whose values a kernel trained on what is known knows least; none while there is nothing to learn from."""
-        sample = self.sample()
+        sample = self._sample_of(self.values)
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
         from raysp.explorers.choosing import most_telling
@@ -170,7 +178,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
         rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
         with one_thread():
-            posterior = learn(sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state)
+            posterior = learn(
+                sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
+            )
             return most_telling(posterior, count, rng, self.masks)
 
     def _satisfied(self) -> bool:
@@ -198,17 +208,18 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._found is not None and self._found[0] == len(values):
             return self._found[1]
         # Of measurements that somebody else made, a difference of two is noise as much as effect, unless the whole table is there.
-        effects = removed_effects(masks, values) if not self._was_given or is_complete(masks) else None
+        effects = removed_effects(masks, values) if not self._was_given or self.complete else None
         notes: list[str] = []
         diagnostics: dict[str, Any] = {"keep_probability": self.keep_probability}
-        if is_complete(masks):
+        if self.complete:
             surrogate = FourierSurrogate.from_values(masks, values)
             notes.append("Every mask was measured: all values are exact.")
         else:
-            found = fit_proxy(self.sample(), self._proxy())
+            sample = self._sample_of(values)
+            found = fit_proxy(sample, self._proxy())
             surrogate = found.surrogate
-            notes += _remarks(found, values, len(self.sample().values))
-            diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(self.sample().values)}
+            notes += _remarks(found, values, len(sample.values))
+            diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(sample.values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         notes += seen.sentences() if len(surrogate) > 1 and not np.isnan(diagnostics.get("r2_cv", 0.0)) else ()
         notes += self._about_masks()
@@ -218,10 +229,27 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
         return self._found[1]
 
+    def query_result(self, query: int) -> Findings:
+        """The surrogate of one query, with a proxy that the number of queries allows."""
+        values = self.outputs[:, query]
+        if self.complete:
+            surrogate = FourierSurrogate.from_values(self.masks, values)
+        else:
+            proxy, _ = affordable_proxy(self.options.proxy, *self.outputs.shape)
+            surrogate = fit_proxy(self._sample_of(values), self.proxy_for(query, proxy)).surrogate
+        table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
+        return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, self._index())
+
+    def query_notes(self) -> tuple[str, ...]:
+        """Whether another proxy than the run's own stands in for it."""
+        note = affordable_proxy(self.options.proxy, *self.outputs.shape)[1]
+        return (note,) if note else ()
+
     def _about_masks(self) -> list[str]:
         """What should be known of the masks' P(keep)."""
-        p, sample = self.keep_probability, self.sample()
-        share = float((self.masks if self._was_given else sample.masks).mean()) if len(sample.masks) else p
+        p, sample = self.keep_probability, self._sample_of(self.values)
+        masks, weights = (self.masks, self.weights) if self._was_given else (sample.masks, None)
+        share = float(weighted_mean(masks.mean(axis=1), weights)) if len(sample.masks) else p
         if self._was_given and self.options.keep is None:
             about = f"The masks keep {share:.0%} of the components on average: effects and their intervals are those over such masks."
             return [about] if p != UNIFORM else []
@@ -252,27 +280,45 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     @property
     def fitted_rows(self) -> NDArray[np.bool_]:
         """As `Explorer.fitted_rows`: all of a complete table, otherwise the rows of `sample`, which leaves single ablations out."""
-        masks = self.masks
-        return np.ones(len(masks), dtype=np.bool_) if is_complete(masks) else lookup(self.sample().masks, masks) >= 0
+        return np.ones(len(self.masks), dtype=np.bool_) if self.complete else self._learnable()[0]
 
     def sample(self) -> Sample:
         """The rows to learn from, with what is known of how they came about."""
-        masks, values, p = self.masks, self.values, self.keep_probability
+        return super().sample() if self.complete else self._sample_of(self.values)
+
+    def _sample_of(self, values: Values) -> Sample:
+        """The same with these values (`(m,)`) of all masks told."""
+        used, drawn = self._learnable()
+        masks, weights = self.masks[used], self.weights[used]
+        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights)
+
+    def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which of the masks told a fit learns from, and which of them were drawn at random, bool `(m,)` each."""
         if self._was_given:
-            rows = random_rows(masks, p)
-            return Sample(*averaged(masks[rows], values[rows]), self.options.max_order, p, seed=self.random_state)
-        used, drawn = np.zeros(len(masks), dtype=np.bool_), np.zeros(len(masks), dtype=np.bool_)
+            rows = random_rows(self.masks, self.keep_probability, self.weights)
+            return rows, rows
+        count = len(self.masks)
+        used, drawn = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
         start = 0
         for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
             rows = slice(start, start + len(told))
             start += len(told)
             if role == "pilot":
-                used[rows] = drawn[rows] = self._pilot_of(masks.shape[1])[1][: len(told)] == p
+                used[rows] = drawn[rows] = self._pilot_of(self._started_n)[1][: len(told)] == self.keep_probability
             elif role == "random":
                 used[rows], drawn[rows] = True, np.arange(len(told)) >= chosen
             else:  # one intact mask is as good as drawn, a sweep is not
                 used[rows] = drawn[rows] = len(told) == 1
-        return Sample(masks[used], values[used], self.options.max_order, p, drawn[used], self.random_state)
+        return used, drawn
+
+
+def affordable_proxy(proxy: str, evaluations: int, queries: int) -> tuple[str, str | None]:
+    """The proxy that each of so many queries is fitted with, and a sentence where it is not the run's own."""
+    if proxy == "gradient":
+        return CHEAP, f"Queries are fitted with proxy {CHEAP} each: the gradient estimate is of their mean."
+    if proxy in SLOW and queries * evaluations > AFFORDABLE:
+        return CHEAP, f"Queries are fitted with proxy {CHEAP} each, as {queries:,} queries of {evaluations:,} evaluations each are too many for {proxy}."
+    return proxy, None
 
 
 def _additive(effects: Floats) -> FourierSurrogate:
@@ -280,20 +326,15 @@ def _additive(effects: Floats) -> FourierSurrogate:
     return FourierSurrogate.from_deviations(len(effects), 0.0, {(i,): float(effect) for i, effect in enumerate(effects)})
 
 
-def _share(masks: Masks, *, exactly: bool) -> float:
+def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
     """The P(keep) that given masks were drawn with, as their own share says; one half if they are near it, unless that is to be exact."""
-    everywhere = float(np.clip(masks.mean(), 0.01, 0.99)) if masks.size else UNIFORM
-    share = float(np.clip(masks[random_rows(masks, everywhere)].mean(), 0.01, 0.99)) if masks.size else UNIFORM
+    if not masks.size:
+        return UNIFORM
+    kept = masks.mean(axis=1)
+    everywhere = float(np.clip(weighted_mean(kept, weights), 0.01, 0.99))
+    rows = random_rows(masks, everywhere, weights)
+    share = float(np.clip(weighted_mean(kept[rows], weights[rows]), 0.01, 0.99))
     return round(share, 2) if exactly or abs(share - UNIFORM) > NEAR else UNIFORM
-
-
-def random_rows(masks: Masks, keep_probability: float = UNIFORM) -> NDArray[np.bool_]:
-    """The rows that look randomly drawn: all, or if every single ablation is among them and chance would not have it, those with more than one component removed."""
-    near = (~masks).sum(axis=1) <= 1
-    n = masks.shape[1]
-    expected = len(masks) * keep_probability**n * (1 + n * (1 - keep_probability) / keep_probability)
-    sweep = near.sum() > max(n, 2 * expected) and len(masks) - near.sum() >= LEAST_RANDOM
-    return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
 
 
 def _remarks(found: Fit, values: Values, learnt: int) -> list[str]:

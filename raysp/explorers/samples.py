@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.regression import penalties
-from raysp.spectral.sets import Floats
+from raysp.spectral.indices import UNIFORM
+from raysp.spectral.regression import Exam, penalties, weighted_mean
+from raysp.spectral.sets import Floats, singletons
 
 #: Folds of the cross-validation; fewer where evaluations are many, as each fold then leaves enough.
 FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
@@ -20,6 +22,8 @@ WIDE, FOLDS_WIDE = 2_000_000, 3
 
 #: Fewer evaluations than this are fitted by singles alone.
 LEAST_FOR_INTERACTIONS = 30
+#: Fewer rows than this without the single ablations are no sample of their own.
+LEAST_RANDOM = 8
 
 Rows = NDArray[np.intp]
 
@@ -28,8 +32,9 @@ Rows = NDArray[np.intp]
 class Sample:
     """Masks (bool, `(m, n)`) with values (`(m,)`), drawn with `keep_probability`; terms up to `max_order` are wanted.
 
-    `drawn` says which rows were drawn at random: all without it. The others were chosen for what they would teach; they are learnt from and never
-    scored on, so that every score is one on random masks.
+    `drawn` marks the rows drawn at random: all without it. The others were chosen for what they teach; fits learn from them and are never
+    scored on them, so that every score is one on random masks. `weights` float64 `(m,)` are the numbers of measurements that the values are means of;
+    None where all are alike.
     """
 
     masks: Masks
@@ -38,6 +43,11 @@ class Sample:
     keep_probability: float = 0.5
     drawn: NDArray[np.bool_] | None = None
     seed: int = 0
+    weights: Values | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and (not len(self.weights) or np.ptp(self.weights) == 0):
+            object.__setattr__(self, "weights", None)
 
     @property
     def n(self) -> int:
@@ -57,7 +67,7 @@ class Sample:
     @property
     def penalties(self) -> Floats:
         """The grid of penalties that all LASSO fits share."""
-        return penalties(self.values)
+        return penalties(self.values, self.weights)
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -76,11 +86,16 @@ class Sample:
 
     def without(self, held: Rows) -> Sample:
         """All other rows."""
-        return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held), drawn=None)
+        weights = None if self.weights is None else np.delete(self.weights, held)
+        return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held), drawn=None, weights=weights)
 
-    def exam(self, held: Rows) -> tuple[Masks, Values]:
-        """The masks and values of these rows."""
-        return self.masks[held], self.values[held]
+    def exam(self, held: Rows) -> Exam:
+        """These rows, to score a fit on."""
+        return Exam(self.masks[held], self.values[held], self.weights_of(held))
+
+    def weights_of(self, rows: Rows | NDArray[np.bool_]) -> Values | None:
+        """The weights of these rows."""
+        return None if self.weights is None else self.weights[rows]
 
 
 @dataclass(frozen=True)
@@ -107,9 +122,19 @@ def folds(m: int, random_state: int, count: int | None = None) -> list[Rows]:
     return [np.sort(part) for part in np.array_split(order, min(m, wanted))]
 
 
-def constant(n: int, values: Values, keep_probability: float = 0.5) -> FourierSurrogate:
-    """The mean of the values, for games that do not change and samples too small to say how."""
-    from raysp.spectral.sets import singletons
+def random_rows(masks: Masks, keep_probability: float = UNIFORM, weights: Values | None = None) -> NDArray[np.bool_]:
+    """The rows that look randomly drawn, bool `(m,)`; `weights` (`(m,)`) are how often each was given, once without.
 
-    mean = np.array([values.mean() if len(values) else 0.0])
+    All rows, or if single ablations are more than chance would draw and enough other rows are there, those with more than one component removed.
+    """
+    near, n = (~masks).sum(axis=1) <= 1, masks.shape[1]
+    counts = np.ones(len(masks)) if weights is None else weights
+    expected = counts.sum() * keep_probability**n * (1 + n * (1 - keep_probability) / keep_probability)
+    sweep = counts[near].sum() > max(n, 2 * expected) and counts[~near].sum() >= LEAST_RANDOM
+    return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
+
+
+def constant(n: int, values: Values, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
+    """The mean of the values, for games that do not change and samples too small to learn from."""
+    mean = np.array([weighted_mean(values, weights) if len(values) else 0.0])
     return FourierSurrogate(singletons(n).take(np.array([0])), mean, keep_probability=keep_probability)

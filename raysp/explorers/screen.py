@@ -13,10 +13,10 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations
 from raysp.explorers.scores import check_scores, load_scores
-from raysp.masks import Masks
-from raysp.sampling.draws import ablations, distinct, lookup, single_ablations
-from raysp.sampling.tables import singles_table
-from raysp.specs.explorers import GRADIENT, ScreenOptions
+from raysp.masks import Masks, Values
+from raysp.sampling.draws import ablations, distinct, lookup, lookup_removed, single_ablations
+from raysp.sampling.tables import UNMEASURED, singles_table
+from raysp.specs.explorers import GRADIENT, Keep, ScreenOptions
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ class Screen(Explorer[ScreenOptions]):
         """Near the intact input, where the ablations were made."""
         return 0.9
 
-    def resolved(self, labels: Sequence[str]) -> Screen:
-        """The same options with labels in `always_include` replaced by indices; UserError for one that is no component's."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ScreenOptions:  # noqa: ARG002  a screening always asks near the intact input
+        """Labels in `always_include` replaced by indices; UserError for one that no component has."""
+        if not labels:
+            return self.options
         known: dict[str, list[int]] = {}
         for number, label in enumerate(labels):
             known.setdefault(label, []).append(number)
@@ -55,7 +57,7 @@ class Screen(Explorer[ScreenOptions]):
             if isinstance(name, str) and name not in known and not name.lstrip("-").isdigit():
                 raise UserError("always_include", name, "is no component", f"give an index or a label such as {', '.join(list(known)[:5])}")
             chosen.extend(known[name] if isinstance(name, str) and name in known else [int(name)])
-        return Screen.of(self.options.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))}), self.n, self.random_state if self._seeded else None)
+        return self.options.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))})
 
     # ---- budgets
 
@@ -84,12 +86,6 @@ class Screen(Explorer[ScreenOptions]):
         return None
 
     # ---- ask / tell
-
-    def start(self, n: int, random_state: int = 0) -> Self:
-        """As `Explorer.start`; UserError also for scores or components that do not fit n."""
-        started = super().start(n, random_state)
-        started.check()
-        return started
 
     def check(self) -> None:
         """UserError for scores or components that do not fit the number of components."""
@@ -148,7 +144,7 @@ class Screen(Explorer[ScreenOptions]):
         room = self._triples_wanted(len(self._kept()))
         if self.options.budget is not None:
             room = min(room, self.options.budget - done)
-        pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()))
+        pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()), self.values)
         return ablations(self._started_n, candidates.ranked_triples(pairs)[: max(room, 0)])
 
     # ---- what is known
@@ -197,37 +193,52 @@ class Screen(Explorer[ScreenOptions]):
         """How many components can be kept: with scores, as many as the budget has single ablations for, beside intact, empty and a pair."""
         return n if self.options.scores is None or self.options.budget is None else max(self.options.budget - 3, min(n, 2))
 
-    def _deviations(self, sets: Sequence[tuple[int, ...]]) -> Deviations:
+    def _deviations(self, sets: Sequence[tuple[int, ...]], values: Values) -> Deviations:
         """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""
-        return candidates.measure(self.masks, self.values, [(i,) for i in range(self._started_n)] + list(sets))
+        return candidates.measure(self.masks, values, [(i,) for i in range(self._started_n)] + list(sets))
 
     # ---- result
 
     def result(self) -> Findings:
         """Exact deviations from additivity of every set measured; ValueError when the masks for it were not told."""
+        values, given = self.values, self._given_scores()
+        kept, found = self._measured(values)
+        diagnostics = {"kept": kept.tolist(), "measured": len([members for members in found if len(members) > 1]), "empty": self._empty_value()}
+        singles = self._singles(values, np.zeros(self._started_n) if given is None else given)
+        n = self._started_n
+        surrogate = candidates.surrogate(n, self.masks, values, found)
+        return Findings(surrogate, singles, candidates.table(n, found), "additivity", self._notes(kept, found), diagnostics)
+
+    def query_result(self, query: int) -> Findings:
+        """The same of one query, for the components that the value kept; single effects are those measured."""
+        n, values = self._started_n, self.outputs[:, query]
+        kept, found = self._measured(values)
+        singles = self._singles(values, None)
+        return Findings(
+            candidates.surrogate(n, self.masks, values, found), singles, candidates.table(n, found), "additivity", diagnostics={"kept": kept.tolist()}
+        )
+
+    def _measured(self, values: Values) -> tuple[np.ndarray, Deviations]:
+        """The components kept, intp `(k,)`, and the deviations of all sets measured."""
         n = self._started_n
         self._rows(self._first_round())
         kept = self._kept()
-        found = self._deviations([members for order in range(2, self.options.order + 1) for members in candidates.removed_sets(self.masks, order)])
-        measured = [members for members in found if len(members) > 1]
-        if len(kept) > 1 and not measured:
+        found = self._deviations([members for order in range(2, self.options.order + 1) for members in candidates.removed_sets(self.masks, order)], values)
+        if len(kept) > 1 and not any(len(members) > 1 for members in found):
             self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects())[:1]))
-        surrogate = candidates.surrogate(n, self.masks, self.values, found)
-        diagnostics = {"kept": kept.tolist(), "measured": len(measured), "empty": self._empty_value()}
-        return Findings(surrogate, self._singles(), candidates.table(n, found), "additivity", self._notes(kept, found), diagnostics)
+        return kept, found
 
     def _empty_value(self) -> float:
         return float(self.values[self._rows(np.zeros((1, self._started_n), dtype=np.bool_))[0]])
 
-    def _singles(self) -> pa.Table:
+    def _singles(self, values: Values, fallback: Floats | None) -> pa.Table:
+        """Single effects measured, and for the other components those of `fallback` (`(n,)`), or zero by the method 'unmeasured'."""
         n = self._started_n
-        single = single_ablations(n)
-        rows = lookup(self.masks, single)
-        values, given = self.values, self._given_scores()
+        rows = lookup_removed(self.masks)
         measured = rows[1:] >= 0
-        fallback = given if given is not None else np.zeros(n)
-        effects = np.where(measured, values[rows[0]] - values[rows[1:]], fallback)
-        return singles_table(effects, np.zeros(n), ["removed" if here else self._ranked_by() for here in measured])
+        effects = np.where(measured, values[rows[0]] - values[rows[1:]], np.zeros(n) if fallback is None else fallback)
+        otherwise = UNMEASURED if fallback is None else self._ranked_by()
+        return singles_table(effects, np.zeros(n), ["removed" if here else otherwise for here in measured])
 
     def _ranked_by(self) -> str:
         return "gradient" if self.options.scores == GRADIENT else "given"

@@ -8,7 +8,7 @@ import numpy as np
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_singles
-from raysp.masks import Masks
+from raysp.masks import Masks, Values
 from raysp.sampling.draws import uniform_masks
 from raysp.sampling.tables import banzhaf_effects
 from raysp.specs.explorers import SinglesOptions
@@ -45,5 +45,12 @@ class Singles(Explorer[SinglesOptions]):
 
     def result(self) -> Findings:
         """The LASSO on all masks told."""
-        surrogate = fit_singles(self.masks, self.values, self.random_state)
+        return self._explained(self.values)
+
+    def query_result(self, query: int) -> Findings:
+        """The same of one query."""
+        return self._explained(self.outputs[:, query])
+
+    def _explained(self, values: Values) -> Findings:
+        surrogate = fit_singles(self.masks, values, self.random_state, weights=self.weights)
         return Findings(surrogate, banzhaf_effects(surrogate, "lasso"), surrogate.interactions("bii", min_order=2), "bii")

@@ -83,12 +83,12 @@ class SPEX(Explorer[SPEXOptions]):
         if fitting is not None:
             return fitting
         least = self.least_budget(n)
-        raise UserError("budget", self.options.budget, f"is too small for {self.name} on {n} components", f"the least that would do is {least}")
+        raise UserError("budget", self.options.budget, f"is too small for {self.name} on {n} components", f"give at least {least}")
 
     # ---- ask / tell
 
     def _next(self) -> Masks | None:
-        n, told = self._started_n, sum(len(values) for values in self._values)
+        n, told = self._started_n, len(self.masks)
         if self.size(n).b is None:
             total = 1 << n
             return all_masks(n, told, min(told + TABLE_ROUND, total)) if told < total else None
@@ -106,8 +106,17 @@ class SPEX(Explorer[SPEXOptions]):
         return super().preview(array[chosen], told[chosen])
 
     def result(self) -> Findings:
-        """What the blocks told so far say; ValueError when the masks told are not the first ones that were asked for."""
-        masks, values = self.masks, self.values
+        """What the blocks told so far show. ValueError unless the masks told are the first ones that were asked for, all of one weight."""
+        return self._explained(self.values)
+
+    def query_result(self, query: int) -> Findings:
+        """The same of one query."""
+        return self._explained(self.outputs[:, query])
+
+    def _explained(self, values: Values) -> Findings:
+        masks, weights = self.masks, self.weights
+        if len(weights) and np.ptp(weights) > 0 and not is_complete(masks):
+            raise ValueError(f"weights range from {weights.min():g} to {weights.max():g}; the transform of spex needs equally weighted rows. Use proxyspex")
         notes: list[str] = []
         if is_complete(masks):
             surrogate, diagnostics = FourierSurrogate.from_values(masks, values), dict[str, Any](rows=len(values))

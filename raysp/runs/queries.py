@@ -7,7 +7,7 @@ Pure: masks and outputs come in as arrays; it knows neither models nor the store
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -15,15 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.explorers import ProxySPEX, Screen
 from raysp.explorers.base import Explorer, Findings
-from raysp.explorers.fitting import fit_proxy
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values
 from raysp.runs.answer import annotate
 from raysp.sampling.draws import ablations, lookup
-from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.sampling.tables import UNMEASURED, removed_effects, removed_table
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import MAX_EXACT_ORDER, ValidationPlan, ValidationResult, judge
 from raysp.validation.data_scores import lds
 
@@ -32,12 +30,6 @@ Side = Literal["helpful", "harmful"]
 
 #: Interactions kept a query.
 REPORTED = 50
-#: Queries times evaluations up to which each query gets the run's own proxy: the slow ones take seconds for some hundred evaluations.
-AFFORDABLE = 5000
-#: The proxy beyond: in no query does it predict noticeably worse, and it takes a second or two.
-CHEAP = "trees"
-#: The proxies that are slow.
-SLOW = ("auto", "kernel", "mlp")
 #: Held-out masks below which a rank correlation says nothing.
 LEAST_HELDOUT = 8
 #: What it means for an example to be on either side.
@@ -80,57 +72,6 @@ def side(effect: float, towards: int = 1) -> Side | None:
     return None if not effect * towards else "helpful" if effect * towards > 0 else "harmful"
 
 
-# ---- fits
-
-
-def chosen_proxy(explorer: Explorer, queries: int, evaluations: int) -> tuple[str | None, str | None]:
-    """The proxy that each query is fitted with (None for explorers without one), and a sentence where it is not the run's."""
-    if not isinstance(explorer, ProxySPEX):
-        return None, None
-    if explorer.options.proxy == "gradient":
-        return CHEAP, f"Queries are fitted with proxy {CHEAP} each: what gradients say was asked of their mean."
-    if explorer.options.proxy in SLOW and queries * evaluations > AFFORDABLE:
-        reason = f"{queries:,} queries of {evaluations:,} evaluations each are too many for {explorer.options.proxy}"
-        return CHEAP, f"Queries are fitted with proxy {CHEAP} each, as {reason}."
-    return explorer.options.proxy, None
-
-
-def fit_query(explorer: Explorer, values: Values, *, query: int | None = None, proxy: str | None = None, index: str | None = None) -> Findings:
-    """What an explorer that was told everything makes of other values (float64, `(m,)`) of the same masks, by its own options.
-
-    `query` is which of a game's queries they are of, where the explorer was told guesses of effects; `proxy` and `index` stand in for ProxySPEX's own. ValueError for values that do not fit `explorer.masks`.
-    """
-    masks = explorer.masks
-    if values.shape != (len(masks),):
-        raise ValueError(f"values have shape {values.shape}; expected ({len(masks)},) for masks of shape {masks.shape}")
-    if isinstance(explorer, Screen):
-        # A query's own effects would ask for pairs that nobody measured: the components kept are those of the run.
-        kept = set(explorer.result().diagnostics["kept"])
-        scores = tuple(float(i in kept) for i in range(masks.shape[1]))
-        chosen = explorer.options.model_copy(update={"scores": scores, "top_k": float(len(kept)), "always_include": ()})
-        return Screen.of(chosen).fit(masks, values).findings
-    if not isinstance(explorer, ProxySPEX):
-        return explorer.fit(masks, values).findings
-    surrogate = _proxy_surrogate(explorer, values, query, proxy or explorer.options.proxy)
-    named = index or explorer.result().index
-    table = surrogate.interactions(named, explorer.options.max_order, 2).slice(0, REPORTED)
-    return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, named)
-
-
-def _proxy_surrogate(explorer: ProxySPEX, values: Values, query: int | None, proxy: str) -> FourierSurrogate:
-    if is_complete(explorer.masks):
-        return FourierSurrogate.from_values(explorer.masks, values)
-    sample = explorer.sample()
-    return fit_proxy(replace(sample, values=values[lookup(explorer.masks, sample.masks)]), explorer.proxy_for(query, proxy)).surrogate
-
-
-def fit_queries(explorer: Explorer, outputs: Outputs, *, index: str | None = None) -> Iterator[Findings]:
-    """One query after the other, `fit_query` of outputs (float64, `(m, q)`) of the explorer's masks, with a proxy that so many can afford."""
-    proxy, _ = chosen_proxy(explorer, outputs.shape[1], len(outputs))
-    for query, column in enumerate(outputs.T):
-        yield fit_query(explorer, np.ascontiguousarray(column), query=query, proxy=proxy, index=index)
-
-
 # ---- answers
 
 
@@ -145,26 +86,27 @@ def answer_queries(
 ) -> QueryAnswers:
     """The answer to each query of a game, from all masks of a run (bool `(m, n)`, explored and validated) and their outputs (float64 `(m, q)`).
 
-    `explorer` was told its masks, `planned` is the run's validation; `watch` hears how many queries are done, and of how many. ValueError where a mask of
+    `explorer` was told its masks with their outputs, `planned` is the run's validation; `watch` hears how many queries are done, and of how many. ValueError where a mask of
     either has no finite outputs.
     """
     if outputs.shape != (len(masks), len(info.queries)):
         raise ValueError(f"outputs have shape {outputs.shape}; expected ({len(masks)}, {len(info.queries)})")
     rows = lookup(masks, explorer.masks)
+    if explorer.outputs.shape != (len(rows), len(info.queries)):
+        raise ValueError(f"the explorer was told outputs of shape {explorer.outputs.shape}; expected ({len(rows)}, {len(info.queries)})")
     if np.any(rows < 0) or np.any(lookup(masks, planned.masks) < 0) or not np.isfinite(outputs).all():
         raise ValueError("outputs are missing for masks that the run asked for")
     count = len(info.queries)
-    _, note = chosen_proxy(explorer, count, len(rows))
     parts: list[_Part] = []
     surrogates: list[FourierSurrogate] = []
     watch(0, count)
-    for query, found in enumerate(fit_queries(explorer, outputs[rows], index=planned.findings.index)):
+    for query, found in enumerate(explorer.results_by_query()):
         surrogates.append(found.surrogate)
-        parts.append(_answer(explorer, found, planned, masks, outputs[:, query], outputs[rows, query], info))
+        parts.append(_answer(explorer, found, planned, masks, outputs[:, query], explorer.outputs[:, query], info))
         watch(query + 1, count)
     scores = pa.Table.from_pylist([{"query": q, "label": info.queries[q].label, **part.scores} for q, part in enumerate(parts)], schema=SCORES)
     tables = (_together([getattr(part, name) for part in parts]) for name in ("singles", "interactions", "heldout"))
-    return QueryAnswers(scores, *tables, metrics={"queries": count, **_means(scores)}, notes=(note,) if note else (), surrogates=tuple(surrogates))
+    return QueryAnswers(scores, *tables, metrics={"queries": count, **_means(scores)}, notes=explorer.query_notes(), surrogates=tuple(surrogates))
 
 
 SCORES = pa.schema(
@@ -195,7 +137,7 @@ def _answer(  # noqa: PLR0917  one query's share of what `answer_queries` has
     verdict = judge(checked, values, explorer.masks, told, explorer.random_state)
     intact, empty = (float(values[row]) if row >= 0 else None for row in lookup(masks, ablations(info.n, [(), range(info.n)])))
     scores = {"value_intact": intact, "value_empty": empty, **_scores(verdict)}
-    return _Part(scores, _said(found.singles), annotate(found, verdict, info), verdict.heldout)
+    return _Part(scores, _known(found.singles), annotate(found, verdict, info), verdict.heldout)
 
 
 def _singles(found: Findings, masks: Masks, values: Values) -> pa.Table:
@@ -204,9 +146,9 @@ def _singles(found: Findings, masks: Masks, values: Values) -> pa.Table:
     return found.singles if effects is None else removed_table(effects)
 
 
-def _said(singles: pa.Table) -> pa.Table:
-    """The single effects without those that a screening gave a component so that it would be kept or left."""
-    return singles.filter(np.array([method != "given" for method in singles["method"].to_pylist()], dtype=np.bool_))
+def _known(singles: pa.Table) -> pa.Table:
+    """The single effects that were measured or estimated."""
+    return singles.filter(np.array([method != UNMEASURED for method in singles["method"].to_pylist()], dtype=np.bool_))
 
 
 def measured(masks: Masks, sets: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

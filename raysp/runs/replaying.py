@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.explorers import ProxySPEX
-from raysp.explorers.proxyspex import random_rows
 from raysp.runs.gradients import Gradients
 from raysp.runs.run import start_explorer
-from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
     from raysp.explorers.base import Explorer
@@ -29,7 +27,8 @@ def replayed(store: Store, row: dict[str, Any], spec: RunSpec, game: Game) -> Ex
         values = store.known(row["game_id"], masks)
         if missing := int(np.isnan(values).sum()):
             raise UserError("run", row["run_id"], f"would ask {missing} of {len(masks)} masks that the store has no value of", "run it again")
-        explorer.tell(masks, values)
+        outputs = store.outputs(row["game_id"], masks) if game.info.queries else None
+        explorer.tell(masks, values if outputs is None or np.isnan(outputs).any() else outputs)
     return explorer
 
 
@@ -43,9 +42,6 @@ def surrogate_of(explorer: Explorer) -> FourierSurrogate:
 
 def learnt(explorer: Explorer) -> tuple[Masks, Values, float]:
     """The rows that its surrogate is fitted to, with their P(keep). UserError as `surrogate_of`."""
-    if isinstance(explorer, ProxySPEX) and not is_complete(explorer.masks):
-        sample = explorer.sample()
-        return sample.masks, sample.values, sample.keep_probability
-    keep_probability = surrogate_of(explorer).keep_probability
-    rows = random_rows(explorer.masks, keep_probability)
-    return explorer.masks[rows], explorer.values[rows], keep_probability
+    surrogate_of(explorer)
+    sample = explorer.sample()
+    return sample.masks, sample.values, sample.keep_probability

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
-from raysp.explorers import ProxySPEX, Screen, explorer_of
+from raysp.explorers import explorer_of
 from raysp.explorers.base import Explorer, Findings
 from raysp.game import GameInfo, Measurement, labels
 from raysp.gradients import GradientReport
@@ -191,7 +191,8 @@ class Run:
         round_number = 1
         while not explorer.done():
             masks = explorer.ask()
-            explorer.tell(masks, self.evaluate(masks, "explore", round_number, explorer))
+            values = self.evaluate(masks, "explore", round_number, explorer)
+            explorer.tell(masks, self.store.outputs(self._game_id, masks) if self.backend.info.queries else values)
             round_number += 1
 
     def _analyse(self, explorer: Explorer) -> Findings:
@@ -344,9 +345,5 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
     if info.n < 2:
         raise UserError("components", info.n, "component is too few to compare", "choose a smaller unit or a longer input")
-    explorer = explorer_of(spec.explorer)
-    if isinstance(explorer, Screen):
-        explorer = explorer.resolved([component.label for component in info.components])
-    if isinstance(explorer, ProxySPEX) and explorer.options.keep is None:
-        explorer = ProxySPEX.of(explorer.options.model_copy(update={"keep": spec.lens.default_keep}))
-    return explorer.start(info.n, spec.seed)
+    labelled = [component.label for component in info.components]
+    return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep)

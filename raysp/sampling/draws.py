@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values, pack
 from raysp.spectral.walsh import all_masks
@@ -44,14 +45,21 @@ def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
     return together[np.sort(first[first >= skip])]
 
 
-def averaged(masks: Masks, values: Values) -> tuple[Masks, Values]:
-    """Distinct masks, first occurrence first, each with the mean of its values: rows of one mask on both sides of a split would score a fit on what it has seen."""
+def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None = None) -> tuple[Masks, NDArray[np.float64], Values]:
+    """Distinct masks, first occurrence first, each with the weighted mean of its values (`(m,)` or `(m, queries)`) and the sum of its weights (`(m,)`).
+
+    Without weights every row counts once. With rows of one mask on both sides of a split, a fit would be scored on what it has seen.
+    """
+    counts = np.ones(len(masks)) if weights is None else weights
     _, first, place = np.unique(keys(masks), return_index=True, return_inverse=True)
     if len(first) == len(masks):
-        return masks, values
-    means = np.bincount(place, values) / np.bincount(place)
+        return masks, values, counts
     order = np.argsort(first)
-    return masks[first[order]], means[order]
+    number = np.argsort(order)[place.reshape(-1)]
+    total = np.bincount(number, counts)
+    sums = np.zeros((len(first), *values.shape[1:]))
+    np.add.at(sums, number, (values.T * counts).T)
+    return masks[first[order]], (sums.T / total).T, total
 
 
 def keys(masks: Masks) -> np.ndarray:
@@ -72,6 +80,18 @@ def ablations(n: int, removed: Iterable[Sequence[int]]) -> Masks:
 def single_ablations(n: int) -> Masks:
     """The intact mask, then every component removed alone: bool `(n + 1, n)`."""
     return np.concatenate([np.ones((1, n), dtype=np.bool_), ~np.eye(n, dtype=np.bool_)])
+
+
+def lookup_removed(masks: Masks) -> np.ndarray:
+    """The first row of `masks` that keeps everything, then those that remove each component alone, intp `(n + 1,)`; -1 where there is none."""
+    n = masks.shape[1]
+    found = np.full(n + 1, -1, dtype=np.intp)
+    gone = n - masks.sum(axis=1)
+    intact, near = np.flatnonzero(gone == 0), np.flatnonzero(gone == 1)
+    found[0] = intact[0] if len(intact) else -1
+    component = np.argmin(masks[near], axis=1)
+    found[1 + component[::-1]] = near[::-1]  # the first of several rows is written last
+    return found
 
 
 def lookup(masks: Masks, wanted: Masks) -> np.ndarray:

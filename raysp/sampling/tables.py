@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import lookup, single_ablations
+from raysp.sampling.draws import lookup_removed
 from raysp.spectral.fourier import Z95, FourierSurrogate
 from raysp.spectral.indices import UNIFORM
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+#: The method of a single effect that stands in a table without having been measured or estimated.
+UNMEASURED = "unmeasured"
 
 
 def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Table:
@@ -33,7 +37,7 @@ def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Tabl
 
 def removed_effects(masks: Masks, values: Values) -> Floats | None:
     """Δ(i) = v(all) - v(all without i) for every component, float64 `(n,)`, if all these were measured."""
-    rows = lookup(masks, single_ablations(masks.shape[1]))
+    rows = lookup_removed(masks)
     return None if np.any(rows < 0) else values[rows[0]] - values[rows[1:]]
 
 

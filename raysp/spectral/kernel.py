@@ -51,7 +51,7 @@ class Prior:
     """What is assumed of the coefficients of values with mean zero and variance one.
 
     `relevances` `(n,)`; `scales` `(orders,)` for the orders from 1; `local` blocks of sets with `local_scales` beside them; `spikes` blocks with the
-    variances of their sets in `spike_variances`; `noise` the variance of what no set explains.
+    variances of their sets in `spike_variances`; `noise` the variance of what no set explains, in a row of mean weight.
     """
 
     relevances: Floats
@@ -155,8 +155,8 @@ class Evidence:
     their lower triangles are computed, a strip of rows at a time.
     """
 
-    def __init__(self, signals: Floats, values: Values, start: Prior) -> None:
-        self.signals, self.values, self.start = signals, values, start
+    def __init__(self, signals: Floats, values: Values, start: Prior, weights: Values | None = None) -> None:
+        self.signals, self.values, self.start, self.shares = signals, values, start, noise_shares(weights)
         self.local = [products(signals, block) for block in start.local]
         self.spikes = [(products(signals, block), weights) for block, weights in zip(start.spikes, start.spike_variances, strict=True)]
         self.centre = np.log(np.concatenate([start.relevances, start.scales, start.local_scales, [start.noise]]))
@@ -194,7 +194,7 @@ class Evidence:
         for rows, columns, powers in _strips(self.signals, self.signals, prior.relevances, len(prior.scales), prior.keep_probability, triangle=True):
             part = MEAN_VARIANCE + sum(scale * e for scale, e in zip(prior.scales, _elementary(powers)[1:], strict=True))
             result[rows, columns] = part + weighted[rows] @ plain[columns].T
-        result[np.diag_indices(size)] += prior.noise
+        result[np.diag_indices(size)] += prior.noise * self.shares
         return result
 
     def _gradient(self, prior: Prior, weights: list[Floats], inverse: Floats, alpha: Values) -> Floats:
@@ -209,7 +209,7 @@ class Evidence:
         for rows, columns, powers in _strips(signals, signals, prior.relevances, orders, prior.keep_probability, triangle=True):
             slope = inverse[rows, columns] - np.outer(alpha[rows], alpha[columns])
             corner = slope[:, rows.start :]
-            trace += 0.5 * float(np.trace(corner))
+            trace += 0.5 * (float(np.trace(corner)) if isinstance(self.shares, float) else float(np.diag(corner) @ self.shares[rows]))
             corner[np.triu_indices(len(corner), 1)] = 0.0
             corner[np.diag_indices(len(corner))] *= 0.5
             elementary = _elementary(powers)
@@ -228,6 +228,11 @@ class Evidence:
             for column in range(block.shape[1]):
                 by_relevance += np.bincount(block[:, column], weights=share * weight, minlength=n)
         return np.concatenate([by_relevance, by_scale * prior.scales, by_local, [trace * (prior.noise - LEAST_NOISE)]])
+
+
+def noise_shares(weights: Values | None) -> Values | float:
+    """The noise of each row (`(m,)`) as a multiple of that of a row of mean weight: a mean of w measurements has a w-th of the noise of one."""
+    return 1.0 if weights is None else weights.mean() / weights
 
 
 def invert(covariance: Floats, values: Values) -> tuple[Floats, Values, float] | None:
@@ -258,10 +263,10 @@ def mirror(lower: Floats) -> Floats:
     return lower
 
 
-def first_prior(signals: Floats, values: Values, max_order: int, keep_probability: float = 0.5) -> Prior:
+def first_prior(signals: Floats, values: Values, max_order: int, keep_probability: float = 0.5, weights: Values | None = None) -> Prior:
     """Where the search starts: relevances from the correlations of single components with the values (`(m,)`, mean zero, variance one)."""
     n = signals.shape[1]
-    strength = (signals.T @ values / len(values)) ** 2
+    strength = (signals.T @ (values if weights is None else values * (weights / weights.mean())) / len(values)) ** 2
     share = (strength + strength.mean() + 1e-12) / (strength + strength.mean() + 1e-12).sum()
     relevances, local = 0.5 * share + 0.5 / n, local_sets(n, max_order)
     local_scales = np.array([FIRST_LOCAL / relevances[block].prod(axis=1).sum() for block in local])
@@ -279,10 +284,13 @@ def without_idle(prior: Prior) -> Prior:
     )
 
 
-def train(signals: Floats, values: Values, start: Prior, steps: int) -> Prior:
-    """The prior that maximises the marginal likelihood of these values (`(m,)`, mean zero, variance one), within `steps` steps of L-BFGS."""
+def train(signals: Floats, values: Values, start: Prior, steps: int, weights: Values | None = None) -> Prior:
+    """The prior that maximises the marginal likelihood of these values (`(m,)`, mean zero, variance one), within `steps` steps of L-BFGS.
+
+    `weights` (`(m,)`; None: all alike) are the numbers of measurements that the values are means of.
+    """
     from scipy.optimize import minimize
 
-    evidence = Evidence(signals, values, start)
+    evidence = Evidence(signals, values, start, weights)
     found: Any = minimize(evidence, evidence.centre, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20})
     return evidence.unpack(np.asarray(found.x, dtype=np.float64))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
+from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior, invert, mirror, noise_shares, train, without_idle
+from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
 
 #: Schedule of training: rows at most, and steps of L-BFGS.
@@ -45,11 +46,11 @@ CHUNK = 1 << 24
 
 
 class Posterior:
-    """The process after it has seen masks (bool `(m, n)`) and values (`(m,)`)."""
+    """The process after it has seen masks (bool `(m, n)`), values and weights (`(m,)`; None: all alike)."""
 
-    def __init__(self, prior: Prior, masks: Masks, values: Values) -> None:
-        self.prior = prior
-        self.mean, self.scale = float(values.mean()), float(values.std()) or 1.0
+    def __init__(self, prior: Prior, masks: Masks, values: Values, weights: Values | None = None) -> None:
+        self.prior, self.weights = prior, weights
+        self.mean, self.scale = _moments(values, weights)
         self.signals = features(masks, prior.keep_probability)
         self.targets = (values - self.mean) / self.scale
         self.inverse, self.alpha = self._solved()
@@ -59,7 +60,7 @@ class Posterior:
         noise, diagonal = self.prior.noise, np.diag_indices(len(self.targets))
         for _ in range(ATTEMPTS):
             covariance = self.prior.matrix(self.signals, self.signals)
-            covariance[diagonal] += noise
+            covariance[diagonal] += noise * noise_shares(self.weights)
             noise = max(10 * noise, ROUNDED * float(covariance[diagonal].mean()))
             solved = invert(covariance, self.targets)
             if solved is not None:
@@ -80,7 +81,7 @@ class Posterior:
 
     def unexplained(self) -> float:
         """Share of the variance left when each row is predicted from all others."""
-        return float(np.mean((self.alpha / np.diag(self.inverse)) ** 2))
+        return float(weighted_mean((self.alpha / np.diag(self.inverse)) ** 2, self.weights))
 
     def evidence_of(self, block: Block) -> Floats:
         """q(S) of a block's sets, float64 `(len(block),)`."""
@@ -153,48 +154,62 @@ class Posterior:
         return unique, values
 
 
-def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0) -> Posterior:
+def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Posterior:  # noqa: PLR0917
     """A process trained on masks (bool `(m, n)`) and values (`(m,)`) that vary, its spikes of order `max_order` at most. Deterministic in `seed`.
+
+    A value of weight w (`weights` `(m,)`; None: all alike) is the mean of w measurements, and has a w-th of the noise of one.
 
     Relevances, scales and noise are learnt from at most 1,000 of the rows; which sets stand out from at most `SEARCHED_LAST`.
     """
     order = np.random.default_rng(seed).permutation(len(values))
-    prior = first_look(masks, values, max_order, keep_probability, seed)
-    posterior = _searched(prior, masks, values, np.sort(order[:SEARCHED]), max_order)
+    rows = Exam(masks, values, weights)
+    prior = first_look(masks, values, max_order, keep_probability, seed, weights)
+    posterior = _searched(prior, _part(rows, order[:SEARCHED]), max_order)
     if len(values) > TRAINING[0][0] and posterior.unexplained() > CLEAR:
         count, steps = TRAINING[1]
-        rows = np.sort(order[:count])
-        prior = train(features(masks[rows], keep_probability), _standard(values[rows]), posterior.prior, steps)
-        posterior = _searched(prior, masks, values, np.sort(order[:SEARCHED]), max_order)
+        some = _part(rows, order[:count])
+        prior = train(features(some.masks, keep_probability), _standard(some.values, some.weights), posterior.prior, steps, some.weights)
+        posterior = _searched(prior, _part(rows, order[:SEARCHED]), max_order)
     if posterior.prior.spikes and len(values) > SEARCHED and posterior.unexplained() > CLEAR:
         wider = max(SEARCHED, min(SEARCHED_LAST, SEARCHED_ENTRIES // masks.shape[1]))
-        posterior = _searched(posterior.prior, masks, values, np.sort(order[:wider]), max_order)
-    return posterior if len(posterior.alpha) == len(values) else Posterior(posterior.prior, masks, values)
+        posterior = _searched(posterior.prior, _part(rows, order[:wider]), max_order)
+    return posterior if len(posterior.alpha) == len(values) else Posterior(posterior.prior, masks, values, weights)
 
 
-def _searched(prior: Prior, masks: Masks, values: Values, rows: NDArray[np.intp], max_order: int) -> Posterior:
+def _part(rows: Exam, chosen: NDArray[np.intp]) -> Exam:
+    """These rows, in ascending order."""
+    kept = np.sort(chosen)
+    return Exam(rows.masks[kept], rows.values[kept], None if rows.weights is None else rows.weights[kept])
+
+
+def _searched(prior: Prior, rows: Exam, max_order: int) -> Posterior:
     """The process on these rows once no further set stands out."""
-    posterior, fresh = Posterior(prior, masks[rows], values[rows]), True
-    few = np.sort(np.random.default_rng(0).permutation(len(rows))[: TRAINING[0][0]])  # at random: rows may come in an order that means something
+    posterior, fresh = Posterior(prior, rows.masks, rows.values, rows.weights), True
+    # Drawn at random: rows may come in an order that means something.
+    few = _part(rows, np.random.default_rng(0).permutation(len(rows.values))[: TRAINING[0][0]])
     for _ in range(ROUNDS):
         wider = stand_outs(posterior, max_order) or (stand_outs(posterior, max_order, thorough=True) if fresh else None)
         if wider is None and fresh:
             break
         # Everything is learnt anew only where nothing more is found as things stand.
         fresh = wider is None
-        prior = train(posterior.signals[few], _standard(values[rows][few]), prior, RETRAINING) if wider is None else wider
-        posterior = Posterior(prior, masks[rows], values[rows])
+        if wider is None:
+            signals = features(few.masks, prior.keep_probability)
+            prior = train(signals, _standard(few.values, few.weights), prior, RETRAINING, few.weights)
+        else:
+            prior = wider
+        posterior = Posterior(prior, rows.masks, rows.values, rows.weights)
         if posterior.unexplained() < NOTHING_LEFT:
             break
     return posterior
 
 
-def first_look(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0) -> Prior:
+def first_look(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Prior:  # noqa: PLR0917
     """The prior that at most 500 of the rows suggest, no set standing out yet: the first step of `learn`."""
     count, steps = TRAINING[0]
-    some = np.sort(np.random.default_rng(seed).permutation(len(values))[:count])
-    signals, targets = features(masks[some], keep_probability), _standard(values[some])
-    return without_idle(train(signals, targets, first_prior(signals, targets, max_order, keep_probability), steps))
+    some = _part(Exam(masks, values, weights), np.random.default_rng(seed).permutation(len(values))[:count])
+    signals, targets = features(some.masks, keep_probability), _standard(some.values, some.weights)
+    return without_idle(train(signals, targets, first_prior(signals, targets, max_order, keep_probability, some.weights), steps, some.weights))
 
 
 def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) -> Prior | None:
@@ -254,8 +269,14 @@ def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: fl
     )
 
 
-def _standard(values: Values) -> Values:
-    return (values - values.mean()) / (values.std() or 1.0)
+def _moments(values: Values, weights: Values | None) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for values that do not vary."""
+    return float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0
+
+
+def _standard(values: Values, weights: Values | None) -> Values:
+    mean, scale = _moments(values, weights)
+    return (values - mean) / scale
 
 
 def _apart(block: Block, others: Sequence[Block], n: int) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ noise on what it holds, and the correlation of a residual with a character is th
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,19 @@ PATH_STRIDE, PATH_TURN = 5, 1.02
 
 
 @dataclass(frozen=True, slots=True)
+class Exam:
+    """Held-out masks (bool `(m, n)`) and values (`(m,)`) that a fit is scored on, with weights (`(m,)`, None where all are alike)."""
+
+    masks: Masks
+    values: Values
+    weights: Values | None = None
+
+    def error(self, predicted: Floats) -> Floats:
+        """Mean squared error of predictions `(m, points)`, `(points,)`."""
+        return weighted_mean((predicted - self.values[:, None]) ** 2, self.weights)
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """LASSO fits for falling penalties: `coefficients` float64 `(len(sets), points)`, order 0 being the unpenalised mean."""
 
@@ -45,33 +58,60 @@ class Path:
         return FourierSurrogate(self.sets, chosen, keep_probability=self.keep_probability).take((chosen != 0) | (self.sets.orders == 0))
 
 
-def penalties(values: Values) -> Floats:
+def weighted_mean(values: Floats, weights: Values | None) -> Any:
+    """The mean over the rows of `(m,)` or `(m, c)`, each with its weight (`(m,)`; None: all alike)."""
+    return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
+
+
+def weighted_variance(values: Values, weights: Values | None) -> float:
+    """The variance of values (`(m,)`) around their weighted mean, rows counting by their weights (`(m,)`; None: all alike)."""
+    return float(np.var(values)) if weights is None else float(weighted_mean((values - weighted_mean(values, weights)) ** 2, weights))
+
+
+def by_weight(values: Values, weights: Values | None) -> Values:
+    """The values (`(m,)`) times their weights, which are one on average (None: all alike)."""
+    return values if weights is None else values * (weights / weights.mean())
+
+
+def effective_rows(count: int, weights: Values | None) -> float:
+    """The number of equally weighted rows that say as much as `count` weighted ones (Kish): (sum w)² / sum w²."""
+    return float(count) if weights is None else float(weights.sum() ** 2 / (weights @ weights))
+
+
+def penalties(values: Values, weights: Values | None = None) -> Floats:
     """A grid of penalties for these values (`(m,)`), float64 `(points,)`, falling from where nothing is left; folds share it."""
-    return float(np.std(values)) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
+    return float(np.sqrt(weighted_variance(values, weights))) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
-def lasso_path(sets: Sets, masks: Masks, values: Values, grid: Floats, exam: tuple[Masks, Values] | None = None, *, keep_probability: float = 0.5) -> Path:
+def lasso_path(
+    sets: Sets, masks: Masks, values: Values, grid: Floats, exam: Exam | None = None, *, keep_probability: float = 0.5, weights: Values | None = None
+) -> Path:
     """LASSO on the characters of `sets` (which must hold the empty set) at every penalty of a falling grid.
 
-    With an exam (held-out masks and values) the path ends where its error there has clearly turned up; the points beyond repeat the last:
-    they would be the slowest to fit, and nobody would choose them.
+    A row of weight w (`(m,)`; None: all alike) counts as w rows would. With an exam the path ends where its error there has clearly turned up; the points
+    beyond repeat the last: they would be the slowest to fit, and none of them would be chosen.
     """
     design = characters(sets, masks, keep_probability)[:, 1:]
-    centre, mean = design.mean(axis=0), float(values.mean())
+    centre, mean = weighted_mean(design, weights), float(weighted_mean(values, weights))
     design -= centre
+    rest = values - mean
+    if weights is not None:
+        root = np.sqrt(weights / weights.mean())
+        design *= root[:, None]
+        rest = rest * root
     found = np.zeros((len(sets), len(grid)))
     found[0] = mean
     if not design.shape[1]:
         return Path(sets, found, keep_probability)
-    gram, target = design.T @ design, design.T @ (values - mean)
-    held = None if exam is None else (characters(sets, exam[0], keep_probability)[:, 1:] - centre, exam[1] - mean)
+    gram, target = design.T @ design, design.T @ rest
+    held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - centre, replace(exam, values=exam.values - mean))
     best, start = np.inf, np.zeros(design.shape[1])
     for first in range(0, len(grid), PATH_STRIDE):
         part = slice(first, first + PATH_STRIDE)
-        fitted = _descend(design, values - mean, (gram, target), grid[part], start)
+        fitted = _descend(design, rest, (gram, target), grid[part], start)
         found[1:, part], start = fitted, fitted[:, -1]
         if held is not None:
-            error = float(np.min(np.mean((held[0] @ fitted - held[1][:, None]) ** 2, axis=0)))
+            error = float(np.min(held[1].error(held[0] @ fitted)))
             if error > best * PATH_TURN:
                 found[1:, part.stop :] = start[:, None]
                 break
@@ -91,8 +131,9 @@ def _descend(design: Floats, values: Values, products: tuple[Floats, Floats], gr
     return np.asarray(path, dtype=np.float64)
 
 
-def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5) -> Floats:
-    """The mean of residual · φ_S over the masks for every set, float64 `(len(sets),)`."""
+def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5, weights: Values | None = None) -> Floats:
+    """The mean of residual · φ_S over the masks for every set, float64 `(len(sets),)`; rows count by their weights (`(m,)`; None: all alike)."""
+    residual = by_weight(residual, weights)
     result = np.zeros(len(sets))
     step = max(CHUNK // max(len(masks), 1), 1)
     for start in range(0, len(sets), step):
@@ -105,7 +146,7 @@ def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: f
     return result
 
 
-def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, count: int) -> Floats:
+def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, count: float) -> Floats:
     """Standard errors, float64 `(terms,)`, of coefficients fitted to `count` random masks that leave a variance `unexplained` out of fold.
 
     A coefficient has variance (what is unexplained) / count; random columns not being quite orthogonal, each term estimated costs the others a degree
@@ -117,8 +158,11 @@ def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, co
     return noise * np.sqrt(count / max(count - estimated, count / 4)) + np.abs(shrunk) / Z95
 
 
-def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, count: int, *, keep_probability: float = 0.5) -> Sets:
-    """The `count` sets S + {i}, S a parent, not parents themselves, whose character correlates most with the residual (`(m,)`)."""
+def extensions(
+    parents: Sets, residual: Values, masks: Masks, max_order: int, count: int, *, keep_probability: float = 0.5, weights: Values | None = None
+) -> Sets:
+    """The `count` sets S + {i}, S a parent, not parents themselves, whose character correlates most with the residual (`(m,)`, weights as `correlations`)."""
+    residual = by_weight(residual, weights)
     signals = features(masks, keep_probability)
     blocks: list[Block] = []
     scores: list[Floats] = []
@@ -140,19 +184,27 @@ def extensions(parents: Sets, residual: Values, masks: Masks, max_order: int, co
     return found.take(best[score[best] > 0])
 
 
-def stack_weights(predictions: Floats, values: Values) -> Floats:
-    """Non-negative weights `(c,)`, adding up to one, of the columns of out-of-fold predictions `(m, c)` that together come nearest to the values."""
+def stack_weights(predictions: Floats, values: Values, rows: Values | None = None) -> Floats:
+    """Non-negative weights `(c,)`, adding up to one, of the columns of out-of-fold predictions `(m, c)` that together come nearest to the values.
+
+    `rows` `(m,)` are the weights of the rows (None: all alike).
+    """
     from scipy.optimize import nnls
 
-    scale = float(np.std(values)) * np.sqrt(len(values)) or 1.0
+    scale = float(np.sqrt(weighted_variance(values, rows))) * np.sqrt(len(values)) or 1.0
     strong = 1e3  # a row that holds the sum at one, as heavy as needed
-    system = np.vstack([(predictions - values[:, None]) / scale, np.full((1, predictions.shape[1]), strong)])
+    away = (predictions - values[:, None]) / scale
+    away = away if rows is None else away * np.sqrt(rows / rows.mean())[:, None]
+    system = np.vstack([away, np.full((1, predictions.shape[1]), strong)])
     target = np.concatenate([np.zeros(len(values)), [strong]])
     weights: NDArray[np.float64] = nnls(system, target)[0]
     return weights / weights.sum()
 
 
-def r_squared(truth: Values, predicted: Values) -> float:
-    """1 - ||y - ŷ||² / ||y - ȳ||², never clipped; NaN where the truth does not vary (there is nothing to explain)."""
+def r_squared(truth: Values, predicted: Values, weights: Values | None = None) -> float:
+    """1 - ||y - ŷ||² / ||y - ȳ||², never clipped; NaN where the truth does not vary (there is nothing to explain). Rows count by `weights` (None: all alike)."""
+    if weights is not None and np.ptp(weights) > 0:
+        variance = weighted_variance(truth, weights)
+        return 1.0 - float(weighted_mean((truth - predicted) ** 2, weights)) / variance if variance > 0 else float("nan")
     spread = float(np.sum((truth - truth.mean()) ** 2))
     return 1.0 - float(np.sum((truth - predicted) ** 2)) / spread if spread > 0 else float("nan")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.regression import Exam, weighted_variance
 from raysp.spectral.sets import Block, Floats, merge, subset_columns, subsets
 
 #: Share of the variance by which patience wants the held-out error to fall: below it, more trees only take time.
@@ -140,8 +141,9 @@ def booster_transform(booster: Any, n: int, rounds: int | None = None) -> Fourie
 def train_booster(
     masks: Masks,
     values: Values,
-    held_out: tuple[Masks, Values] | None,
+    held_out: Exam | None,
     *,
+    weights: Values | None = None,
     depth: int = 3,
     rate: float = 0.1,
     rounds: int = 1000,
@@ -149,7 +151,7 @@ def train_booster(
     seed: int = 0,
     threads: int = 1,
 ) -> tuple[Any, int]:
-    """A LightGBM booster on masks (bool `(m, n)`) and values (`(m,)`), and the number of its rounds that predict the held-out part best.
+    """A LightGBM booster on masks (bool `(m, n)`), values and weights (`(m,)`; None: all alike), and the number of its rounds that predict the held-out part best.
 
     Without a held-out part all `rounds` are run. Deterministic in `seed`. One thread by default: on data of this size a second gains nothing, and
     where another process holds its core LightGBM's threads wait for each other a hundred times longer than they work.
@@ -160,10 +162,13 @@ def train_booster(
         "objective": "regression", "learning_rate": rate, "max_depth": depth, "num_leaves": 2**depth, "min_data_in_leaf": 5, "max_bin": 2, "min_data_in_bin": 1,
         "feature_pre_filter": False, "verbosity": -1, "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": threads,
     }  # fmt: skip
-    train = lightgbm.Dataset(masks.astype(np.float32), values, params={"max_bin": 2, "min_data_in_bin": 1, "feature_pre_filter": False, "verbosity": -1})
+    counts = None if weights is None else weights / weights.mean()
+    train = lightgbm.Dataset(
+        masks.astype(np.float32), values, weight=counts, params={"max_bin": 2, "min_data_in_bin": 1, "feature_pre_filter": False, "verbosity": -1}
+    )
     if held_out is None:
         return lightgbm.train(parameters, train, rounds), rounds
-    valid = lightgbm.Dataset(held_out[0].astype(np.float32), held_out[1], reference=train)
-    stop = lightgbm.early_stopping(patience, verbose=False, min_delta=LEAST_PROGRESS * float(np.var(values)))
+    valid = lightgbm.Dataset(held_out.masks.astype(np.float32), held_out.values, weight=held_out.weights, reference=train)
+    stop = lightgbm.early_stopping(patience, verbose=False, min_delta=LEAST_PROGRESS * weighted_variance(values, weights))
     booster = lightgbm.train(parameters, train, rounds, valid_sets=[valid], callbacks=[stop], keep_training_booster=True)
     return booster, int(booster.best_iteration)

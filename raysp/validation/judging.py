@@ -12,7 +12,7 @@ import numpy as np
 from raysp.explorers import candidates
 from raysp.explorers.base import Findings
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.proxyspex import random_rows
+from raysp.explorers.samples import random_rows
 from raysp.masks import Masks, Values, pack
 from raysp.sampling.draws import ablations, lookup
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate, is_complete

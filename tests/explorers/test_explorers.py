@@ -155,6 +155,54 @@ def test_a_negative_random_state_is_refused():
         Singles(random_state=-1)
 
 
+# ---- outputs
+
+
+def answers(masks):
+    """Outputs of three queries whose mean is `and_or`."""
+    return and_or(masks)[:, None] + np.outer(masks[:, 1].astype(float) - 2.0 * masks[:, 0] * masks[:, 3], [1.0, -1.0, 0.0])
+
+
+@named
+def test_outputs_are_explained_one_by_one_and_their_mean_as_the_value(explorer):
+    started, of_value = explorer.start(10, 1), explore(explorer, lambda masks: answers(masks).mean(axis=1), 10, 1)
+    while not started.done():
+        started.tell(started.ask(), answers(started.ask()))
+    assert np.array_equal(started.masks, of_value.masks)
+    assert started.result().table.equals(of_value.result().table)
+    assert started.result().singles.equals(of_value.result().singles)
+    results = list(started.results_by_query())
+    assert len(results) == 3
+    fresh = uniform(10, 200, 5)
+    if explorer.name in {"proxyspex", "exhaustive", "spex"}:
+        for query, findings in enumerate(results):
+            assert r_squared(answers(fresh)[:, query], findings.surrogate.predict(fresh)) > 0.99
+
+
+@named
+def test_a_game_without_queries_has_one_output_which_is_its_value(explorer):
+    started = explore(explorer, and_or, 10, 1)
+    assert np.array_equal(started.outputs, started.values[:, None])
+    (only,) = started.results_by_query()
+    assert only.table.slice(0, 50).equals(started.result().table.slice(0, 50))
+    assert not started.query_notes()
+
+
+def test_outputs_of_another_shape_are_refused():
+    for outputs in (np.zeros((3, 2)), np.zeros((4, 2, 2)), np.zeros((4, 0))):
+        with pytest.raises(ValueError, match=r"values have shape .*expected \(4,\) or \(4, queries\)"):
+            Singles(n=5).tell(np.ones((4, 5), dtype=bool), outputs)
+
+
+@named
+def test_a_sample_holds_the_rows_that_the_surrogate_was_fitted_to(explorer):
+    started = explore(explorer, and_or, 10, 1)
+    sample = started.sample()
+    assert np.array_equal(sample.values, and_or(sample.masks))
+    assert np.all(lookup(started.masks, sample.masks) >= 0)
+    assert 0 < len(sample.masks) <= len(started.masks)
+
+
 # ---- exhaustive
 
 

@@ -11,8 +11,8 @@ from spectral.known_games import additive, and_or, explore, found, planted
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
-from raysp.explorers.proxyspex import random_rows
-from raysp.explorers.samples import Sample
+from raysp.explorers.proxyspex import AFFORDABLE, CHEAP, affordable_proxy
+from raysp.explorers.samples import Sample, random_rows
 from raysp.gradients import GradientReport, PairTerms
 from raysp.sampling.draws import distinct, single_ablations
 from raysp.spectral.fourier import FourierSurrogate
@@ -330,6 +330,18 @@ def test_a_query_is_fitted_with_guesses_of_its_own():
     first, second = (explorer.proxy_for(query)(Sample(masks, masks @ np.arange(4.0 * query, 4.0 * query + 4), 2), [np.arange(16)]) for query in (0, 1))
     for offers in (first, second):
         assert np.nanmax(np.abs(offers["gradients"].held_out - offers["gradients"].build().predict(masks))) < 0.01
+
+
+# ---- queries
+
+
+def test_many_queries_get_a_cheap_proxy_and_a_note():
+    assert affordable_proxy("auto", AFFORDABLE, 1) == ("auto", None)
+    proxy, note = affordable_proxy("auto", AFFORDABLE, 2)
+    assert proxy == CHEAP
+    assert "too many for auto" in note
+    assert affordable_proxy("linear", 10**6, 10**6) == ("linear", None)
+    assert affordable_proxy("gradient", 1, 1)[0] == CHEAP
 
 
 # ---- what somebody else measured

@@ -100,7 +100,7 @@ def test_triples_share_the_budget_with_pairs():
 
 
 def test_components_are_included_whatever_their_effect():
-    screen = Screen(top_k=2, always_include=("b", 7, "3")).resolved(["a", "b", "c", "d", "b", "e", "f", "g", "h", "i"])
+    screen = Screen(top_k=2, always_include=("b", 7, "3")).start(10, labels=["a", "b", "c", "d", "b", "e", "f", "g", "h", "i"])
     assert screen.options.always_include == (1, 4, 7, 3)
     started = explore(screen, and_or, 10)
     assert set(started.result().diagnostics["kept"]) == {0, 1, 3, 4, 7}
@@ -109,7 +109,7 @@ def test_components_are_included_whatever_their_effect():
 
 def test_unknown_components_are_refused():
     with pytest.raises(UserError, match=r"always_include: 'zebra' is no component.*never"):
-        Screen(always_include=("zebra",)).resolved(["never", "fails"])
+        Screen(always_include=("zebra",)).start(2, labels=["never", "fails"])
     with pytest.raises(UserError, match="always_include: 12"):
         Screen(always_include=(12,)).start(10)
     with pytest.raises(UserError, match="always_include: 'never'"):
@@ -220,5 +220,5 @@ def test_scores_do_not_loosen_the_budget(budget, included):
 
 
 def test_components_always_included_need_a_budget_of_their_own():
-    with pytest.raises(UserError, match="the least that would do is 7"):
+    with pytest.raises(UserError, match="give at least 7"):
         Screen(scores=(1.0,) * 100, budget=6, always_include=(1, 2, 3, 4)).start(100)

@@ -67,11 +67,11 @@ def test_an_order_lowered_by_the_budget_survives_the_start_and_the_store():
 
 
 def test_a_budget_for_nothing_names_the_least():
-    with pytest.raises(UserError, match=r"budget: 1000 is too small for spex on 1000 components; the least that would do is 1344"):
+    with pytest.raises(UserError, match=r"budget: 1000 is too small for spex on 1000 components; give at least 1344"):
         SPEX(budget=1000, max_order=5).start(1000)
-    with pytest.raises(UserError, match=r"the least that would do is 43008"):
+    with pytest.raises(UserError, match=r"give at least 43008"):
         SPEX(budget=40_000, max_order=5, b=8).start(1000)
-    with pytest.raises(UserError, match=r"the least that would do is 264"):
+    with pytest.raises(UserError, match=r"give at least 264"):
         SPEX(n=1000, budget=200).ask()
     assert SPEX(budget=264).start(1000).size(1000).t == 1
 
@@ -225,7 +225,10 @@ def test_all_its_masks_can_be_fitted_and_no_others():
     game, explorer = sparse(60, 8, 4), SPEX(b=5, random_state=1)
     queries = explore(explorer, game.predict, 60, 1).masks
     assert explorer.fit(queries, game.predict(queries)).score(uniform(60, 100), game.predict(uniform(60, 100))) == pytest.approx(1)
-    for wrong in (uniform(60, 100), queries[::-1], np.concatenate([queries, queries[:1]])):
+    twice = np.concatenate([queries, queries[:1]])
+    with pytest.raises(ValueError, match="weights range from 1 to 2; the transform of spex needs equally weighted rows"):
+        explorer.fit(twice, game.predict(twice))
+    for wrong in (uniform(60, 100), queries[::-1]):
         with pytest.raises(ValueError, match=r"row \d+ is not what spex asks for.*b = 5, t = 5.*n = 60.*3,456 at most.*ask\(\).*proxyspex"):
             explorer.fit(wrong, game.predict(wrong))
 

@@ -8,7 +8,7 @@ from asked_games import QUERIES, AskedGame, planted
 import raysp
 from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
 from raysp.masks import unpack
-from raysp.runs.queries import AFFORDABLE, CHEAP, chosen_proxy, direction, fit_queries, fit_query, measured, side
+from raysp.runs.queries import direction, measured, side
 from raysp.sampling.draws import ablations, single_ablations
 
 
@@ -134,31 +134,6 @@ def test_without_held_out_subsets_there_are_no_scores(tmp_path):
     result = asked_games.run(tmp_path / "s.duckdb", explorer=FEW, validation=raysp.Validation(heldout=0))
     assert result.query_scores["lds"].to_pylist() == [None] * 3
     assert result.query_singles.num_rows == 3 * asked_games.N
-
-
-def test_a_fit_of_the_mean_is_the_runs_own():
-    masks = np.random.default_rng(0).random((200, asked_games.N)) < 0.5
-    masks = np.unique(masks, axis=0)
-    values = planted(masks).mean(axis=1)
-    explorer = ProxySPEX(max_order=3, n=asked_games.N, proxy="linear")
-    explorer.tell(masks, values)
-    again = fit_query(explorer, values)
-    assert again.table.equals(explorer.result().table.slice(0, 50))
-    with pytest.raises(ValueError, match="values have shape"):
-        fit_query(explorer, values[1:])
-    found = list(fit_queries(explorer, planted(masks)))
-    assert [tuple(each.table["components"][0].as_py()) for each in found[:2]] == [(2, 9), (4, 7)]
-
-
-def test_many_queries_get_a_cheap_proxy_and_are_told():
-    explorer = ProxySPEX(n=4)
-    assert chosen_proxy(explorer, 1, AFFORDABLE) == ("auto", None)
-    proxy, note = chosen_proxy(explorer, 2, AFFORDABLE)
-    assert proxy == CHEAP
-    assert "too many for auto" in note
-    assert chosen_proxy(ProxySPEX(proxy="linear"), 10**6, 10**6) == ("linear", None)
-    assert chosen_proxy(ProxySPEX(proxy="gradient"), 1, 1)[0] == CHEAP
-    assert chosen_proxy(Exhaustive(), 5, 5) == (None, None)
 
 
 def test_a_set_counts_as_measured_with_all_its_parts():

@@ -319,7 +319,7 @@ def test_a_wrong_data_spec_is_one_line_too(tmp_path, before, after, parts):
 def test_fewer_subsets_than_the_explorer_needs_are_refused():
     info = GameInfo("f", tuple(Component(i, f"example {i}", "example") for i in range(64)), {"lens": "data"})
     said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info))
-    assert "budget: 5 is too small for proxyspex on 64 components; the least that would do is 16" in said
+    assert "budget: 5 is too small for proxyspex on 64 components; give at least 16" in said
 
 
 SPECS = Path(__file__).parents[2] / "jobs" / "specs"
