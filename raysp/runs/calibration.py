@@ -48,6 +48,13 @@ class Calibration:
         return self.noise.row() | {"rejected": None if self.rejected is None else self.rejected.row()}
 
 
+#: P(keep) of the masks that noise is measured on where the run has yet to choose its own: few models survive the loss of half of their parts, and the spread of
+#: the values of what is left says nothing about the effects around the intact model.
+NEAR_INTACT = 0.9
+#: P(keep) of an explorer that has not chosen one.
+UNCHOSEN = 0.5
+
+
 def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_probability: float) -> Calibration | None:
     """Measure the numeric noise of the backend's game, or look it up; with dtype `auto`, and noise that is not small, make the backend's game one in float32.
 
@@ -56,6 +63,8 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
     lens = spec.lens
     if not isinstance(lens, ModelOptions) or "dtype" not in backend.info.description:
         return None
+    if lens.default_keep == "auto" and keep_probability == UNCHOSEN:
+        keep_probability = NEAR_INTACT
     found = _noise_of(lens, backend, store, keep_probability, seed=spec.seed)
     if lens.dtype != "auto" or forced_dtype() or found.noise.dtype == "float32" or found.noise.is_small:
         return found
