@@ -94,7 +94,8 @@ def _noise_of(
     dtype, scale = str(info.description["dtype"]), SCALES[lens.cost_class]
     sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)  # pyright: ignore[reportArgumentType]  a lens with a model is one of these
     noise = numeric_noise(sample, dtype, scale)
-    store.add_numeric_noise(info.fingerprint, keep_probability, noise.row())
+    if not store.read_only:
+        store.add_numeric_noise(info.fingerprint, keep_probability, noise.row())
     return Calibration(noise, None, sample, sample.evaluations, sample.tokens, sample.seconds)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from raysp.game import GameInfo
 from raysp.lenses import build_game
+from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
+from raysp.runs.local import LocalBackend
 from raysp.runs.run import start_explorer
 from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
@@ -27,8 +29,11 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
 
     Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
-    game = build_game(spec.lens)
-    explorer = Gradients(store, game).inform(start_explorer(spec, game.info), spec.lens)
+    backend = LocalBackend(build_game(spec.lens))
+    started = start_explorer(spec, backend.info)
+    calibration = calibrate(spec, backend, store, started.keep_probability)  # the run finds it stored, and computes in the same dtype
+    game = backend.game
+    explorer = Gradients(store, game).inform(started, spec.lens)
     n = game.n
     warming, timed = CALIBRATION[spec.lens.cost_class]
     rng = np.random.default_rng([spec.seed, 2])
@@ -54,6 +59,7 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
             "seconds": (explored + validated) * each,
         },
         "training": _training(game.info, explorer.planned(n)) if spec.lens.cost_class == "training" else None,
+        "numeric_noise": None if calibration is None else calibration.row(),
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
     }

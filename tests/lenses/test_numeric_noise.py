@@ -14,6 +14,7 @@ from raysp.lenses import build_game
 from raysp.lenses.numeric_noise import sample_noise
 from raysp.models import loading
 from raysp.models.resident import is_resident
+from raysp.runs.plan import plan_run
 from raysp.specs.lenses import AUTO_DTYPE, with_dtype
 from raysp.validation.numeric_noise import NoiseSample, noise_masks, numeric_noise
 
@@ -133,6 +134,17 @@ def test_a_run_that_is_continued_keeps_its_dtype(drowned, tmp_path, monkeypatch)
     monkeypatch.setattr("raysp.validation.numeric_noise.AUTO_SHARE", float("inf"))
     assert raysp.run(spec, run_id=first.run_id).summary["dtype"] == "float32"
     assert raysp.run(spec).summary["dtype"] == "bfloat16"
+
+
+def test_a_run_computes_in_the_dtype_that_its_plan_settled_on_and_does_not_measure_noise_again(drowned, tmp_path, monkeypatch):
+    on_a_processor_with_bfloat16(monkeypatch, tmp_path)
+    spec = raysp.RunSpec(lens=drowned, explorer=raysp.Singles(), validation=CHECKS, local=True, store=str(tmp_path / "s.duckdb"))
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        planned = plan_run(spec, store)
+    result = raysp.run(spec)
+    assert result.summary["metrics"]["numeric_noise"] == planned["numeric_noise"]
+    assert (result.summary["dtype"], planned["numeric_noise"]["rejected"]["dtype"]) == ("float32", "bfloat16")
+    assert not any(row["evaluations"] for row in result.costs.to_pylist() if row["phase"] == "calibrate")
 
 
 def measured(values):
