@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ NO_PADDING = -1
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class ResidentModel:
     """A loaded model and the ways in which it can score inputs. Requests from several threads take turns on one lock."""
 
@@ -231,6 +232,8 @@ _COUNTS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "longfor
 FILLED = 0.8
 #: Models of this process by what names them, the least recently used first.
 _residents: OrderedDict[tuple[Any, ...], ResidentModel] = OrderedDict()
+#: Those that a game still holds too: a model that had to leave is found here until its memory is free, and not loaded twice.
+_held = WeakValueDictionary[tuple[Any, ...], ResidentModel]()
 _loading = threading.Lock()
 
 
@@ -243,9 +246,7 @@ def resident(options: ModelOptions) -> ResidentModel:
     key = _key(options)
     with _loading:
         if key not in _residents:
-            loaded = _loaded(options)
-            twin = next((other for other in _residents.values() if _same(other.loaded, loaded)), None)
-            _residents[key] = twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
+            _residents[key] = _held[key] = _held.get(key) or _new(options)
         _residents.move_to_end(key)
         return _residents[key]
 
@@ -279,6 +280,12 @@ def _key(options: ModelOptions) -> tuple[Any, ...]:
     # `auto` may spread a model over several devices, which the name of one does not.
     place = "auto" if options.device == "auto" else str(device)
     return (options.model, options.allow_pickle, options.allow_remote_code, place, choose_dtype(options.dtype, device), folder_stamp(options.model))
+
+
+def _new(options: ModelOptions) -> ResidentModel:
+    loaded = _loaded(options)
+    twin = next((other for other in _held.values() if _same(other.loaded, loaded)), None)
+    return twin or ResidentModel(loaded, _PACK.get(loaded.device.type, 384), _PADDED.get(loaded.device.type, 1024))
 
 
 def _loaded(options: ModelOptions) -> LoadedModel:

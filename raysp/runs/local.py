@@ -68,10 +68,10 @@ class LocalBackend:
     def __init__(self, game: Game) -> None:
         self.game, self.info = game, game.info
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
         """One batch after the other."""
         for index, masks in enumerate(batches):
-            yield index, self.game.measure(masks)
+            yield index, slice(len(masks)), self.game.measure(masks)
 
     def rebuild(self, lens: AnyLens) -> None:
         """As `Backend.rebuild`."""

@@ -49,8 +49,8 @@ class Backend(Protocol):
         """How many batches are measured at the same time."""
         ...
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
-        """Each batch's place in the list with its measurement, as they finish."""
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
+        """Measurements as they finish, each with its batch's place in the list and the rows of the batch that it is of (usually all)."""
         ...
 
     def rebuild(self, lens: AnyLens) -> None:
@@ -252,8 +252,8 @@ class Run:
         """Fill in the missing values, storing each batch as it comes."""
         began, measured = time.perf_counter(), 0
         batches = self._split(asked.missing)
-        for index, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
-            rows = batches[index]
+        for index, part, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
+            rows = batches[index][part]
             asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
             outputs = self._checked_outputs(asked.masks[rows], measurement.outputs)
             self.store.add_evaluations(

@@ -1,4 +1,4 @@
-"""Everything that speaks to Ray."""
+"""Everything that uses Ray."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 TOKEN = Path("~/.ray/auth_token").expanduser()
 
-# Clients of a cluster with tokens are refused unless they say so; a cluster without tokens ignores it. Ray reads the mode when it is imported:
-# set any later, its processes and this one would disagree.
+# A cluster with tokens refuses clients that have not turned tokens on; a cluster without them ignores the setting. Ray reads it when it is imported:
+# setting it later would leave this process and Ray's own in disagreement.
 if TOKEN.exists() and "ray" not in sys.modules:
     os.environ.setdefault("RAY_AUTH_MODE", "token")

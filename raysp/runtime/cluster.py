@@ -1,4 +1,4 @@
-"""Connecting to Ray: a cluster that is there, or a local one started on demand."""
+"""Connecting to Ray: to a cluster that exists, or to a local one started on demand."""
 
 import contextlib
 import logging
@@ -13,13 +13,15 @@ from raysp.errors import UserError
 from raysp.runtime import TOKEN
 
 NAMESPACE = "raysp"
+#: How long a client waits for an answer that takes no work. Ray declares a node dead after about 64 s.
+ANSWER_SECONDS = 120.0
 
 
 @contextlib.contextmanager
 def connected() -> Generator[bool]:
-    """Ray for the length of a block; yields whether this process started it (and so stops it afterwards).
+    """Connect to Ray within the block; yields whether this process started it, in which case it also stops it.
 
-    Joins the cluster that `RAY_ADDRESS` names or that runs on this machine, and starts a local one otherwise.
+    Joins the cluster that `RAY_ADDRESS` names or that runs on this machine, and otherwise starts a local one.
     """
     if ray.is_initialized():
         yield False
@@ -28,9 +30,9 @@ def connected() -> Generator[bool]:
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, AuthenticationError) as error:
         problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        named = os.environ.get("RAY_ADDRESS")
-        raise UserError("RAY_ADDRESS", named, f"answers no connection ({problem})", "start the cluster, unset it, or pass --local") from None
-    # A local Ray writes its token readable to all: make it the owner's alone.
+        address = os.environ.get("RAY_ADDRESS")
+        raise UserError("RAY_ADDRESS", address, f"refuses the connection ({problem})", "start the cluster, unset RAY_ADDRESS, or pass --local") from None
+    # Ray writes the token of a local cluster readable by everyone.
     with contextlib.suppress(OSError):
         TOKEN.chmod(0o600)
     try:
@@ -40,7 +42,7 @@ def connected() -> Generator[bool]:
 
 
 def _started_here() -> bool:
-    """Whether `ray.init` made a cluster of its own rather than join one. Ray has no public way to tell."""
+    """Whether `ray.init` started a cluster rather than joined one. Ray has no public way to tell."""
     from ray._private import worker
 
     node: Any = worker._global_node  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

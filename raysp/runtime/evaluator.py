@@ -1,7 +1,7 @@
 """The actor that holds resident models and measures batches of masks.
 
-It knows lenses only as something that can be built. Its constructor does nothing that can fail: a model is loaded by the first call that
-needs it, so a failed load is an ordinary failed call, and a restarted actor loads again by itself.
+It knows lenses only as something that can be built. Its constructor does nothing that can fail: the first call that needs a model loads it, so a failed
+load is an ordinary failed call, and a restarted actor loads again by itself.
 """
 
 import gc
@@ -23,14 +23,14 @@ from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
 
 T = TypeVar("T")
-# Games kept ready beside the resident model; each holds a tokenised prompt and a small cache, not weights.
+#: Games kept ready beside the resident models; each holds a tokenised prompt and a small cache, and keeps its model in memory.
 GAMES_KEPT = 64
-# More calls than this waiting for one evaluator mean that a scheduler has lost count.
+#: More calls than this waiting for one evaluator mean that a scheduler has lost count.
 MAX_PENDING_CALLS = 256
 
 
 class Evaluator:
-    """Resident models, and the games built on them. Turned into an actor by `evaluator_actor`."""
+    """Resident models, and the games built on them. `evaluator_actor` makes an actor of it."""
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name, self._threads = name, threads
@@ -38,19 +38,19 @@ class Evaluator:
         self._ready = False
 
     def __repr__(self) -> str:
-        """How the Ray dashboard lists it."""
+        """The name that the Ray dashboard shows."""
         return self.name
 
     def ping(self) -> str:
-        """Its name, once it runs."""
+        """The evaluator's name, once it runs."""
         return self.name
 
     def describe(self, key: str, lens: AnyLens) -> GameInfo:
-        """The game of a lens, built anew: files that the lens names may have changed since it was built here. UserError for what the lens cannot do."""
+        """The game of a lens. It is always built afresh, as files that the lens names may have changed. UserError for what the lens cannot do."""
         return self._build(key, lens).info
 
     def gradient_report(self, key: str, lens: AnyLens, fingerprint: str, max_order: int = 1) -> GradientReport:
-        """What gradients say about a lens' game, as `Game.gradient_report`."""
+        """What gradients say about a lens's game, as `Game.gradient_report`."""
         return self._game(key, lens, fingerprint).gradient_report(max_order)
 
     def noise_sample(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8], first: Measurement | None) -> NoiseSample:
@@ -58,21 +58,21 @@ class Evaluator:
         from raysp.lenses.numeric_noise import sample_noise
 
         game = self._game(key, lens, fingerprint)
-        return self._alone(lambda: sample_noise(lens, game, unpack(packed, game.n), first), keeping=(key, fingerprint))
+        return self._making_room(lambda: sample_noise(lens, game, unpack(packed, game.n), first), keeping=(key, fingerprint))
 
     def measure(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8]) -> Measurement:
-        """Values of packed masks of a lens' game. May run twice for the same masks without harm."""
+        """Values of packed masks of a lens's game. Measuring the same masks twice does no harm."""
         game = self._game(key, lens, fingerprint)
-        return self._alone(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
+        return self._making_room(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
 
     def _game(self, key: str, lens: AnyLens, fingerprint: str) -> Game:
-        """The game that was described elsewhere, built here at first use. EvaluationError where the lens makes another one here."""
+        """The game that was described elsewhere, built here at first use. EvaluationError if the lens gives another game here."""
         game = self._games.get((key, fingerprint)) or self._build(key, lens)
         if game.info.fingerprint != fingerprint:
             computes = f" (here {game.info.description['dtype']})" if "dtype" in game.info.description else ""
             raise EvaluationError(
-                f"{self.name} makes another game of the question than the one that was begun: a file that it names has changed since, "
-                f"or nodes compute in different dtypes{computes}; ask again, with dtype and device said"
+                f"{self.name} builds another game from the question than the one that was started: a file that the question names has changed since, "
+                f"or nodes compute in different dtypes{computes}; start the run again with an explicit dtype and device"
             )
         self._games.move_to_end((key, fingerprint))
         return game
@@ -83,28 +83,37 @@ class Evaluator:
 
             set_threads(self._threads)
             self._ready = True
-        game: Game = self._alone(lambda: build_game(lens))
+        game: Game = self._making_room(lambda: build_game(lens))
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
         settled = with_dtype(lens, str(game.info.description.get("dtype")))
-        if settled != lens:  # from here on evaluators are told the dtype that `auto` resolved to
+        if settled != lens:  # from here on evaluators are given the dtype that `auto` resolved to
             self._games[settled.key, game.info.fingerprint] = game
         while len(self._games) > GAMES_KEPT:
             self._games.popitem(last=False)
         return game
 
-    def _alone(self, what: Callable[[], T], keeping: tuple[str, str] | None = None) -> T:
-        """What a call gives; where memory runs out, what it gives once other games and the models that they hold on to are gone."""
-        try:
-            return what()
-        except (RuntimeError, EvaluationError, DoesNotFitError) as error:
-            if not _ran_out(error) or not self._games.keys() - {keeping}:
-                raise
-        # Behind the block: within it the error's traceback would hold on to what did not fit.
-        for key in [key for key in self._games if key != keeping]:
-            del self._games[key]
-        gc.collect()
-        return what()
+    def _making_room(self, call: Callable[[], T], keeping: tuple[str, str] | None = None) -> T:
+        """The result of a call. While memory runs out, the half of the other games that was used less recently is dropped, and models that only they used."""
+        while True:
+            try:
+                return call()
+            except (RuntimeError, EvaluationError, DoesNotFitError) as error:
+                others = self._others(keeping)
+                if not _ran_out(error) or not others:
+                    raise
+            # After the block, in which the error's traceback would keep what did not fit in memory.
+            leaving = {id(game) for game in others[: -(-len(others) // 2)]}
+            del others
+            for key in [key for key, game in self._games.items() if id(game) in leaving]:
+                del self._games[key]
+            gc.collect()
+
+    def _others(self, keeping: tuple[str, str] | None) -> list[Game]:
+        """The games apart from one, each once, the least recently used first."""
+        kept = None if keeping is None else self._games.get(keeping)
+        used = {id(game): game for game in reversed(self._games.values()) if game is not kept}
+        return list(used.values())[::-1]
 
 
 def _ran_out(error: BaseException) -> bool:

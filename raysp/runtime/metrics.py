@@ -1,25 +1,27 @@
-"""What the Ray dashboard and Prometheus see of the runs: `ray_raysp_*`."""
+"""What the Ray dashboard and Prometheus show of the runs: `ray_raysp_*`."""
 
 from ray.util.metrics import Counter, Gauge
 
 from raysp.runs.progress import Progress
 
-# Phases whose progress is made of evaluations, trainings among them.
+#: Phases that evaluate masks.
 MEASURING = {"explore", "validate"}
 
 
 class RunMetrics:
-    """Counters over all runs of a scheduler and gauges of each run under way, tagged by run and phase."""
+    """Counters over all runs of a scheduler, and gauges of each run under way, tagged by run and phase."""
 
     def __init__(self) -> None:
         tags = ("run", "phase")
         self._evaluations = Counter("raysp_evaluations", "Evaluations finished, from the store or measured.", tags)
-        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured a second in this phase.", tags)
-        self._left = Gauge("raysp_seconds_left", "Estimated seconds to the end of this phase.", tags)
-        self._r2 = Gauge("raysp_r2", "Quick held-out R2 of the surrogate so far.", tags)
+        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured per second in this phase; 0 once the phase is over.", tags)
+        self._left = Gauge("raysp_seconds_left", "Estimated seconds to the end of this phase; 0 once it is over.", tags)
+        self._r2 = Gauge("raysp_r2", "Quick held-out R2 of the surrogate so far; NaN once the phase is over.", tags)
 
     def observe(self, before: Progress, now: Progress) -> None:
-        """Take one step of a run's progress."""
+        """Record one step of a run's progress. Gauges of the phase before it are reset: they would keep their last value for ever."""
+        if before.phase != now.phase:
+            self._reset(before)
         if not now.total or now.phase not in MEASURING:
             return
         tags = {"run": now.run_id, "phase": now.phase}
@@ -31,3 +33,10 @@ class RunMetrics:
             self._left.set(now.left, tags)
         if now.r2 is not None:
             self._r2.set(now.r2, tags)
+
+    def _reset(self, over: Progress) -> None:
+        if over.phase in MEASURING:
+            tags = {"run": over.run_id, "phase": over.phase}
+            self._rate.set(0.0, tags)
+            self._left.set(0.0, tags)
+            self._r2.set(float("nan"), tags)

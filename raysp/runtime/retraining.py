@@ -1,30 +1,28 @@
 """Games whose evaluations are trainings, as Ray Tune trials: each takes a block of batches, and reports every batch as soon as it is trained.
 
-One experiment lasts as long as its backend. A searcher of ours hands out blocks as trials ask for them: half of a worker's fair share of what is
-left, so that blocks begin long (a trial costs more than a batch) and end short (nobody waits for one long straggler). Actors are reused from trial
-to trial and kept from round to round, so a model is loaded, and the frozen part of it run, once an actor and not once a block.
+One experiment lasts as long as its backend. Our searcher hands out blocks as trials ask for them: half of a worker's share of what is left, so that
+early blocks are long (a trial costs more than a batch) and late ones short (nobody waits for a long straggler). Actors are reused from trial to trial
+and kept from round to round, so a model is loaded, and its frozen part run, once per actor rather than once per block.
 
-Nothing is ever restored from Tune's own files, which are pickles: what a trial reported is in the store at once, and a campaign that starts again asks
-only for what is not there. So there are no checkpoints, and what Tune writes lies in a temporary folder that goes with the experiment. For the same
-reason a trial that died is not retried by Tune (it would train its whole block again): what it had not reported goes into the next blocks.
+Nothing is restored from Tune's own files, which are pickles: what a trial reports is stored at once, and a run that starts again asks only for what is
+missing. There are therefore no checkpoints, and Tune writes into a temporary folder that is removed with the experiment. For the same reason Tune does
+not retry a trial that died (it would train the whole block again): what it had not reported goes into the next blocks.
 
-Everything asked of the game is asked of the trials' actors, its description and its gradients too: an evaluator beside them would hold the model a second
-time, and without a share of the GPU it would choose another device, another dtype and so another game.
+Trials' actors also describe the game and compute its gradients. An evaluator beside them would hold the model a second time, and without a share of the
+GPU it would choose another device, another dtype and so another game.
 """
 
 import contextlib
 import itertools
 import logging
 import os
-import pickle
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +33,40 @@ from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, pack
-from raysp.runtime.desk import Desk, Task
+from raysp.runtime.desk import Desk, Lost, Task
 from raysp.runtime.evaluator import Evaluator
-from raysp.runtime.pool import PLACEMENT_SECONDS, Shape, unplaceable
+from raysp.runtime.pieces import ADVICE, Piece, Pieces
+from raysp.runtime.pool import ATTEMPTS, Cancelled, never
+from raysp.runtime.portable import portable
+from raysp.runtime.shape import PLACEMENT_SECONDS, Shape, unplaceable
 from raysp.specs.lenses import ModelOptions, with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
 
-# How often an actor without work asks for it; every question costs the scheduler some 4 ms.
+#: How often an idle actor asks for work; each request costs the scheduler some 4 ms.
 IDLE_SECONDS = 0.5
-# Tune waits 5 seconds for its actors at the end, and 10 more before it kills them.
+#: Tune waits 5 seconds for its actors at the end, and 10 more before it kills them.
 CLOSING_SECONDS = 30.0
+#: Characters of an error's text that are shown.
 SHOWN_OF_AN_ERROR = 500
 SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no JSON, CSV and TensorBoard file a trial
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors come out of `measure`
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no JSON, CSV and TensorBoard files per trial
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # `measure` raises errors
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one draws a table however quiet it is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table whatever its verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths mean the same in every process
 }
 
 
 class Retraining(tune.Trainable):
-    """An actor of trials: an evaluator that answers one task of its block a step."""
+    """An actor for trials: an evaluator that answers one task of its block per step."""
 
     def __repr__(self) -> str:
-        """How the Ray dashboard lists it."""
+        """The name that the Ray dashboard shows."""
         return "raysp:retraining"
 
     def setup(self, config: dict[str, Any], lens: AnyLens | None = None, threads: int | None = None) -> None:
-        """Take a block. Nothing here can fail: the game is built by the first step, whose error is an answer."""
+        """Take a block. Nothing here can fail: the first step builds the game, and its error is an answer."""
         assert lens is not None
         self._lens = lens
         self._evaluator = Evaluator("raysp:retraining", threads)
@@ -73,11 +75,11 @@ class Retraining(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another block, keeping the game."""
         self._waiting = deque[Task](new_config["block"].tasks)
-        self.config = {}  # it would come back with every result
+        self.config = {}  # it would be returned with every result
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next task's number with its answer, or with the error that it raised. Nothing, after a while, where the block is empty."""
+        """The next task's number with its answer or the error that it raised; for an empty block nothing, after `IDLE_SECONDS`."""
         if not self._waiting:
             time.sleep(IDLE_SECONDS)
             return {}
@@ -85,8 +87,8 @@ class Retraining(tune.Trainable):
         lens = self._lens if task.dtype is None else with_dtype(self._lens, task.dtype)
         try:
             answer = getattr(self._evaluator, task.method)(lens.key, lens, *task.arguments)
-        except Exception as error:  # noqa: BLE001  raised where it was asked for
-            return {"number": task.number, "error": _sent(error), "done": True}
+        except Exception as error:  # noqa: BLE001  raised where the task was asked for
+            return {"number": task.number, "error": portable(error, "In a trial's actor"), "done": True}
         return {"number": task.number, "answer": answer, "done": not self._waiting}
 
 
@@ -98,37 +100,37 @@ class Blocks(Searcher):
         self._desk = desk
 
     def suggest(self, trial_id: str) -> Any:
-        """A block, nothing for now, or the end."""
+        """A block, None if there is none for now, or the end of the experiment."""
         block = self._desk.give(trial_id)
         if self._desk.closed:
             return Searcher.FINISHED
         return {"block": block} if block else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:  # noqa: ARG002
-        """The desk counts for itself."""
+        """Accept any limit: the desk keeps its own count."""
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: `Courier` tells the desk, and knows the error."""
+        """Do nothing: `Courier` tells the desk, and knows the error."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
+        """Do nothing: everything is in the store."""
 
 
 class Courier(tune.Callback):
-    """Tells the desk what becomes of trials."""
+    """Tells the desk what happens to trials."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.folder: Path | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """A trial runs."""
+        """A trial has an actor."""
         self.folder = Path(trial.local_path).parents[1]
         self._desk.begun(trial.trial_id, trial.temporary_state.ray_actor)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
-        """A task is done. The answer is taken out of what Tune keeps."""
+        """A task is done. Its answer is removed from what Tune keeps."""
         if "number" in result:
             self._desk.came(trial.trial_id, result["number"], result.pop("answer", None), result.pop("error", None))
 
@@ -142,27 +144,27 @@ class Courier(tune.Callback):
 
 
 class Closing(tune.Stopper):
-    """Stops trials that have nothing to do when there is something, and the experiment when the desk is closed."""
+    """Stops idle trials when there is work, and the experiment when the desk is closed."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Whether a trial is to stop. One with tasks ends by itself."""
+        """Whether a trial should stop. One with tasks ends by itself."""
         return self._desk.recalls(trial_id)
 
     def stop_all(self) -> bool:
-        """Whether all is to stop."""
+        """Whether the experiment should stop."""
         return self._desk.closed
 
 
 class TuneBackend:
-    """One game on trials, as a campaign's backend. To be closed, which gives back the cluster's resources.
+    """One game on trials, as the backend of a run. It must be closed, which releases what it took of the cluster.
 
-    A round of `measure` that is left before its end closes it as well, and so does an error; trials under way are stopped at once.
+    Leaving a round of `measure` before its end closes the backend as well, and so does an error; trials under way are stopped at once.
     """
 
-    def __init__(self, shape: Shape, lens: AnyLens, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, shape: Shape, lens: AnyLens, cancelled: Cancelled = never) -> None:
         self.workers = shape.count
         self._cancelled = cancelled
         self._numbers = itertools.count()
@@ -173,15 +175,14 @@ class TuneBackend:
         self.rebuild(lens)
 
     def rebuild(self, lens: AnyLens) -> None:
-        """As `Backend.rebuild`, for the lens that the trials have in another dtype. One actor resolves dtype `auto`, and all are told what it is."""
+        """As `Backend.rebuild`, for the trials' lens in another dtype. One actor resolves dtype `auto`, and all are given the result."""
         self._dtype = lens.dtype if isinstance(lens, ModelOptions) else None
-        [(_, info)] = self._answers([("describe", ())])
-        self.info: GameInfo = info
-        self._dtype = info.description.get("dtype")
+        self.info: GameInfo = self._call("describe")
+        self._dtype = self.info.description.get("dtype")
 
     def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:  # noqa: ARG002  the lens is its own
         """As `sample_noise`, in one of the actors."""
-        return self._ask("noise_sample", pack(masks), first)
+        return self._call("noise_sample", self.info.fingerprint, pack(masks), first)
 
     @property
     def retried(self) -> int:
@@ -190,46 +191,74 @@ class TuneBackend:
 
     def gradient_report(self, max_order: int = 1) -> GradientReport:
         """What gradients say about the game, as `Game.gradient_report`."""
-        return self._ask("gradient_report", max_order)
+        return self._call("gradient_report", self.info.fingerprint, max_order)
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, Measurement]]:
-        """Each batch once, as they finish. Raises what the game raised, and EvaluationError for a batch that was lost `ATTEMPTS` times."""
-        return self._answers([("measure", (self.info.fingerprint, pack(masks))) for masks in batches])
+    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
+        """As `Backend.measure`. Raises what the game raised, and EvaluationError, once all else is measured, that names a mask which every actor died of."""
+        pieces, asked, last = Pieces([len(masks) for masks in batches]), dict[int, Piece](), ""
+        with self._closed_if_left(asked):
+            while pieces.unfinished:
+                while piece := pieces.next():
+                    asked[self._put("measure", self.info.fingerprint, pack(batches[piece.batch][piece.rows]))] = piece
+                number, answer = self._next()
+                piece = asked.pop(number)
+                if isinstance(answer, Lost):
+                    last = answer.reason
+                    pieces.lose(piece)
+                elif pieces.finish(piece):
+                    yield piece.batch, piece.rows, answer
+        pieces.check(batches, self.info, last)
 
     def close(self) -> None:
-        """End the experiment and give back what it took."""
+        """End the experiment and release what it took."""
         self._desk.close()
         self._thread.join(CLOSING_SECONDS)
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        [(_, answer)] = self._answers([(method, (self.info.fingerprint, *arguments))])
-        return answer
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """The answer to a single task, asked again if its actor died."""
+        asked, answer = dict[int, None](), Lost("")
+        with self._closed_if_left(asked):
+            for _ in range(ATTEMPTS):
+                asked[self._put(method, *arguments)] = None
+                number, answer = self._next()
+                del asked[number]
+                if not isinstance(answer, Lost):
+                    return answer
+            raise EvaluationError(f"the training actor died {ATTEMPTS} times when asked for `{method}`, last with {answer.reason}; {ADVICE}")
 
-    def _answers(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
-        """Each call's place in the list with its answer, as they come."""
-        places = {next(self._numbers): place for place in range(len(calls))}
-        self._desk.ask([Task(number, *calls[place], self._dtype) for number, place in places.items()])
-        deadline = time.monotonic() + PLACEMENT_SECONDS
+    @contextlib.contextmanager
+    def _closed_if_left(self, asked: dict[int, Any]) -> Generator[None]:
+        """Close the backend if the block is left while tasks are `asked` but not answered."""
         try:
-            while places:
-                if (found := self._desk.answer()) is not None:
-                    yield places.pop(found[0]), found[1]
-                elif self._cancelled() or not self._thread.is_alive():
-                    raise InterruptedRunError("the trainings were stopped; what they had finished is stored")
-                elif self._desk.running:
-                    deadline = time.monotonic() + PLACEMENT_SECONDS
-                elif time.monotonic() > deadline:
-                    raise unplaceable(self.workers)
+            yield
         finally:
-            if places:
+            if asked:
                 self.close()
+
+    def _put(self, method: str, *arguments: Any) -> int:
+        """Put a task on the desk; its number."""
+        task = Task(next(self._numbers), method, arguments, self._dtype)
+        self._desk.ask([task])
+        return task.number
+
+    def _next(self) -> tuple[int, Any]:
+        """The next task that was answered, with the answer. UserError if no actor can be placed, InterruptedRunError once cancelled or stopped."""
+        deadline = time.monotonic() + PLACEMENT_SECONDS
+        while (found := self._desk.answer()) is None:
+            if self._cancelled() or not self._thread.is_alive():
+                raise InterruptedRunError("the trainings were stopped; those that had finished are stored")
+            if self._desk.running:
+                deadline = time.monotonic() + PLACEMENT_SECONDS
+            elif time.monotonic() > deadline:
+                raise unplaceable(self.workers)
+        return found
 
 
 def _experiment(desk: Desk, shape: Shape, lens: AnyLens) -> None:
-    """Run trials until the desk is closed. Whatever ends it otherwise comes to whoever waits for an answer."""
+    """Run trials until the desk is closed. Any other end is raised in whoever waits for an answer."""
     for setting, value in SETTINGS.items():
         os.environ.setdefault(setting, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it misses the files that it was told not to write
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains about the files that it was told not to write
     courier = Courier(desk)
     with tempfile.TemporaryDirectory(prefix="raysp-tune-", ignore_cleanup_errors=True) as folder:
         try:
@@ -239,12 +268,12 @@ def _experiment(desk: Desk, shape: Shape, lens: AnyLens) -> None:
         finally:
             if courier.folder is not None:
                 shutil.rmtree(courier.folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # of experiments begun in the same second
+                with contextlib.suppress(OSError):  # experiments that began in the same second share it
                     courier.folder.parent.rmdir()
 
 
 def _tuner(desk: Desk, courier: Courier, shape: Shape, lens: AnyLens, folder: str) -> tune.Tuner:
-    # Tune keeps trainables by their name: two experiments must not share one.
+    # Tune registers trainables by name: two experiments must not share one.
     name = f"raysp-{secrets.token_hex(4)}"
     bundle = {{"num_cpus": "CPU", "num_gpus": "GPU"}[what]: share for what, share in shape.resources}
     trainable = tune.with_resources(tune.with_parameters(Retraining, lens=lens, threads=shape.threads), tune.PlacementGroupFactory([bundle]))
@@ -264,30 +293,18 @@ def _tuner(desk: Desk, courier: Courier, shape: Shape, lens: AnyLens, folder: st
     )
 
 
-def _sent(error: Exception) -> Exception:
-    """An error as it can travel to another process: with its traceback if nobody meant it, as a plain one if it does not survive pickling."""
-    if isinstance(error, UserError | EvaluationError):
-        return error
-    error.add_note(f"In a trial's actor:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  what was pickled just now
-    except Exception:  # noqa: BLE001  whatever an exception's own constructor makes of it
-        return RuntimeError(f"{type(error).__name__}: {error}\n{error.__notes__[-1]}")
-    return error
-
-
 def _ended(error: Exception) -> EvaluationError:
-    """What ended the experiment as a whole, in a line: a node out of memory kills an actor in a way that Tune does not take for a trial's failure."""
-    said = " ".join((str(error).strip().splitlines() or [""])[0].removeprefix("Caught unexpected exception: ").split())
+    """The error for an experiment that ended as a whole: when a node runs out of memory, Tune does not take an actor's death for a trial's failure."""
+    text = " ".join((str(error).strip().splitlines() or [""])[0].removeprefix("Caught unexpected exception: ").split())
     found = EvaluationError(
-        f"the trainings were ended ({type(error).__name__}: {said[:SHOWN_OF_AN_ERROR]}); what they had finished is stored, and the run can be resumed"
+        f"the trainings were ended ({type(error).__name__}: {text[:SHOWN_OF_AN_ERROR]}); those that had finished are stored, and the run can be resumed"
     )
     found.__cause__ = error
     return found
 
 
 def _last_words(trial: Any) -> str:
-    """What ended a trial, in a line."""
+    """What ended a trial, in one line."""
     text = ""
     with contextlib.suppress(OSError, TypeError):
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").partition("\n")[2]  # below its date

@@ -1,5 +1,6 @@
 """Models are found by name, known by content, and held once."""
 
+import gc
 import json
 import weakref
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from raysp.errors import DoesNotFitError, UserError
 from raysp.home import home
+from raysp.models import resident as resident_module
 from raysp.models.identity import file_hash, model_hash
 from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load, required_bytes
 from raysp.models.memory import available_bytes, is_out_of_memory
@@ -247,7 +249,12 @@ def test_a_model_that_does_not_fit_takes_the_place_of_others(tmp_path, monkeypat
     monkeypatch.setattr(torch.nn.Module, "to", to)
     assert resident(options(tmp_path / "b")) is not first
     monkeypatch.undo()
-    assert resident(options(tmp_path / "a")) is not first  # it had been let go
+    assert resident(options(tmp_path / "a")) is first  # it had to leave, but is still held here: it is not loaded twice
+    left = weakref.ref(first)
+    resident_module._residents.clear()
+    del first
+    gc.collect()
+    assert left() is None
 
 
 def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
@@ -291,17 +298,19 @@ def test_what_a_control_group_leaves_is_available_and_the_page_cache_with_it(tmp
 
 def test_on_a_cpu_the_least_recently_used_models_leave_before_another_is_loaded(tmp_path, monkeypatch):
     """The kernel ends a process that allocates too much: nothing would be raised that could be caught."""
-    monkeypatch.setattr("raysp.models.resident._residents", OrderedDict())  # those of other tests aside
+    monkeypatch.setattr(resident_module, "_residents", OrderedDict())  # those of other tests aside
     folders = [save(kind, tmp_path / kind) for kind in ("llama", "gpt2", "neox")]
     old, used = (resident(options(folder)) for folder in folders[:2])
     assert resident(options(folders[0])) is old  # now the other is the least recently used
     size = checkpoint_bytes(Path(folders[2]), torch.float32)
     left = [size, 2 * size]  # of the memory: too little until one model is gone
     monkeypatch.setattr("raysp.models.memory._machine", lambda: left.pop(0) if len(left) > 1 else left[0])
-    third = resident(options(folders[2]))
+    third, left_first = resident(options(folders[2])), weakref.ref(used)
+    del used
+    gc.collect()
+    assert left_first() is None
     assert resident(options(folders[2])) is third
     assert resident(options(folders[0])) is old
-    assert resident(options(folders[1])) is not used
 
 
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(tmp_path, monkeypatch):

@@ -1,7 +1,12 @@
 """An evaluator outside Ray: it measures the game that was described, or says that it cannot."""
 
+import gc
 import json
 import pickle
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -12,11 +17,13 @@ import raysp
 from raysp.errors import EvaluationError, UserError
 from raysp.lenses.feature import FeatureGame
 from raysp.masks import pack
+from raysp.models import resident as resident_module
+from raysp.models.loading import checkpoint_bytes
 from raysp.models.training import DivergenceError
 from raysp.runtime.evaluator import Evaluator
-from raysp.runtime.pool import Shape, choose_shape
-from raysp.runtime.retraining import _sent
+from raysp.runtime.portable import portable
 from raysp.runtime.scheduler import Scheduler
+from raysp.runtime.shape import Shape, choose_shape
 from raysp.specs.lenses import AUTO_DTYPE, with_dtype
 
 
@@ -35,7 +42,7 @@ def test_a_file_that_changes_makes_another_game_and_old_values_are_not_mixed_wit
     after = evaluator.describe("key", lens)
     assert after.fingerprint != before.fingerprint
     np.testing.assert_array_equal(evaluator.measure("key", lens, before.fingerprint, masks).values, value)  # the one that was begun is still there
-    with pytest.raises(EvaluationError, match=r"another game of the question.*float32.*ask again"):
+    with pytest.raises(EvaluationError, match=r"another game from the question.*float32.*explicit dtype"):
         Evaluator("late", None).measure("key", lens, before.fingerprint, masks)
 
 
@@ -64,8 +71,62 @@ def test_errors_reach_another_process_whatever_they_are():
             super().__init__(f"{one} {two}")
 
     for error in (DivergenceError(1, 2, "its loss was nan"), UserError("a", 1, "is bad", "mend it"), EvaluationError("no"), OddError(1, 2), KeyError("k")):
-        arrived = pickle.loads(pickle.dumps(_sent(error)))
+        arrived = pickle.loads(pickle.dumps(portable(error, "There")))
         assert str(error) in str(arrived)
+
+
+def test_an_error_that_is_kept_holds_no_frames_and_an_unexpected_one_tells_where_it_was_raised():
+    class Model:
+        pass
+
+    def fail(kind):
+        model = Model()
+        alive.append(weakref.ref(model))
+        raise kind(f"the text of {model}") from OSError("the cause")
+
+    alive, kept = [], []
+    for kind in (KeyError, EvaluationError):
+        try:
+            fail(kind)
+        except (KeyError, EvaluationError) as error:
+            kept.append(portable(error, "There"))
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
+    unexpected, expected = kept
+    assert unexpected.__notes__[0].startswith("There:\n")
+    assert "in fail" in unexpected.__notes__[0]
+    assert "OSError: the cause" in unexpected.__notes__[0]
+    assert not hasattr(expected, "__notes__")
+
+
+def test_games_used_least_recently_leave_with_their_models_before_another_is_loaded(tmp_path, monkeypatch):
+    """On a machine that holds two of three models. The one that stays is not loaded again."""
+    folders = [save(kind, tmp_path / kind) for kind in ("llama", "gpt2", "neox")]
+    lenses = [raysp.FeatureLens(model=folder, prompt="The film was", target=" not", foil="!", dtype="float32", device="cpu") for folder in folders]
+    sizes = {folder: checkpoint_bytes(Path(folder), torch.float32) for folder in folders}
+    alive = WeakKeyDictionary()
+    loaded, read = [], resident_module.load
+
+    def load(options):
+        loaded.append(options.model)
+        model = read(options)
+        alive[model.model] = sizes[options.model]
+        return model
+
+    monkeypatch.setattr(resident_module, "_residents", OrderedDict())  # those of other tests aside
+    monkeypatch.setattr(resident_module, "_held", WeakValueDictionary())
+    monkeypatch.setattr(resident_module, "load", load)
+    monkeypatch.setattr(resident_module, "FILLED", 1.0)
+    monkeypatch.setattr("raysp.models.memory._machine", lambda: sum(sizes.values()) - 1 - sum(alive.values()))
+    evaluator = Evaluator("e", None)
+    infos = [evaluator.describe(lens.key, lens) for lens in lenses[:2]]
+    evaluator.measure(lenses[0].key, lenses[0], infos[0].fingerprint, pack(np.ones((1, infos[0].n), dtype=bool)))  # now the other is used least recently
+    evaluator.describe(lenses[2].key, lenses[2])
+    assert [key for key, _ in evaluator._games] == [lenses[0].key, lenses[2].key]
+    evaluator.describe(lenses[0].key, lenses[0])
+    assert loaded == folders
+    evaluator.describe(lenses[1].key, lenses[1])
+    assert loaded == [*folders, folders[1]]
 
 
 def test_where_memory_runs_out_other_games_make_room(tmp_path, monkeypatch):
@@ -78,13 +139,13 @@ def test_where_memory_runs_out_other_games_make_room(tmp_path, monkeypatch):
     expected = evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values
 
     def full(game, some):
-        if len(evaluator._games) > 1:
+        if len({fingerprint for _, fingerprint in evaluator._games}) > 1:
             raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
         return measure(game, some)
 
     monkeypatch.setattr(FeatureGame, "measure", full)
     np.testing.assert_array_equal(evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values, expected)
-    assert list(evaluator._games) == [("A letter was", second.fingerprint)]
+    assert {fingerprint for _, fingerprint in evaluator._games} == {second.fingerprint}
 
     def never(game, some):
         raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
@@ -127,10 +188,10 @@ def test_evaluators_that_share_a_gpu_fit_on_it(monkeypatch, count):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"gpus": 5}, r"gpus: 5 are more than any node has \(4\); give at most 4"),
+        ({"gpus": 5}, r"gpus: 5 is more than any node has \(4\); give at most 4"),
         ({"gpus": 2, "evaluators": 4}, r"evaluators: 4 with 2 GPUs each do not fit on 6 GPUs; give at most 3"),
-        ({"device": "cuda:1"}, r"device: 'cuda:1' is for Ray to choose"),
-        ({"device": "cpu", "gpus": 1}, r"gpus: 1 are asked for each evaluator, and none are to be had"),
+        ({"device": "cuda:1"}, r"device: 'cuda:1' is chosen by Ray"),
+        ({"device": "cpu", "gpus": 1}, r"gpus: 1 were asked for each evaluator, but the cluster has none"),
     ],
 )
 def test_what_gpus_cannot_give_is_said(monkeypatch, options, said):

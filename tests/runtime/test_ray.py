@@ -1,10 +1,13 @@
 """The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
+import urllib.request
+import weakref
 from pathlib import Path
 
 import answered_games
@@ -18,13 +21,14 @@ from tiny_models import save
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.scheduler import NAME
+from raysp.runtime.scheduler import NAME, Scheduler
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes of one core each, joined by this process as a driver."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
     nodes.add_node(num_cpus=1)
     ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
     context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
@@ -178,6 +182,55 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert state["killed"]
     stored = result.evaluations.num_rows
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
+
+
+def published(metric, run_id):
+    """The samples of a metric about a run that all nodes show to Prometheus, by phase."""
+    found = {}
+    for node in ray.nodes():
+        with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as page:
+            for line in page.read().decode().splitlines():
+                if line.startswith(metric) and f'run="{run_id}"' in line:
+                    found[line.partition('phase="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
+    return found
+
+
+def test_gauges_of_a_run_that_ended_are_zero(tmp_path):
+    raysp.run(question(tmp_path, slow), run_id="measured")
+    over = {"explore": 0.0, "validate": 0.0}
+    deadline = time.monotonic() + 30  # they are published once a second
+    while (gauges := [published(f"ray_raysp_{name}", "measured") for name in ("evaluations_per_second", "seconds_left")]) != [over, over]:
+        assert time.monotonic() < deadline, gauges
+        time.sleep(0.5)
+
+
+def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path, monkeypatch):
+    """In a scheduler of this process, whose memory can be looked into."""
+    monkeypatch.setattr("raysp.runtime.scheduler.REMEMBERED", 2)
+    scheduler, functions = Scheduler(), []
+
+    def submit(run_id, function):
+        functions.append(weakref.ref(function))
+        spec = question(tmp_path, function).model_copy(update={"explorer": raysp.Singles(budget=30)})
+        scheduler.submit(spec, run_id)
+        while not scheduler.finished(run_id, 1.0):
+            pass
+
+    for number in range(4):
+        submit(f"run-{number}", lambda masks, weight=number: masks @ np.arange(N) * weight)
+    submit("failed", lambda masks: 1 // len(masks[:0]))
+    with pytest.raises(ZeroDivisionError) as caught:
+        scheduler.result("failed")
+    assert "In the scheduler" in caught.value.__notes__[0]
+    del caught
+    assert scheduler.remembered() == ["run-3", "failed"]
+    assert scheduler.result("run-3").run_id == "run-3"
+    with pytest.raises(raysp.UserError, match=r"^run: 'run-0' is not known to this scheduler .*; read it with `raysp show run-0`$"):
+        scheduler.progress("run-0")
+    with raysp.Store.read(tmp_path / "ray.duckdb") as store:
+        assert store.run_row("run-0")["status"] == "done"
+    gc.collect()
+    assert [function() for function in functions] == [None] * 5
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):

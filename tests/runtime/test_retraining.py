@@ -23,10 +23,10 @@ from raysp.runs.result import read_result
 from raysp.runs.run import Run
 from raysp.runtime import retraining
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.desk import Desk, Task
-from raysp.runtime.pool import Shape
+from raysp.runtime.desk import Desk, Lost, Task
 from raysp.runtime.retraining import TuneBackend
 from raysp.runtime.scheduler import NAME
+from raysp.runtime.shape import Shape
 from raysp.store import Store
 
 ONE, TWO = Shape(1, 1, (("num_cpus", 1),)), Shape(2, 1, (("num_cpus", 1),))
@@ -109,14 +109,15 @@ def test_a_worker_without_work_makes_room_for_one_that_still_starts():
     assert len(desk.give("again").tasks) == 1
 
 
-def test_a_batch_that_kills_whoever_takes_it_is_given_up():
+def test_the_task_that_an_actor_died_of_is_told_and_the_rest_of_its_block_waits_again():
     desk = Desk(workers=1)
-    desk.ask(tasks(3))
-    for trial in "abcd":
-        desk.give(trial)
-        desk.ended(trial, "a signal")
-    with pytest.raises(raysp.EvaluationError, match=r"^a batch was lost 4 times, last by a signal$"):
-        desk.answer()
+    desk.ask(tasks(4))
+    assert len(desk.give("first").tasks) == 4
+    answered(desk, "first", 0)
+    desk.ended("first", "a signal")
+    assert desk.answer()[0] == 0
+    assert desk.answer() == (1, Lost("a signal"))
+    assert [task.number for task in desk.give("second").tasks] == [2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +169,9 @@ def batches(count, seed=0):
 def measured(backend, asked):
     """Every batch comes once, with the values it has in this process."""
     found = {}
-    for index, measurement in backend.measure(asked):
+    for index, rows, measurement in backend.measure(asked):
         assert index not in found
+        assert rows == slice(0, len(asked[index]))
         found[index] = measurement.values
     assert sorted(found) == list(range(len(asked)))
     for index, masks in enumerate(asked):
