@@ -1,6 +1,6 @@
 """The entry point of a cluster job: `ray job submit --working-dir . -- python jobs/run.py jobs/specs/feature.yaml`.
 
-Takes what `raysp run` takes. The run is driven by the cluster's scheduler; this process only submits, watches and prints.
+Takes the arguments of `raysp run`. The cluster's scheduler drives the run; this process only submits, watches and prints.
 """
 
 import sys

@@ -1,34 +1,40 @@
-"""What a person can get wrong, said in one line.
+"""The errors of this package. Each is one line that a person can act on.
 
-Nothing here knows what raised it: the command line prints `str(error)` and exits with 2, a cluster passes the object on as it is.
+The command line prints `str(error)` and exits with 2 for a UserError; a cluster passes the object on unchanged.
 """
+
+from typing import Self
 
 
 class UserError(ValueError):
-    """A mistake that its author can mend: which field, what it held, and what would do instead.
+    """A mistake that its author can correct: the field, its value (None: not shown), what is wrong with it, and what to do instead.
 
-    Prints as ``field: 'value' problem; mend``. Survives pickling, so a remote process can raise it.
+    Prints as ``field: 'value' problem; remedy``. It can be pickled, so a remote process can raise it.
     """
 
-    def __init__(self, field: str, value: object, problem: str, mend: str) -> None:
-        super().__init__(field, value, problem, mend)
-        self.field, self.value, self.problem, self.mend = field, value, problem, mend
+    def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
+        super().__init__(field, value, problem, remedy)
+        self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
+
+    def about(self, field: str) -> Self:
+        """The same error, naming another field."""
+        return type(self)(field, self.value, self.problem, self.remedy)
 
     def __str__(self) -> str:
         shown = "" if self.value is None else f"{_short(self.value)} "
-        return " ".join(f"{self.field}: {shown}{self.problem}; {self.mend}".split())
+        return " ".join(f"{self.field}: {shown}{self.problem}; {self.remedy}".split())
 
 
 class DoesNotFitError(UserError):
-    """A model that the memory of its device does not hold."""
+    """A model does not fit into the memory of its device."""
 
 
 class EvaluationError(RuntimeError):
-    """An evaluation gave no usable number; the message names the mask."""
+    """An evaluation did not give a finite number; the message names the mask."""
 
 
 class InterruptedRunError(RuntimeError):
-    """A run was stopped before its end; what it had evaluated is stored, and the run resumes from there."""
+    """A run was stopped before its end. What it evaluated is stored, and the run can be resumed from there."""
 
     @classmethod
     def of(cls, run_id: str, what: str = "interrupted") -> "InterruptedRunError":

@@ -1,4 +1,4 @@
-"""Where raysp keeps what it makes once and uses often. Knows only the folders, not what is kept in them."""
+"""The folders for caches and the default store. Knows nothing of what is kept in them."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from raysp.errors import UserError
 
 
 def home() -> Path:
-    """The folder of caches and of the default store: `$RAYSP_HOME`, or `~/.raysp`. It need not exist yet."""
+    """The folder of the caches and of the default store: `$RAYSP_HOME`, or `~/.raysp`. It may not exist yet."""
     return Path(os.environ.get("RAYSP_HOME") or "~/.raysp").expanduser()
 
 
 def store_path(path: str | None = None) -> Path:
-    """The store to use: the one named, or `$RAYSP_STORE`, or `raysp.duckdb` in the home."""
+    """The path of the store: the given one, else `$RAYSP_STORE`, else `raysp.duckdb` in `home()`."""
     named = path or os.environ.get("RAYSP_STORE")
     return Path(named).expanduser().absolute() if named else home() / "raysp.duckdb"
 

@@ -1,4 +1,4 @@
-"""What ends a process from outside is an interrupt like the keyboard's: `ray job stop`, Slurm and Kubernetes send SIGTERM, and the run is left to be resumed."""
+"""Treat SIGTERM, which `ray job stop`, Slurm and Kubernetes send, like an interrupt from the keyboard: the run is stored and can be resumed."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupted_by_termination() -> Generator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt. Does nothing outside of the main thread, where Python cannot listen to signals."""
+    """Raise KeyboardInterrupt on SIGTERM within the block. Outside the main thread, where Python cannot handle signals, this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -16,5 +16,5 @@ def interrupted_by_termination() -> Generator[None]:
     try:
         yield
     finally:
-        # None stands for a handler that is not Python's, such as Ray's, which prints a trace of its own stack.
+        # None stands for a handler that was not installed from Python, such as Ray's, which prints a stack trace.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -162,7 +162,7 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
     try:
         return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
     except UserError as error:
-        raise UserError(f"heldout {error.field}", error.value, error.problem, error.mend) from None
+        raise error.about(f"heldout {error.field}") from None
 
 
 def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> RunEvidence:

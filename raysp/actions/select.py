@@ -171,7 +171,7 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, li
     try:
         training, queries = read_training_set(lens.model_copy(update={"queries": source, "query_count": None}))
     except UserError as error:
-        raise UserError(error.field.replace("queries", "heldout", 1), error.value, error.problem, error.mend) from None
+        raise error.about(error.field.replace("queries", "heldout", 1)) from None
     seen = {(sample.prompt.strip(), sample.completion.strip()) for sample in (*game.training.samples, *read_training_set(lens)[1].samples)}
     fresh = tuple(sample for sample in queries.samples if (sample.prompt.strip(), sample.completion.strip()) not in seen)
     if len(fresh) < LEAST_HELDOUT:
@@ -191,7 +191,7 @@ def _asking(lens: DataLens, game: DataGame, fresh: TrainingSet) -> DataGame:
     try:
         return build_data_game(lens.model_copy(update={"value": game.value}), fresh)
     except UserError as error:
-        raise UserError(error.field.replace("queries", "heldout", 1), error.value, error.problem, error.mend) from None
+        raise error.about(error.field.replace("queries", "heldout", 1)) from None
 
 
 def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: int, *, heldout: bool) -> Verified:

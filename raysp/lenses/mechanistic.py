@@ -140,7 +140,7 @@ def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Questi
         try:
             asked.append(_answered(lens, model, question, value))
         except UserError as error:
-            raise UserError(f"prompt {number}, {error.field}" if several else error.field, error.value, error.problem, error.mend) from None
+            raise error.about(f"prompt {number}, {error.field}" if several else error.field) from None
     return asked
 
 

@@ -1,4 +1,4 @@
-"""Where specs run: in the calling process, or on a Ray cluster, which is imported only then."""
+"""Where specs run: in the calling process or on a Ray cluster. Ray is imported only for the latter."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from raysp.specs.run import RunSpec, resolve_paths
 
 
 def engine(spec: RunSpec) -> AbstractContextManager[Engine]:
-    """Where a spec wants to run."""
+    """The place where a spec asks to be run."""
     if spec.local:
         return LocalEngine()
     from raysp.runtime.client import RayEngine
@@ -24,8 +24,8 @@ def engine(spec: RunSpec) -> AbstractContextManager[Engine]:
 def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None) -> Result:
     """Answer one question: evaluate, explore, validate, store.
 
-    With the `run_id` of a run that was interrupted or failed, it goes on from what is stored. UserError for what the spec cannot do,
-    EvaluationError for values that are not finite; either way what was evaluated stays.
+    With the `run_id` of a run that was interrupted or failed, it continues from what is stored. UserError for a mistake in the spec,
+    EvaluationError for values that are not finite; in either case what was evaluated stays stored.
     """
     if spec.examples is not None or spec.repeat_on:
         raise UserError("examples" if spec.examples else "repeat_on", spec.examples or list(spec.repeat_on), "asks for several runs", "use raysp.run_all(spec)")
@@ -35,16 +35,16 @@ def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None)
 
 
 def run_all(spec: RunSpec) -> list[Result]:
-    """All runs that a spec asks for, one after the other on the same resident models: its examples, or the question followed by its repeats."""
+    """Run all that a spec asks for, one after the other on the same resident models: its examples, or the question followed by its repeats."""
     return [result for _, result in run_parts(parts(spec), set_name=set_name(spec))]
 
 
 def run_parts(
     wanted: list[PlannedRun], *, watch: Callable[[int, Progress], None] | None = None, set_name: str | None = None, run_id: str | None = None
 ) -> Iterator[tuple[PlannedRun, Result]]:
-    """Run several specs one after the other on the same resident models, handing over each answer as it comes.
+    """Run several specs one after the other on the same resident models, yielding each answer as it arrives.
 
-    `run_id` is that of the first, where it is an earlier run to go on with. A UserError says which of them it is about; those before it are stored.
+    `run_id` is that of the first, if it continues an earlier run. A UserError names the spec that it is about; the runs before it are stored.
     """
     with engine(wanted[0].spec) as place:
         for i, part in enumerate(wanted):
@@ -53,5 +53,5 @@ def run_parts(
                 result = place.run(part.spec, named, set_name, functools.partial(watch, i) if watch else None)
             except UserError as error:
                 which = f"{part.label}, {error.field}" if len(wanted) > 1 else error.field
-                raise UserError(which, error.value, error.problem, error.mend) from None
+                raise error.about(which) from None
             yield part, result

@@ -60,16 +60,18 @@ def test_a_block_is_worth_a_trial_once_it_is_known_what_a_batch_takes():
     assert desk.give("third") is None  # two workers
 
 
-def test_what_a_lost_trial_had_not_reported_is_given_to_others_and_nothing_comes_twice():
+def test_the_task_that_a_trial_died_of_is_told_the_rest_of_its_block_given_to_others_and_nothing_comes_twice():
     desk = Desk(workers=1)
-    desk.ask(tasks(3))
+    desk.ask(tasks(4))
     assert desk.give("lost") is not None
     answered(desk, "lost", 0)
     desk.ended("lost", "a dead actor")
-    assert [task.number for task in desk.give("next").tasks] == [1, 2]
-    answered(desk, "lost", 1)  # it had been on its way
-    answered(desk, "next", 1)
-    assert [desk.answer()[0], desk.answer()[0], desk.answer()] == [0, 1, None]
+    assert [task.number for task in desk.give("next").tasks] == [2, 3]
+    answered(desk, "lost", 2)  # it had been on its way
+    answered(desk, "next", 2)
+    assert desk.answer()[0] == 0
+    assert desk.answer() == (1, Lost("a dead actor"))
+    assert [desk.answer()[0], desk.answer()] == [2, None]
     assert desk.retried == 1
 
 
@@ -107,17 +109,6 @@ def test_a_worker_without_work_makes_room_for_one_that_still_starts():
     assert desk.recalls("kept")  # for the other task
     desk.ended("kept")
     assert len(desk.give("again").tasks) == 1
-
-
-def test_the_task_that_an_actor_died_of_is_told_and_the_rest_of_its_block_waits_again():
-    desk = Desk(workers=1)
-    desk.ask(tasks(4))
-    assert len(desk.give("first").tasks) == 4
-    answered(desk, "first", 0)
-    desk.ended("first", "a signal")
-    assert desk.answer()[0] == 0
-    assert desk.answer() == (1, Lost("a signal"))
-    assert [task.number for task in desk.give("second").tasks] == [2, 3]
 
 
 @pytest.fixture(scope="module")
