@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.masks import Masks
-from raysp.sampling.draws import distinct, lookup, single_ablations
+from raysp.sampling.draws import ablations, distinct, lookup
 from raysp.sampling.tables import banzhaf_effects
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset
@@ -92,8 +92,7 @@ class Surrogates(Method):
 
     def removed(self) -> Floats:
         """As `Method.removed`."""
-        values = self.predict(single_ablations(self.surrogates[0].n))
-        return values[0] - values[1:]
+        return np.stack([surrogate.single_effects() for surrogate in self.surrogates], axis=1)
 
     def average(self) -> Floats:
         """As `Method.average`: Banzhaf values."""
@@ -147,7 +146,7 @@ class Plan:
         return distinct(np.concatenate([self.heldout, intact, self._without(), *self.removals.values()]))
 
     def _without(self) -> Masks:
-        return single_ablations(self.heldout.shape[1])[1:][self.singles]
+        return ablations(self.heldout.shape[1], [(i,) for i in self.singles.tolist()])
 
 
 def removals(methods: Sequence[Method], ks: Sequence[int], n: int, rng: np.random.Generator) -> dict[tuple[str | None, int], Masks]:
@@ -218,8 +217,7 @@ def linear_scores(methods: Sequence[Method], masks: Masks, trained: Trained, *, 
 
 def leave_one_out_scores(methods: Sequence[Method], singles: NDArray[np.intp], trained: Trained, *, seed: int = 0) -> list[Score]:
     """Predicted against exact effects of removing these components one by one."""
-    ends = single_ablations(trained.masks.shape[1])
-    outputs = trained.mean(np.concatenate([ends[:1], ends[1:][singles]]))
+    outputs = trained.mean(ablations(trained.masks.shape[1], [(), *((i,) for i in singles.tolist())]))
     exact = outputs[0] - outputs[1:]
     rows: list[Score] = []
     for method in methods:

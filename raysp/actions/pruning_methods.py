@@ -187,9 +187,7 @@ class _Search:
 
 def _slopes(singles: FourierSurrogate) -> Values:
     """What each component adds when it is kept."""
-    n = singles.n
-    values = singles.predict(np.concatenate([np.ones((1, n), dtype=np.bool_), ~np.eye(n, dtype=np.bool_)]))
-    return values[0] - values[1:]
+    return singles.single_effects()
 
 
 def _linear(worth: Values, layers: Sequence[int], room: PruningBudget) -> Masks:

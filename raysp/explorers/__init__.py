@@ -1,4 +1,4 @@
-"""Explorers: which masks to ask for, and what their values say."""
+"""Explorers: choose which masks to measure, and explain their values."""
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import Exhaustive

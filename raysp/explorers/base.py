@@ -35,7 +35,7 @@ class Findings:
 
     `singles` has columns component int32, value double (the single effect), lo, hi double, method string ('removed' for exact single
     ablations, 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of order 2 and more in the explorer's own index,
-    the significant first, then the strongest. `index` names that index. `notes` are plain sentences for people.
+    the significant first, then the strongest. `index` names that index. `notes` are sentences for the reader.
     """
 
     surrogate: FourierSurrogate
@@ -106,7 +106,7 @@ class Explorer(ABC, Generic[O_co]):
 
     @property
     def keep_probability(self) -> float:
-        """P(keep) of the masks on which this explorer's surrogate ought to be right, and is scored."""
+        """P(keep) of the masks that the surrogate is meant to predict and is scored on."""
         return 0.5
 
     # ---- what a subclass provides
@@ -232,7 +232,7 @@ class Explorer(ABC, Generic[O_co]):
             raise ValueError(f"{type(self).__name__} does not know its number of components: pass n= or call start(n)")
         return self.n
 
-    # ---- what a model's gradients say
+    # ---- gradients of the model
 
     @property
     def gradient_order(self) -> int:
@@ -241,11 +241,11 @@ class Explorer(ABC, Generic[O_co]):
 
     @property
     def requires_gradients(self) -> bool:
-        """Whether it cannot do anything without such a report."""
+        """Whether it needs such a report."""
         return False
 
     def with_gradients(self, report: GradientReport) -> Self:  # noqa: ARG002  for those that use one
-        """Itself, once started, told what the model's gradients say. UserError if it requires what the report lacks."""
+        """Itself, once started, with a report of the model's gradients. UserError if it needs what the report lacks."""
         return self
 
     # ---- as an estimator on measurements that exist
@@ -254,7 +254,7 @@ class Explorer(ABC, Generic[O_co]):
         """Learn from masks (bool, `(m, n)`), their values (`(m,)`, or outputs `(m, queries)`) and weights (`(m,)`); returns self.
 
         A weight is the number of measurements that a value is the mean of, one without; masks given several times are one row with the sum of their
-        weights. Raises as `tell`, and whatever an explorer that needs certain masks lacks.
+        weights. Raises as `tell`; ValueError if masks are missing that the explorer needs.
         """
         shape = np.shape(masks)
         n = int(shape[-1]) if shape else 0
@@ -287,7 +287,7 @@ class Explorer(ABC, Generic[O_co]):
 
 
 def checked_rows(masks: object, n: int, outputs: object, weights: object = None) -> tuple[Masks, Floats, Values]:
-    """Masks bool `(m, n)`, outputs float64 `(m, queries)` and weights float64 `(m,)`, checked as `Explorer.tell` says."""
+    """Masks bool `(m, n)`, outputs float64 `(m, queries)` and weights float64 `(m,)`, checked as in `Explorer.tell`."""
     checked = check_masks(masks, n)
     told = np.asarray(outputs, dtype=np.float64)
     if told.ndim not in {1, 2} or len(told) != len(checked) or not told.shape[-1] >= (told.ndim == 2):

@@ -1,10 +1,10 @@
-"""Which sets a screening ablates, and what their ablations say: choosing the top k, ranking pairs and triples, deviations from additivity."""
+"""The sets that a screening ablates: choosing the top k, ranking pairs and triples, and measuring deviations from additivity."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, comb
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +35,12 @@ def counted(top_k: float, n: int) -> int:
 
 
 def most_automatic(n: int) -> int:
-    """The most that `automatic` keeps of n."""
+    """The largest number of n components that `automatic` keeps."""
     return min(n, max(FEW, ceil(MOST_SHARE * n)))
 
 
 def automatic(effects: Floats) -> int:
-    """How many of these effects stand out: few when a few are large, more when they are alike."""
+    """The number of effects that stand out: few when a few are large, more when they are alike."""
     n = len(effects)
     total, squares = float(np.abs(effects).sum()), float((effects**2).sum())
     effective = ceil(total**2 / squares - ROUNDING) if squares > 0 else n
@@ -48,11 +48,27 @@ def automatic(effects: Floats) -> int:
     return min(max(effective, least), most_automatic(n))
 
 
-def ranked_pairs(kept: np.ndarray, effects: Floats) -> list[tuple[int, ...]]:
-    """All pairs of the components kept, the largest product of single effects first."""
-    pairs = list(itertools.combinations(sorted(kept.tolist()), 2))
-    strength = np.array([abs(effects[i] * effects[j]) for i, j in pairs])
-    return [pairs[row] for row in np.argsort(-strength, kind="stable")]
+def ranked_pairs(kept: np.ndarray, effects: Floats, limit: int | None = None) -> list[tuple[int, ...]]:
+    """The first `limit` (all without one) pairs of the components kept, the largest product of single effects first.
+
+    In a ranking of the components, pair (i, j) comes behind all pairs whose members rank no lower: (i + 1) j - i (i + 1) / 2 of them, itself included.
+    So of the pairs only those need a look that have at most `limit`.
+    """
+    ranked = np.sort(kept)
+    ranked = ranked[np.argsort(-np.abs(effects[ranked]), kind="stable")]
+    count = len(ranked)
+    most = comb(count, 2) if limit is None else min(limit, comb(count, 2))
+    pairs: list[np.ndarray] = []
+    for i in range(count - 1):
+        last = min(count - 1, (most + i * (i + 1) // 2) // (i + 1))
+        if last <= i:
+            break
+        pairs.append(np.stack([np.full(last - i, ranked[i]), ranked[i + 1 : last + 1]], axis=1))
+    if not pairs:
+        return []
+    chosen = np.sort(np.concatenate(pairs), axis=1)
+    order = np.lexsort((chosen[:, 1], chosen[:, 0], -np.abs(effects[chosen[:, 0]] * effects[chosen[:, 1]])))
+    return [(i, j) for i, j in chosen[order[:most]].tolist()]
 
 
 def removed_sets(masks: Masks, order: int) -> list[tuple[int, ...]]:

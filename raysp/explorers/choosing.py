@@ -1,4 +1,4 @@
-"""Choosing what to ask: masks that teach most, and the P(keep) at which values still resemble the intact one's."""
+"""Active choices: the most informative masks, and the P(keep) at which values still resemble the intact value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raysp.sampling.draws import distinct, random_masks
 from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features
 
-#: Random masks among which the most telling are chosen, for each that is wanted; at least, and at most.
+#: Random masks among which the most informative are chosen, for each one wanted; at least, and at most.
 POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
 #: P(keep) tried by a pilot, from the plain question to the gentlest, and the masks at each.
 PILOT_GRID, PILOT_MASKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 8
@@ -18,9 +18,9 @@ RESEMBLING = 0.5
 
 
 def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, known: Masks) -> Masks:
-    """`count` masks, none of them `known`, about whose values the process knows least, given each other (bool, `(count, n)`; fewer where there are no more).
+    """`count` masks, none of them `known`, whose values are jointly the least certain under the process (bool, `(count, n)`; fewer where there are no more).
 
-    Greedy: the mask with the largest variance is taken, and the variances of all others fall by what its value will say about them.
+    Greedy: the mask with the largest variance is taken, and the variances of all others fall by what its value reveals about them.
     """
     prior = posterior.prior
     wanted = int(np.clip(POOL_FACTOR * count, POOL_LEAST, POOL_MOST))

@@ -1,4 +1,4 @@
-"""Every mask there is: the exact answer for a few components, and what the other explorers are checked against."""
+"""Every mask: the exact answer for a few components, and the reference for the other explorers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
         return 1 << n
 
     def planned(self, n: int) -> int:
-        """As `least_budget`: nothing less is exact."""
+        """As `least_budget`: the answer is exact only if every mask is measured."""
         return self.least_budget(n)
 
     def _next(self) -> Masks | None:

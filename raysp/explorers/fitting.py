@@ -1,7 +1,7 @@
 """From evaluations to a Fourier surrogate, every choice made by cross-validation.
 
 A proxy offers models with out-of-fold predictions. They are stacked, singles alone among them: the answer is the stack, unless singles alone do as
-well. It carries standard errors, whatever it is made of.
+well. The surrogate has standard errors whichever models are in it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import averaged
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.regression import Exam, correlations, effective_rows, r_squared, stack_weights, standard_errors, weighted_mean, weighted_variance
+from raysp.spectral.regression import Exam, correlations, effective_rows, r_squared, ridge, stack_weights, standard_errors, weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats
 from raysp.threads import one_thread
 
 #: Rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
-#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which one of optimistic_cv models takes twice as many.
+#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which models with `optimistic_cv` need twice as many.
 MARGIN, MARGIN_ROWS = 2.0, 25
 #: Models that weigh less than this in the stack are left out of it.
 LEAST_WEIGHT = 0.02
@@ -30,7 +30,7 @@ LEAST_WEIGHT = 0.02
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted surrogate; `r2` and `r2_singles` are out-of-fold, `weights` says which models it is made of."""
+    """A fitted surrogate; `r2` and `r2_singles` are out-of-fold, `weights` are those of the models in it."""
 
     surrogate: FourierSurrogate
     r2: float
@@ -83,8 +83,7 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
     if not (np.ptp(values[held]) > 0 and np.ptp(values[kept]) > 0):
         return None
     signs, mean = 1.0 - 2.0 * masks, values[kept].mean()
-    system = signs[kept].T @ signs[kept] + np.sqrt(len(kept)) * np.eye(masks.shape[1])
-    linear = signs @ np.linalg.solve(system, signs[kept].T @ (values[kept] - mean)) + mean
+    linear = signs @ ridge(signs[kept], values[kept] - mean, np.sqrt(len(kept))) + mean
     rest = values - linear
     booster, rounds = train_booster(masks[kept], rest[kept], Exam(masks[held], rest[held]), rate=QUICK_RATE, rounds=QUICK_ROUNDS, seed=random_state)
     predicted = linear[held] + booster.predict(masks[held].astype(np.float32), num_iteration=rounds)
@@ -104,7 +103,7 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     by_singles[alone] = _stacked(columns[:, alone], values, counts)
     left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
     gains = left_by_singles - left
-    # Where few rows hold all the gain its spread is no measure of chance; but chance does not halve an error.
+    # Where few rows hold all the gain its spread does not measure chance; but chance does not halve an error.
     optimistic_cv = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.optimistic_cv)
     margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
     chance = np.sqrt(weighted_variance(gains, counts) / effective_rows(len(gains), counts))

@@ -1,7 +1,7 @@
-"""Single effects learnt from evaluations with guesses of them at hand, such as a model's gradients: what the guesses know need not be bought again.
+"""Single effects learnt from evaluations with prior guesses of them, such as a model's gradients, so that fewer evaluations are needed.
 
 A Bayesian linear model. The effects are a mixture of the guesses, whose weights are free, and a rest that is expected to be the larger the larger the guesses are:
-gradients are better at saying which effects are strong than how strong each is. How large the rest is, and how far the guesses say where, is chosen by the
+gradients are better at saying which effects are strong than how strong each is. How large the rest is, and how far it follows the guesses, is chosen by the
 closed-form leave-one-out error.
 """
 
@@ -28,7 +28,7 @@ Setting = tuple[float, float]
 
 
 def guided_singles(sample: Sample, parts: Sequence[Rows], guesses: Sequence[FourierSurrogate]) -> Proposal:
-    """The model on offer; `guesses` are of the sample's P(keep), and only their single effects count. Its setting is chosen anew in every fold, unless rows are many."""
+    """The proposed model; `guesses` are in the basis of the sample's P(keep), and only their single effects are used. Every fold chooses its own setting unless rows are many."""
     known = _Guesses.of(sample, guesses)
     signals = features(sample.masks, sample.keep_probability)
     everything = np.arange(len(sample.values))
@@ -52,7 +52,7 @@ def guided_singles(sample: Sample, parts: Sequence[Rows], guesses: Sequence[Four
 
 @dataclass(frozen=True)
 class _Guesses:
-    """Directions of unit length `(k, n)`, a guess each, and how strong they say each component is, `(n,)`, one on average."""
+    """Directions of unit length `(k, n)`, one per guess, and the strength that they give each component, `(n,)`, one on average."""
 
     directions: Floats
     strength: Values

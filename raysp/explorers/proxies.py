@@ -114,7 +114,7 @@ def _kernel_rows(sample: Sample) -> Rows:
 
 
 def given(surrogate: FourierSurrogate) -> Proxy:
-    """The proxy that starts from an estimate had elsewhere, such as a model's gradients: scaled to the values, its strongest terms refitted."""
+    """The proxy that starts from an estimate, such as that of a model's gradients: scaled to the values, its strongest terms refitted."""
 
     def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         estimate = surrogate.rebased(sample.keep_probability)
@@ -134,7 +134,7 @@ def given(surrogate: FourierSurrogate) -> Proxy:
 
 @dataclass(frozen=True)
 class GradientInformed:
-    """A proxy's models beside single effects that estimates had elsewhere guide, alone and of what each of the models leaves unexplained.
+    """A proxy's models, single effects guided by prior estimates, and the same guided effects fitted to what each model leaves unexplained.
 
     Where evaluations are too few for interactions, guided single effects are all that is offered.
     """
@@ -199,7 +199,7 @@ def boosted(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
 
 
 def network(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
-    """One hidden layer (scikit-learn), as the sparse sum that reproduces it on masks of the same kind."""
+    """A network with one hidden layer (scikit-learn), written as the sparse sum that reproduces it on masks of the same kind."""
     from sklearn.neural_network import MLPRegressor
 
     level, spread = float(weighted_mean(sample.values, sample.weights)), float(np.sqrt(weighted_variance(sample.values, sample.weights))) or 1.0
@@ -211,13 +211,13 @@ def network(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
         warnings.simplefilter("ignore")  # a network that has not converged is judged by cross-validation like any other
         model.fit(1.0 - 2.0 * sample.masks, (sample.values - level) / spread, counts)
     fresh = np.concatenate([random_masks(sample.n, DISTILLED, sample.keep_probability, np.random.default_rng(seed)), exam.masks])
-    said = level + spread * model.predict(1.0 - 2.0 * fresh)
-    pupil = Sample(fresh, said, sample.max_order, sample.keep_probability, seed=seed)
+    predicted = level + spread * model.predict(1.0 - 2.0 * fresh)
+    pupil = Sample(fresh, predicted, sample.max_order, sample.keep_probability, seed=seed)
     if not pupil.varies:
-        return constant(sample.n, said, sample.keep_probability)
+        return constant(sample.n, predicted, sample.keep_probability)
     exam_rows = pupil.folds()[0]
-    pupil = replace(pupil, drawn=np.isin(np.arange(len(said)), exam_rows))
-    start = constant(sample.n, said, sample.keep_probability)
+    pupil = replace(pupil, drawn=np.isin(np.arange(len(predicted)), exam_rows))
+    start = constant(sample.n, predicted, sample.keep_probability)
     return list(grown(pupil, [exam_rows], [start], start).values())[-1].build()
 
 

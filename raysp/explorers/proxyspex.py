@@ -39,7 +39,7 @@ FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
 LEAST_ROUND = 32
 #: Rows at most that the kernel behind a choice of masks learns from.
 LEARNT = 2500
-#: Distance of the share that given masks keep from one half within which they count as kept half; and from P(keep) that is said aloud.
+#: Distance of the share that given masks keep from one half within which P(keep) is taken to be one half; and from P(keep) that is reported.
 NEAR, ASTRAY = 0.1, 0.03
 #: Queries times evaluations up to which each query gets the run's own proxy: the slow ones take seconds for some hundred evaluations.
 AFFORDABLE = 5000
@@ -129,11 +129,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         n = self._started_n
         left = self.planned(n) - len(self.masks)
         if not self._rounds:
-            self._proxy()  # one that cannot be had is said before anything is paid for
+            self._proxy()  # a proxy that is not available fails here, before any evaluation is bought
         if not self._rounds and self.options.keep == "auto":
             return self._noted("pilot", self._pilot_of(n)[0][:left])
         if not any(role == "first" for role, _ in self._rounds):
-            sweep = single_ablations(n) if n + 1 <= self.planned(n) * SWEEP_SHARE else single_ablations(n)[:1]
+            sweep = single_ablations(n) if n + 1 <= self.planned(n) * SWEEP_SHARE else np.ones((1, n), dtype=np.bool_)
             sweep = distinct(sweep, self.masks)[:left] if len(self.masks) else sweep[:left]
             if len(sweep):
                 return self._noted("first", sweep)
@@ -143,7 +143,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self._noted("random", masks, chosen) if len(masks) else None
 
     def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
-        """The masks of a round, with what they are for, and how many of them (the first) were chosen rather than drawn."""
+        """The masks of a round, once its role is noted, and how many of them (the first) were chosen rather than drawn."""
         self._rounds.append((role, chosen))
         return masks
 
@@ -169,7 +169,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return random_masks(n, count, p, rng, known)
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
-        """Masks about whose values a kernel trained on what is known knows least; none while there is nothing to learn from."""
+        """The masks whose values are least certain under a kernel trained on what is known; none while nothing can be learnt."""
         sample = self._sample_of(self.values)
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
@@ -184,7 +184,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             return most_telling(posterior, count, rng, self.masks)
 
     def _satisfied(self) -> bool:
-        """Whether the answer so far is as good as was asked for."""
+        """Whether the answer meets `until_r2` and `until_width`."""
         if not any(role == "random" for role, _ in self._rounds) or (self.options.until_r2 is None and self.options.until_width is None):
             return False
         findings = self.result()
@@ -200,7 +200,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
         return pilot_masks(n, np.random.default_rng([self.random_state, 3]))
 
-    # ---- what it says
+    # ---- findings
 
     def result(self) -> Findings:
         """The surrogate fitted on all values told; exact when they are all there are."""
@@ -246,7 +246,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return (note,) if note else ()
 
     def _about_masks(self) -> list[str]:
-        """What should be known of the masks' P(keep)."""
+        """Remarks on the masks' P(keep)."""
         p, sample = self.keep_probability, self._sample_of(self.values)
         masks, weights = (self.masks, self.weights) if self._was_given else (sample.masks, None)
         share = float(weighted_mean(masks.mean(axis=1), weights)) if len(sample.masks) else p
@@ -327,7 +327,7 @@ def _additive(effects: Floats) -> FourierSurrogate:
 
 
 def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
-    """The P(keep) that given masks were drawn with, as their own share says; one half if they are near it, unless that is to be exact."""
+    """The P(keep) of given masks, estimated by the share of components that they keep; one half if that is near and `exactly` is not asked for."""
     if not masks.size:
         return UNIFORM
     kept = masks.mean(axis=1)

@@ -1,4 +1,4 @@
-"""Peeled terms fitted again to all evaluations of a SPEX design: least squares, or a LASSO that may add single components, as cross-validation has it.
+"""Peeled terms fitted again to all evaluations of a SPEX design: least squares, or a LASSO that may add single components, whichever cross-validates better.
 
 Folds are whole blocks of the design, so that what is left out is transformed like the rest and everything stays sparse.
 """
@@ -32,7 +32,7 @@ ROUNDING = 1e-20
 
 @dataclass(frozen=True)
 class Refit:
-    """The surrogate of the terms that are not zero, the same with all single components for their intervals, and how it was come by.
+    """The surrogate of the terms that are not zero, the same with all single components for their intervals, and the method of the fit.
 
     `r2` is out of fold, `method` 'least squares' (on the peeled terms) or 'lasso' (on these and all singles), `residual` the share of the
     variance left on all samples.

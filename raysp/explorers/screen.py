@@ -125,10 +125,8 @@ class Screen(Explorer[ScreenOptions]):
     def _first_round(self) -> Masks:
         """Intact, empty, and the single ablations that are needed."""
         n = self._started_n
-        singles = single_ablations(n)
-        if self._given_scores() is not None:
-            singles = singles[np.concatenate([[0], self._kept() + 1])]
-        return distinct(np.concatenate([singles[:1], np.zeros((1, n), dtype=np.bool_), singles[1:]]))
+        measured = range(n) if self._given_scores() is None else self._kept().tolist()
+        return distinct(ablations(n, [(), range(n), *((i,) for i in measured)]))
 
     def _pairs_round(self) -> Masks:
         kept, effects = self._kept(), self._effects()
@@ -137,7 +135,7 @@ class Screen(Explorer[ScreenOptions]):
             left = self.options.budget - len(self._first_round())
             limit = left - int(left * TRIPLE_SHARE) if self.options.order == 3 and len(kept) > 2 else left
             limit = max(limit, min(left, 1), 0)
-        return ablations(self._started_n, candidates.ranked_pairs(kept, effects)[:limit])
+        return ablations(self._started_n, candidates.ranked_pairs(kept, effects, limit))
 
     def _triples_round(self) -> Masks:
         done = len(self._first_round()) + len(self._pairs_round())
@@ -171,8 +169,9 @@ class Screen(Explorer[ScreenOptions]):
         given = self._given_scores()
         if given is not None:
             return given
-        rows = self._rows(single_ablations(self._started_n))
-        values = self.values
+        rows, values = lookup_removed(self.masks), self.values
+        if np.any(rows < 0):
+            self._rows(single_ablations(self._started_n))
         return values[rows[0]] - values[rows[1:]]
 
     def _rows(self, wanted: Masks) -> np.ndarray:
@@ -195,7 +194,8 @@ class Screen(Explorer[ScreenOptions]):
 
     def _deviations(self, sets: Sequence[tuple[int, ...]], values: Values) -> Deviations:
         """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""
-        return candidates.measure(self.masks, values, [(i,) for i in range(self._started_n)] + list(sets))
+        single = np.flatnonzero(lookup_removed(self.masks)[1:] >= 0)
+        return candidates.measure(self.masks, values, [(i,) for i in single.tolist()] + list(sets))
 
     # ---- result
 
@@ -225,7 +225,7 @@ class Screen(Explorer[ScreenOptions]):
         kept = self._kept()
         found = self._deviations([members for order in range(2, self.options.order + 1) for members in candidates.removed_sets(self.masks, order)], values)
         if len(kept) > 1 and not any(len(members) > 1 for members in found):
-            self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects())[:1]))
+            self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects(), 1)))
         return kept, found
 
     def _empty_value(self) -> float:

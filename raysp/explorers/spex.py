@@ -25,7 +25,7 @@ from raysp.spectral.peeling import Peeled, Spectrum, peel, transform
 from raysp.spectral.queries import MATRICES, Design, design
 from raysp.spectral.walsh import MAX_DENSE, all_masks
 
-#: Largest order looked for, and bins (2^b) made, where neither the user nor the budget says otherwise; the least b tried.
+#: Largest order looked for, and bins (2^b) made, unless the user or the budget decides; the least b tried.
 DEFAULT_ORDER, DEFAULT_B, LEAST_B = 5, 8, 3
 #: All masks are taken instead of a design when the budget pays for them, or without one when they are no more than this many times as many.
 TABLE_FACTOR = 4 / 3
@@ -37,7 +37,7 @@ PREVIEWED = 2000
 
 @dataclass(frozen=True)
 class Size:
-    """What a run will ask for: blocks of 2^b masks for a code that corrects t errors; `b` is None when all masks are taken."""
+    """The size of a run: blocks of 2^b masks for a code that corrects t errors; `b` is None when all masks are taken."""
 
     evaluations: int
     b: int | None = None

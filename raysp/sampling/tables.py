@@ -1,4 +1,4 @@
-"""The Arrow tables that explorers hand over."""
+"""The Arrow tables that explorers return."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def removed_table(effects: Floats) -> pa.Table:
 def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
     """The mean effect of keeping each component, over contexts such as the surrogate was fitted on (zero where it has no such term).
 
-    Over all contexts (Banzhaf values) for masks that keep half, weighted ones (`wbii`) otherwise: what masks at one half would say is extrapolated.
+    Over all contexts (Banzhaf values) for masks that keep half, weighted ones (`wbii`) otherwise: values at one half would be an extrapolation.
     """
     sets, found, errors = surrogate.index("bv") if surrogate.keep_probability == UNIFORM else surrogate.index("wbii", 1, 1)
     values, widths = np.zeros(surrogate.n), np.zeros(surrogate.n)

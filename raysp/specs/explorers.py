@@ -1,4 +1,4 @@
-"""Options of the explorers: what a spec may say of how masks are chosen and their values explained.
+"""Options of the explorers: how a spec has masks chosen and their values explained.
 
 Options are validated and immutable. The number of components and the seed are no options: a run takes them from its game and its spec. What
 explorers do with their options lives in `raysp.explorers`; nothing here imports it.

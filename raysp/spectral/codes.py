@@ -19,7 +19,7 @@ from raysp.spectral.sets import Floats
 Bits = NDArray[np.uint8]
 Elements = NDArray[np.int32]
 
-#: The largest field, GF(2^20), that is tried: its code would do for a million components.
+#: The largest field, GF(2^20), that is tried: its code suffices for a million components.
 MAX_DEGREE = 20
 #: Words decoded at once, and (word, position) pairs searched for roots at once: both bound memory.
 WORDS, SEARCHED = 1 << 16, 1 << 21
@@ -76,7 +76,7 @@ class Code:
         return self.locate(self.syndromes(words))
 
     def decode_soft(self, values: Floats, patterns: int | None = None) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        """Chase decoding of words known by values whose signs are the bits and whose sizes say how sure they are.
+        """Chase decoding of words known by values whose signs are the bits and whose sizes are their reliability.
 
         `values` is float64 `(m, 1 + parity_bits)`; the first column is the reference (the empty parity), whose sign is that of the coefficient.
         Of every word the likeliest of all ways to flip its least reliable bits are decoded. Returns for every set found the number of its word,

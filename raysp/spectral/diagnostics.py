@@ -1,7 +1,7 @@
 """What kind of function a surrogate is: how its variance lies over the orders, and whether its terms form a hierarchy.
 
 ProxySPEX (Butler et al., NeurIPS 2025) grows terms from their subsets. A function whose strong terms stand alone, a peak such as a parity, gives it
-nothing to grow from; this module says so where a fit shows it.
+nothing to grow from; this module reports it where a fit shows it.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _effective(surrogate: FourierSurrogate) -> float:
 
 
 def _unexplained(r2: float | None) -> str | None:
-    """A fit that predicts nothing out of fold says nothing of hierarchy: it may have missed a function that has none."""
+    """A fit that predicts nothing out of fold is no evidence about hierarchy: it may have missed a function that has none."""
     if r2 is None or r2 >= NOTHING:
         return None
     cause = "the values may be noise, the evaluations too few, or the function a peak without hierarchy (such as a parity)"

@@ -20,7 +20,7 @@ from raysp.spectral.sets import Floats, Sets
 
 @dataclass(frozen=True)
 class Flips:
-    """`sets` (none of them empty) with their weights w, float64 `(len(sets),)`; `keep` says that the end is nothing kept, not all of it."""
+    """`sets` (none of them empty) with their weights w, float64 `(len(sets),)`; with `keep` the end is the empty mask, not the intact one."""
 
     sets: Sets
     weights: Floats
@@ -28,7 +28,7 @@ class Flips:
 
     @classmethod
     def of(cls, surrogate: FourierSurrogate, *, keep: bool, sign: float = 1.0) -> Flips:
-        """The change of sign times the surrogate's value, whatever the basis the surrogate is in."""
+        """The change of sign times the surrogate's value, in any basis of the surrogate."""
         surrogate = surrogate.rebased()
         used = (surrogate.coefficients != 0) & (surrogate.sets.orders > 0)
         sets = surrogate.sets.take(used)

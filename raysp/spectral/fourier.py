@@ -152,6 +152,17 @@ class FourierSurrogate:
             result[start : start + step] -= 2.0 * (self.coefficients @ odd)
         return result
 
+    def single_effects(self) -> Floats:
+        """v(all) - v(all without i) of every component, float64 `(n,)`: twice the terms with i, odd ones turned (kept components have sign -1)."""
+        if self.keep_probability != UNIFORM:
+            return self.rebased().single_effects()
+        effects = np.zeros(self.n)
+        for k, rows, block in self.sets.spans():
+            if k:
+                turned = 2.0 * (-1) ** k * self.coefficients[rows]
+                effects += np.bincount(block.ravel(), np.repeat(turned, k), minlength=self.n)
+        return effects
+
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
         """Sets with their coefficient in `index`: the significant ones first, of either kind the strongest |value| first.
 

@@ -19,7 +19,7 @@ from raysp.errors import UserError
 from raysp.spectral.sets import Block, Floats, Sets, merge, subsets
 from raysp.spectral.walsh import MAX_DENSE, numbered_sets, set_numbers, superset_sums
 
-#: The indices by name, with what each says in a line.
+#: The indices by name, each with its meaning in one line.
 INDICES: dict[str, str] = {
     "fourier": "coefficient of the parity of the set",
     "mobius": "dividend: what the set adds beyond its subsets, starting from nothing",

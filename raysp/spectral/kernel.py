@@ -7,7 +7,7 @@ Every coefficient F(S) has an independent normal prior with mean zero and varian
 with a relevance ρ_i for every component (so hierarchy is built in: a set is likely when its members matter), a scale a_k for every order, a scale b
 for every shape of *local* sets (neighbouring components: adjacent words interact more), and a variance of its own t_S for the few sets that stand out.
 The kernel is then sum_S v(S) φ_S(m) φ_S(m'). Its sum over all sets of an order is an elementary symmetric polynomial of ρ_i φ_i φ'_i, had from power
-sums by Newton's identities: a few matrix products, whatever the number of sets. Relevances, scales and noise maximise the marginal likelihood.
+sums by Newton's identities: a few matrix products for any number of sets. Relevances, scales and noise maximise the marginal likelihood.
 
 φ_i(m) = (p - m_i) / sqrt(p (1 - p)) is the Fourier basis under P(keep) = p; at p = 1/2 it is (-1)^{m_i}.
 """

@@ -28,7 +28,7 @@ ROUNDS = 60
 WITNESS, DROPPED = 4.0, 3.0
 #: Blocks of other matrices that make a witness; without one only words that decode as they stand are believed.
 WITNESSES = 8
-#: Standard deviations of a bin's energy above the noise from which it is worth decoding, and from which it is said to hold something.
+#: Standard deviations of a bin's energy above the noise from which it is worth decoding, and from which it counts as occupied.
 ACTIVE, LOADED = 2.0, 4.0
 #: The share of bins that are taken to hold nothing but noise when its level is estimated.
 QUIET = 0.25
@@ -108,7 +108,7 @@ def peel(spectrum: Spectrum, decoder: Decoder = "soft") -> Peeled:
 
     Hard decoding goes first each time; only when it finds nothing more are the bins decoded softly, and those that gave nothing not again
     before something is taken out of them. A decoded set is accepted when it belongs to its bin and the bins it has under the other matrices
-    show it as well. After every round all coefficients found are estimated anew by least squares on all blocks.
+    show it as well. After every round all coefficients found are estimated again by least squares on all blocks.
     """
     sets, coefficients = Sets(spectrum.design.n, ()), np.zeros(0)
     rest, tried, refused = spectrum, np.zeros(_shape(spectrum), dtype=np.bool_), Sets(spectrum.design.n, ())

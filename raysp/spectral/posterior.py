@@ -1,6 +1,6 @@
-"""What a Gaussian process on masks has learnt: predictions, coefficients with their spread, the sets that stand out, and its Fourier form.
+"""The posterior of a Gaussian process on masks: predictions, coefficients with their spread, outstanding sets, and its Fourier form.
 
-The posterior mean of a coefficient is v(S) q(S) with q(S) = sum_j α_j φ_S(m_j), and q(S) is had for all extensions of a set by one component in a
+The posterior mean of a coefficient is v(S) q(S) with q(S) = sum_j α_j φ_S(m_j), and q(S) is computed for all extensions of a set by one component in a
 single matrix product. So the search for sets goes along the hierarchy: all pairs, then extensions of the strongest sets of each order.
 """
 
@@ -143,7 +143,7 @@ class Posterior:
             chosen = parents[kept[start : start + step]]
             every = (products(self.signals, chosen) * self.alpha[:, None]).T @ self.signals
             score = np.abs(every) * (relevances[chosen].prod(axis=1)[:, None] * relevances if weighted else 1.0)
-            score[np.repeat(np.arange(len(chosen)), order - 1), chosen.ravel()] = -1.0  # S + {i} with i in S is no set of this order
+            score[np.repeat(np.arange(len(chosen)), order - 1), chosen.ravel()] = -1.0  # S + {i} with i in S is not a set of this order
             best = np.argpartition(-score, min(KEPT, score.size - 1), axis=None)[:KEPT]
             row, added = np.divmod(best[score.ravel()[best] >= 0], n)
             blocks.append(np.sort(np.concatenate([chosen[row], added[:, None].astype(np.int32)], axis=1), axis=1))
@@ -191,7 +191,7 @@ def _searched(prior: Prior, rows: Exam, max_order: int) -> Posterior:
         wider = stand_outs(posterior, max_order) or (stand_outs(posterior, max_order, thorough=True) if fresh else None)
         if wider is None and fresh:
             break
-        # Everything is learnt anew only where nothing more is found as things stand.
+        # The prior is trained again only when no further set is found under the present one.
         fresh = wider is None
         if wider is None:
             signals = features(few.masks, prior.keep_probability)

@@ -23,6 +23,10 @@ PATH_RATIO = 1e-3
 #: Coordinate-descent sweeps at most for a point of a path; the next point starts where it stopped.
 PATH_SWEEPS = 100
 PATH_TOLERANCE = 1e-4
+#: Columns of a design up to which the products of all pairs of them are kept (128 MiB).
+MOST_PRODUCTS = 4096
+#: Entries of an array of scores of extensions at most.
+MOST_SCORES = 1 << 24
 #: Points fitted between two looks at the exam, and the rise of the error there that ends a path.
 PATH_STRIDE, PATH_TURN = 5, 1.02
 
@@ -74,7 +78,7 @@ def by_weight(values: Values, weights: Values | None) -> Values:
 
 
 def effective_rows(count: int, weights: Values | None) -> float:
-    """The number of equally weighted rows that say as much as `count` weighted ones (Kish): (sum w)² / sum w²."""
+    """The number of equally weighted rows that hold as much information as `count` weighted ones (Kish): (sum w)² / sum w²."""
     return float(count) if weights is None else float(weights.sum() ** 2 / (weights @ weights))
 
 
@@ -103,12 +107,13 @@ def lasso_path(
     found[0] = mean
     if not design.shape[1]:
         return Path(sets, found, keep_probability)
-    gram, target = design.T @ design, design.T @ rest
+    # Products of all pairs of columns make a sweep fast; with very many columns they take more room than the design.
+    products: tuple[Floats, Floats] | None = (design.T @ design, design.T @ rest) if design.shape[1] <= MOST_PRODUCTS else None
     held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - centre, replace(exam, values=exam.values - mean))
     best, start = np.inf, np.zeros(design.shape[1])
     for first in range(0, len(grid), PATH_STRIDE):
         part = slice(first, first + PATH_STRIDE)
-        fitted = _descend(design, rest, (gram, target), grid[part], start)
+        fitted = _descend(design, rest, products, grid[part], start)
         found[1:, part], start = fitted, fitted[:, -1]
         if held is not None:
             error = float(np.min(held[1].error(held[0] @ fitted)))
@@ -120,15 +125,27 @@ def lasso_path(
     return Path(sets, found, keep_probability)
 
 
-def _descend(design: Floats, values: Values, products: tuple[Floats, Floats], grid: Floats, start: Floats) -> Floats:
-    """Coordinate descent from `start` down a piece of the grid: coefficients float64 `(terms, points)`."""
+def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | None, grid: Floats, start: Floats) -> Floats:
+    """Coordinate descent from `start` down a piece of the grid: coefficients float64 `(terms, points)`.
+
+    `products` are those of the columns with each other and with the values, where they are at hand.
+    """
     from sklearn import linear_model
 
     fit: Any = linear_model.lasso_path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
-        _, path, _ = fit(design, values, alphas=grid, precompute=products[0], Xy=products[1], coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
+        gram, target = products or (False, None)
+        _, path, _ = fit(design, values, alphas=grid, precompute=gram, Xy=target, coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
     return np.asarray(path, dtype=np.float64)
+
+
+def ridge(design: Floats, values: Values, penalty: float) -> Values:
+    """Coefficients `(terms,)` that minimise ||y - X b||² + penalty ||b||², by whichever of the two square matrices is smaller."""
+    rows, terms = design.shape
+    if terms <= rows:
+        return np.linalg.solve(design.T @ design + penalty * np.eye(terms), design.T @ values)
+    return design.T @ np.linalg.solve(design @ design.T + penalty * np.eye(rows), values)
 
 
 def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5, weights: Values | None = None) -> Floats:
@@ -169,12 +186,15 @@ def extensions(
     for k, _, block in parents.spans():
         if k >= max_order:
             continue
-        score = np.abs((products(signals, block) * residual[:, None]).T @ signals)
-        score[np.repeat(np.arange(len(block)), k), block.ravel()] = 0.0  # S + {i} with i in S would be a smaller set
-        best = np.argpartition(-score, min(count * (k + 1), score.size) - 1, axis=None)[: count * (k + 1)]
-        row, added = np.divmod(best, parents.n)
-        blocks.append(np.sort(np.concatenate([block[row], added[:, None].astype(np.int32)], axis=1), axis=1))
-        scores.append(score.ravel()[best])
+        step = max(MOST_SCORES // parents.n, 1)
+        for start in range(0, len(block), step):
+            some = block[start : start + step]
+            score = np.abs((products(signals, some) * residual[:, None]).T @ signals)
+            score[np.repeat(np.arange(len(some)), k), some.ravel()] = 0.0  # S + {i} with i in S would be a smaller set
+            best = np.argpartition(-score, min(count * (k + 1), score.size) - 1, axis=None)[: count * (k + 1)]
+            row, added = np.divmod(best, parents.n)
+            blocks.append(np.sort(np.concatenate([some[row], added[:, None].astype(np.int32)], axis=1), axis=1))
+            scores.append(score.ravel()[best])
     if not blocks:
         return Sets(parents.n, ())
     found, totals = merge(parents.n, blocks, [np.stack([score, np.ones(len(score))], axis=1) for score in scores])

@@ -2,7 +2,7 @@
 
 Removal: Butler et al., NeurIPS 2025 (ProxySPEX). The programme maximises sum_S w(S) z_S (see `flips`), z_S being the parity of the components
 chosen from S. Only the x are integers: of the facets of the parity polytope (Jeroslow 1975) those that w(S) pushes z_S against are enough. Products of
-removed components would do too, but every coefficient falls into alternating sums of them, and their relaxation bounds far worse.
+removed components would serve as well, but every coefficient falls into alternating sums of them, and their relaxation bounds far worse.
 What is best is best for the surrogate.
 """
 
@@ -343,7 +343,7 @@ def _climb(flips: Flips, limits: _Limits, chosen: Chosen) -> Chosen:
     return chosen
 
 
-# ---- what is said
+# ---- results
 
 
 def _better(surrogate: FourierSurrogate, flips: Flips, sign: float, candidates: Sequence[Chosen], note: str) -> Selection:

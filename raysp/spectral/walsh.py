@@ -1,6 +1,6 @@
 """Dense transforms on tables over all 2^n masks, for the few components where such a table fits.
 
-A mask is the number whose bit i says whether component i is kept; a set is numbered likewise.
+A mask is the number whose bit i is set if component i is kept; a set is numbered likewise.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from math import comb
+from math import comb, isqrt
 from typing import cast
 
 import numpy as np
@@ -76,5 +76,11 @@ def _random_pairs(low: list[int], count: int, rng: np.random.Generator) -> list[
     """Distinct pairs of these components, all alike likely."""
     total = comb(len(low), 2)
     chosen = rng.choice(total, min(count, total), replace=False) if total else np.zeros(0, dtype=np.intp)
-    first, second = np.triu_indices(len(low), 1)
-    return sorted((low[first[row]], low[second[row]]) for row in chosen.tolist())
+    return sorted((low[first], low[second]) for first, second in (numbered_pair(row, len(low)) for row in chosen.tolist()))
+
+
+def numbered_pair(number: int, n: int) -> tuple[int, int]:
+    """The pair i < j < n of this number, from 0, in the order (0, 1), (0, 2), …, (n - 2, n - 1), without a list of all."""
+    behind = comb(n, 2) - 1 - number  # pairs behind it, counted from the last
+    row = (isqrt(8 * behind + 1) - 1) // 2  # rows that lie wholly behind: the last has one pair, the one before two
+    return n - 2 - row, n - 1 - (behind - row * (row + 1) // 2)
