@@ -1,1 +1,1 @@
-"""Benchmarks: what raysp is worth beside its peers, as ratios measured side by side. Start one with `python -m jobs.bench NAME --quick`."""
+"""Benchmarks of raysp against public implementations, as ratios measured side by side. Run one with `python -m jobs.bench NAME --quick`."""

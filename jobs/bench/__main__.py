@@ -1,4 +1,4 @@
-"""Runs one benchmark: `python -m jobs.bench engine --quick`. What follows the name is the benchmark's own; `--help` after a name shows it."""
+"""Runs one benchmark: `python -m jobs.bench engine --quick`. Options after the name belong to the benchmark; `--help` after the name lists them."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ NAMES = ("data", "engine", "feature", "intervals", "mechanistic")
 
 
 def main() -> int | None:
-    """Hand over to the benchmark named first; exit code 2 when there is none."""
+    """Run the benchmark named first; exit code 2 if there is none of that name."""
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
         sys.stderr.write(f"usage: python -m jobs.bench {{{','.join(NAMES)}}} [options]\n")
         return 2

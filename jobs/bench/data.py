@@ -1,10 +1,10 @@
-"""What the data lens is worth: retrainings a minute beside plain PEFT, and how well methods predict held-out retrainings.
+"""The data lens: retrainings a minute beside plain PEFT, and how well attribution methods predict held-out retrainings.
 
     python -m jobs.bench data [--quick] [--parts speed,lds] [--rounds 3] [--output FILE]
 
 One JSON line a row, the summary last. Everything runs on the embedded model.
 
-`speed`: the same recipe (64 components, random subsets of 32, 3 epochs, rank 8 on the last 4 layers) by the product and by the loop people write (PEFT, torch's AdamW,
+`speed`: the same recipe (64 components, random subsets of 32, 3 epochs, rank 8 on the last 4 layers) by raysp and by the usual loop (PEFT, torch's AdamW,
 padded batches, one subset after the other), each subset's queries included, in turns in one process: in the dtype that raysp picks on this machine, and the loop in
 float32 besides where that is another. Three shapes of text: questions and answers in the model's chat template, the same without it, and film reviews to be labelled, whose
 prompts are long and whose answers are a word. Values must agree. Seconds on CPUs are of the process (its own time on the cores), so that a busy machine changes ratios
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from jobs.bench import data_lds, data_targets
-from jobs.bench.engine_targets import claim
+from jobs.bench.engine_targets import target
 from jobs.bench.rows import clock, rounded, say, write
 from raysp.lenses.data import DataGame, build_data_game
 from raysp.models.loading import choose_device
@@ -36,13 +36,13 @@ from raysp.specs.lenses import DataLens
 Row = dict[str, Any]
 
 COMPONENTS, KEPT, QUERIES = 64, 32, 8
-#: Subsets trained a round by the product, two stacks of them, and by the plain loop, which takes ten times as long for each.
+#: Subsets trained in a round by raysp (two stacks) and by the plain loop, which takes ten times as long for each.
 STACKS, THEIRS = 2, 1
 #: Largest difference of values (a query's log-probability, whose sums reach a hundred) after a whole training in float32.
 AGREEMENT = 5e-3
-#: Seconds that evaluators wait for each other at most.
+#: Longest wait of evaluators for each other, in seconds.
 TOGETHER = 300
-#: Figures that the issue asks for.
+#: Targets.
 LOOP, FLOAT32, MINUTES = ">= 6", ">= 12", "<= 15"
 CHATTERBOT = "corpus:chatterbot:history,science,computers,food,literature"
 
@@ -51,7 +51,7 @@ CHATTERBOT = "corpus:chatterbot:history,science,computers,food,literature"
 
 
 def shapes(quick: bool) -> dict[str, DataLens]:
-    """The training sets to be timed on."""
+    """The training sets that are timed."""
     common: dict[str, Any] = {"limit": COMPONENTS, "components": COMPONENTS, "query_count": QUERIES, "value": "logprob"}
     asked = {
         "chat": DataLens(**common, train=CHATTERBOT, chat=True),
@@ -62,7 +62,7 @@ def shapes(quick: bool) -> dict[str, DataLens]:
 
 
 def speed(quick: bool, rounds: int) -> Iterator[Row]:
-    """Seconds a retraining of each way, round by round."""
+    """Seconds a retraining takes each way, round by round."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, lens in shapes(quick).items():
@@ -107,7 +107,7 @@ def _masks(game: DataGame, seed: int) -> Any:
 
 
 def _abreast(name: str, lens: DataLens, cores: int) -> Row:
-    """How many subsets this machine trains in a minute with an evaluator a core, or one on a GPU."""
+    """The subsets that this machine trains in a minute, with an evaluator for each core or one on a GPU."""
     count = cores if choose_device(lens.device).type == "cpu" else 1
     context = mp.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(count, context) as helpers:
@@ -117,7 +117,7 @@ def _abreast(name: str, lens: DataLens, cores: int) -> Row:
 
 
 def _rate(lens: DataLens, number: int, ready: Any) -> float:
-    """Subsets a minute of one evaluator, while the others are at work."""
+    """Subsets a minute of one evaluator while the others are running."""
     torch.set_num_threads(1)
     game = build_data_game(lens)
     masks = _masks(game, number)
@@ -129,12 +129,12 @@ def _rate(lens: DataLens, number: int, ready: Any) -> float:
 
 
 def _quickly(game: DataGame) -> Callable[[Any], Any]:
-    """The product."""
+    """Training by raysp."""
     return lambda masks: game.outputs_of(masks, 0)
 
 
 def plainly(game: DataGame) -> Callable[[Any], Any]:
-    """The loop people write, on a game's own texts."""
+    """The usual loop, on the texts of a game."""
     trainer = game.trainer
     loop = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, trainer.asked)
 
@@ -145,10 +145,10 @@ def plainly(game: DataGame) -> Callable[[Any], Any]:
 
 
 def speed_summary(found: list[Row]) -> Row:
-    """Ratios of seconds a retraining, the least of the rounds of each: plain loops in either dtype beside the product in the one it picks."""
+    """Ratios of seconds a retraining, the least of the rounds of each: plain loops in either dtype against raysp in the dtype that it chooses."""
     rows, rates = ([row for row in found if row["row"] == kind] for kind in ("speed", "rate"))
     if not rows:
-        return {"vs_peft_loop": claim(None, LOOP), "vs_peft_fp32": claim(None, FLOAT32)}
+        return {"vs_peft_loop": target(None, LOOP), "vs_peft_fp32": target(None, FLOAT32)}
     least: dict[tuple[str, str, str], float] = {}
     for row in rows:
         key = (row["texts"], row["way"], row["dtype"])
@@ -161,11 +161,11 @@ def speed_summary(found: list[Row]) -> Row:
     rate = {row["texts"]: row["per_minute"] for row in rates}
     return {
         "dtype": dtype,
-        "vs_peft_loop": claim(loop[first], LOOP, by_texts={name: round(ratio, 2) for name, ratio in loop.items()}),
-        "vs_peft_fp32": claim(wide[first], FLOAT32, by_texts={name: round(ratio, 2) for name, ratio in wide.items()}),
-        "apart": claim(apart, f"<= {AGREEMENT}"),
+        "vs_peft_loop": target(loop[first], LOOP, by_texts={name: round(ratio, 2) for name, ratio in loop.items()}),
+        "vs_peft_fp32": target(wide[first], FLOAT32, by_texts={name: round(ratio, 2) for name, ratio in wide.items()}),
+        "apart": target(apart, f"<= {AGREEMENT}"),
         "retrainings_per_minute": {name: round(value, 1) for name, value in rate.items()},
-        "minutes_for_600": claim(600 / rate[first], MINUTES, by_texts={name: round(600 / value, 1) for name, value in rate.items()}),
+        "minutes_for_600": target(600 / rate[first], MINUTES, by_texts={name: round(600 / value, 1) for name, value in rate.items()}),
     }
 
 
@@ -173,7 +173,7 @@ def speed_summary(found: list[Row]) -> Row:
 
 
 def main() -> None:
-    """Print every row, then the claims in one line."""
+    """Print every row, then the targets in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer texts, small training sets, few retrainings: under 8 minutes")
     parser.add_argument("--parts", default="speed,lds", help="speed and lds, or one of them")

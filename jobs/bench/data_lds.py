@@ -1,15 +1,15 @@
-"""The linear datamodeling score (LDS) of methods that say which training examples matter, at equal numbers of retrainings; the rows and claims of `data.py`.
+"""The linear datamodeling score (LDS) of data attribution methods at equal numbers of retrainings: rows for `data.py`.
 
 Per training set: subsets that keep each component with probability one half are trained on, each from a seed of its own, and methods that learn from retrainings are
-given the first so many of them. They are scored on other subsets, of exactly half of the components, by what trainings from other seeds make of them on average:
+given the first of them, up to a budget. They are scored on other subsets, of exactly half of the components, against the mean output of trainings from other seeds:
 Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.validation.data_scores`). Beside them the ceiling (trainings
-against trainings from other seeds) and the floor (components taken for one another). Methods that look at gradients pay for one training, those of the peers that
-average over trainings for so many.
+against trainings from other seeds) and the floor (shuffled components). Gradient methods pay for one training, or for as many as they average
+over.
 
-`screening` rows are `proxyspex` as it is, which hears what the model's gradients say of each example, and `unaided`, which does not, along a ladder of budgets: how many
-retrainings gradients save.
+`screening` rows compare `proxyspex`, which uses the model's gradients as priors, with `unaided`, which does not, along a ladder of budgets: how many
+retrainings do gradients save?
 
-Trainings are kept (`kept.py`): a second run pays for none.
+Trainings are kept (`kept.py`), so a second run repeats none.
 """
 
 import tempfile
@@ -37,11 +37,11 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Correlation, held_out_subsets, lds
 
-#: Trainings that are written at a time: what an interrupted run can lose.
+#: Trainings written at a time, which bounds what an interrupted run can lose.
 BLOCK = 16
 #: First numbers of the seeds of subsets to fit and to score on.
 FITTED, SCORED = 1, 2
-#: Methods that learn from retrainings, and those that look at gradients.
+#: Methods that learn from retrainings, and those that use gradients.
 RETRAINING, GRADIENTS, PEERS = ("proxyspex", "singles"), ("influence", "tracin", "gradient_dot"), ("traker", "dattri")
 METHODS = (*RETRAINING, *GRADIENTS, *PEERS)
 
@@ -143,7 +143,7 @@ class Case:
 
 
 def fitted(case: Case, method: str, budget: int) -> Method:
-    """A method that learnt from the first so many retrainings."""
+    """A method fitted to the first retrainings, up to a budget."""
     masks, outputs = (array[:budget] for array in case.sample)
     if method == "singles":
         return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
@@ -200,7 +200,7 @@ def _computing(case: Case, method: str, budget: int) -> Callable[[], Method]:
 
 
 def bounds(case: Case) -> Iterator[Row]:
-    """What trainings say of one another, and what chance does."""
+    """The ceiling (trainings against other trainings) and the floor (chance)."""
     largest = fitted(case, "singles", max(case.protocol.budgets))
     for score in linear_scores([largest], case.truth.masks, case.truth):
         if score.query is None and score.metric != "lds":

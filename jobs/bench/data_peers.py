@@ -1,4 +1,4 @@
-"""The peers of `data_lds.py`, as people use them: traker and dattri on PEFT's LoRA parameters of the same model, with the same adapters, texts and queries.
+"""The peers of `data_lds.py`, used as documented: traker and dattri on PEFT's LoRA parameters of the same model, with the same adapters, texts and queries.
 
 Every peer takes a `Checkpoints` and gives predicted effects `v(all) - v(all without i)` on each query's log-probability, float64 `(queries, examples)`. One that is
 not installed raises ImportError. Peers average over all checkpoints that they are given: trainings on everything from several seeds.
@@ -54,7 +54,7 @@ class Pair(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A PEFT model as a function of its LoRA weights; the rest is out of the peers' sight, who would differentiate all 135 million weights."""
+    """A PEFT model as a function of its LoRA weights; all other weights are hidden, because the peers would differentiate all 135 million of them."""
 
     def __init__(self, model: Any, folder: Path) -> None:
         from peft import PeftModel
@@ -172,7 +172,7 @@ def _batches(arrays: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 @contextlib.contextmanager
 def _silent() -> Any:
-    """Progress bars and remarks are for nobody: stdout is for rows."""
+    """Silence progress bars and remarks: stdout is for rows."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

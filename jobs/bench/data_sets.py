@@ -1,9 +1,9 @@
-"""The training sets of `data.py`: one as it is, and one made here in which examples are known to work together.
+"""The training sets of `data.py`: one as it is, and one with planted interactions between examples.
 
-`planted` writes made-up facts of three kinds, each with a query of its own, among facts that nobody is asked for and general statements:
+`planted` writes made-up facts of three kinds, each with a query of its own, among facts that no query asks for and general statements:
 - **copies**: three near-duplicates are the only source of a fact; any one of them teaches it, the others add little (redundant).
 - **contradictions**: one example teaches a fact, two near-duplicates teach another answer to the same question; either of these does the harm.
-- **hops**: one example says where somebody lives, another what is drunk there; asked is what they drink.
+- **hops**: one example states where somebody lives, another what is drunk there; the query asks what they drink.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From the LDS rows of `data.py` to what the issue claims, each with the value found, the value wanted and whether it holds.
+"""Targets for the LDS rows of `data.py`: each with the value found, the threshold and whether it is met.
 
 Pure arithmetic on rows. Noise is two standard errors, over queries, of the mean difference between two methods that were scored on the same subsets.
 """
@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from jobs.bench.engine_targets import claim, reached
+from jobs.bench.engine_targets import reached, target
 
-#: Budgets from which proxyspex is claimed to match the best.
+#: The smallest budget at which proxyspex is compared with the best other method.
 CLAIMED = 100
 
 Row = dict[str, Any]
 
 
 def best_other(found: Sequence[Row], data: str, budget: int) -> Row | None:
-    """The best method besides proxyspex that asks for at most so many retrainings."""
+    """The best method other than proxyspex that uses at most this many retrainings."""
     there = [row for row in found if row["row"] == "lds" and row["data"] == data and "lds" in row and row["method"] != "proxyspex" and row["budget"] <= budget]
     return max(there, key=lambda row: row["lds"], default=None)
 
 
 def comparisons(found: Sequence[Row]) -> list[Row]:
-    """What proxyspex scores less the best other method, at each budget of a training set; `noise` is two standard errors of the mean difference over queries."""
+    """The score of proxyspex minus that of the best other method, at each budget of a training set; `noise` is two standard errors of the mean difference over queries."""
     compared: list[Row] = []
     for row in found:
         if row["row"] != "lds" or row["method"] != "proxyspex" or "lds" not in row:
@@ -40,7 +40,7 @@ def comparisons(found: Sequence[Row]) -> list[Row]:
 
 
 def screening(found: Sequence[Row]) -> list[Row]:
-    """Retrainings that it takes with gradients to score as well as without, at each budget of the ladder, and the ratio; null where it never does."""
+    """The number of retrainings needed with gradients to score as well as without, at each budget of the ladder, and the ratio; null where it never does."""
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in found:
         if row["row"] == "screening" and "lds" in row:
@@ -64,7 +64,7 @@ def screening(found: Sequence[Row]) -> list[Row]:
 
 
 def summary(found: Sequence[Row]) -> Row:
-    """The claims, with `lds` by training set, method and budget, `lds_ceiling` and `lds_floor`.
+    """The targets, with `lds` by training set, method and budget, `lds_ceiling` and `lds_floor`.
 
     Whether proxyspex matches the best (and if not, whether it falls short by no more than noise), and leads by more than noise where interactions are planted.
     """
@@ -79,10 +79,10 @@ def summary(found: Sequence[Row]) -> Row:
         "lds": table,
         "lds_ceiling": {row["data"]: row["lds"] for row in found if row["row"] == "ceiling" and row["metric"] == "ceiling_attainable"},
         "lds_floor": {row["data"]: row["lds"] for row in found if row["row"] == "floor"},
-        "proxyspex_matches_best": claim(
+        "proxyspex_matches_best": target(
             least, ">= 0", within_noise=all(row["difference"] >= -row["noise"] for row in compared) if compared else None, rows=compared
         ),
-        "proxyspex_leads_where_planted": claim(lead, ">= 0"),
+        "proxyspex_leads_where_planted": target(lead, ">= 0"),
         "screening_with_gradients": screening(found),
         "seconds_per_retraining": {row["data"]: round(row["seconds"] / row["trained"], 2) for row in found if row["row"] == "cost" and row["trained"]},
         "missing": sorted({f"{row['method']}: {row['why']}" for row in found if row["row"] == "missing"}),

@@ -1,17 +1,17 @@
-"""What the engine is worth: held-out R², seconds and terms of raysp's methods and of its peers on the same games, one JSON line a row, the summary last.
+"""Explorers: held-out R², seconds and number of terms of raysp's methods and of its peers on the same games, one JSON line a row, the summary last.
 
     python -m jobs.bench engine [--quick] [--games planted-32,review] [--methods auto,trees] [--seeds 3] [--output FILE] [--redo auto]
 
 A `fit` row is a game, a budget of evaluations, a seed and a method. R² is on fresh masks (1,000; 500 where a value takes long), never
-clipped; seconds are the fit's alone. All methods get the same masks and values, but those that draw their own: `adaptive`, `spex`, and
-shapiq's. `auto` also runs at fractions of each game's largest budget, and `adaptive` only there: how many evaluations they need is read off these
-curves, linearly in between. A method that raises has a row with its `error`; one that is not installed, or not there, a line `missing`.
+clipped; seconds are the fit's alone. All methods get the same masks and values, except those that draw their own: `adaptive`, `spex`, and
+shapiq's. `auto` also runs at fractions of each game's largest budget, and `adaptive` only there: the number of evaluations that they need is read off these
+curves by linear interpolation. A method that raises has a row with its `error`; one that is not installed has a line `missing`.
 `--games` takes beginnings of names (`spex` and `big` are games too: recovery from SPEX's design with noise, and n = 1,000 in a process of its own).
 
-With `--output`, rows go into the file as they come, and those that it holds are not computed again, but for errors and the methods that
-`--redo` names. The values of the embedded model are kept as well (see `kept.py`): a second run pays nothing for them. Peers are
-installed by the extra `bench`. Timings are meant for an idle machine and OMP_NUM_THREADS=2: spectralexplain takes every core whatever is
-set, and its threads wait for one another many times longer than they work where somebody else holds one. The full run takes many hours.
+With `--output`, rows go into the file as they come, and rows that it holds are not computed again, except errors and the methods that
+`--redo` names. The values of the embedded model are kept as well (see `kept.py`): a second run does not recompute them. Peers are
+installed by the extra `bench`. Timings are meant for an idle machine and OMP_NUM_THREADS=2: spectralexplain uses every core regardless, and its threads
+mostly wait for one another if another program uses one. The full run takes many hours.
 """
 
 import argparse
@@ -132,18 +132,18 @@ class Output:
 
     @staticmethod
     def name(row: dict[str, Any]) -> tuple[Any, ...]:
-        """What tells a row from all others."""
+        """The fields that identify a row."""
         return tuple(row.get(part) for part in KEY)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Keep a row, on the spot."""
+        """Write a row at once."""
         write(row, self.path)
         if row["row"] not in ("summary", "missing"):
             self.rows.append(row)
 
 
 def run(jobs: Iterator[Job], output: Output) -> None:
-    """Compute the rows that are not there yet; that a method is missing is said once."""
+    """Compute the rows that are missing; report a method that is not installed once."""
     missing: set[str] = set()
     for named, compute in jobs:
         if output.name(named) in output.known:
@@ -179,7 +179,7 @@ def names(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Print every row, then the claims in one line."""
+    """Print every row, then the targets in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few games, small budgets, under 5 minutes")
     parser.add_argument("--games", type=names, default=[""], help="only games whose names begin so")

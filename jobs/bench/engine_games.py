@@ -1,7 +1,7 @@
 """The games of `engine.py` that need no model: planted sums, and tree ensembles on scikit-learn's own data.
 
-A game is a function from masks to values with a name; it knows nothing of who explores it. Each is the same in every process: what is
-random about it follows from its name's own seed.
+A game is a function from masks to values with a name; it knows nothing of explorers. Each is the same in every process: its
+randomness follows from a seed of its name.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from raysp.masks import Masks, Values
 
 Terms = dict[tuple[int, ...], float]
-#: Up to this many components, random masks repeat one another at the budgets used.
+#: Up to this many components, random masks repeat at the budgets used.
 FEW = 14
 #: Mixing constants of splitmix64: a noise that is a function of the mask alone.
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
@@ -52,7 +52,7 @@ def uniform(game: BenchGame, count: int, *seed: int) -> Masks:
 
 
 def fourier_sum(terms: Terms) -> Callable[[Masks], Values]:
-    """The function with these Fourier coefficients, written out: it shares no code with what is measured."""
+    """The function with these Fourier coefficients, written out so that it shares no code with what is measured."""
 
     def values(masks: Masks) -> Values:
         return sum((c * (1.0 - 2.0 * masks[:, list(s)]).prod(axis=1) for s, c in terms.items()), np.zeros(len(masks)))
@@ -73,7 +73,7 @@ def hierarchical_terms(n: int, count: int, seed: int, max_order: int = 4) -> Ter
 
 
 def scattered_terms(n: int, count: int, seed: int, max_order: int = 5) -> Terms:
-    """Sets of any order up to `max_order`, none for the sake of another; coefficients of size 1 to 2, so that each is there to be found."""
+    """Sets of any order up to `max_order`, without hierarchy; coefficients of size 1 to 2, so that each can be found."""
     rng = np.random.default_rng(seed)
     terms: Terms = {}
     while len(terms) < count:

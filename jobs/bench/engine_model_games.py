@@ -1,6 +1,6 @@
-"""The games of `engine.py` that the embedded model plays, in float32: words and sentences of prompts, and attention heads.
+"""The games of `engine.py` on the embedded model in float32: words and sentences of prompts, and attention heads.
 
-Values are kept (`kept.py`), so that a second run of the job pays for no forward pass.
+Values are kept (`kept.py`), so a second run needs no forward pass.
 """
 
 from collections.abc import Callable

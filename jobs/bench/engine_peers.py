@@ -1,6 +1,6 @@
-"""What a fit is to `engine.py`, and the public implementations as such: spectralexplain and shapiq, installed by the extra `bench`.
+"""The interface of a fit in `engine.py`, and the public implementations behind it: spectralexplain and shapiq, installed by the extra `bench`.
 
-Their defects stay theirs: a peer that raises is reported as a row with its error. Times begin when the values are known and end when
+Peers are used unmodified: one that raises is reported as a row with its error. Times begin when the values are known and end when
 the Fourier coefficients are; the peers' conversions to other indices are not counted against them.
 """
 
@@ -65,7 +65,7 @@ class Task:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """A library's chatter goes to stderr: stdout is for rows."""
+    """Redirect a library's output to stderr: stdout is for rows."""
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,7 +1,7 @@
-"""From rows of `engine.py` to what the issue claims, each with the value found, the value wanted and whether it holds.
+"""Targets for the rows of `engine.py`: each with the value found, the threshold and whether it is met.
 
-Pure arithmetic on rows. A claim without rows holds neither way (null). Seed noise is two standard errors of the mean difference over the
-seeds that both sides have; with a single seed nothing is known of it, and any difference counts.
+Pure arithmetic on rows. A target without rows is neither met nor missed (null). Seed noise is two standard errors of the mean difference over the
+seeds that both sides have; with a single seed it is unknown, and any difference counts.
 """
 
 import math
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 Case = tuple[str, int]
 Curve = list[tuple[float, float]]
 
-#: What names a row.
+#: The fields that identify a row.
 KEY = ("row", "game", "budget", "seed", "method", "snr_db", "heldout")
 PEERS = ("spectralexplain", "shapiq", "proxyshap")
 #: Differences of R² below this are rounding.
@@ -22,7 +22,7 @@ ROUNDING = 1e-9
 
 
 class Rows:
-    """Rows by game, budget, method and seed; of a row computed twice the later one. Those of fits that raised stand apart in `errors`."""
+    """Rows by game, budget, method and seed; for a row computed twice, the later one. Rows of fits that raised are in `errors`."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         latest = {tuple(row.get(name) for name in KEY): row for row in rows if row["row"] in ("fit", "big", "spex")}
@@ -39,12 +39,12 @@ class Rows:
         return sorted(case for case in found if set.intersection(*(set(self.fits.get((*case, method), {})) for method in methods)))
 
     def mean(self, case: tuple[str, int | None], method: str, what: str = "r2", seeds: Iterable[int] | None = None) -> float:
-        """The mean over the seeds, or over some."""
+        """The mean over all seeds, or over those given."""
         rows = self.fits[(*case, method)]
         return mean(rows[seed][what] for seed in (rows if seeds is None else seeds))
 
     def shared(self, case: Case, one: str, other: str) -> list[int]:
-        """Seeds that both methods have."""
+        """Seeds for which both methods have rows."""
         return sorted(self.fits[(*case, one)].keys() & self.fits[(*case, other)].keys())
 
     def best_peer(self, case: Case, method: str = "auto") -> str | None:
@@ -59,7 +59,7 @@ class Rows:
 
 
 def reached(curve: Curve, wanted: float) -> float:
-    """The least evaluations at which a curve reaches a value, linear in between; its first point's if that does already; inf if it never does."""
+    """The fewest evaluations at which a curve reaches a value, interpolated linearly: those of its first point if that suffices, inf if it never does."""
     for number, (evaluations, value) in enumerate(curve):
         if value >= wanted - ROUNDING:
             if number == 0:
@@ -69,21 +69,21 @@ def reached(curve: Curve, wanted: float) -> float:
     return math.inf
 
 
-def claim(value: float | None, wanted: str, **more: Any) -> dict[str, Any]:
-    """A value and whether it is as wanted, `<= 0.65` or `>= 15`; inf, which JSON lacks, is written "never"."""
-    sense, limit = wanted.split()
-    holds = None if value is None else value <= float(limit) if sense == "<=" else value >= float(limit)
+def target(value: float | None, threshold: str, **more: Any) -> dict[str, Any]:
+    """A value with its threshold, such as `<= 0.65` or `>= 15`, and whether it is met. Infinity, which JSON lacks, is written "never"."""
+    sense, limit = threshold.split()
+    met = None if value is None else value <= float(limit) if sense == "<=" else value >= float(limit)
     shown = "never" if value == math.inf else None if value is None else round(value, 4) if abs(value) >= 0.001 else float(f"{value:.2g}")
-    return {"value": shown, "wanted": wanted, "holds": holds, **more}
+    return {"value": shown, "target": threshold, "met": met, **more}
 
 
-def ratios(found: Sequence[float], wanted: str) -> dict[str, Any]:
-    """The median of ratios as a claim."""
-    return claim(median(found) if found else None, wanted, rows=len(found))
+def ratios(found: Sequence[float], threshold: str) -> dict[str, Any]:
+    """The median of ratios as a target."""
+    return target(median(found) if found else None, threshold, rows=len(found))
 
 
 def worse(rows: Rows, case: Case, other: str) -> dict[str, Any] | None:
-    """How `auto` is worse than another method beyond seed noise; None if it is not."""
+    """By how much `auto` is worse than another method beyond seed noise; None if it is not."""
     seeds = rows.shared(case, "auto", other)
     apart = [rows.fits[(*case, "auto")][seed]["r2"] - rows.fits[(*case, other)][seed]["r2"] for seed in seeds]
     noise = 2 * stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
@@ -100,15 +100,15 @@ def against(rows: Rows, others: Mapping[Case, str]) -> dict[str, Any]:
     failing += [{"game": game, "budget": budget, "error": error} for (game, budget), error in raised.items()]
     failed = {(found["game"], found["budget"]) for found in failing}
     count = len(others.keys() | raised.keys())
-    return claim(1 - len(failed) / count if count else None, ">= 1", rows=count, failing=failing)
+    return target(1 - len(failed) / count if count else None, ">= 1", rows=count, failing=failing)
 
 
 def unexplained(rows: Rows, best: Mapping[Case, str]) -> dict[str, Any]:
-    """Mean 1 - R² of `auto` over that of each case's best peer, on the seeds that both have; with the median of the cases' own ratios."""
+    """Mean 1 - R² of `auto` over that of each case's best peer, on the seeds that both have; also the median of the ratios of the cases."""
     both = [(rows.shared(case, "auto", peer), case, peer) for case, peer in best.items()]
     parts = [(1 - rows.mean(case, "auto", seeds=seeds), 1 - rows.mean(case, peer, seeds=seeds)) for seeds, case, peer in both]
     value = mean(p for p, _ in parts) / mean(q for _, q in parts) if parts else None
-    return claim(value, "<= 0.65", rows=len(parts), median=round(median(p / q for p, q in parts), 4) if parts else None)
+    return target(value, "<= 0.65", rows=len(parts), median=round(median(p / q for p, q in parts), 4) if parts else None)
 
 
 def evaluations(rows: Rows, best: Mapping[Case, str]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def evaluations(rows: Rows, best: Mapping[Case, str]) -> dict[str, Any]:
 
 
 def about(r2: float) -> float:
-    """An R² that is as good as another."""
+    """The least R² that counts as equal to this one."""
     return r2 - max((1 - r2) / 50, 1e-4)
 
 
@@ -136,10 +136,10 @@ def adaptive(rows: Rows) -> dict[str, Any]:
     return ratios([reached(curve, about(rows.mean((game, budget), "auto"))) / budget for game, (budget, curve) in curves.items() if curve], "<= 0.6")
 
 
-def time_ratio(rows: Rows, method: str, peer: str, wanted: str) -> dict[str, Any]:
+def time_ratio(rows: Rows, method: str, peer: str, threshold: str) -> dict[str, Any]:
     """The peer's seconds over the method's, on the seeds that both have."""
     both = [(case, rows.shared(case, method, peer)) for case in rows.cases(method, peer)]
-    return ratios([rows.mean(case, peer, "seconds", seeds) / rows.mean(case, method, "seconds", seeds) for case, seeds in both], wanted)
+    return ratios([rows.mean(case, peer, "seconds", seeds) / rows.mean(case, method, "seconds", seeds) for case, seeds in both], threshold)
 
 
 def against_spex(rows: Rows) -> dict[str, Any]:
@@ -164,14 +164,14 @@ def big(rows: Rows) -> dict[str, Any]:
     """Seconds and memory of the largest fit."""
     last = next((row for row in reversed(rows.all) if row["row"] == "big"), None)
     return {
-        "seconds": claim(last["seconds"] if last else None, "<= 15"),
-        "peak_gib": claim(last["peak_gib"] if last else None, "<= 2"),
+        "seconds": target(last["seconds"] if last else None, "<= 15"),
+        "peak_gib": target(last["peak_gib"] if last else None, "<= 2"),
         **({"n": last["n"], "masks": last["masks"]} if last else {}),
     }
 
 
 def spex(rows: Rows) -> dict[str, Any]:
-    """The recovery claims on the largest planted game, and the means over seeds of all rows side by side.
+    """The recovery targets on the largest planted game, and the means over seeds of all rows side by side.
 
     Of a peer that was stopped only the time is known: the ratio to it is one at least, and what it finds counts as all there is.
     """
@@ -193,10 +193,10 @@ def spex(rows: Rows) -> dict[str, Any]:
     known = 1.0 if any("time_limit" in row for row in table.get((peer, 10.0), ())) else known
     return {
         "n": largest,
-        "exact_without_noise": claim(exact, ">= 1"),
-        "recovery_10_db": claim(found, ">= 0.95"),
-        "speed_10_db": claim(theirs / mine if mine and theirs else None, ">= 10"),
-        "recovery_less_peers_10_db": claim(None if found is None or known is None else found - known, ">= 0"),
+        "exact_without_noise": target(exact, ">= 1"),
+        "recovery_10_db": target(found, ">= 0.95"),
+        "speed_10_db": target(theirs / mine if mine and theirs else None, ">= 10"),
+        "recovery_less_peers_10_db": target(None if found is None or known is None else found - known, ">= 0"),
         "rows": [
             {"method": method, "snr_db": level, "seeds": len(same)}
             | {what: round(value, 4) for what in ("recovery", "false", "seconds") if (value := at(method, level, what)) is not None}
@@ -207,7 +207,7 @@ def spex(rows: Rows) -> dict[str, Any]:
 
 
 def summary(found: Iterable[Row]) -> dict[str, Any]:
-    """The last line: every claim of the issue."""
+    """The last line: every target."""
     rows = Rows(found)
     best = {case: peer for case in rows.cases("auto") if (peer := rows.best_peer(case)) is not None}
     return {

@@ -1,11 +1,11 @@
-"""What the feature lens's evaluator is worth: ratios of runs side by side in this process, one JSON line each, the summary last.
+"""Speed of the feature lens's evaluator, as ratios of runs side by side in this process: one JSON line each, the summary last.
 
     python -m jobs.bench feature [--quick]
 
 `vs_one_by_one` is against one forward pass a mask in a batch of one, `vs_one_by_one_3` against one forward pass for each of three
 target tokens of each mask (as captum's LLMAttribution does), `vs_batched` against left-padded batches sorted by length. All read
-logits at the last position only, so the peers are not made slower than they need be. The same masks, dtype and threads on both
-sides; values are checked to be equal to 1e-4. All inputs share a few-shot header, but in the `_bare` rows of a full run. `overhead` is `raysp.run` on
+logits at the last position only, so the peers are as fast as they can be. Both sides use the same masks, dtype and threads;
+values are checked to be equal to 1e-4. All inputs share a few-shot header, except in the `_bare` rows of a full run. `overhead` is `raysp.run` on
 Ray with its store against a bare loop over the same batches.
 """
 
@@ -90,13 +90,13 @@ def batched(game: FeatureGame, masks: Masks, rows: int = 16) -> Values:
 
 
 def timed(function: Callable[..., Values], *arguments: Any) -> tuple[Values, float]:
-    """What a function returns, and the seconds it took."""
+    """The result of a function and the seconds it took."""
     began = time.perf_counter()
     return function(*arguments), time.perf_counter() - began
 
 
 def compare(name: str, peer: Callable[..., Values], game: FeatureGame, count: int, peer_count: int) -> dict[str, Any]:
-    """Seconds a mask of a peer over seconds a mask of ours, on random masks. The peer, whose cost a mask is constant, gets the first few."""
+    """Seconds a mask of a peer over seconds a mask of ours, on random masks. The peer, whose cost per mask is constant, gets only the first few."""
     masks = np.random.default_rng(0).random((count, game.n)) < 0.5
     game.evaluate(np.ones((1, game.n), np.bool_))  # the first request computes what all inputs begin with, once a game
     peer(game, masks[:1])

@@ -1,6 +1,6 @@
-"""Values that took long, kept from one run of a benchmark to the next under `raysp.home.home()/bench`: a folder a function, an npz file a block of masks.
+"""Slow values kept between runs of a benchmark under `raysp.home.home()/bench`: a folder for each function, an npz file for each block of masks.
 
-A folder has the name of the function (its fingerprint: what was asked, of which weights), a file that of its masks' hash. Removing folders is safe.
+Folders are named after the function's fingerprint, files after the hash of their masks. Removing folders is safe.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from raysp.home import home
 from raysp.masks import Masks, pack
 
-#: Masks evaluated, and written, at a time: what an interrupted run can lose.
+#: Masks evaluated and written at a time, which bounds what an interrupted run can lose.
 BLOCK = 256
 
 
@@ -23,7 +23,7 @@ BLOCK = 256
 class Kept:
     """A function of masks, `(m, n)` to `(m,)` or `(m, k)`, whose values are kept in files. `name` is asked for when the first value is.
 
-    `paid` masks took `seconds` in this process; `watch` is told after each block, with the masks done and wanted.
+    `paid` masks took `seconds` in this process; `watch` is told after each block, with the number of masks done and the total.
     """
 
     name: Callable[[], str]
@@ -67,7 +67,7 @@ def _write(folder: Path, masks: Masks, values: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     packed = pack(masks)
     path = folder / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:32]}.npz"
-    # Whole or not at all: another process may read the folder, and this one may be stopped.
+    # Written atomically: another process may read the folder, and this one may be stopped.
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, masks=packed, values=values)

@@ -1,18 +1,18 @@
-"""What the mechanistic lens is worth: ablations a second beside the loops people write and the libraries they use, pairs found by gradients, heads pruned.
+"""The mechanistic lens: ablations a second beside the usual loop and public libraries, pairs found by gradients, heads pruned.
 
     python -m jobs.bench mechanistic [--quick] [--parts speed,pairs,prune] [--seeds 3] [--output FILE]
 
 One JSON line a row, the summary last. Everything runs on the embedded model in float32.
 
 `speed`: every head of the model ablated alone (n = 270), random masks over all that keep nine heads of ten, and random masks that keep half of the heads of three
-layers, timed in turns in one process: ours; a hook a head, one forward pass a mask, as people write it; nnsight and transformer-lens, both with a batch of masks in
-one pass, and only the last logits computed where the library can be told so. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
-exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers left out at 50, 66 and 83 % kept, chosen by the mean margin on
+layers, timed in turns in one process: ours; a hook for each head and one forward pass for each mask, the usual loop; nnsight and transformer-lens, both with a batch of masks in
+one pass, and only the last logits computed where the library allows it. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
+exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers pruned with 50, 66 and 83 % kept, chosen by the mean margin on
 a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and refined by
 as many exact swaps as random subsets are drawn, and the best of these.
 
-With `--output`, rows are also added to a file. Evaluations of random subsets are kept (`kept.py`). Peers are installed by the extra `bench`. Torch has
-one thread, and seconds are of the processor, not of the clock (but where a GPU works): others at work on the machine change them little.
+With `--output`, rows are also added to a file. Evaluations of random subsets are kept (`kept.py`). Peers are installed by the extra `bench`. Torch uses
+one thread, and times are processor seconds (wall seconds on a GPU), which other programs on the machine hardly change.
 """
 
 import argparse
@@ -186,7 +186,7 @@ def _pruned(layers: tuple[int, ...], seed: int, size: Experiment) -> Iterator[Ro
 
 
 def main() -> None:
-    """Print every row, then the claims in one line."""
+    """Print every row, then the targets in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer masks and prompts, one seed, under 5 minutes")
     parser.add_argument("--parts", default="speed,pairs,prune", help="speed, pairs and prune, or some of them")

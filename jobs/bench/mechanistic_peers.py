@@ -1,4 +1,4 @@
-"""The peers of `mechanistic.py`, each as people use it at its best on the same weights: functions from masks over all heads to values.
+"""The peers of `mechanistic.py`, each in its fastest documented form on the same weights: functions from masks over all heads to values.
 
 A peer that is not installed raises ImportError when it is made.
 """
@@ -27,7 +27,7 @@ def _asked(game: MechanisticGame) -> tuple[Any, torch.Tensor, int, int, int]:
 
 
 def head_loop(game: MechanisticGame) -> Method:
-    """A hook a head and one forward pass a mask: the loop people write."""
+    """A hook for each head and one forward pass for each mask: the usual loop."""
     model, ids, target, foil, heads = _asked(game)
 
     def value(mask: Any) -> float:

@@ -1,19 +1,19 @@
-"""From rows of `mechanistic.py` to what the issue claims, each with the value found, the value wanted and whether it holds.
+"""Targets for the rows of `mechanistic.py`: each with the value found, the threshold and whether it is met.
 
-Pure arithmetic on rows. Errors are standard errors of the mean over the seeds; with a single seed nothing is known of the noise, and any difference counts.
+Pure arithmetic on rows. Errors are standard errors of the mean over the seeds; with a single seed the noise is unknown, and any difference counts.
 """
 
 import math
 from statistics import mean, stdev
 from typing import Any
 
-from jobs.bench.engine_targets import claim
+from jobs.bench.engine_targets import target
 
-#: Values of two implementations in float32 may differ by so much of the largest.
+#: Largest difference between two implementations in float32, relative to the largest value.
 AGREEMENT = 1e-4
-#: Pairs looked for.
+#: Number of strongest pairs to find.
 TOP = 20
-#: Ways to prune set beside one another. Those with as many exact evaluations on the run's prompts stand side by side.
+#: Ways to prune that are compared, each with one that uses as many exact evaluations on the run's prompts.
 COMPARED = (
     ("interactions", "singles"),
     ("refined", "singles"),
@@ -28,7 +28,7 @@ Cell = tuple[str, tuple[int, ...], float]
 
 
 def summary(rows: list[Row]) -> Row:
-    """What the issue claims, each with the figure wanted: of the speed over all workloads together, as many masks of each, with each alone beside it."""
+    """All targets. Speed is over all workloads together, with equal numbers of masks of each; the ratios of each workload are listed beside it."""
     seconds = _seconds(rows)
     everywhere = set.intersection(*map(set, seconds.values())) if seconds else set[str]()
     ratios = {what: {name: found[name] / found["raysp"] for name in sorted(everywhere - {"raysp"})} for what, found in seconds.items()}
@@ -39,12 +39,12 @@ def summary(rows: list[Row]) -> Row:
     prunings = [row for row in rows if row["row"] == "prune"]
     return {
         "row": "summary",
-        "vs_head_loop": claim(together.get("head_loop"), ">= 5"),
-        "vs_best_peer": claim(min(peers_only, default=None), ">= 1.5"),
+        "vs_head_loop": target(together.get("head_loop"), ">= 5"),
+        "vs_best_peer": target(min(peers_only, default=None), ">= 1.5"),
         "ratios": {what: {name: round(ratio, 3) for name, ratio in found.items()} for what, found in ratios.items()},
-        "apart": claim(apart, f"<= {AGREEMENT}"),
-        "pairs_found": claim(None if found is None else found["found_among_20"] / TOP, ">= 0.5"),
-        "pairs_cost": claim(None if found is None else found["cost"], "<= 0.1"),
+        "apart": target(apart, f"<= {AGREEMENT}"),
+        "pairs_found": target(None if found is None else found["found_among_20"] / TOP, ">= 0.5"),
+        "pairs_cost": target(None if found is None else found["cost"], "<= 0.1"),
         "prune": compared(prunings, "accuracy"),
         "prune_margin": compared(prunings, "margin"),
     }
@@ -61,7 +61,7 @@ def _seconds(rows: list[Row]) -> dict[str, dict[str, float]]:
 
 
 def compared(rows: list[Row], score: str) -> Row:
-    """One held-out score of each way to prune, the mean over all cells; and what interactions gain on each other way, on the same seeds, over all cells and in every one."""
+    """A held-out score of each way to prune, averaged over all cells, and the gain of interactions over each other way on the same seeds, on average and by cell."""
     cells: dict[Cell, dict[str, dict[int, float]]] = {}
     for row in rows:
         cells.setdefault((row["task"], tuple(row["layers"]), row["keep"]), {}).setdefault(row["method"], {})[row["seed"]] = row[score]
@@ -83,11 +83,11 @@ def _by_seed(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, floa
 
 
 def _gained(gains: dict[Cell, dict[int, float]]) -> Row:
-    """The mean gain as a claim; `worse` are the cells that lose more than two standard errors, or anything where one seed tells no noise."""
+    """The mean gain as a target. `worse` lists the cells that lose more than two standard errors or, with a single seed, anything."""
     whole = [mean(found[seed] for found in gains.values() if seed in found) for seed in sorted({seed for found in gains.values() for seed in found})]
     by_cell: list[Row] = [{"layers": list(cell[1]), "keep": cell[2], **_with_noise(list(found.values()))} for cell, found in gains.items()]
     worse = [cell for cell in by_cell if cell["gain"] < -2 * (cell["error"] or 0.0)]
-    return claim(mean(whole), ">= 0", error=_with_noise(whole)["error"], worse=worse, by_cell=by_cell)
+    return target(mean(whole), ">= 0", error=_with_noise(whole)["error"], worse=worse, by_cell=by_cell)
 
 
 def _with_noise(gains: list[float]) -> Row:

@@ -1,4 +1,4 @@
-"""What the benchmarks say: a row is a line of JSON on stdout (and in a file, where one is named), progress goes to stderr."""
+"""Output of the benchmarks: rows as lines of JSON on stdout and, if one is named, in a file; progress on stderr."""
 
 import json
 import sys
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def say(*words: object) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(*words, file=sys.stderr, flush=True)
 
 
 def write(row: Mapping[str, Any], path: Path | None = None) -> None:
-    """A row, on stdout at once and at the end of a file."""
+    """Print a row and append it to a file."""
     line = json.dumps(row)
     print(line, flush=True)
     if path is not None:
@@ -23,10 +23,10 @@ def write(row: Mapping[str, Any], path: Path | None = None) -> None:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as it is shown to a person."""
+    """A row with rounded numbers, for display."""
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def clock(device: object) -> Callable[[], float]:
-    """Seconds of the processor where it does the work, whatever else the machine does; of the wall where a GPU does."""
+    """Processor seconds on CPUs, which other programs hardly change; wall seconds on GPUs."""
     return time.process_time if str(device) == "cpu" else time.perf_counter

@@ -1,4 +1,4 @@
-"""The engine's benchmark: its games are what they say, values are paid for once, and its claims can fail."""
+"""The engine's benchmark: its games are what they say, values are paid for once, and its targets can fail."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.fixture
-def claims():
+def targets():
     return importlib.import_module("jobs.bench.engine_targets")
 
 
@@ -132,83 +132,83 @@ def test_ablated_heads_are_those_of_the_mask_and_rows_do_not_mix():
     assert torch.equal(output(torch.ones(2, 4, 6)), torch.ones(2, 4, 6))
 
 
-# ---- claims
+# ---- targets
 
 
-def test_claims_that_hold(claims):
+def test_targets_that_are_met(targets):
     rows = both("a", (0.9, 0.92), (0.7, 0.72)) + both("b", (0.8, 0.8), (0.6, 0.6))
-    found = claims.summary(rows)
-    assert found["r2_rows_at_least_best_peer"] == {"value": 1.0, "wanted": ">= 1", "holds": True, "rows": 2, "failing": []}
+    found = targets.summary(rows)
+    assert found["r2_rows_at_least_best_peer"] == {"value": 1.0, "target": ">= 1", "met": True, "rows": 2, "failing": []}
     assert found["unexplained_ratio"]["value"] == pytest.approx((0.09 + 0.2) / (0.29 + 0.4), abs=1e-3)
-    assert found["unexplained_ratio"]["holds"]
+    assert found["unexplained_ratio"]["met"]
 
 
-def test_a_row_below_its_best_peer_beyond_seed_noise_fails_and_is_named(claims):
+def test_a_row_below_its_best_peer_beyond_seed_noise_fails_and_is_named(targets):
     rows = both("a", (0.5, 0.52, 0.51), (0.7, 0.72, 0.7)) + both("b", (0.8, 0.8), (0.6, 0.6))
     rows.append(fit_row("a", "spectralexplain", 0, 0.1))
-    found = claims.summary(rows)["r2_rows_at_least_best_peer"]
-    assert (found["value"], found["holds"], found["rows"]) == (0.5, False, 2)
+    found = targets.summary(rows)["r2_rows_at_least_best_peer"]
+    assert (found["value"], found["met"], found["rows"]) == (0.5, False, 2)
     assert [(row["game"], row["than"]) for row in found["failing"]] == [("a", "shapiq")]
     assert found["failing"][0]["difference"] == pytest.approx(-0.1967, abs=1e-3)
 
 
-def test_a_difference_within_seed_noise_is_none(claims):
-    within = claims.summary(both("a", (0.5, 0.7), (0.62, 0.6)))
-    assert within["r2_rows_at_least_best_peer"]["holds"]
-    assert not claims.summary(both("a", (0.59,), (0.6,)))["r2_rows_at_least_best_peer"]["holds"]
+def test_a_difference_within_seed_noise_is_none(targets):
+    within = targets.summary(both("a", (0.5, 0.7), (0.62, 0.6)))
+    assert within["r2_rows_at_least_best_peer"]["met"]
+    assert not targets.summary(both("a", (0.59,), (0.6,)))["r2_rows_at_least_best_peer"]["met"]
 
 
-def test_only_seeds_that_both_sides_have_are_compared(claims):
+def test_only_seeds_that_both_sides_have_are_compared(targets):
     rows = [*both("a", (0.6, 0.1), (0.5,))]
-    found = claims.summary(rows)
-    assert found["r2_rows_at_least_best_peer"]["holds"]
+    found = targets.summary(rows)
+    assert found["r2_rows_at_least_best_peer"]["met"]
     assert found["unexplained_ratio"]["value"] == pytest.approx(0.8)
 
 
-def test_a_fit_that_raised_counts_against_us_and_its_second_try_for_us(claims):
+def test_a_fit_that_raised_counts_against_us_and_its_second_try_for_us(targets):
     row = fit_row("b", "auto", 0, None) | {"error": "ValueError: no"}
     rows = [*both("a", (0.9,), (0.5,)), row]
-    found = claims.summary(rows)
-    assert not found["r2_rows_at_least_best_peer"]["holds"]
+    found = targets.summary(rows)
+    assert not found["r2_rows_at_least_best_peer"]["met"]
     assert found["errors"] == {"auto": 1}
-    assert claims.summary([*rows, fit_row("b", "auto", 0, 0.9)])["r2_rows_at_least_best_peer"]["holds"]
+    assert targets.summary([*rows, fit_row("b", "auto", 0, 0.9)])["r2_rows_at_least_best_peer"]["met"]
 
 
-def test_never_worse_than_singles_can_fail(claims):
+def test_never_worse_than_singles_can_fail(targets):
     rows = [fit_row("a", "auto", 0, 0.1), fit_row("a", "singles", 0, 0.2)]
-    found = claims.summary(rows)
-    assert not found["never_worse_than_singles"]["holds"]
+    found = targets.summary(rows)
+    assert not found["never_worse_than_singles"]["met"]
     assert found["gain_over_singles"] == {"a": -0.5}
 
 
-def test_evaluations_are_read_off_the_curve(claims):
-    assert claims.reached([(25, 0.2), (50, 0.4), (100, 0.8)], 0.6) == pytest.approx(75)
-    assert claims.reached([(25, 0.2), (50, 0.4)], 0.1) == 25
-    assert claims.reached([(25, 0.2), (50, 0.4)], 0.5) == math.inf
+def test_evaluations_are_read_off_the_curve(targets):
+    assert targets.reached([(25, 0.2), (50, 0.4), (100, 0.8)], 0.6) == pytest.approx(75)
+    assert targets.reached([(25, 0.2), (50, 0.4)], 0.1) == 25
+    assert targets.reached([(25, 0.2), (50, 0.4)], 0.5) == math.inf
     rows = [fit_row("a", "auto", 0, r2, budget) for budget, r2 in ((25, 0.2), (50, 0.4), (100, 0.8))]
-    found = claims.summary([*rows, fit_row("a", "shapiq", 0, 0.3)])["evaluations_ratio"]
-    assert (found["value"], found["holds"]) == (0.375, True)
-    never = claims.summary([*rows, fit_row("a", "shapiq", 0, 0.9)])["evaluations_ratio"]
-    assert (never["value"], never["holds"]) == ("never", False)
+    found = targets.summary([*rows, fit_row("a", "shapiq", 0, 0.3)])["evaluations_ratio"]
+    assert (found["value"], found["met"]) == (0.375, True)
+    never = targets.summary([*rows, fit_row("a", "shapiq", 0, 0.9)])["evaluations_ratio"]
+    assert (never["value"], never["met"]) == ("never", False)
 
 
-def test_adaptive_is_measured_against_uniform_at_the_largest_budget(claims):
+def test_adaptive_is_measured_against_uniform_at_the_largest_budget(targets):
     uniform = [fit_row("a", "auto", 0, r2, budget) for budget, r2 in ((50, 0.6), (100, 0.7))]
     for r2, ratio, holds in ((0.9, 0.497, True), (0.6, 0.694, False)):  # 0.694 is as good as 0.7
         rounds = [fit_row("a", "adaptive", 0, value, budget) for budget, value in ((40, 0.5), (60, r2), (100, 1.0))]
-        found = claims.summary(uniform + rounds)["adaptive_ratio"]
-        assert (found["value"], found["holds"]) == (pytest.approx(ratio), holds)
+        found = targets.summary(uniform + rounds)["adaptive_ratio"]
+        assert (found["value"], found["met"]) == (pytest.approx(ratio), holds)
 
 
-def test_times_are_medians_of_ratios(claims):
+def test_times_are_medians_of_ratios(targets):
     rows = []
     for game, ours, theirs in (("a", 1.0, 30.0), ("b", 1.0, 16.0), ("c", 2.0, 6.0)):
         rows += [fit_row(game, "trees", 0, 0.5, seconds=ours), fit_row(game, "spectralexplain", 0, 0.5, seconds=theirs)]
-    found = claims.summary(rows)
-    assert (found["time_trees_vs_spectralexplain"]["value"], found["time_trees_vs_spectralexplain"]["holds"]) == (16.0, True)
-    assert found["time_trees_vs_shapiq"]["holds"] is None
-    slower = claims.summary(rows[2:])
-    assert (slower["time_trees_vs_spectralexplain"]["value"], slower["time_trees_vs_spectralexplain"]["holds"]) == (9.5, False)
+    found = targets.summary(rows)
+    assert (found["time_trees_vs_spectralexplain"]["value"], found["time_trees_vs_spectralexplain"]["met"]) == (16.0, True)
+    assert found["time_trees_vs_shapiq"]["met"] is None
+    slower = targets.summary(rows[2:])
+    assert (slower["time_trees_vs_spectralexplain"]["value"], slower["time_trees_vs_spectralexplain"]["met"]) == (9.5, False)
 
 
 def spex_row(method, level, recovery, seconds, false=0):
@@ -216,22 +216,22 @@ def spex_row(method, level, recovery, seconds, false=0):
     return common | {"recovery": recovery, "seconds": seconds, "false": false, "largest_error": 0.0}
 
 
-def test_spex_claims(claims):
+def test_targets_of_spex(targets):
     rows = [spex_row("raysp soft", None, 1.0, 2.0), spex_row("raysp soft", 10.0, 0.97, 10.0), spex_row("spectralexplain soft", 10.0, 0.96, 334.0)]
-    found = claims.summary(rows)["spex"]
+    found = targets.summary(rows)["spex"]
     names = ("exact_without_noise", "recovery_10_db", "speed_10_db", "recovery_less_peers_10_db")
-    assert all(found[name]["holds"] for name in names)
+    assert all(found[name]["met"] for name in names)
     assert found["speed_10_db"]["value"] == pytest.approx(33.4)
     bad = [spex_row("raysp soft", None, 1.0, 2.0, false=1), spex_row("raysp soft", 10.0, 0.9, 40.0), rows[2]]
-    assert not any(claims.summary(bad)["spex"][name]["holds"] for name in names)
+    assert not any(targets.summary(bad)["spex"][name]["met"] for name in names)
 
 
-def test_a_decoder_that_was_stopped_has_a_time_and_no_recovery(claims):
+def test_a_decoder_that_was_stopped_has_a_time_and_no_recovery(targets):
     stopped = {key: value for key, value in spex_row("spectralexplain soft", 10.0, 0.0, 900).items() if key not in ("recovery", "false", "largest_error")}
-    found = claims.summary([spex_row("raysp soft", 10.0, 0.97, 10.0), stopped | {"time_limit": True}])["spex"]
+    found = targets.summary([spex_row("raysp soft", 10.0, 0.97, 10.0), stopped | {"time_limit": True}])["spex"]
     assert found["speed_10_db"]["value"] == pytest.approx(90.0)
-    assert not found["recovery_less_peers_10_db"]["holds"]  # it might have found all
-    assert claims.summary([spex_row("raysp soft", 10.0, 1.0, 10.0), stopped | {"time_limit": True}])["spex"]["recovery_less_peers_10_db"]["holds"]
+    assert not found["recovery_less_peers_10_db"]["met"]  # it might have found all
+    assert targets.summary([spex_row("raysp soft", 10.0, 1.0, 10.0), stopped | {"time_limit": True}])["spex"]["recovery_less_peers_10_db"]["met"]
     assert found["rows"][1] == {"method": "spectralexplain soft", "snr_db": 10.0, "seeds": 1, "seconds": 900, "time_limit": True}
 
 
@@ -258,24 +258,24 @@ def test_a_slow_peer_is_stopped_and_says_so(decoding, monkeypatch):
     assert "recovery" not in row
 
 
-def test_proxyspex_against_spex_looks_at_the_models_games_only(claims):
+def test_proxyspex_against_spex_looks_at_the_models_games_only(targets):
     curve = [fit_row("q", "auto", 0, r2, budget, kind="model") for budget, r2 in ((100, 0.5), (200, 0.9))]
     design = fit_row("q", "spex", 0, 0.7, None, kind="model", evaluations=1000)
-    assert claims.summary([*curve, design])["proxyspex_vs_spex_evaluations"]["value"] == pytest.approx(0.15)
-    assert claims.summary([*curve, design | {"kind": "planted"}])["proxyspex_vs_spex_evaluations"]["value"] is None
+    assert targets.summary([*curve, design])["proxyspex_vs_spex_evaluations"]["value"] == pytest.approx(0.15)
+    assert targets.summary([*curve, design | {"kind": "planted"}])["proxyspex_vs_spex_evaluations"]["value"] is None
 
 
-def test_the_largest_fit_must_keep_to_its_time_and_memory(claims):
+def test_the_largest_fit_must_keep_to_its_time_and_memory(targets):
     row = {"row": "big", "game": "big", "method": "auto", "n": 1000, "masks": 5000, "seconds": 14.0, "peak_gib": 2.5}
-    found = claims.summary([row])["big"]
-    assert found["seconds"]["holds"]
-    assert not found["peak_gib"]["holds"]
+    found = targets.summary([row])["big"]
+    assert found["seconds"]["met"]
+    assert not found["peak_gib"]["met"]
 
 
-def test_nothing_measured_is_nothing_claimed(claims):
-    found = claims.summary([])
+def test_nothing_measured_meets_no_target(targets):
+    found = targets.summary([])
     assert json.loads(json.dumps(found)) == found
-    judged = [found[name]["holds"] for name in ("r2_rows_at_least_best_peer", "unexplained_ratio", "evaluations_ratio", "adaptive_ratio")]
+    judged = [found[name]["met"] for name in ("r2_rows_at_least_best_peer", "unexplained_ratio", "evaluations_ratio", "adaptive_ratio")]
     assert judged == [None] * 4
 
 

@@ -1,4 +1,4 @@
-"""The mechanistic benchmark: the loop that it races against computes the same values, and its claims can fail."""
+"""The mechanistic benchmark: the loop that it races against computes the same values, and its targets can fail."""
 
 import importlib
 
@@ -41,16 +41,16 @@ def test_speed_is_compared_over_all_workloads_and_with_the_best_peer(bench):
         for method in (("raysp", 60.0), ("head_loop", 10.0), ("nnsight", 30.0), ("transformer_lens", 20.0))
     ]
     told = bench.summary(rows)
-    assert told["vs_head_loop"] == {"value": 6.0, "wanted": ">= 5", "holds": True}
-    assert told["vs_best_peer"] == {"value": 2.0, "wanted": ">= 1.5", "holds": True}
+    assert told["vs_head_loop"] == {"value": 6.0, "target": ">= 5", "met": True}
+    assert told["vs_best_peer"] == {"value": 2.0, "target": ">= 1.5", "met": True}
     slower = bench.summary([*rows, timed("three layers", "raysp", 10.0), timed("three layers", "head_loop", 10.0), timed("three layers", "nnsight", 30.0)])
-    assert not slower["vs_head_loop"]["holds"]
-    assert not slower["vs_best_peer"]["holds"]
+    assert not slower["vs_head_loop"]["met"]
+    assert not slower["vs_best_peer"]["met"]
 
 
-def test_values_that_differ_from_a_peers_fail_the_claim(bench):
+def test_values_that_differ_from_a_peers_fail_the_target(bench):
     rows = [timed("singles", "raysp", 60.0), timed("singles", "nnsight", 30.0, apart=1e-3)]
-    assert not bench.summary(rows)["apart"]["holds"]
+    assert not bench.summary(rows)["apart"]["met"]
 
 
 def test_pruning_is_worse_where_it_is_worse(bench):
@@ -67,7 +67,7 @@ def test_a_cell_that_is_worse_within_the_noise_of_seeds_is_not_called_worse(benc
     gain = bench.summary(pruned_seeds([0.7, 0.6, 0.7], [0.65, 0.7, 0.7]))["prune"]["interactions_over_singles"]
     assert gain["by_cell"] == [{"layers": [0], "keep": 0.5, "gain": -0.0167, "error": 0.0441}]
     assert gain["worse"] == []
-    assert not gain["holds"]
+    assert not gain["met"]
     steady = bench.summary(pruned_seeds([0.60, 0.61], [0.70, 0.70]))["prune"]["interactions_over_singles"]
     assert len(steady["worse"]) == 1
 
@@ -78,7 +78,7 @@ def test_only_seeds_that_both_ways_have_are_compared(bench):
     assert told["interactions_over_singles"]["error"] is None
 
 
-def test_without_rows_a_claim_holds_neither_way(bench):
+def test_without_rows_a_target_is_neither_met_nor_missed(bench):
     told = bench.summary([])
-    assert told["vs_head_loop"]["holds"] is None
-    assert told["pairs_found"]["holds"] is None
+    assert told["vs_head_loop"]["met"] is None
+    assert told["pairs_found"]["met"] is None

@@ -1,4 +1,4 @@
-"""The LDS part of the data bench: its planted facts are what they say, trainings are paid for once, and its claims can fail."""
+"""The LDS part of the data bench: its planted facts are what they say, trainings are paid for once, and its targets can fail."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ def bench():
 
 
 @pytest.fixture
-def claims():
+def targets():
     return importlib.import_module("jobs.bench.data_targets")
 
 
@@ -95,7 +95,7 @@ def test_on_a_real_game_all_methods_that_are_there_are_scored_and_a_peer_that_is
     assert cost["trained"] == 24 + 2 * 12
     found = importlib.import_module("jobs.bench.data_targets").summary(rows)
     assert found["lds"]["small"]["singles"] == {"16": scores["singles", 16]["lds"], "24": scores["singles", 24]["lds"]}
-    assert found["proxyspex_matches_best"]["holds"] is None, "no budget is as large as those that the claim is about"
+    assert found["proxyspex_matches_best"]["met"] is None, "no budget is as large as those that the target is about"
     assert list(bench.rows(protocol, [small], ["singles"]))[-1]["trained"] == 0
 
 
@@ -104,24 +104,24 @@ def lds_row(method, budget, value, *, planted=False):
     return {"row": "lds", "data": "d", "planted": planted, "method": method, "budget": budget, "lds": value, "by_query": by_query}
 
 
-def test_proxyspex_matches_the_best_unless_another_method_with_no_more_retrainings_scores_higher(claims):
+def test_proxyspex_matches_the_best_unless_another_method_with_no_more_retrainings_scores_higher(targets):
     rows = [lds_row("proxyspex", 100, 0.5), lds_row("singles", 100, 0.45), lds_row("traker", 3, 0.4), lds_row("singles", 300, 0.6)]
-    assert claims.summary(rows)["proxyspex_matches_best"]["holds"]
-    beaten = claims.summary([*rows, lds_row("dattri", 1, 0.52)])["proxyspex_matches_best"]
-    assert (beaten["value"], beaten["holds"], beaten["within_noise"]) == (-0.02, False, False)
-    assert claims.summary(rows)["proxyspex_leads_where_planted"]["holds"] is None
+    assert targets.summary(rows)["proxyspex_matches_best"]["met"]
+    beaten = targets.summary([*rows, lds_row("dattri", 1, 0.52)])["proxyspex_matches_best"]
+    assert (beaten["value"], beaten["met"], beaten["within_noise"]) == (-0.02, False, False)
+    assert targets.summary(rows)["proxyspex_leads_where_planted"]["met"] is None
 
 
-def test_the_lead_where_interactions_are_planted_must_be_larger_than_its_noise(claims):
+def test_the_lead_where_interactions_are_planted_must_be_larger_than_its_noise(targets):
     even = [lds_row("proxyspex", 100, 0.6, planted=True), lds_row("singles", 100, 0.5, planted=True)]
-    assert claims.summary(even)["proxyspex_leads_where_planted"]["holds"]
+    assert targets.summary(even)["proxyspex_leads_where_planted"]["met"]
     spread = [{**even[0], "by_query": [1.0, 0.3, 0.5]}, even[1]]
-    assert claims.summary(spread)["proxyspex_leads_where_planted"]["holds"] is False
+    assert targets.summary(spread)["proxyspex_leads_where_planted"]["met"] is False
 
 
-def test_the_price_of_a_score_with_gradients_is_read_off_the_ladder(claims):
+def test_the_price_of_a_score_with_gradients_is_read_off_the_ladder(targets):
     def rung(method, budget, value):
         return lds_row(method, budget, value) | {"row": "screening"}
 
     rows = [rung("unaided", 50, 0.3), rung("unaided", 100, 0.5), rung("proxyspex", 50, 0.4), rung("proxyspex", 100, 0.45)]
-    assert [(row["budget"], row["with_gradients"], row["ratio"]) for row in claims.screening(rows)] == [(50, 50, 1.0), (100, None, None)]
+    assert [(row["budget"], row["with_gradients"], row["ratio"]) for row in targets.screening(rows)] == [(50, 50, 1.0), (100, None, None)]
