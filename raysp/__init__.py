@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raysp.game import Component, Game
     from raysp.lenses import build_game
     from raysp.report.page import write_report
-    from raysp.runs.result import Result
+    from raysp.runs.result import Result, read_result
     from raysp.runtime.engine import run, run_all
     from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.specs.run import RunSpec, load_spec
@@ -30,7 +30,7 @@ _HOMES = {
     "raysp.lenses": ("build_game",),
     "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
     "raysp.report.page": ("write_report",),
-    "raysp.runs.result": ("Result",),
+    "raysp.runs.result": ("Result", "read_result"),
     "raysp.runtime.engine": ("run", "run_all"),
     "raysp.specs.run": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
@@ -64,6 +64,7 @@ __all__ = [
     "best_subset",
     "build_game",
     "load_spec",
+    "read_result",
     "removal_curve",
     "run",
     "run_all",

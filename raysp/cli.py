@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from raysp.commands import curate, docs, explain, inspect, prune, run
+from raysp.commands import curate, docs, explain, inspect, predict, prune, run
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.version import __version__
 
@@ -23,6 +23,7 @@ app.command()(run.run)
 app.command()(run.resume)
 app.add_typer(run.plan_app, name="plan")
 app.command()(explain.explain_game)
+app.command()(predict.predict)
 app.command()(prune.prune)
 app.command()(curate.lds)
 app.command()(curate.select)

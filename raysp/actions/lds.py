@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,10 @@ from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, r
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.explorers.proxyspex import random_rows
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
-from raysp.runs.replaying import learnt, replayed
-from raysp.sampling.draws import lookup
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.data_scores import held_out_subsets
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.datasets.training_sets import Sample
-    from raysp.explorers.base import Explorer
     from raysp.lenses.data import DataGame
     from raysp.masks import Masks
     from raysp.specs.lenses import DataLens
@@ -84,16 +82,15 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
     row = store.run_row(run_id)
     spec, lens = data_run(row, "lds")
     kept = _checked(wish, int(row["n"]))
+    keep_probability = store.keep_probability(run_id)
     watch(Progress(run_id, "loading the model"))
     game = rebuilt(row, lens)
     wrong = _mislabelled(wish.mislabelled, lens) if wish.mislabelled is not None else None
     watch(Progress(run_id, "fitting each query"))
-    methods, explorer = _methods(store, row, spec, game, wish.methods)
-    plan, notes = _plan(wish, methods, explorer.masks, kept, lens.training_seed)
-    if abs(explorer.keep_probability - wish.fraction) > FAR:
-        notes.append(
-            f"the run's masks keep {explorer.keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: it was not asked about such"
-        )
+    methods = _methods(store, row, spec, game, wish.methods)
+    plan, notes = _plan(wish, methods, store.run_masks(run_id, "explore"), kept, lens.training_seed)
+    if abs(keep_probability - wish.fraction) > FAR:
+        notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: it was not asked about such")
     missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
     notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
     if wrong is not None and wrong.others:
@@ -146,28 +143,24 @@ def _checked(wish: LdsOptions, n: int) -> int:
     return kept
 
 
-def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> tuple[list[Method], Explorer]:
-    """The methods by name, and the run's explorer, told what it was told. What the run itself found goes by its explorer's name."""
-    explorer = replayed(store, row, spec, game)
-    outputs = store.outputs(row["game_id"], explorer.masks)
-    if missing := int(np.isnan(outputs).any(axis=1).sum()):
-        raise UserError("run", row["run_id"], f"has {missing} of {len(outputs)} evaluations without the outputs of each query", "run it again")
-    sign, found = direction(game.info.description), list[Method]()
-    if "proxyspex" in names or explorer.name in names:
-        fits = [findings.surrogate for findings in explorer.results_by_query()]
-        if not all(isinstance(fit, FourierSurrogate) for fit in fits):
-            raise UserError("explorer", explorer.name, "leaves nothing to foretell by", "ask again with explorer proxyspex")
-        found.append(Surrogates(explorer.name, [FourierSurrogate.combined([cast("FourierSurrogate", fit)], [sign]) for fit in fits]))
-    if "singles" in names and explorer.name != "singles":
-        masks, _, keep_probability = learnt(explorer)
-        seen = outputs[lookup(explorer.masks, masks)]
-        found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, keep_probability) for column in seen.T]))
+def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> list[Method]:
+    """The methods by name. What the run itself found goes by its explorer's name."""
+    run_id, explorer, sign = row["run_id"], row["explorer"], direction(game.info.description)
+    fits = [store.surrogate(run_id, query) for query in range(len(game.info.queries))]
+    found = list[Method]()
+    if "proxyspex" in names or explorer in names:
+        found.append(Surrogates(explorer, [FourierSurrogate.combined([fit], [sign]) for fit in fits]))
+    if "singles" in names and explorer != "singles":
+        masks, _ = store.fitted_evaluations(run_id)
+        masks = masks[random_rows(masks, fits[0].keep_probability)]
+        outputs = store.outputs(row["game_id"], masks)
+        found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, fits[0].keep_probability) for column in outputs.T]))
     wanted = [name for name in GRADIENTS if name in names]
     effects = Gradients(store, game).report().effects if wanted else {}
     found += [Effects(name, sign * effects[name].T) for name in wanted if name in effects]
     if not found:
         raise UserError("methods", ",".join(names), "need gradients, and this model is trained the plain way, without", "choose proxyspex or singles")
-    return found, explorer
+    return found
 
 
 def _plan(wish: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:

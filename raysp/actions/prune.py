@@ -16,11 +16,12 @@ from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
+from raysp.explorers.proxyspex import random_rows
 from raysp.runs.continuation import check_same_game
-from raysp.runs.replaying import learnt, replayed, surrogate_of
 from raysp.sampling.draws import single_ablations
 from raysp.specs.lenses import COSTS, MechanisticLens
 from raysp.specs.run import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ def prune(
     row = store.run_row(run_id)
     spec, lens = _checked(row)
     _check_folder(folder)
+    surrogate = store.surrogate(run_id)
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
     PruningBudget.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
     watch("loading the model")
@@ -64,7 +66,7 @@ def prune(
         _check_weights(game, folder)
     unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))
     watch("fitting what the run measured")
-    known = known_of(store, row, spec, game)
+    known = known_of(store, row, surrogate, spec.seed, game)
     rows: list[Pruned] = []
     for share in _shares(keep, layers, per_layer):
         watch(f"comparing at {share:.0%} kept")
@@ -165,19 +167,21 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
         raise error.about(f"heldout {error.field}") from None
 
 
-def known_of(store: "Store", row: dict[str, Any], spec: RunSpec, game: "MechanisticGame") -> RunEvidence:
-    """What a run's evaluations say, fitted as the run did: its explorer asks again, and the store answers. UserError where it cannot."""
-    explorer = replayed(store, row, spec, game)
-    surrogate = surrogate_of(explorer)
-    masks, values, keep_probability = learnt(explorer)
-    singles = fit_singles(masks, values, spec.seed, keep_probability)
+def known_of(store: "Store", row: dict[str, Any], surrogate: FourierSurrogate, seed: int, game: "MechanisticGame") -> RunEvidence:
+    """What a run learned: its surrogate, a LASSO of single effects on the random evaluations that the surrogate was fitted to, and the exact single effects.
+
+    Single ablations that the store does not have are measured.
+    """
+    masks, values = store.fitted_evaluations(row["run_id"])
+    drawn = random_rows(masks, surrogate.keep_probability)
+    singles = fit_singles(masks[drawn], values[drawn], seed, surrogate.keep_probability)
     near = single_ablations(game.n)
     exact = store.known(row["game_id"], near)
     missing = np.isnan(exact)
     if missing.any():
         exact[missing] = game.evaluate(near[missing])
     layers = tuple(component.layer or 0 for component in game.components)
-    return RunEvidence(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, spec.seed)
+    return RunEvidence(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, seed)
 
 
 def _table(rows: Sequence[Pruned]) -> "pa.Table":

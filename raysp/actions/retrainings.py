@@ -55,7 +55,6 @@ class Retrainings:
                 known[place, rows] = self._trained(masks[rows], seed, game_id)
                 done += len(rows)
                 self._tell(done, total, began)
-                self.store.publish_if_due()
         return known
 
     def _trained(self, masks: Masks, seed: int, game_id: int) -> Floats:

@@ -20,7 +20,6 @@ from raysp.datasets.sources import check_output_format, write_rows
 from raysp.errors import UserError
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
-from raysp.runs.replaying import replayed, surrogate_of
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
 
@@ -87,8 +86,9 @@ def select(
     UserError for a run that cannot be acted on, a wish, a file or held-out queries that cannot be.
     """
     row = store.run_row(run_id)
-    spec, lens = data_run(row, "select")
+    _, lens = data_run(row, "select")
     wish = read_drop_rule(drop, keep, int(row["n"]))
+    surrogate = store.surrogate(run_id)
     _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:
         raise UserError("seeds", verify.seeds, "is no number of trainings", "give 1 or more")
@@ -97,7 +97,7 @@ def select(
     fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
     watch(Progress(run_id, "choosing"))
     better, measured = direction(game.info.description) > 0, _measured_pairs(store, run_id)
-    choice = choose(surrogate_of(replayed(store, row, spec, game)), wish, more_is_better=better, measured=measured)
+    choice = choose(surrogate, wish, more_is_better=better, measured=measured)
     kept = game.examples_of(choice.mask)
     if not len(kept):
         raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")

@@ -1,4 +1,4 @@
-"""From findings and their validation to the tables a person reads: every interaction with its words, its kind and, once measured, its exact value."""
+"""Turn findings and their validation into the reported tables: every interaction with its labels, its kind and, if measured, its exact value."""
 
 import itertools
 import math
@@ -15,14 +15,14 @@ from raysp.sampling.draws import ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import ValidationResult, surrogate_kinds
 
-# A set of this many components has 2^order sub-ablations to predict; above it the deviation from additivity is not worth its price.
+# Predicting the deviation of a set takes 2^order sub-ablations; above this order it is not worth the price.
 MAX_ESTIMATED_ORDER = 6
-# An answer longer than this is not read; all else can be had from the evaluations again.
+# Nobody reads a longer answer; everything else follows from the stored surrogate.
 REPORTED = 500
 
 
 def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -> pa.Table:
-    """The interactions with rank, words, kind (synergy or redundancy), the surrogate's deviation from additivity and the exact one where measured."""
+    """Return the interactions with rank, labels, kind (synergy or redundancy), the predicted deviation from additivity and, if measured, the exact one."""
     table = findings.table.slice(0, REPORTED)
     sets: list[tuple[int, ...]] = [tuple(members) for members in table["components"].to_pylist()]
     estimated = surrogate_kinds(findings.surrogate, sets)
@@ -43,7 +43,7 @@ def annotate(findings: Findings, validation: ValidationResult, info: GameInfo) -
 
 
 def _estimates(surrogate: FourierSurrogate, sets: Sequence[tuple[int, ...]]) -> list[float | None]:
-    """The deviation from additivity around the intact input that the surrogate predicts for each set."""
+    """Return the deviation from additivity around the intact input that the surrogate predicts for each set."""
     wanted = {
         part for members in sets if len(members) <= MAX_ESTIMATED_ORDER for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)
     }
@@ -68,6 +68,6 @@ def summarise(findings: Findings, validation: ValidationResult, info: GameInfo, 
 
 
 def _by_layer(findings: Findings, info: GameInfo) -> dict[str, Any]:
-    """Where in the model's layers the surrogate's energy lies, for components that are in some."""
+    """Return how the surrogate's energy is distributed over the model's layers, if its components belong to layers."""
     found = energy_by_layer(findings.surrogate, info.components)
     return {} if found is None else {"by_layer": found}

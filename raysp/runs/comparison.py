@@ -1,4 +1,4 @@
-"""Runs side by side: whether they agree on what matters."""
+"""Compare runs: whether they rank components alike and find the same interactions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def compare_runs(one: Result, other: Result) -> dict[str, Any]:
 
 
 def _names(run: Result) -> dict[int, str]:
-    """The labels that a run has once, by component."""
+    """Return the labels that are unique in a run, by component."""
     labels = run.components["label"].to_pylist()
     count = Counter(labels)
     return {number: label for number, label in enumerate(labels) if count[label] == 1}
@@ -55,7 +55,7 @@ def _effects(run: Result, names: dict[int, str], shared: set[str]) -> dict[str, 
 
 
 def _strongest(run: Result, names: dict[int, str], shared: set[str]) -> set[tuple[str, ...]]:
-    """The strongest interactions among the components that both runs have; a value that is rounding is no interaction."""
+    """Return the strongest interactions among the components that both runs have, without those whose value is rounding error."""
     values = run.interactions["value"].to_numpy()
     least = ROUNDING * np.abs(np.concatenate([values, run.singles["value"].to_numpy()])).max(initial=0.0)
     rows = zip(run.interactions["components"].to_pylist(), (np.abs(values) > least).tolist(), strict=True)
@@ -64,7 +64,7 @@ def _strongest(run: Result, names: dict[int, str], shared: set[str]) -> set[tupl
 
 
 def comparison_table(pairs: Sequence[dict[str, Any]]) -> pa.Table:
-    """Comparisons as rows."""
+    """Return comparisons as a table."""
     return pa.Table.from_pylist(
         [
             {
@@ -82,7 +82,7 @@ def comparison_table(pairs: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def comparison_text(comparison: dict[str, Any]) -> str:
-    """A comparison in a sentence or two."""
+    """Describe a comparison in a sentence or two."""
     head = f"\nrepeated on {comparison['with']}: verdict {comparison['verdicts'][1]} (was {comparison['verdicts'][0]})."
     if comparison["shared_components"] < 2:
         return f"{head} The components differ, so effects cannot be matched one to one."
@@ -92,7 +92,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
 
 
 def set_summary(results: list[Result]) -> dict[str, Any]:
-    """A set of examples in one object: how often each verdict, R² beside singles-only R², and what interactions add."""
+    """Summarise a set of examples: how often each verdict occurs, R² beside singles-only R², and the kinds of the strongest interactions."""
     rows = [result.summary for result in results]
     r2 = np.array([row["r2"] for row in rows if row["r2"] is not None])
     singles = np.array([row["r2_singles"] for row in rows if row["r2_singles"] is not None])

@@ -1,4 +1,4 @@
-"""How a surrogate's energy lies in a model's layers: in single components, within a layer, across layers."""
+"""How a surrogate's energy is distributed over a model's layers: in single components, within a layer, across layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ GROUPED = 3
 
 
 def energy_by_layer(surrogate: FourierSurrogate, components: Sequence[Component]) -> dict[str, Any] | None:
-    """Shares of the variance that are linear, within a layer and across layers; in all, and of the sets that reach into each group of three layers.
+    """Return the shares of the variance that are linear, within a layer and across layers: of all sets, and of the sets that reach into each group of three layers.
 
-    The variance is the sum of F(S)² without the empty set. None for components that lie in no layers, and for a surrogate without variance.
+    The variance is the sum of F(S)² without the empty set. Returns None for components that belong to no layer, and for a surrogate without variance.
     """
     places = [component.layer for component in components]
     if any(place is None for place in places):

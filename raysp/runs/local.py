@@ -23,10 +23,10 @@ from raysp.validation.numeric_noise import NoiseSample
 
 
 class Engine(Protocol):
-    """Somewhere to run: this process, or a Ray cluster. A context manager, so that models stay resident over many runs."""
+    """Where specs run: this process, or a Ray cluster. A context manager, so that models stay resident across runs."""
 
     def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
-        """Run a spec to its end, telling `watch` of its progress."""
+        """Run a spec to its end, reporting progress to `watch`."""
         ...
 
 
@@ -69,7 +69,7 @@ class LocalBackend:
         self.game, self.info = game, game.info
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
-        """One batch after the other."""
+        """Measure one batch after the other."""
         for index, masks in enumerate(batches):
             yield index, slice(len(masks)), self.game.measure(masks)
 

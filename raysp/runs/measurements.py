@@ -1,4 +1,4 @@
-"""Evaluations that somebody else made: read from a file of arrays, split, explained. Knows nothing of models, of Ray or of the store."""
+"""Explain evaluations from a file of arrays: read, split, fit and score. Knows nothing of models, Ray or the store."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from raysp.masks import Masks, Values
 if TYPE_CHECKING:
     from raysp.explorers import ProxySPEX
 
-#: Fewer rows than this are no data to learn from; fewer held out than that say nothing, so none are.
+#: The fewest rows to learn from; the fewest held-out rows that make a score meaningful (with fewer, none are held out).
 LEAST_ROWS, LEAST_HELD_OUT = 8, 20
-#: Standard errors by which interactions must predict better than singles to be called a help.
+#: Standard errors by which interactions must predict better than singles to count as helpful.
 CLEAR = 1.96
 
 
@@ -42,7 +42,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A fitted explorer and how it did: rows fitted and held out, R² on the latter with that of single effects alone (None if none), and sentences."""
+    """A fitted explorer and its scores: rows fitted and held out, R² on the latter beside that of single effects alone (None if none were), and sentences."""
 
     model: ProxySPEX
     fitted: int
@@ -54,7 +54,7 @@ class Explanation:
 
 
 def read_measurements(path: str) -> Measurements:
-    """The arrays `masks`, `values` and, if there, `labels` of an npz file; UserError for anything that is not as it should be."""
+    """Read the arrays `masks`, `values` and, if present, `labels` from an npz file. Raises UserError for missing arrays, wrong shapes, types and values."""
     arrays = _arrays(path)
     for name in ("masks", "values"):
         if name not in arrays:
@@ -74,7 +74,7 @@ def read_measurements(path: str) -> Measurements:
 
 
 def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np.bool_]:
-    """Rows to be kept from the fit, bool `(m,)`: all evaluations of that share of the distinct masks, none where they would be too few."""
+    """Choose the rows to hold out, bool `(m,)`: all evaluations of that share of the distinct masks, or none if they would be too few."""
     if not 0 <= share < 1:
         raise UserError("heldout", share, "is no share of the rows", "give a number from 0 to below 1, such as 0.2")
     distinct, number = np.unique(np.packbits(measured.masks, axis=1), axis=0, return_inverse=True)
@@ -87,7 +87,7 @@ def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np
 
 
 def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> Explanation:
-    """Fit, score on a share of the rows beside the best model of single effects, and say what came of it."""
+    """Fit on most rows, score on the rest beside the best model of single effects, and describe the result."""
     from raysp.explorers import fit_singles, r_squared
 
     told: list[str] = []
@@ -109,7 +109,7 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
 
 
 def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
-    """What the held-out rows say. `gains` are what interactions take off the squared error of each."""
+    """Describe the scores on held-out rows. `gains` are the reductions of each squared error by interactions."""
     if np.isnan(r2):
         return ["The held-out values do not vary: there is nothing to explain."]
     told = [f"Held-out R² {r2:.3f} on {len(gains):,} rows; single effects alone {r2_singles:.3f}."]
@@ -119,7 +119,7 @@ def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
 
 
 def _arrays(path: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file by name."""
+    """Read the arrays of an npz file by name."""
     mend = "write it with numpy.savez(masks=..., values=...)"
     if not Path(path).is_file():
         raise UserError("file", path, "is not there", "give the path of an npz file")

@@ -1,4 +1,4 @@
-"""Where a run stands, as those who watch it are told."""
+"""The progress of a run, as reported to those who watch it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `rate` is evaluations a second, `r2` a quick held-out estimate from the values so far, `left` seconds of this phase.
+    """The state of a run. `rate` is evaluations per second, `r2` a quick held-out estimate from the values so far, `left` the remaining seconds of this phase.
 
-    `warnings` are what a person should hear before the budget is spent.
+    `warnings` are shown before the budget is spent.
     """
 
     run_id: str

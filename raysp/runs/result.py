@@ -1,5 +1,6 @@
 """A finished run, as Arrow tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raysp.runs.prediction import Measured, Prediction, mask_of, predict
+from raysp.sampling.draws import lookup
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
+from raysp.store.failures import no_surrogate
 
 TABLES = (
     "components", "singles", "interactions", "validations", "heldout", "costs", "events", "cross_checks", "prunings",
@@ -17,10 +22,10 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found, what it checked and what it paid.
+    """What a run found, how it was validated and what it cost.
 
     `summary` is the run's row (verdict, reasons, R² beside singles-only R², values at both ends). The tables are those of the store; those from `queries`
-    on are about training sets and empty otherwise. `outputs` (float64, `(evaluations, queries)`) are in the order of `evaluations`.
+    on are about training sets and empty otherwise. `surrogate` is the fitted function of masks, None for a run that stored none. `outputs` (float64, `(evaluations, queries)`) are in the order of `evaluations`.
     """
 
     run_id: str
@@ -44,6 +49,21 @@ class Result:
     data_scores: pa.Table
     selections: pa.Table
     outputs: NDArray[np.float64]
+    surrogate: FourierSurrogate | None
+
+    def predict(self, removed: Sequence[int | str] | None = None, *, kept: Sequence[int | str] | None = None) -> Prediction:
+        """The value that the surrogate predicts without the components `removed`, or with those `kept` alone, each named by number or label.
+
+        Raises UserError for a name that matches no component or several, and for a run without a surrogate.
+        """
+        if self.surrogate is None:
+            raise no_surrogate(self.run_id)
+        labels = self.components["label"].to_pylist()
+        known = Measured.of(self.evaluations, self.evaluations["value"].to_numpy())
+        mask = mask_of(labels, removed, kept)
+        row = lookup(known.masks, mask)[0]
+        measured = np.array([known.values[row] if row >= 0 else np.nan])
+        return predict(self.surrogate, known, mask, labels, measured)[0]
 
     def __repr__(self) -> str:
         """The run in one line."""
@@ -51,7 +71,15 @@ class Result:
 
 
 def read_result(store: Store, run_id: str) -> Result:
-    """A run's tables out of the store."""
+    """Read a run's tables from the store."""
     tables = {name: store.run_table(name, run_id) for name in TABLES}
+    surrogate = store.surrogate(run_id) if store.has_surrogate(run_id) else None
     tables["validation"] = tables.pop("validations")
-    return Result(run_id=run_id, summary=store.run_row(run_id), evaluations=store.run_evaluations(run_id), outputs=store.run_outputs(run_id), **tables)
+    return Result(
+        run_id=run_id,
+        summary=store.run_row(run_id),
+        evaluations=store.run_evaluations(run_id),
+        outputs=store.run_outputs(run_id),
+        surrogate=surrogate,
+        **tables,
+    )

@@ -1,7 +1,7 @@
 """One run from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
 
-The campaign knows neither Ray nor models: a `Backend` measures batches of masks, wherever that happens, so a run gives the same answer in one
-process and on a cluster. Everything measured is stored at once; a run that starts again finds it there and pays only for the rest.
+A run knows neither Ray nor models: a `Backend` measures batches of masks, wherever that happens, so the answer is the same in one process and on a
+cluster. Every batch is stored as soon as it is measured; a run that is resumed pays only for the rest.
 """
 
 import json
@@ -68,7 +68,7 @@ class Backend(Protocol):
 
 @dataclass
 class Run:
-    """The loop of one run. `report` is told of progress; `cancelled` is looked at between batches."""
+    """The loop of one run. `report` receives its progress; `cancelled` is checked between batches."""
 
     spec: RunSpec
     backend: Backend
@@ -115,7 +115,6 @@ class Run:
         except BaseException as error:
             self._end(error)
             raise
-        self.store.publish()
 
     def _store_calibration(self, wall_seconds: float) -> None:
         """Store the values that calibration measured in the run's dtype, and what else it cost."""
@@ -130,7 +129,7 @@ class Run:
             self.store.add_cost(self.run_id, "calibrate", wall_seconds=wall_seconds)
 
     def _begin(self, explorer: Explorer) -> None:
-        self._game_id = self.store.start_run(
+        self.store.start_run(
             self.run_id,
             json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
             self.backend.info,
@@ -145,7 +144,6 @@ class Run:
         """Write how the run ended. Raises InterruptedRunError in place of a keyboard interrupt, as the run can be resumed from here on."""
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
         self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
-        self.store.publish()
         if isinstance(error, KeyboardInterrupt):
             raise InterruptedRunError.of(self.run_id) from None
 
@@ -211,10 +209,10 @@ class Run:
         return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, noise=noise)
 
     def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
-        """What the outputs of all that the run has asked for say of each query."""
+        """Answer each query from the outputs of all evaluations that the run requested."""
         began = time.perf_counter()
         masks = distinct(np.concatenate([explorer.masks, planned.masks, ends_of(self.backend.info.n)]))
-        outputs = self.store.outputs(self._game_id, masks)
+        outputs = self.store.outputs(self.store.game_id(self.run_id), masks)
 
         def watch(done: int, total: int) -> None:
             self._report(phase="queries", done=done, total=total, reused=0, rate=0.0, left=None)
@@ -234,12 +232,12 @@ class Run:
         return agreement
 
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
-        """Values of masks (bool, `(m, n)`): from the store where it has them, measured and stored otherwise."""
+        """Return the values of masks (bool, `(m, n)`): from the store if it has them, otherwise measured and stored."""
         began = time.perf_counter()
         # Unique masks come out in lexicographic order: neighbours share the longest beginnings, which the models' prefix trees reuse.
         packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
         unique = unpack(packed, self.backend.info.n)
-        asked = Round(phase, round_number, unique, self.store.known(self._game_id, unique))
+        asked = Round(phase, round_number, unique, self.store.known(self.store.game_id(self.run_id), unique))
         self._report(phase=phase, done=len(asked.found), total=len(unique), reused=len(asked.found), left=None)
         self.store.add_reused(self.run_id, phase, unique[asked.found], in_round=round_number, positions=asked.found.astype(np.int32))
         try:
@@ -249,7 +247,7 @@ class Run:
         return asked.values[place.reshape(-1)]
 
     def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
-        """Fill in the missing values, storing each batch as it comes."""
+        """Fill in the missing values, storing each batch as soon as it is measured."""
         began, measured = time.perf_counter(), 0
         batches = self._split(asked.missing)
         for index, part, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
@@ -273,7 +271,6 @@ class Run:
                 self._preview(explorer, elapsed, asked)
             rate = measured / max(elapsed, 1e-9)
             self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
-            self.store.publish_if_due()
             self._stop_if_cancelled()
 
     def _stop_if_cancelled(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run found, as rows: tables in and out, with labels for people."""
+"""The answer of a run as tables: written, replaced and read, with readable labels."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Cursor = duckdb.DuckDBPyConnection
 ANSWERS = ("singles", "interactions", "validations", "heldout", "cross_checks", "query_scores", "query_singles", "query_interactions", "query_heldout")
 SUMMARY = ("value_intact", "value_empty", "index", "r2", "r2_lo", "r2_hi", "r2_singles", "verdict", "metrics", "notes", "diagnostics", "error")
 JSON_COLUMNS = ("spec", "metrics", "diagnostics")
-#: The tables of a run, in the order that reads best. The column set_order is called `order` in Python, as in `FourierSurrogate.interactions`.
+#: The tables of a run, each with its rows in reading order. The column set_order is called `order` in Python, as in `FourierSurrogate.interactions`.
 RUN_TABLES = {
     "singles": "SELECT * EXCLUDE (run_id) FROM singles WHERE run_id = $run ORDER BY component",
     "interactions": "SELECT * EXCLUDE (run_id) FROM interactions WHERE run_id = $run ORDER BY rank",
@@ -40,7 +40,7 @@ RUN_TABLES = {
 
 
 def run_table(cur: Cursor, name: str, run_id: str) -> Table:
-    """One of `RUN_TABLES` for a run; ValueError for another name."""
+    """Return one of `RUN_TABLES` for a run. Raises ValueError for another name."""
     if name not in RUN_TABLES:
         raise ValueError(f"no table {name!r}; there are {', '.join(RUN_TABLES)}")
     rows = cur.sql(RUN_TABLES[name], params={"run": run_id}).to_arrow_table()
@@ -48,7 +48,7 @@ def run_table(cur: Cursor, name: str, run_id: str) -> Table:
 
 
 def replace_answers(cur: Cursor, run_id: str, tables: Mapping[str, Table | None], components: Sequence[Component]) -> None:
-    """Put what a run found in the place of what it had found before; within the caller's transaction. ValueError for unknown tables and columns."""
+    """Replace a run's answer, within the caller's transaction. Raises ValueError for unknown tables and columns."""
     if unknown := set(tables) - set(ANSWERS):
         raise ValueError(f"no table {sorted(unknown)} of answers; there are {', '.join(ANSWERS)}")
     for name in ANSWERS:
@@ -73,13 +73,13 @@ def reasons_of(cur: Cursor, run_id: str) -> list[dict[str, Any]]:
 
 
 def replace_rows(cur: Cursor, name: str, run_id: str, rows: Table, now: datetime) -> None:
-    """Put rows made at `now` in a table in the place of all of the run's earlier ones; within the caller's transaction. ValueError for unknown columns."""
+    """Replace all of a run's rows in a table by rows created at `now`, within the caller's transaction. Raises ValueError for unknown columns."""
     cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
     _insert(cur, name, run_id, _dated(rows, now))
 
 
 def replace_selections(cur: Cursor, run_id: str, rows: Table, now: datetime) -> None:
-    """Put a run's selections in the place of those made in the same way (`rule`) before; as `replace_rows`."""
+    """Replace a run's selections made by the same `rule`; otherwise as `replace_rows`."""
     for rule in set(rows["rule"].to_pylist()):
         cur.execute("DELETE FROM selections WHERE run_id = ? AND rule = ?", [run_id, rule])
     _insert(cur, "selections", run_id, _dated(rows, now))
@@ -90,7 +90,7 @@ def _dated(rows: Table, now: datetime) -> Table:
 
 
 def update_run(cur: Cursor, run_id: str, status: str, summary: Mapping[str, Any], finished: datetime | None) -> None:
-    """Write a run's status and the summary's columns; ValueError for a key that is no column."""
+    """Update a run's status and the columns in `summary`. Raises ValueError for a key that is not a column."""
     unknown = set(summary) - set(SUMMARY)
     if unknown:
         raise ValueError(f"no summary column {sorted(unknown)}; there are {', '.join(SUMMARY)}")

@@ -1,4 +1,4 @@
-"""Opening the file: one process writes, its configuration is locked, and no query can reach other files."""
+"""Open the file: one process writes it, its configuration is locked, and no query can reach other files."""
 
 import threading
 import time
@@ -12,30 +12,35 @@ from raysp.store.failures import explained, explaining, lock_holder, missing, ne
 
 Connection = duckdb.DuckDBPyConnection
 WAIT_SECONDS = 2.0
-"""How long a writer waits for a reader to let go of the file: readers of the live file are short."""
+"""How long a writer waits for a reader to close the file: readers of the live file are brief."""
 MEMORY_LIMIT = "25%"
-"""Of the machine's memory: the models beside us need the rest."""
+"""Of the machine's memory; models in other processes need the rest."""
 WRITER_THREADS, READER_THREADS = 1, 4
-"""A writer shares its cores with the models: a second thread halves its rate when the cores are busy (the work waits for its turn)."""
+"""A writer shares its cores with the models; on busy cores a second thread halves its rate."""
 SNAPSHOT_FILES = ("", ".wal", ".wal.checkpoint", ".wal.recovery", ".tmp")
 
 
 class OlderSchemaError(Exception):
-    """A file of an older schema was opened for reading only."""
+    """A file with an older schema was opened for reading only."""
 
 
 def snapshot_path(path: Path) -> Path:
-    """Where the snapshot of the store at `path` lies: raysp.duckdb -> raysp.snapshot.duckdb."""
+    """The path of the snapshot of the store at `path`: raysp.duckdb -> raysp.snapshot.duckdb."""
     return path.with_name(f"{path.stem}.snapshot{path.suffix or '.duckdb'}")
 
 
+def request_path(path: Path) -> Path:
+    """The file that a reader leaves beside the store at `path` to ask its writer for a snapshot."""
+    return path.with_name(f"{path.stem}.snapshot.request")
+
+
 def drafts(path: Path) -> Path:
-    """Where a snapshot is built before it takes its place."""
+    """The path at which a snapshot is built before it is renamed."""
     return path.with_name(f"{path.stem}.snapshot.draft")
 
 
 def open_writer(path: Path) -> Connection:
-    """The file open for writing, migrated and locked down; UserError when it is locked, damaged, newer, or cannot be written."""
+    """Open the file for writing, migrate it and lock its configuration. Raises UserError if it is locked, damaged, newer than this raysp or not writable."""
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     con = _connect_patiently(path)
@@ -50,7 +55,7 @@ def open_writer(path: Path) -> Connection:
 
 
 def open_reader(path: Path) -> Connection:
-    """The file open for reading only. Raises duckdb.Error as it comes, OlderSchemaError, UserError when it is missing or newer."""
+    """Open the file for reading only. Raises duckdb.Error unchanged, OlderSchemaError, and UserError if the file is missing or newer than this raysp."""
     if not path.exists():
         raise missing(path)
     con = duckdb.connect(str(path), read_only=True, config=_config(READER_THREADS))
@@ -72,7 +77,7 @@ def _check_schema(con: Connection, path: Path) -> None:
 
 
 def _config(threads: int) -> dict[str, Any]:
-    # Python variables must not be readable as tables: a user's query runs among ours.
+    # Python variables must not be readable as tables: user queries run in this process.
     return {"threads": threads, "memory_limit": MEMORY_LIMIT, "python_enable_replacements": "false"}
 
 

@@ -1,4 +1,4 @@
-"""Evaluations in and out: Arrow batches, one statement each where nothing collides."""
+"""Write and read evaluations as Arrow batches, in one statement unless some are stored already."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ WHERE NOT EXISTS (FROM evaluations e WHERE e.game_id = $game AND e.mask = batch.
 QUALIFY row_number() OVER (PARTITION BY mask ORDER BY position) = 1
 """
 )
-# A run that asks again for what it has asked for in the same phase (resumed, or a batch delivered twice) adds nothing.
+# A mask that a run requests again in the same phase (after a resume, or because a batch was delivered twice) adds no row.
 INSERT_REUSES = """
 INSERT INTO reuses
 SELECT $run, $phase, $round, min(b.position), e.evaluation_id
@@ -50,7 +50,7 @@ ORDER BY CASE q.phase WHEN 'calibrate' THEN 0 WHEN 'explore' THEN 1 WHEN 'valida
 
 @dataclass(frozen=True)
 class Batch:
-    """Masks (bool, `(m, n)`) that a run asked for, with their positions (int32, `(m,)`) in the round."""
+    """Masks (bool, `(m, n)`) that a run requested, with their positions (int32, `(m,)`) in the round."""
 
     run_id: str
     game_id: int
@@ -60,13 +60,13 @@ class Batch:
     positions: NDArray[np.int32]
 
     def keys(self) -> dict[str, Any]:
-        """What names the batch in SQL."""
+        """The parameters that identify the batch in SQL."""
         return {"run": self.run_id, "phase": self.phase, "round": self.round, "game": self.game_id}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a batch cost as a whole: model tokens, seconds of model time; and when (UTC)."""
+    """The cost of a whole batch, in model tokens and seconds of model time, and when it was paid (UTC)."""
 
     tokens: float
     seconds: float
@@ -74,13 +74,13 @@ class Cost:
 
 
 def insert(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: Cost) -> None:
-    """Store new evaluations with ids from `first_id`, in one statement; duckdb.ConstraintException when one is stored already."""
+    """Insert new evaluations with ids from `first_id` in one statement. Raises duckdb.ConstraintException if one is stored already."""
     _register(cur, batch, values, first_id)
     cur.execute(INSERT, _shares(batch, cost))
 
 
 def insert_new(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: Cost) -> int:
-    """Store those that are new, note the others as reused and what they cost as spent; within the caller's transaction. The number new."""
+    """Insert the new evaluations, record the others as reused and their cost as extra, within the caller's transaction. Returns the number of new ones."""
     _register(cur, batch, values, first_id)
     new = int(cur.execute(INSERT_NEW, _shares(batch, cost)).fetchall()[0][0])
     cur.execute(INSERT_REUSES, batch.keys())
@@ -91,13 +91,13 @@ def insert_new(cur: Cursor, batch: Batch, values: Values, first_id: int, cost: C
 
 
 def insert_reused(cur: Cursor, batch: Batch) -> None:
-    """Note that a run asked for what the store holds already."""
+    """Record that a run requested evaluations that the store already has."""
     _register(cur, batch, np.zeros(len(batch.masks)), 0)
     cur.execute(INSERT_REUSES, batch.keys())
 
 
 def known(cur: Cursor, game_id: int, masks: Masks) -> Values:
-    """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN where there is none."""
+    """Return the stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN if a mask has none."""
     found = np.full(len(masks), np.nan)
     if not len(masks):
         return found

@@ -16,9 +16,9 @@ from raysp.store.packing import Table
 
 
 def write_table(table: Table, form: str, stream: BinaryIO) -> None:
-    """Write an Arrow table to a binary stream as csv, json (a list of objects) or parquet; UserError for another format.
+    """Write an Arrow table to a binary stream as csv, json (a list of objects) or parquet. Raises UserError for another format.
 
-    Masks appear as hexadecimal text, lists in CSV as JSON, numbers that are not finite as null (JSON) or empty (CSV).
+    Masks are written as hexadecimal text, lists in CSV as JSON, and non-finite numbers as null (JSON) or empty (CSV).
     """
     if form not in WRITERS:
         raise UserError("format", form, "is unknown", f"choose one of table, {', '.join(WRITERS)}")
@@ -47,7 +47,7 @@ WRITERS: dict[str, Callable[[Table, BinaryIO], None]] = {"csv": _csv, "json": _j
 
 
 def plain(value: Any) -> Any:
-    """A value of a table as JSON has it."""
+    """Convert a value of a table to its JSON equivalent."""
     match value:
         case float():
             return value if math.isfinite(value) else None

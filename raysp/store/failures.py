@@ -1,4 +1,4 @@
-"""What can go wrong with a store, said in one line."""
+"""Errors of a store as one-line messages."""
 
 import re
 from collections.abc import Generator
@@ -15,7 +15,7 @@ CLOSED_TO_US = ("Permission denied", "Read-only file system", "Operation not per
 
 
 def lock_holder(error: Exception) -> int | None:
-    """The process that holds the file's lock, as DuckDB reports it; 0 when it does not say which; None for another error."""
+    """Return the id of the process that holds the file's lock according to DuckDB, 0 if it is not named, None for another error."""
     text = str(error)
     if "Could not set lock" not in text:
         return None
@@ -24,7 +24,7 @@ def lock_holder(error: Exception) -> int | None:
 
 
 def explained(path: Path, error: Exception) -> UserError:
-    """The one line for an error that DuckDB or the system raised on this store."""
+    """Translate an error that DuckDB or the system raised on this store into a UserError."""
     text = str(error)
     shown = str(path)
     holder = lock_holder(error)
@@ -47,29 +47,29 @@ def explained(path: Path, error: Exception) -> UserError:
 
 
 def missing(path: Path) -> UserError:
-    """There is no store to read."""
+    """The error for a store that does not exist."""
     return UserError("store", str(path), "does not exist", "make a run first, or name the right file with --store")
 
 
 def newer(path: Path, found: int, known: int) -> UserError:
-    """The store was written by a later raysp."""
+    """The error for a store written by a later raysp."""
     return UserError("store", str(path), f"has schema {found}, this raysp knows {known}", "upgrade raysp: pip install -U raysp")
 
 
 def no_surrogate(run_id: str) -> UserError:
-    """The run has no surrogate in the store."""
+    """The error for a run without a stored surrogate."""
     problem = "has no surrogate in the store: it has not ended, or an earlier version of raysp made it"
     return UserError("run", run_id, problem, "ask the same question again, which reuses its evaluations")
 
 
 def foreign(path: Path) -> UserError:
-    """The file holds tables that raysp did not make."""
+    """The error for a DuckDB file with tables that are not raysp's."""
     return UserError("store", str(path), "is a DuckDB file, but not a store of raysp's", "name another file with --store")
 
 
 @contextmanager
 def explaining(path: Path) -> Generator[None]:
-    """Turns DuckDB's and the system's errors on a store into UserError; ConstraintException, a matter between tables, passes."""
+    """Translate errors of DuckDB and the system on a store into UserError. ConstraintException passes: callers handle it."""
     try:
         yield
     except duckdb.ConstraintException:
@@ -79,7 +79,7 @@ def explaining(path: Path) -> Generator[None]:
 
 
 def sql_failure(error: Exception) -> UserError:
-    """The one line for a query that DuckDB refused: its first line, and its hint where it gives one."""
+    """Translate the error of a refused query: DuckDB's first line and, if there is one, its hint."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     problem = re.sub(r"^[A-Za-z]+ Error:\s*", "", lines[0]).rstrip(" !.") if lines else type(error).__name__
     hint = next((line for line in lines[1:] if line.startswith(("Did you mean", "Candidate bindings", "HINT", "Hint"))), None)

@@ -1,4 +1,4 @@
-"""Games and runs as rows: what was asked, and how a person finds it again."""
+"""Games and runs as rows: inserted, updated, and found by id or name."""
 
 import difflib
 import json
@@ -16,13 +16,13 @@ Cursor = duckdb.DuckDBPyConnection
 
 
 def find(cur: Cursor, fingerprint: str) -> int | None:
-    """The id of the game with this fingerprint."""
+    """Return the id of the game with this fingerprint, or None."""
     found = cur.execute("SELECT game_id FROM games WHERE fingerprint = ?", [fingerprint]).fetchall()
     return int(found[0][0]) if found else None
 
 
 def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
-    """A game's components in the order of the masks' columns."""
+    """Return a game's components in the order of the masks' columns."""
     rows = cur.execute("SELECT component, label, kind, start, stop, size, layer, unit FROM components WHERE game_id = ? ORDER BY component", [game_id])
     return tuple(Component(*row) for row in rows.fetchall())
 
@@ -39,7 +39,7 @@ def run_row(cur: Cursor, run_id: str) -> dict[str, Any]:
 
 
 def find_run(cur: Cursor, wanted: str) -> str:
-    """The run that `wanted` means; UserError when none or several do."""
+    """Return the id of the run that `wanted` refers to. Raises UserError if there is none or more than one."""
     rows = cur.execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
     if not rows:
         raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
@@ -47,14 +47,14 @@ def find_run(cur: Cursor, wanted: str) -> str:
 
 
 def insert_run(cur: Cursor, row: Mapping[str, Any]) -> None:
-    """Insert a run's row in place of one of that id and all that was noted about it; within the caller's transaction."""
+    """Insert a run's row, replacing one with that id and its costs and events, within the caller's transaction."""
     for name in ("runs", "extra_costs", "events"):
         cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [row["run_id"]])  # noqa: S608  our own names
     cur.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('$' + key for key in row)})", dict(row))  # noqa: S608  our own names
 
 
 def continue_run(cur: Cursor, row: Mapping[str, Any]) -> None:
-    """Update a run's row for another attempt: what it says of the question is replaced, its start and, unless named again, its names stay."""
+    """Update a run's row for another attempt: the columns that describe the question are replaced; its start stays, and so do its names unless new ones are given."""
     kept = {"name": "coalesce($name, name)", "set_name": "coalesce($set_name, set_name)"}
     changes = [f"{key} = {kept.get(key, '$' + key)}" for key in row if key not in ("run_id", "started")]
     values = {key: value for key, value in row.items() if key != "started"}
@@ -62,7 +62,7 @@ def continue_run(cur: Cursor, row: Mapping[str, Any]) -> None:
 
 
 def insert(cur: Cursor, info: GameInfo) -> int:
-    """Store a game with its components, queries and examples; within the caller's transaction. The id of the game."""
+    """Insert a game with its components, queries and examples, within the caller's transaction. Returns its id."""
     game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
     described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
     cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
@@ -78,7 +78,7 @@ def _match(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
     if len(begun) == 1:
         return begun[0]
     if begun:
-        raise UserError("run", wanted, f"is the beginning of {len(begun)} runs", f"say which: {', '.join(begun[:5])}")
+        raise UserError("run", wanted, f"matches {len(begun)} runs", f"name one of them: {', '.join(begun[:5])}")
     all_names = [text for row in rows for text in row if text]
     near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
     raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")

@@ -1,4 +1,4 @@
-"""Masks between numpy and Arrow: bool `(m, n)` on one side, packed binary columns on the other."""
+"""Convert masks between numpy (bool `(m, n)`) and Arrow (packed binary columns)."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ Table = Any
 
 
 def to_binary(masks: Masks) -> Any:
-    """Masks (bool, `(m, n)`) as an Arrow fixed-size binary array of `m` packed masks, without a copy per mask."""
+    """Pack masks (bool, `(m, n)`) into an Arrow fixed-size binary array of length `m`, without a copy per mask."""
     packed = np.ascontiguousarray(pack(masks))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(max(packed.shape[1], 1)), len(packed), [None, pa.py_buffer(packed)])
 
 
 def from_binary(column: Any, n: int) -> Masks:
-    """The inverse of `to_binary` for an Arrow (chunked) array of packed masks, fixed-size or not: bool `(m, n)`."""
+    """Unpack an Arrow (chunked) array of packed masks, fixed-size or not, into bool `(m, n)`: the inverse of `to_binary`."""
     width = (n + 7) // 8
     array = column.cast(pa.binary(width))
     chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
@@ -29,5 +29,5 @@ def from_binary(column: Any, n: int) -> Masks:
 
 
 def to_lists(masks: Masks) -> Any:
-    """Masks (bool, `(m, n)`) as an Arrow fixed-size list<bool> array."""
+    """Convert masks (bool, `(m, n)`) into an Arrow fixed-size list<bool> array."""
     return pa.FixedSizeListArray.from_arrays(pa.array(masks.reshape(-1)), masks.shape[1])

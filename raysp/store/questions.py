@@ -1,4 +1,4 @@
-"""A person's own SQL: one statement that only reads, and that ends."""
+"""User SQL: a single statement that only reads, with a time limit."""
 
 import itertools
 import threading
@@ -16,10 +16,10 @@ TIMEOUT_SECONDS = 60.0
 
 
 def ask(cur: duckdb.DuckDBPyConnection, query: str, timeout_s: float = TIMEOUT_SECONDS) -> Table:
-    """The answer to one SELECT-like statement. UserError in one line for anything else, for SQL errors, and after `timeout_s` seconds.
+    """Return the answer to one SELECT-like statement. Raises UserError for any other statement, for SQL errors, and after `timeout_s` seconds.
 
-    Runs in a read-only transaction on a connection whose configuration is locked and which reaches no file but the store:
-    the check of the statement's type is for the message, not for safety.
+    It runs in a read-only transaction on a connection with a locked configuration and no access to other files:
+    checking the statement's type improves the message and is not what makes it safe.
     """
     _check(cur, query)
     timer = threading.Timer(timeout_s, cur.interrupt)
@@ -46,7 +46,7 @@ def _answer(cur: duckdb.DuckDBPyConnection, query: str) -> Table:
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """Names made different where a join gives two columns the same: n, n_1."""
+    """Rename duplicate columns, which joins can produce: n, n_1."""
     found: list[str] = []
     for name in names:
         candidates = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))

@@ -11,7 +11,7 @@ from raysp.store.failures import foreign, newer
 
 
 def migrations() -> list[tuple[int, str, str]]:
-    """All migrations known to this raysp, in order: number, name, SQL."""
+    """Return all migrations known to this raysp, in order: number, name, SQL."""
     found: list[tuple[int, str, str]] = []
     for entry in resources.files("raysp.store").joinpath("migrations").iterdir():
         matched = re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name)
@@ -21,7 +21,7 @@ def migrations() -> list[tuple[int, str, str]]:
 
 
 def version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """The number of the last migration applied to this file, 0 for an empty one; UserError for somebody else's tables."""
+    """Return the number of the last migration applied to this file, 0 for an empty file. Raises UserError if its tables are not raysp's."""
     tables = {str(name) for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if not tables:
         return 0
@@ -31,7 +31,7 @@ def version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: Path, upto: int | None = None) -> list[str]:
-    """Bring the file to this raysp's schema (or to number `upto`); the names applied. UserError when it is newer than known."""
+    """Apply the missing migrations, up to number `upto` if given, and return their names. Raises UserError if the file is newer than this raysp."""
     known = migrations()
     at = version(con, path)
     if at > known[-1][0]:

@@ -1,66 +1,94 @@
-"""Copies of the live store for other processes to read: built aside, put in place in one step."""
+"""Copies of a live store for other processes to read, made when one of them asks.
+
+A reader that finds the store locked leaves a file beside it; the writer looks for that file, builds a snapshot aside and puts it in place in one step. A run
+that nobody watches copies nothing, however large its store is.
+"""
 
 import logging
+import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from raysp.store.connection import SNAPSHOT_FILES, Connection, drafts, snapshot_path
+from raysp.store.connection import SNAPSHOT_FILES, Connection, drafts, request_path, snapshot_path
 from raysp.store.failures import explaining
 
 SHARE = 0.05
-"""At most this share of the time goes into snapshots."""
+"""At most this share of the writer's time goes into snapshots."""
 LEAST_SECONDS = 1.0
-"""And never more than one in this time."""
+"""The time between two snapshots, at least."""
+LOOK_SECONDS = 0.2
+"""How often the writer looks for a request."""
+WAIT_SECONDS = 10.0
+"""How long a reader waits for its request to be answered; an older snapshot, if there is one, then has to do."""
+FAILED_SECONDS = 60.0
+"""The time after a snapshot that failed in which none is tried."""
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes snapshots of one live store, on demand or when due."""
+    """Publishes snapshots of one live store: in a thread of its own when a reader asks, or immediately by `publish`."""
 
     def __init__(self, con: Connection, path: Path) -> None:
         self._con, self._path = con, path
-        self._busy = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._building = threading.Lock()
+        self._ended = threading.Event()
         self._due = 0.0
         self.dirty = True
+        self._thread = threading.Thread(target=self._serve, name="raysp-snapshots", daemon=True)
+
+    def start(self) -> None:
+        """Start serving readers. A request left by an earlier process is dropped."""
+        request_path(self._path).unlink(missing_ok=True)
+        self._thread.start()
 
     def publish(self) -> Path:
-        """Build a snapshot of what is committed now and put it in place; its path. UserError when the disk is full."""
-        with self._busy, explaining(snapshot_path(self._path)):
+        """Build a snapshot of what is committed now, put it in place and return its path. Raises UserError if the disk is full."""
+        with self._building, explaining(snapshot_path(self._path)):
             return self._build()
 
-    def publish_if_due(self) -> bool:
-        """Begin a snapshot beside the caller's work unless nothing was written, or one was taken too recently; whether it began."""
-        if not self.dirty or time.monotonic() < self._due or not self._busy.acquire(blocking=False):
-            return False
-        self._thread = threading.Thread(target=self._build_and_release, name="raysp-snapshot", daemon=True)
-        self._thread.start()
-        return True
+    def stop(self) -> None:
+        """Stop serving, without waiting for a snapshot under way."""
+        self._ended.set()
 
-    def join(self) -> None:
-        """Wait for a snapshot under way."""
-        if self._thread is not None:
+    def close(self) -> None:
+        """Stop serving, after a snapshot under way."""
+        self.stop()
+        if self._thread.is_alive():
             self._thread.join()
+        with suppress(OSError):
+            request_path(self._path).unlink(missing_ok=True)
 
-    def _build_and_release(self) -> None:
-        try:
-            with explaining(snapshot_path(self._path)):
-                self._build()
-        except Exception as error:  # noqa: BLE001  a run goes on without snapshots
-            log.warning("no snapshot: %s", error)
-            self._due = time.monotonic() + 60
-        finally:
-            self._busy.release()
+    def _serve(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            try:
+                self._answer_request()
+            except Exception as error:  # noqa: BLE001  a run continues without snapshots
+                log.warning("no snapshot: %s", error)
+                self._due = time.monotonic() + FAILED_SECONDS
+
+    def _answer_request(self) -> None:
+        request, final = request_path(self._path), snapshot_path(self._path)
+        asked = _changed(request)
+        if not asked:
+            return
+        if final.exists() and not self.dirty:
+            os.utime(final)
+        elif time.monotonic() >= self._due:
+            self.publish()
+        if _changed(request) == asked:  # a later one is answered next
+            request.unlink(missing_ok=True)
 
     def _build(self) -> Path:
-        began = time.monotonic()
+        began, as_of = time.monotonic(), time.time_ns()
         self.dirty = False
         draft, final = drafts(self._path), snapshot_path(self._path)
         _remove(draft)
         try:
             _copy(self._con, draft)
+            os.utime(draft, ns=(as_of, as_of))
             draft.replace(final)
         except BaseException:
             self.dirty = True
@@ -70,6 +98,27 @@ class Publisher:
         took = time.monotonic() - began
         self._due = time.monotonic() + max(LEAST_SECONDS, took / SHARE)
         return final
+
+
+def ask_for_snapshot(path: Path) -> None:
+    """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered, at most `WAIT_SECONDS`.
+
+    A writer that has made one very recently does not make another. Where the request cannot be written, or nobody answers, this only takes time.
+    """
+    request, until = request_path(path), time.monotonic() + WAIT_SECONDS
+    with suppress(OSError):
+        request.touch()
+        asked = _changed(request)
+        while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS / 4)
+
+
+def _changed(file: Path) -> int:
+    """When a file was changed last, in nanoseconds; 0 if there is none."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _copy(con: Connection, draft: Path) -> None:

@@ -1,10 +1,11 @@
-"""The store: one DuckDB file, one process that writes it, any number of threads that read it."""
+"""The store: one DuckDB file, written by one process and read by any number of threads."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, evaluations, games, gradients, noise, questions, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder, no_surrogate
-from raysp.store.snapshots import Publisher
+from raysp.store.snapshots import Publisher, ask_for_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -41,10 +42,10 @@ _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 class Store:
     """Runs, games, evaluations and answers.
 
-    Every writing method is one transaction: after a crash it happened or it did not. Methods may be called from any thread. Errors that a
-    person can mend are UserError("store", ...); a caller's mistakes (unknown run, wrong shapes) are ValueError.
+    Every writing method is one transaction: after a crash it has happened completely or not at all. Methods may be called from any thread. Errors that a
+    user can fix are UserError("store", ...); mistakes of the caller (an unknown run, wrong shapes) are ValueError.
 
-    The order of an interaction is the column `set_order` in SQL, as ORDER is a reserved word there; tables given to and got from
+    The order of an interaction is the column `set_order` in SQL, where ORDER is a reserved word; tables passed to and returned by
     this class call it `order`.
     """
 
@@ -63,7 +64,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, *, read_only: bool = False) -> Self:
-        """The store at `path`, made when there is none. This process owns the file until `close`; `read_only` is `Store.read`."""
+        """Open the store at `path`, creating it if needed. This process owns the file until `close`. With `read_only` this is `Store.read`."""
         if read_only:
             return cls.read(path)
         place = Path(path).expanduser().resolve()
@@ -72,11 +73,13 @@ class Store:
         store = cls(open_writer(place), place, read_only=False)
         _writers[place] = store
         store._interrupt_orphans()
+        store._publisher.start()
+        weakref.finalize(store, store._publisher.stop)  # its thread must not keep alive what nobody uses
         return store
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The store at `path` for reading: the live file, or while another process writes it, its snapshot; `note` then says so."""
+        """Open the store at `path` for reading: the live file or, while another process writes it, a snapshot requested from that process; `note` then says so."""
         place = Path(path).expanduser().resolve()
         live = _writers.get(place)
         if live is not None:
@@ -97,6 +100,7 @@ class Store:
         snapshot = snapshot_path(place)
         writer = f"process {holder}" if holder else "another process"
         later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "ask again in a few seconds")
+        ask_for_snapshot(place)
         if not snapshot.exists():
             raise later
         age = max(0.0, time.time() - snapshot.stat().st_mtime)
@@ -109,9 +113,9 @@ class Store:
             raise explained(snapshot, error) from None
 
     def close(self) -> None:
-        """Let go of the file. What was committed is kept with or without it."""
-        self._publisher.join()
+        """Close the file. What was committed is kept in any case."""
         if not self.read_only:
+            self._publisher.close()
             _writers.pop(self.path, None)
         self._con.close()
 
@@ -124,7 +128,7 @@ class Store:
     # ---- games and runs
 
     def register_game(self, info: GameInfo) -> int:
-        """The id of the game with this fingerprint, stored with its components when it is new."""
+        """Return the id of the game with this fingerprint; a new game is stored with its components."""
         with self._writing:
             found = games.find(self._cursor(), info.fingerprint)
             if found is not None:
@@ -169,8 +173,8 @@ class Store:
 
         Reasons are mappings with the keys code, figures (a mapping) and sentence.
 
-        Columns are those of the tables in SQL (`order` for set_order); labels, ranks and orders are added where absent. Unknown tables and columns are a
-        ValueError, and nothing is stored.
+        Columns are those of the tables in SQL (`order` for set_order); missing labels, ranks and orders are added. Raises ValueError, and stores nothing,
+        for unknown tables and columns.
         """
         game_id, _ = self._game_of(run_id)
         components = self.components(game_id)
@@ -181,28 +185,28 @@ class Store:
             answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, _now())
 
     def add_prunings(self, run_id: str, rows: Table) -> None:
-        """Store what is left of a run's model without some components, in place of what was stored before: columns of the table in SQL, `created` added.
+        """Store the prunings of a run's model, replacing earlier ones: columns of the table in SQL, to which `created` is added.
 
-        ValueError for unknown columns or an unknown run, and nothing is changed.
+        Raises ValueError, and changes nothing, for unknown columns or an unknown run.
         """
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.replace_rows(cur, "prunings", run_id, rows, _now())
 
     def replace_data_scores(self, run_id: str, rows: Table) -> None:
-        """Store how well methods foretold trainings, in place of earlier scores of the run; columns and errors as `add_prunings`."""
+        """Store how well methods predicted retraining, replacing earlier scores of the run; columns and errors as `add_prunings`."""
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.replace_rows(cur, "data_scores", run_id, rows, _now())
 
     def add_selections(self, run_id: str, rows: Table) -> None:
-        """Store what was chosen of a run's training set, in place of what was chosen by the same `rule` before; columns and errors as `add_prunings`."""
+        """Store selections from a run's training set, replacing those made by the same `rule`; columns and errors as `add_prunings`."""
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.replace_selections(cur, run_id, rows, _now())
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
-        """Note that a run is running, done, failed or interrupted."""
+        """Set a run's status: running, done, failed or interrupted."""
         self._game_of(run_id)
         with self._transaction() as cur:
             answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
@@ -220,12 +224,12 @@ class Store:
     # ---- evaluations and costs
 
     def known(self, game_id: int, masks: Masks) -> Values:
-        """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN where it was never evaluated."""
+        """Return the stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN for masks never evaluated."""
         with explaining(self.path):
             return evaluations.known(self._cursor(), game_id, masks)
 
     def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
-        """The stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows where it was never evaluated."""
+        """Return the stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows for masks never evaluated."""
         with explaining(self.path):
             return training_sets.outputs_of(self._cursor(), game_id, masks)
 
@@ -243,10 +247,10 @@ class Store:
         outputs: NDArray[np.float64] | None = None,
         game_id: int | None = None,
     ) -> int:
-        """Store what a run bought: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, the whole batch's cost, and `outputs` (`(m, queries)`).
+        """Store new evaluations of a run: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, the cost of the batch, and `outputs` (`(m, queries)`).
 
-        With `game_id`, values of another game with as many components, such as the same training set under another training seed, at this run's cost.
-        Returns how many were new: the others had been stored by another run meanwhile, and are noted as reused, their cost as spent.
+        With `game_id` they are values of another game with as many components, such as the same training set under another training seed, paid for by this run.
+        Returns how many were new; those that another run has stored in the meantime are recorded as reused, and their cost as extra.
         """
         batch = self._batch(run_id, phase, masks, in_round, positions)
         batch = batch if game_id is None else replace(batch, game_id=game_id)
@@ -272,7 +276,7 @@ class Store:
             return len(told)
 
     def _insert_evaluations(self, batch: evaluations.Batch, told: Values, first: int, cost: evaluations.Cost, outputs: NDArray[np.float64] | None) -> None:
-        """Store a batch that is all new; duckdb.ConstraintException when it is not, and nothing is stored."""
+        """Store a batch of new evaluations. Raises duckdb.ConstraintException, and stores nothing, if one of them is stored already."""
         if outputs is None:
             evaluations.insert(self._cursor(), batch, told, first, cost)
             return
@@ -288,19 +292,19 @@ class Store:
         return answered
 
     def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
-        """Note that a run asked for masks (bool, `(m, n)`) that the store holds; those it has asked for before in this phase add nothing."""
+        """Record that a run requested masks (bool, `(m, n)`) that the store already has; masks requested before in this phase add nothing."""
         batch = self._batch(run_id, phase, masks, in_round, positions)
         if len(batch.masks):
             with self._transaction() as cur:
                 evaluations.insert_reused(cur, batch)
 
     def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
-        """Add to a phase what no stored evaluation carries: wall time, evaluations that were thrown away, fixed costs."""
+        """Add costs to a phase that no stored evaluation carries: wall time, discarded evaluations, fixed costs."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
 
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
-        """Note that something happened, now."""
+        """Record an event, now."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
 
@@ -316,44 +320,60 @@ class Store:
     # ---- reading
 
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
-        """What a run asked for, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, fitted (to by its surrogate), evaluation_id."""
+        """Return the evaluations that a run requested, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, fitted (to by its surrogate), evaluation_id."""
         game_id, n = self._game_of(run_id)
         return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
 
+    def run_masks(self, run_id: str, phase: str | None = None) -> Masks:
+        """Return the masks (bool, `(m, n)`) that a run requested, in the order of `run_evaluations`."""
+        _, n = self._game_of(run_id)
+        rows = self.run_evaluations(run_id, phase)
+        return rows["mask"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, n)
+
     def run_outputs(self, run_id: str, phase: str | None = None) -> NDArray[np.float64]:
-        """The outputs (float64, `(m, queries)`) of a run's evaluations, in the order of `run_evaluations`."""
+        """Return the outputs (float64, `(m, queries)`) of a run's evaluations, in the order of `run_evaluations`."""
         game_id, _ = self._game_of(run_id)
         asked = self.run_evaluations(run_id, phase)["evaluation_id"].to_numpy()
         return training_sets.outputs_by_id(self._cursor(), game_id, asked)
 
     def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
-        """The surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
+        """Return the surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
 
-        ValueError for an unknown run. UserError if the run has stored none: it has not ended, an earlier version of raysp made it, or there is no such query.
+        Raises ValueError for an unknown run, and UserError if none is stored: the run has not ended, an earlier version of raysp made it, or there is no such query.
         """
         _, n = self._game_of(run_id)
         found = surrogates.read(self._cursor(), run_id, n, query)
-        if found is None and (query is None or self.keep_probability(run_id) is None):
-            raise no_surrogate(run_id)
         if found is None:
+            self.keep_probability(run_id)
             raise UserError("query", query, f"is not one of run {run_id}", "the table queries lists them")
         return found
 
-    def keep_probability(self, run_id: str) -> float | None:
-        """P(keep) of the masks on which a run's surrogates should predict well; None for a run without."""
-        return surrogates.keep_probability(self._cursor(), run_id)
+    def has_surrogate(self, run_id: str) -> bool:
+        """Return whether a run has a stored surrogate."""
+        return surrogates.keep_probability(self._cursor(), run_id) is not None
 
-    def fitted_masks(self, run_id: str) -> Masks:
-        """The masks (bool, `(m, n)`) that a run's surrogates were fitted to, in the order in which its explorer was told them."""
+    def keep_probability(self, run_id: str) -> float:
+        """Return P(keep) of the masks on which a run's surrogates are scored. Raises UserError as `surrogate`."""
+        found = surrogates.keep_probability(self._cursor(), run_id)
+        if found is None:
+            raise no_surrogate(run_id)
+        return found
+
+    def fitted_evaluations(self, run_id: str) -> tuple[Masks, Values]:
+        """Return masks (bool, `(m, n)`) and values (float64, `(m,)`) that a run's surrogates were fitted to, in the order in which its explorer received them."""
         _, n = self._game_of(run_id)
-        return surrogates.fitted_masks(self._cursor(), run_id, n)
+        return surrogates.fitted_evaluations(self._cursor(), run_id, n)
 
     def run_table(self, name: str, run_id: str) -> Table:
-        """One of `answers.RUN_TABLES` for a run; `order` stands for set_order."""
+        """Return one of `answers.RUN_TABLES` for a run, with set_order called `order`."""
         return answers.run_table(self._cursor(), name, run_id)
 
+    def game_id(self, run_id: str) -> int:
+        """Return the id of a run's game. Raises ValueError for an unknown run."""
+        return self._game_of(run_id)[0]
+
     def has_requests(self, run_id: str) -> bool:
-        """Whether a run of this id has asked for any evaluation."""
+        """Return whether a run with this id has requested any evaluation."""
         return bool(self._cursor().execute("SELECT 1 FROM requests WHERE run_id = ? LIMIT 1", [run_id]).fetchall())
 
     def run_row(self, run_id: str) -> dict[str, Any]:
@@ -361,27 +381,27 @@ class Store:
         return games.run_row(self._cursor(), run_id)
 
     def components(self, game_id: int) -> tuple[Component, ...]:
-        """A game's components in the order of the masks' columns."""
+        """Return a game's components, in the order of the masks' columns."""
         return games.components(self._cursor(), game_id)
 
     def queries(self, game_id: int) -> tuple[Query, ...]:
-        """A game's queries, in the order of the outputs' columns."""
+        """Return a game's queries, in the order of the outputs' columns."""
         return training_sets.queries(self._cursor(), game_id)
 
     def examples(self, game_id: int) -> tuple[Example, ...]:
-        """A game's training examples, in their order."""
+        """Return a game's training examples, in their order."""
         return training_sets.examples(self._cursor(), game_id)
 
     def runs(self) -> Table:
-        """The view run_summary: one row a run, newest first."""
+        """Return the view run_summary: one row per run, newest first."""
         return self._cursor().sql("SELECT * FROM run_summary").to_arrow_table()
 
     def find_run(self, wanted: str) -> str:
-        """The run that `wanted` means: its id or the beginning of it, a name (the newest of that name), or 'last'. UserError otherwise."""
+        """Return the id of the run that `wanted` refers to: an id or its beginning, a name (the newest run of that name), or 'last'. Raises UserError otherwise."""
         return games.find_run(self._cursor(), wanted)
 
     def sql(self, query: str, timeout_s: float = questions.TIMEOUT_SECONDS) -> Table:
-        """The answer to a person's own SELECT-like statement; UserError("sql", ...) for anything else, SQL errors, and after `timeout_s` seconds."""
+        """Return the answer to a user's SELECT-like statement. Raises UserError("sql", ...) for other statements, SQL errors, and after `timeout_s` seconds."""
         cur = self._con.cursor()
         try:
             return questions.ask(cur, query, timeout_s)
@@ -391,14 +411,9 @@ class Store:
     # ---- snapshots
 
     def publish(self) -> Path:
-        """Put a snapshot of what is committed beside the file, for other processes to read; its path."""
+        """Write a snapshot of what is committed beside the file and return its path. Readers in other processes request one by themselves."""
         self._must_write()
         return self._publisher.publish()
-
-    def publish_if_due(self) -> bool:
-        """Begin a snapshot in the background unless nothing was written since the last or it would take over 5 % of the time; whether it began."""
-        self._must_write()
-        return self._publisher.publish_if_due()
 
     # ---- inside
 
@@ -445,7 +460,7 @@ class Store:
         return int(self._cursor().execute("SELECT coalesce(max(evaluation_id), 0) FROM evaluations").fetchall()[0][0])
 
     def _interrupt_orphans(self) -> None:
-        """No other process can be driving a run of a file that this one owns: those still `running` ended with their process."""
+        """Mark runs that are still `running` as interrupted: this process owns the file, so the processes that drove them have ended."""
         with self._transaction() as cur:
             cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running'")
 

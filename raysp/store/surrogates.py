@@ -1,4 +1,4 @@
-"""Surrogates in and out of the store: a row each, a row per term, and which evaluations they were fitted to. Arrow both ways: there can be 10^5 terms."""
+"""Write and read surrogates: a row each, a row per term, and the evaluations they were fitted to. Terms are Arrow tables, as there can be 10^5."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.masks import Masks
+from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats, Sets
 from raysp.store.packing import Table, from_binary, to_binary
@@ -24,14 +24,14 @@ TERMS = """
 SELECT components, set_order, coefficient, standard_error, factor
 FROM surrogate_terms WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY term
 """
-FITTED = "SELECT e.mask FROM fitted_evaluations f JOIN evaluations e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
+FITTED = "SELECT e.mask, e.value FROM fitted_evaluations f JOIN evaluations e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
 
 
 @dataclass(frozen=True)
 class RunSurrogates:
-    """What a run fitted: the surrogate of its value, one for each of its queries, P(keep) of the masks on which they should predict well.
+    """The surrogates of a run: that of its value, one per query, and P(keep) of the masks on which they are scored.
 
-    `fitted` are the masks (bool, `(m, n)`, evaluated in the run's game) that they were fitted to.
+    `fitted` holds the masks (bool, `(m, n)`) that they were fitted to, all evaluated in the run's game.
     """
 
     value: FourierSurrogate
@@ -41,7 +41,7 @@ class RunSurrogates:
 
 
 def replace(cur: Cursor, run_id: str, game_id: int, found: RunSurrogates | None) -> None:
-    """Store a run's surrogates in place of those stored before; within the caller's transaction."""
+    """Replace a run's surrogates, within the caller's transaction."""
     for name in TABLES:
         cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
     if found is None:
@@ -58,7 +58,7 @@ def replace(cur: Cursor, run_id: str, game_id: int, found: RunSurrogates | None)
 
 
 def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogate | None:
-    """The surrogate of a run over `n` components, or of one of its queries, equal to the one stored; None if there is none."""
+    """Return the surrogate of a run over `n` components, or of one of its queries; None if there is none."""
     key = {"run": run_id, "query": query}
     found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
     if not found:
@@ -68,14 +68,15 @@ def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogat
 
 
 def keep_probability(cur: Cursor, run_id: str) -> float | None:
-    """P(keep) of the masks on which a run's surrogates should predict well; None if it has none."""
+    """Return P(keep) of the masks on which a run's surrogates are scored; None if it has no surrogate."""
     found = cur.execute("SELECT keep_probability FROM surrogates WHERE run_id = ? AND query IS NULL", [run_id]).fetchall()
     return float(found[0][0]) if found else None
 
 
-def fitted_masks(cur: Cursor, run_id: str, n: int) -> Masks:
-    """The masks (bool, `(m, n)`) that a run's surrogates were fitted to, in the order told."""
-    return from_binary(cur.sql(FITTED, params={"run": run_id}).to_arrow_table()["mask"], n)
+def fitted_evaluations(cur: Cursor, run_id: str, n: int) -> tuple[Masks, Values]:
+    """Return masks (bool, `(m, n)`) and values (float64, `(m,)`) that a run's surrogates were fitted to, in the order in which the explorer received them."""
+    rows = cur.sql(FITTED, params={"run": run_id}).to_arrow_table()
+    return from_binary(rows["mask"], n), rows["value"].to_numpy()
 
 
 def _terms(surrogate: FourierSurrogate) -> Table:

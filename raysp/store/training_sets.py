@@ -1,4 +1,4 @@
-"""What a training set adds to a game: its queries and examples, and the outputs of each evaluation, one a query. Arrow both ways: there can be 10^5 examples."""
+"""Queries and examples of a training set, and the outputs of each evaluation, one per query. Tables are Arrow, as there can be 10^5 examples."""
 
 import duckdb
 import numpy as np
@@ -12,7 +12,7 @@ from raysp.store.packing import Table, to_binary
 Cursor = duckdb.DuckDBPyConnection
 Outputs = NDArray[np.float64]
 
-# Only of evaluations that are this batch's own: where another run was first, its outputs stay.
+# Only for evaluations of this batch: if another run stored one first, its outputs are kept.
 INSERT_OUTPUTS = "INSERT INTO outputs SELECT b.evaluation_id, b.outputs FROM answered b SEMI JOIN evaluations e ON e.evaluation_id = b.evaluation_id"
 OUTPUTS = """
 SELECT b.position, o.outputs
@@ -23,7 +23,7 @@ OUTPUTS_BY_ID = "SELECT b.position, o.outputs FROM batch b JOIN outputs o ON o.e
 
 
 def insert_texts(cur: Cursor, game_id: int, info: GameInfo) -> None:
-    """Store a game's components, queries and examples; within the caller's transaction."""
+    """Insert a game's components, queries and examples, within the caller's transaction."""
     parts, queries, examples = info.components, info.queries, info.examples
     components = pa.table(
         {
@@ -62,19 +62,19 @@ def _game_ids(game_id: int, count: int) -> Table:
 
 
 def queries(cur: Cursor, game_id: int) -> tuple[Query, ...]:
-    """A game's queries, in the order of an output's columns."""
+    """Return a game's queries, in the order of an output's columns."""
     rows = cur.execute("SELECT query, label, prompt, target, foil FROM queries WHERE game_id = ? ORDER BY query", [game_id])
     return tuple(Query(*row) for row in rows.fetchall())
 
 
 def examples(cur: Cursor, game_id: int) -> tuple[Example, ...]:
-    """A game's examples, in the order of the training set."""
+    """Return a game's examples, in the order of the training set."""
     rows = cur.execute("SELECT example, component, prompt, completion FROM examples WHERE game_id = ? ORDER BY example", [game_id])
     return tuple(Example(*row) for row in rows.fetchall())
 
 
 def insert_outputs(cur: Cursor, first_id: int, outputs: Outputs) -> None:
-    """Store outputs (float64, `(m, q)`) of the evaluations with ids from `first_id`, those that are stored; within the caller's transaction."""
+    """Insert outputs (float64, `(m, q)`) of those evaluations with ids from `first_id` that are stored, within the caller's transaction."""
     m, q = outputs.shape
     ids = np.arange(first_id, first_id + m, dtype=np.int64)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(outputs).reshape(-1)), q)
@@ -84,14 +84,14 @@ def insert_outputs(cur: Cursor, first_id: int, outputs: Outputs) -> None:
 
 
 def outputs_of(cur: Cursor, game_id: int, masks: Masks) -> Outputs:
-    """Stored outputs of masks (bool `(m, n)`), float64 `(m, q)`, NaN where there are none."""
+    """Return the stored outputs (float64 `(m, q)`) of masks (bool `(m, n)`), NaN if a mask has none."""
     positions = np.arange(len(masks), dtype=np.int32)
     batch = pa.table({"mask": to_binary(masks), "position": positions})
     return _placed(cur, game_id, batch, OUTPUTS)
 
 
 def outputs_by_id(cur: Cursor, game_id: int, evaluation_ids: NDArray[np.int64]) -> Outputs:
-    """Stored outputs of evaluations, float64 `(m, q)`, in their order, NaN where there are none."""
+    """Return the stored outputs (float64 `(m, q)`) of evaluations, in their order, NaN if one has none."""
     positions = np.arange(len(evaluation_ids), dtype=np.int32)
     return _placed(cur, game_id, pa.table({"evaluation_id": evaluation_ids, "position": positions}), OUTPUTS_BY_ID)
 

@@ -88,7 +88,7 @@ class Asked:
             spec = run_spec(row["spec"])
             game = build_mechanistic_game(spec.lens)
             before = game.mask_tree.tokens
-            return acting.known_of(store, row, spec, game), game.mask_tree.tokens - before
+            return acting.known_of(store, row, store.surrogate(run_id), spec.seed, game), game.mask_tree.tokens - before
 
     def write(self, query, *told):
         with duckdb.connect(str(self.store)) as writing:
@@ -214,13 +214,12 @@ EXPLORERS = {
 
 @pytest.mark.parametrize("explorer", EXPLORERS.values(), ids=EXPLORERS)
 def test_what_a_run_knows_is_what_it_said(asked, explorer):
-    """Its explorer is told again what it was told, round by round: the fit predicts what the run predicted."""
     run_id = asked.of(asked.lens(components="heads"), explorer, heldout=30)
     known, _ = asked.known(run_id)
     rows = asked.table("heldout", run_id)
     masks = unpack(np.array([np.frombuffer(row["mask"], np.uint8) for row in rows]), known.n)
     assert len(masks) >= 30
-    assert known.surrogate.predict(masks) == pytest.approx([row["predicted"] for row in rows], abs=1e-6)
+    assert known.surrogate.predict(masks) == pytest.approx([row["predicted"] for row in rows], abs=1e-12)
     near = np.concatenate([np.ones((1, known.n), dtype=bool), ~np.eye(known.n, dtype=bool)])
     values = build_game(asked.lens(components="heads")).evaluate(near)
     assert known.effects == pytest.approx(values[0] - values[1:], abs=1e-4)
@@ -234,10 +233,10 @@ def test_what_the_store_has_is_not_measured_again(asked):
     assert asked.known(asked.of(other, EXPLORERS["singles"]))[1] > 0
 
 
-def test_a_run_whose_values_are_gone_is_to_be_asked_again(asked):
+def test_a_run_stored_before_surrogates_were_is_to_be_asked_again(asked):
     run_id = asked.of(asked.lens(components="heads:0", value="logprob_diff"))
-    asked.write("DELETE FROM evaluations WHERE run_id = ? AND position = 3", run_id)
-    with pytest.raises(raysp.UserError, match=r"would ask 1 of 64 masks that the store has no value of; run it again"):
+    asked.write("DELETE FROM surrogates WHERE run_id = ?", run_id)
+    with pytest.raises(raysp.UserError, match=r"has no surrogate in the store.*; ask the same question again"):
         asked.prune(run_id)
 
 

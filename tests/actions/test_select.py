@@ -12,8 +12,6 @@ from raysp.actions.retrainings import own_seeds
 from raysp.actions.select import Verification, select
 from raysp.cli import main
 from raysp.lenses import build_game
-from raysp.runs.replaying import replayed, surrogate_of
-from raysp.specs.run import run_spec
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +47,7 @@ def test_the_choice_is_the_solver_s_on_the_run_s_own_surrogate(trained):
     run_id = trained.run()
     done = selected(trained, run_id, "harmful:3")
     with raysp.Store.read(trained.store) as store:
-        row = store.run_row(run_id)
-        spec = run_spec(row["spec"])
-        surrogate = surrogate_of(replayed(store, row, spec, build_game(spec.lens)))
+        surrogate = store.surrogate(run_id)
     wanted = choose(surrogate, read_drop_rule("harmful:3", None, len(ROWS)), more_is_better=True)
     assert done.choice.mask.tolist() == wanted.mask.tolist()
     assert 1 <= len(done.dropped) <= 3

@@ -1,13 +1,19 @@
 """Other processes read a live store through its snapshot."""
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from stores import begin, game, python
 
+import raysp
+from raysp.runs.local import LocalBackend
+from raysp.runs.run import Run
 from raysp.store import Store
-from raysp.store.connection import snapshot_path
+from raysp.store.connection import request_path, snapshot_path
+from raysp.store.snapshots import ask_for_snapshot
 
 READ = """
 import sys
@@ -33,26 +39,77 @@ def test_a_snapshot_is_read_while_the_store_is_written(tmp_path, name):
         store.add_evaluations("run-1", "explore", np.eye(8, dtype=bool), np.arange(8))
         assert store.publish() == snapshot_path(path)
         store.add_evaluations("run-1", "explore", ~np.eye(8, dtype=bool), np.arange(8))
+        store._publisher._due = 0.0
         note, evaluations, runs = read_elsewhere(path)
         assert note.startswith("answering from the snapshot of ")
         assert "is being written by process" in note
-        assert (evaluations, runs) == ("8", "1")
+        assert (evaluations, runs) == ("16", "1")
     assert read_elsewhere(path) == ["None", "16", "1"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, snapshot_path(path).name])
 
 
-def test_snapshots_wait_for_something_new_and_for_their_time(tmp_path):
-    with Store.open(tmp_path / "s.duckdb") as store:
+def test_a_reader_is_answered_with_what_is_committed_when_it_asks(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
         begin(store)
-        store.publish()
-        assert not store.publish_if_due()
-        store._publisher._due = 0.0
-        assert not store.publish_if_due()
+        for count in (8, 16):
+            store.add_evaluations("run-1", "explore", np.eye(8, dtype=bool) ^ (count == 16), np.arange(8))
+            store._publisher._due = 0.0
+            assert read_elsewhere(path)[1] == str(count)
+        assert read_elsewhere(path)[1] == "16"
+
+
+def test_nobody_asks_and_nothing_is_copied(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+        store.add_evaluations("run-1", "explore", np.eye(8, dtype=bool), np.arange(8))
+        store._publisher._answer_request()
+        assert not snapshot_path(path).exists()
+
+
+def test_a_writer_copies_no_more_often_than_its_share_of_the_time_allows(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+        made = store.publish().stat().st_mtime_ns
         store.add_event(None, "note", "new")
-        assert store.publish_if_due()
-        store._publisher.join()
-        store.add_event(None, "note", "newer")
-        assert not store.publish_if_due()
+        store._publisher._due = float("inf")
+        ask_for_snapshot(path)
+        assert not request_path(path).exists()
+        assert snapshot_path(path).stat().st_mtime_ns == made
+
+
+def test_a_snapshot_of_a_store_that_has_not_changed_is_current(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+        before = store.publish().stat()
+        ask_for_snapshot(path)
+        after = snapshot_path(path).stat()
+        assert after.st_ino == before.st_ino
+        assert after.st_mtime_ns > before.st_mtime_ns
+
+
+def written():
+    """Bytes that this process has handed to the system to write."""
+    return int(re.search(r"wchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process writes")
+def test_what_a_run_writes_does_not_grow_with_the_store(tmp_path):
+    spec = raysp.RunSpec(lens=raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=6), explorer=raysp.Exhaustive(), local=True)
+    paid, rng = [], np.random.default_rng(0)
+    for size in (100, 200_000):
+        with Store.open(tmp_path / f"{size}.duckdb") as store:
+            begin(store, info=game(64))
+            store.add_evaluations("run-1", "explore", rng.random((size, 64)) < 0.5, rng.random(size))
+            store._con.execute("CHECKPOINT")
+            before = written()
+            Run(spec, LocalBackend(raysp.build_game(spec.lens)), store, "small").execute()
+            paid.append(written() - before)
+    assert paid[1] < 2 * paid[0] + 100_000
+    assert paid[1] < (tmp_path / "200000.duckdb").stat().st_size / 4
 
 
 def test_snapshots_are_whole_and_stop_nobody(tmp_path):

@@ -223,7 +223,7 @@ def test_runs_are_found_by_id_beginning_name_and_last(store):
     assert store.find_run("bb") == "bb33"
     assert store.find_run("review") == "aa22"
     assert store.find_run("aa11") == "aa11"
-    with pytest.raises(UserError, match="is the beginning of 2 runs; say which: aa22, aa11"):
+    with pytest.raises(UserError, match="matches 2 runs; name one of them: aa22, aa11"):
         store.find_run("aa")
     with pytest.raises(UserError, match="nearest: review"):
         store.find_run("reviw")

@@ -92,7 +92,9 @@ def test_the_evaluations_fitted_to_are_marked_and_keep_their_order(store):
     store.add_evaluations("run-1", "validate", masks[[1]], np.zeros(1))
     rows = store.run_evaluations("run-1")
     assert rows["fitted"].to_pylist() == [True, True, False]
-    assert store.fitted_masks("run-1").tolist() == masks[[2, 0]].tolist()
+    told, values = store.fitted_evaluations("run-1")
+    assert told.tolist() == masks[[2, 0]].tolist()
+    assert values.tolist() == [0.0, 1.0]
 
 
 def test_an_answer_in_place_of_another_brings_its_own_surrogate(store):

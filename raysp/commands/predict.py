@@ -1,0 +1,100 @@
+"""The command that asks a stored run about other subsets: `predict`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysp.commands.inspect import RunId
+from raysp.commands.run import Json, Store
+from raysp.errors import UserError
+from raysp.home import store_path
+
+if TYPE_CHECKING:
+    from raysp.runs.prediction import Prediction
+
+Subsets = list[str]
+#: Components named of a subset.
+SHOWN = 8
+
+
+def predict(
+    run_id: RunId,
+    *,
+    removed: Annotated[Subsets | None, typer.Option(metavar="LIST", help="Components to remove, by number or label, such as 3,5. May be repeated.")] = None,
+    kept: Annotated[Subsets | None, typer.Option(metavar="LIST", help="The only components to keep. May be repeated.")] = None,
+    query: Annotated[int | None, typer.Option(help="Predict one query of a training set, by number, instead of the mean over all.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Measure these subsets with the model as well, and store their values.")] = False,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Predict a run's value without some components, from its stored surrogate.
+
+    Loads no model, unless --exact is given. An interval holds the value of 95 % of the subsets of about that size.
+    """
+    import numpy as np
+
+    from raysp.commands import display
+    from raysp.runs.prediction import as_json, mask_of, predict_stored, read_subset
+    from raysp.store import Store as Reader
+
+    if not removed and not kept:
+        raise UserError("removed", None, "is missing", "name components, such as --removed 3,5")
+    path = store_path(store)
+    with Reader.read(path) as reading:
+        found = reading.find_run(run_id)
+        row = reading.run_row(found)
+        labels = [component.label for component in reading.components(row["game_id"])]
+        masks = np.concatenate(
+            [
+                *(mask_of(labels, read_subset(text, labels), None) for text in removed or ()),
+                *(mask_of(labels, None, read_subset(text, labels)) for text in kept or ()),
+            ]
+        )
+        predictions = predict_stored(reading, found, masks, query)
+        note = reading.note
+    if exact:
+        from raysp.runs.exact import measure
+
+        with Reader.open(path) as writing, display.live_bar(quiet=json) as bar:
+            measure(writing, found, masks, lambda progress: bar("", progress))
+            predictions = predict_stored(writing, found, masks, query)
+    if note:
+        display.err.print(note, style="dim", markup=False)
+    if json:
+        display.print_json({"run_id": found, "query": query, "value_intact": row["value_intact"], "predictions": [as_json(each) for each in predictions]})
+    else:
+        _print(predictions, None if query is not None else row["value_intact"])
+
+
+def _print(predictions: "Sequence[Prediction]", intact: float | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from raysp.commands import display
+    from raysp.report.numbers import scale
+
+    size = scale(value for each in predictions for value in (each.value, each.lo, each.hi, each.measured, intact))
+    table = Table("removed", "predicted", "95 % interval", "measured", title=size.titled("Predicted by the surrogate"), box=None)
+    for each in predictions:
+        names = ", ".join(f"{label} ({number})" for label, number in zip(each.labels[:SHOWN], each.removed, strict=False))
+        more = f", … ({len(each.removed)} of them)" if len(each.removed) > SHOWN else ""
+        table.add_row(escape(names + more) or "nothing", size.show(each.value), escape(size.interval(each.lo, each.hi)), size.show(each.measured))
+    display.out.print(table)
+    if intact is not None:
+        display.out.print(f"The value with every component kept is {size.whole(intact)}.", markup=False)
+    for note in dict.fromkeys(_note(each) for each in predictions):
+        if note:
+            display.out.print(note, markup=False)
+
+
+def _note(each: "Prediction") -> str | None:
+    from raysp.runs.prediction import LEVEL
+
+    if each.lo is None:
+        return "There are no intervals: the run measured no subsets but those that its surrogate was fitted to."
+    if each.extrapolated:
+        return "Some subsets are larger or smaller than any that the run measured beside the fit: their intervals may be too narrow."
+    if each.coverage is not None and each.coverage < LEVEL:
+        return f"Intervals come from {each.compared} subsets, which is enough for {each.coverage:.0%} coverage only."
+    return None

@@ -1,0 +1,32 @@
+"""Exact values of chosen masks, measured with a stored run's own model in this process, and kept in the store."""
+
+import numpy as np
+
+from raysp.errors import UserError
+from raysp.lenses import build_game
+from raysp.masks import Masks
+from raysp.runs.continuation import check_same_game
+from raysp.runs.local import LocalBackend
+from raysp.runs.progress import Watch
+from raysp.runs.run import Run
+from raysp.specs.run import run_spec
+from raysp.store import Store
+
+#: The phase under which they are stored.
+PHASE = "predict"
+
+
+def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
+    """Evaluate masks (bool, `(k, n)`) with the run's own model in this process and store their values; those that the store has cost nothing.
+
+    UserError for a run of a Python function, and for a model, prompt or training set that has changed.
+    """
+    row = store.run_row(run_id)
+    if not np.isnan(store.known(row["game_id"], masks)).any():
+        return
+    if row["lens"] == "function":
+        raise UserError("run", run_id, "is about a Python function, which the store does not keep", "call the function, or leave --exact out")
+    spec = run_spec(row["spec"])
+    backend = LocalBackend(build_game(spec.lens))
+    check_same_game(row, backend.info, "parts of a question")
+    Run(spec, backend, store, run_id, report=watch).evaluate(masks, PHASE, 0)

@@ -1,0 +1,145 @@
+"""A stored run answers for subsets that nobody measured, with intervals that hold, and without a model."""
+
+import numpy as np
+import pytest
+from answered_games import N, planted
+from tiny_models import save
+
+import raysp
+from raysp.runs.exact import measure
+from raysp.runs.prediction import LEVEL, Measured, component_numbers, mask_of, predict, predict_stored, read_subset
+from raysp.sampling.draws import random_masks
+from raysp.spectral.fourier import FourierSurrogate
+
+LABELS = ("The", "film", ",", "never", "fails", ",", "7", "never, ever")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("3,4", [3, 4]), (" 4 , film,4", [1, 4]), ("", []), ("never", [3]), ("7", [7]), ("never, ever", [7]), ("never, fails", [3, 4])],
+)
+def test_components_are_named_by_number_or_label(text, numbers):
+    assert read_subset(text, LABELS) == numbers
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([","], r"',' is the label of components 2, 5; give their numbers instead"),
+        (["plot"], r"'plot' is not a component of this run; give a number from 0 to 7, or a label"),
+        ([8], r"8 is not a component"),
+        ([-1], r"-1 is not a component"),
+    ],
+)
+def test_a_name_that_is_nobodys_or_several_components_is_refused_in_a_line(names, said):
+    with pytest.raises(raysp.UserError, match=said) as caught:
+        component_numbers(names, LABELS)
+    assert "\n" not in str(caught.value)
+
+
+def test_either_what_is_removed_or_what_is_kept_makes_a_mask():
+    assert mask_of(("a", "b", "c"), [1], None).tolist() == [[True, False, True]]
+    assert mask_of(("a", "b", "c"), None, ["b"]).tolist() == [[False, True, False]]
+    assert mask_of(("a", "b", "c"), None, []).tolist() == [[False, False, False]]
+    for removed, kept in ((None, None), ([0], [1])):
+        with pytest.raises(ValueError, match="either removed or kept"):
+            mask_of(("a", "b"), removed, kept)
+
+
+def noisy(masks, seed):
+    """A main effect each, and noise that grows with what is removed: what the surrogate below cannot know."""
+    gone = (~masks).sum(axis=1)
+    return masks @ np.arange(1.0, 13) + np.random.default_rng(seed).normal(size=len(masks)) * (0.1 + gone)
+
+
+def test_intervals_hold_as_often_as_they_say_at_every_size():
+    rng, n = np.random.default_rng(0), 12
+    surrogate = FourierSurrogate.from_deviations(n, float(np.arange(1.0, 13).sum()), {(i,): i + 1.0 for i in range(n)})
+    known = np.concatenate([random_masks(n, 300, 0.5, rng), random_masks(n, 100, 0.9, rng)])
+    measured = Measured(known, noisy(known, 1), np.zeros(len(known), dtype=bool))
+    widths = []
+    for share in (0.5, 0.9):
+        fresh = rng.random((2000, n)) < share
+        found = predict(surrogate, measured, fresh, [str(i) for i in range(n)], np.full(2000, np.nan))
+        exact = noisy(fresh, 2)
+        held = np.mean([each.lo <= value <= each.hi for each, value in zip(found, exact, strict=True)])
+        assert held > LEVEL - 0.05
+        widths.append(np.mean([each.hi - each.lo for each in found]))
+    assert widths[0] > 2 * widths[1]
+
+
+def test_few_measured_masks_promise_less_and_none_promise_nothing():
+    surrogate = FourierSurrogate.from_dict(4, {(): 1.0})
+    masks = random_masks(4, 9, 0.5, np.random.default_rng(0))
+    few = predict(surrogate, Measured(masks, np.arange(9.0), np.zeros(9, dtype=bool)), masks[:1], "abcd", np.array([np.nan]))[0]
+    assert few.coverage == pytest.approx(0.9)
+    assert (few.lo, few.hi, few.compared) == (1.0 - 7.0, 1.0 + 7.0, 9)
+    none = predict(surrogate, Measured(masks, np.arange(9.0), np.ones(9, dtype=bool)), masks[:1], "abcd", np.array([2.0]))[0]
+    assert (none.lo, none.hi, none.coverage, none.compared, none.measured) == (None, None, None, 0, 2.0)
+
+
+def test_a_size_beyond_all_that_were_measured_is_said_to_be_extrapolated():
+    surrogate, masks = FourierSurrogate.from_dict(6, {(): 1.0}), ~np.eye(6, dtype=bool)
+    known = Measured(masks, np.ones(6), np.zeros(6, dtype=bool))
+    near, far = predict(surrogate, known, np.array([[True] * 5 + [False], [False] * 6]), "abcdef", np.full(2, np.nan))
+    assert (near.extrapolated, far.extrapolated) == (False, True)
+
+
+def asked(explorer=None, **options):
+    lens = raysp.FunctionLens(planted, n=N, labels=tuple(f"w{i}" for i in range(N)))
+    return raysp.run(raysp.RunSpec(lens=lens, explorer=explorer or raysp.ProxySPEX(budget=400, max_order=3), seed=1, local=True, **options))
+
+
+def test_a_result_predicts_what_its_function_says(home):
+    result = asked()
+    for removed in ([4], [4, 7], ["w2", 9], [0, 1, 2, 3]):
+        found = result.predict(removed=removed)
+        mask = mask_of([f"w{i}" for i in range(N)], removed, None)
+        assert found.lo - 1e-9 <= planted(mask)[0] <= found.hi + 1e-9
+        assert found.value == pytest.approx(planted(mask)[0], abs=0.5)
+        assert found.removed == tuple(np.flatnonzero(~mask[0]))
+        with raysp.Store.read(home / "raysp.duckdb") as store:
+            assert predict_stored(store, result.run_id, mask) == [found]
+    assert result.predict(kept=range(N)).measured == pytest.approx(planted(np.ones((1, N), dtype=bool))[0])
+
+
+def test_a_run_that_measured_everything_is_exact():
+    found = asked(raysp.Exhaustive()).predict(removed=[4, 7])
+    assert found.lo == found.value == found.hi == pytest.approx(found.measured)
+    assert found.coverage == 1.0
+
+
+def test_a_run_without_a_surrogate_says_so(home):
+    result = asked()
+    with raysp.Store.open(home / "raysp.duckdb") as store:
+        store.finish_run(result.run_id, "failed", {})
+        row = raysp.read_result(store, result.run_id)
+    with pytest.raises(raysp.UserError, match="has no surrogate in the store"):
+        row.predict(removed=[1])
+
+
+def test_a_function_cannot_be_measured_again(home):
+    result = asked()
+    with raysp.Store.open(home / "raysp.duckdb") as store, pytest.raises(raysp.UserError, match="Python function, which the store does not keep"):
+        measure(store, result.run_id, random_masks(N, 3, 0.3, np.random.default_rng(9)), lambda _: None)
+
+
+def test_exact_values_come_from_the_model_once_and_stay(home, tmp_path):
+    lens = raysp.FeatureLens(
+        model=save("llama", tmp_path / "model"), prompt="Her acting never fails to impress", target=" not", foil="!", dtype="float32", device="cpu"
+    )
+    spec = raysp.RunSpec(lens=lens, explorer=raysp.Singles(budget=10), local=True, validation=raysp.Validation(heldout=4, top=0, random=0, low_pairs=0))
+    result = raysp.run(spec)
+    n = result.summary["n"]
+    with raysp.Store.open(home / "raysp.duckdb") as store:
+        every = np.array([[bool(number >> i & 1) for i in range(n)] for number in range(2**n)])
+        masks = every[np.isnan(store.known(result.summary["game_id"], every))][:2]
+        assert [each.measured for each in predict_stored(store, result.run_id, masks)] == [None, None]
+        measure(store, result.run_id, masks, lambda _: None)
+        found = predict_stored(store, result.run_id, masks)
+        assert [each.measured for each in found] == pytest.approx(raysp.build_game(lens).evaluate(masks).tolist(), abs=1e-5)
+        count = store.sql("FROM evaluations").num_rows
+        measure(store, result.run_id, masks, lambda _: None)
+        assert store.sql("FROM evaluations").num_rows == count
+        assert store.run_evaluations(result.run_id, "predict").num_rows == 2
+        assert store.run_row(result.run_id)["status"] == "done"
