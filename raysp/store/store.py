@@ -19,11 +19,12 @@ import duckdb
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.game import Component, Example, GameInfo, Query
+from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, gradients, noise, questions, surrogates, training_sets
+from raysp.store import answers, evaluations, games, gradients, noise, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
-from raysp.store.failures import explained, explaining, lock_holder, no_surrogate
+from raysp.store.failures import explained, explaining, lock_holder
+from raysp.store.reading import StoreReader
 from raysp.store.snapshots import Publisher, ask_for_snapshot
 
 if TYPE_CHECKING:
@@ -32,14 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raysp.gradients import GradientReport
-    from raysp.spectral.fourier import FourierSurrogate
     from raysp.store.packing import Table
     from raysp.store.surrogates import RunSurrogates
 
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
 
-class Store:
+class Store(StoreReader):
     """Runs, games, evaluations and answers.
 
     Every writing method is one transaction: after a crash it has happened completely or not at all. Methods may be called from any thread. Errors that a
@@ -50,13 +50,10 @@ class Store:
     """
 
     def __init__(self, con: Connection, path: Path, *, read_only: bool, note: str | None = None) -> None:
-        self.path = path
+        super().__init__(con, path)
         self.read_only = read_only
         self.note = note
-        self._con = con
-        self._local = threading.local()
         self._writing = threading.RLock()
-        self._games: dict[str, tuple[int, int]] = {}
         self._publisher = Publisher(con, path)
         self._next_id = self._largest_id() + 1
 
@@ -211,10 +208,6 @@ class Store:
         with self._transaction() as cur:
             answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
 
-    def gradient_report(self, fingerprint: str) -> GradientReport | None:
-        """What gradients say about the game with this fingerprint, if that was computed before."""
-        return gradients.report_of(self._cursor(), fingerprint)
-
     def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
         """Store what gradients say about a game, in place of an earlier report."""
         game_id = self.register_game(info)
@@ -222,16 +215,6 @@ class Store:
             gradients.replace_report(cur, game_id, report, _now())
 
     # ---- evaluations and costs
-
-    def known(self, game_id: int, masks: Masks) -> Values:
-        """Return the stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN for masks never evaluated."""
-        with explaining(self.path):
-            return evaluations.known(self._cursor(), game_id, masks)
-
-    def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
-        """Return the stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows for masks never evaluated."""
-        with explaining(self.path):
-            return training_sets.outputs_of(self._cursor(), game_id, masks)
 
     def add_evaluations(
         self,
@@ -308,105 +291,10 @@ class Store:
         with self._transaction() as cur:
             cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
 
-    def numeric_noise(self, fingerprint: str, keep_probability: float) -> dict[str, Any] | None:
-        """The numeric noise measured of the game with this fingerprint at this P(keep), columns of `noise.FIGURES`; None where it was never measured."""
-        return noise.find(self._cursor(), fingerprint, keep_probability)
-
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
         """Store what was measured of a game's numeric noise, columns of `noise.FIGURES`. What is stored already stands."""
         with self._transaction() as cur:
             noise.insert(cur, fingerprint, keep_probability, figures, _now())
-
-    # ---- reading
-
-    def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
-        """Return the evaluations that a run requested, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, fitted (to by its surrogate), evaluation_id."""
-        game_id, n = self._game_of(run_id)
-        return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
-
-    def run_masks(self, run_id: str, phase: str | None = None) -> Masks:
-        """Return the masks (bool, `(m, n)`) that a run requested, in the order of `run_evaluations`."""
-        _, n = self._game_of(run_id)
-        rows = self.run_evaluations(run_id, phase)
-        return rows["mask"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, n)
-
-    def run_outputs(self, run_id: str, phase: str | None = None) -> NDArray[np.float64]:
-        """Return the outputs (float64, `(m, queries)`) of a run's evaluations, in the order of `run_evaluations`."""
-        game_id, _ = self._game_of(run_id)
-        asked = self.run_evaluations(run_id, phase)["evaluation_id"].to_numpy()
-        return training_sets.outputs_by_id(self._cursor(), game_id, asked)
-
-    def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
-        """Return the surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
-
-        Raises ValueError for an unknown run, and UserError if none is stored: the run has not ended, an earlier version of raysp made it, or there is no such query.
-        """
-        _, n = self._game_of(run_id)
-        found = surrogates.read(self._cursor(), run_id, n, query)
-        if found is None:
-            self.keep_probability(run_id)
-            raise UserError("query", query, f"is not one of run {run_id}", "the table queries lists them")
-        return found
-
-    def has_surrogate(self, run_id: str) -> bool:
-        """Return whether a run has a stored surrogate."""
-        return surrogates.keep_probability(self._cursor(), run_id) is not None
-
-    def keep_probability(self, run_id: str) -> float:
-        """Return P(keep) of the masks on which a run's surrogates are scored. Raises UserError as `surrogate`."""
-        found = surrogates.keep_probability(self._cursor(), run_id)
-        if found is None:
-            raise no_surrogate(run_id)
-        return found
-
-    def fitted_evaluations(self, run_id: str) -> tuple[Masks, Values]:
-        """Return masks (bool, `(m, n)`) and values (float64, `(m,)`) that a run's surrogates were fitted to, in the order in which its explorer received them."""
-        _, n = self._game_of(run_id)
-        return surrogates.fitted_evaluations(self._cursor(), run_id, n)
-
-    def run_table(self, name: str, run_id: str) -> Table:
-        """Return one of `answers.RUN_TABLES` for a run, with set_order called `order`."""
-        return answers.run_table(self._cursor(), name, run_id)
-
-    def game_id(self, run_id: str) -> int:
-        """Return the id of a run's game. Raises ValueError for an unknown run."""
-        return self._game_of(run_id)[0]
-
-    def has_requests(self, run_id: str) -> bool:
-        """Return whether a run with this id has requested any evaluation."""
-        return bool(self._cursor().execute("SELECT 1 FROM requests WHERE run_id = ? LIMIT 1", [run_id]).fetchall())
-
-    def run_row(self, run_id: str) -> dict[str, Any]:
-        """A run's row, JSON columns decoded, with the reasons of its verdict under `reasons` and its game's row under `game`. ValueError if there is no such run."""
-        return games.run_row(self._cursor(), run_id)
-
-    def components(self, game_id: int) -> tuple[Component, ...]:
-        """Return a game's components, in the order of the masks' columns."""
-        return games.components(self._cursor(), game_id)
-
-    def queries(self, game_id: int) -> tuple[Query, ...]:
-        """Return a game's queries, in the order of the outputs' columns."""
-        return training_sets.queries(self._cursor(), game_id)
-
-    def examples(self, game_id: int) -> tuple[Example, ...]:
-        """Return a game's training examples, in their order."""
-        return training_sets.examples(self._cursor(), game_id)
-
-    def runs(self) -> Table:
-        """Return the view run_summary: one row per run, newest first."""
-        return self._cursor().sql("SELECT * FROM run_summary").to_arrow_table()
-
-    def find_run(self, wanted: str) -> str:
-        """Return the id of the run that `wanted` refers to: an id or its beginning, a name (the newest run of that name), or 'last'. Raises UserError otherwise."""
-        return games.find_run(self._cursor(), wanted)
-
-    def sql(self, query: str, timeout_s: float = questions.TIMEOUT_SECONDS) -> Table:
-        """Return the answer to a user's SELECT-like statement. Raises UserError("sql", ...) for other statements, SQL errors, and after `timeout_s` seconds."""
-        cur = self._con.cursor()
-        try:
-            return questions.ask(cur, query, timeout_s)
-        finally:
-            cur.close()
 
     # ---- snapshots
 
@@ -416,11 +304,6 @@ class Store:
         return self._publisher.publish()
 
     # ---- inside
-
-    def _cursor(self) -> Connection:
-        if not hasattr(self._local, "cursor"):
-            self._local.cursor = self._con.cursor()
-        return self._local.cursor
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
@@ -439,14 +322,6 @@ class Store:
     def _must_write(self) -> None:
         if self.read_only:
             raise ValueError(f"the store {self.path} is open for reading only")
-
-    def _game_of(self, run_id: str) -> tuple[int, int]:
-        if run_id not in self._games:
-            found = self._cursor().execute("SELECT game_id, n FROM runs WHERE run_id = ?", [run_id]).fetchall()
-            if not found:
-                raise ValueError(f"no run {run_id}: start_run comes first")
-            self._games[run_id] = (int(found[0][0]), int(found[0][1]))
-        return self._games[run_id]
 
     def _batch(self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None) -> evaluations.Batch:
         game_id, n = self._game_of(run_id)

@@ -8,7 +8,7 @@ from answered_games import N, planted
 import raysp
 from raysp.cli import main
 
-LABELS = tuple(f"w{i}" for i in range(N - 1)) + ("w0",)
+LABELS = (*(f"w{i}" for i in range(N - 1)), "w0")
 
 
 @pytest.fixture
