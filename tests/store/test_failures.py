@@ -10,12 +10,13 @@ import pytest
 from stores import begin, game, python
 
 from raysp.errors import UserError
-from raysp.store import Store
+from raysp.store import Store, snapshots
 
 HOLD = """
 import sys
 from raysp.store import Store
 store = Store.open(sys.argv[1])
+store._publisher.stop()  # one that answers no reader
 print("open", flush=True)
 sys.stdin.readline()
 """
@@ -29,7 +30,8 @@ def one_line(caught, *parts):
         assert part in text
 
 
-def test_locked_by_another_process_names_it(tmp_path):
+def test_locked_by_another_process_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots, "WAIT_SECONDS", 0.2)
     with python(HOLD, tmp_path / "s.duckdb") as other:
         other.stdout.readline()
         with pytest.raises(UserError) as caught:
