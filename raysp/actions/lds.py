@@ -18,7 +18,7 @@ from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, r
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.proxyspex import random_rows
+from raysp.explorers.samples import random_rows
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction

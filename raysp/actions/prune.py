@@ -16,7 +16,7 @@ from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
-from raysp.explorers.proxyspex import random_rows
+from raysp.explorers.samples import random_rows
 from raysp.runs.continuation import check_same_game
 from raysp.sampling.draws import single_ablations
 from raysp.specs.lenses import COSTS, MechanisticLens

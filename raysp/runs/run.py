@@ -190,7 +190,7 @@ class Run:
         while not explorer.done():
             masks = explorer.ask()
             values = self.evaluate(masks, "explore", round_number, explorer)
-            explorer.tell(masks, self.store.outputs(self._game_id, masks) if self.backend.info.queries else values)
+            explorer.tell(masks, self.store.outputs(self.store.game_id(self.run_id), masks) if self.backend.info.queries else values)
             round_number += 1
 
     def _analyse(self, explorer: Explorer) -> Findings:
