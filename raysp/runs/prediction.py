@@ -82,7 +82,7 @@ def component_numbers(names: Sequence[int | str], labels: Sequence[str]) -> list
 
 
 def _number(name: int | str, labels: Sequence[str]) -> int:
-    if isinstance(name, int) or (name.isdigit() and int(name) < len(labels)):
+    if not isinstance(name, str) or (name.isdigit() and int(name) < len(labels)):
         if not 0 <= int(name) < len(labels):
             raise UserError("components", name, "is not a component of this run", f"give a number from 0 to {len(labels) - 1}, or a label")
         return int(name)
@@ -141,7 +141,7 @@ def _bounds(surrogate: FourierSurrogate, known: Measured, masks: Masks) -> list[
     residuals = np.zeros(len(rows))
     residuals[used] = np.abs(known.values[rows[used]] - surrogate.predict(known.masks[rows[used]]))
     return [
-        _Bound(*_quantile(residuals[near]), len(near), extrapolated=not sizes[near].min() <= size <= sizes[near].max())
+        _Bound(*_quantile(residuals[near]), len(near), extrapolated=not bool(sizes[near].min() <= size <= sizes[near].max()))
         for near, size in zip(nearest, wanted.tolist(), strict=True)
     ]
 

@@ -33,6 +33,7 @@ def test_subsets_are_predicted_one_by_one(run_id, capsys):
     assert told["predictions"][0]["removed"] == [4, 7]
     for each in told["predictions"]:
         assert each["lo"] <= each["value"] <= each["hi"]
+        assert each["extrapolated"] in (True, False)
 
 
 def test_the_table_names_what_is_removed_and_the_intact_value(run_id, capsys):
