@@ -1,6 +1,6 @@
-"""The parts of a model as they are laid out on the page: layers against heads, shaded by single effect, and the places of a graph over them.
+"""The layout of parts of a model on the page: layers against heads, shaded by single effect, and the nodes of a graph over them.
 
-Deeper layers are higher up, in the heat map and in the graph alike, so that a place in one is the same place in the other.
+Deeper layers are further up in both the heat map and the graph, so that positions in the two correspond.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,27 +15,27 @@ KINDS = ("head", "mlp", "block", "neurons")
 """The kinds of components, in the order of their columns."""
 TITLES = {"head": "head", "mlp": "MLP", "block": "block", "neurons": "neurons from"}
 SHOWN = 12
-"""Interactions that are drawn at first."""
+"""Interactions drawn at first."""
 ALL_MARKED = 42
-"""Cells up to which each carries its value; where there are more, only the strongest `MARKED` do."""
+"""The largest number of cells that all show their value; with more, only the strongest `MARKED` do."""
 MARKED = 12
 LEGIBLE = 16
-"""Columns up to which a cell is wide enough to carry a value."""
+"""The largest number of columns at which a cell is wide enough for a value."""
 FITTING = {"head": (24, 9), "neurons": (16, 7)}
-"""Numbers that fit side by side over the columns on a desk and on a telephone: those of neurons are longer."""
+"""Column numbers that fit side by side on a desktop and on a phone; those of neurons are longer."""
 DENSE, FITTING_DENSE = 40, (16, 11)
-"""Columns above which a heat map is wider than a telephone and moves sideways there, and the numbers that fit then."""
+"""The number of columns above which a heat map scrolls sideways on a phone, and the column numbers that fit then."""
 COLUMNS = 96
-"""Columns of neurons; where there are more groups, neighbours share one, and the strongest of them is shown."""
+"""Columns of neurons; with more groups, neighbours share a column that shows the strongest of them."""
 LATTICE = 1000
-"""Components up to which the graph has a place for each; where there are more, only those that interact have one."""
+"""The largest number of components that all have a node; with more, only those that interact do."""
 
 Place = tuple[int, str, int]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A component in its place: `name` is what tells it from others of its layer, `marked` whether its value is written in it."""
+    """A component in its cell. `name` distinguishes it within its layer; `marked` is whether its value is shown."""
 
     piece: Piece
     name: str
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def depth(self) -> float:
-        """How dark it is. One part often outweighs all others by far: with square roots those remain visible."""
+        """Its shade: the square root of its strength, so that weak parts remain visible beside a dominant one."""
         return self.piece.strength**0.5
 
 
@@ -59,7 +59,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What is written over it, under the title of its kind."""
+        """The heading of the column, below that of its kind."""
         return str(self.unit) if self.kind in ("head", "neurons") else ""
 
 
@@ -78,7 +78,7 @@ class Panel:
 
     @property
     def dense(self) -> bool:
-        """Whether it needs more room than a telephone has."""
+        """Whether it is wider than a phone."""
         return len(self.columns) > DENSE
 
     @property
@@ -88,13 +88,13 @@ class Panel:
 
     @property
     def form(self) -> str:
-        """How high the rows are."""
+        """The CSS class of the height of the rows."""
         return "tall" if len(self.rows) <= 8 else "low" if len(self.rows) > 16 else ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Heads, MLPs and blocks in one heat map, neurons in another, as they are far more.
+    """Heads, MLPs and blocks in one heat map and neurons, of which there are far more, in another.
 
     `cells` are all components, each with its layer, its kind and the first unit of its column; `largest` is the largest |effect|.
     """
@@ -116,12 +116,12 @@ class Grid:
 
     @property
     def maps(self) -> list[dict[str, Any]]:
-        """The heat maps in small, for drawing what stays: width, height, and x, y and component of each cell; none where components share cells."""
+        """The heat maps at small size, for drawing the components kept: width, height, and x, y and component of each cell; empty if components share cells."""
         return [] if self.binned else [_small(panel) for panel in self.panels]
 
 
 def lay_out(components: Sequence[Component], effects: Effects, heads: int) -> Grid | None:
-    """Parts of a model with `heads` heads a layer, in their places; None when some have none, or the same one."""
+    """Parts of a model with `heads` heads a layer in their cells; None if some have no position or share one."""
     places = [(component.layer, component.kind, component.unit or 0) for component in components]
     layers = [component.layer for component in components if component.layer is not None]
     if not layers or len(layers) < len(places) or len(set(places)) < len(places) or {kind for _, kind, _ in places} - set(KINDS):
@@ -158,7 +158,7 @@ def graph(grid: Grid, arcs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def reach(members: Iterable[Component]) -> str | None:
-    """In which layer, or across which layers, a set lies."""
+    """The layer or layers of a set, in words."""
     layers = sorted({component.layer for component in members if component.layer is not None})
     if not layers:
         return None
@@ -166,7 +166,7 @@ def reach(members: Iterable[Component]) -> str | None:
 
 
 def _name(component: Component) -> str:
-    """What is written on a node: the layer is told by its height, and the number of a head needs no letter."""
+    """The text on a node, without the layer, which its height shows, and without the letter of a head."""
     name = component.label.removeprefix(f"L{component.layer}").strip()
     if component.kind == "head":
         return name.removeprefix("H")

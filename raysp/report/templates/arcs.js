@@ -1,6 +1,6 @@
-// Arcs between interacting words or sentences, over the places where these lie on the page.
+// Arcs between interacting words or sentences, positioned over the text.
 
-// Where each component lies; `slots` are the arcs that touch it, each of which gets a place of its own.
+// The position of each component; `slots` are the arcs that touch it, each with an anchor of its own.
 function anchors(arcs, origin) {
   const found = new Map();
   for (const arc of arcs) {
@@ -19,7 +19,7 @@ function anchors(arcs, origin) {
   return found;
 }
 
-// Arcs that go left leave on the left; of those that go the same way, the longer one leaves on the inside.
+// Arcs to the left start on the left; of arcs in the same direction, the longer one starts further inside.
 function heading(arc, index) {
   const others = arc.components.filter((other) => other !== index);
   const distance = others.reduce((sum, other) => sum + other - index, 0) / others.length;
@@ -56,7 +56,7 @@ function dot([x, y]) {
   return `M${x - 1.6} ${y}a1.6 1.6 0 1 0 3.2 0a1.6 1.6 0 1 0 -3.2 0`;
 }
 
-// A set of three and more is a chain with a dot at every member, so that its arcs read as one.
+// A set of three or more is a chain with a dot at every member, so that its arcs are seen as one.
 function pathOf(arc, places, origin, style) {
   const listed = field.classList.contains("listed");
   const room = 0.52 * (parseFloat(style.lineHeight) || 50);

@@ -1,10 +1,10 @@
-// The graph of interacting parts of a model: a row a layer, the deepest at the top, and columns as in the heat map.
-// Lines are led around the parts that they have nothing to do with, and away from one another.
+// The graph of interacting parts of a model: a row for each layer, the deepest at the top, and columns as in the heat map.
+// Lines are routed around unrelated parts and away from one another.
 const GUTTER = 44;
 const SAMPLES = 22;
 const NUMBERED = { head: "head", neurons: "neurons from" };
 
-// Sizes and places that all of the drawing depends on.
+// Sizes and positions that the whole drawing depends on.
 function frame(drawn) {
   const { layers, columns } = data.graph;
   const width = svg.getBoundingClientRect().width;
@@ -22,7 +22,7 @@ function frame(drawn) {
     x: aligned(width) || starts.map((start) => left + step * (start + 0.5)) };
 }
 
-// The columns of the heat map above, where it has the same ones and fills the page.
+// The columns of the heat map above, if it has the same ones and fills the page.
 function aligned(width) {
   const origin = svg.getBoundingClientRect().left;
   const heads = [...field.querySelector(".heat").querySelectorAll("thead tr:last-child th")].map((head) => head.getBoundingClientRect());
@@ -36,14 +36,14 @@ function membersOf(drawn, radius) {
   return data.graph.nodes.filter((node) => members.has(node.i)).map((node) => ({ ...node, half: Math.max(radius, 3.3 * node.text.length + 5) }));
 }
 
-// Of each layer, on how many lines its parts lie so that they have room side by side.
+// For each layer, the number of lines over which its parts are spread so that they fit side by side.
 function floorsOf(drawn, radius, width) {
   const wanted = data.graph.layers.map(() => 0);
   for (const node of membersOf(drawn, radius)) wanted[node.row] += 2 * node.half + 4;
   return wanted.map((want) => Math.max(1, Math.ceil((1.1 * want) / width)));
 }
 
-// The parts of the interactions that are drawn, each in its column unless its neighbours need the room.
+// The parts of the interactions drawn, each in its column unless its neighbours need the space.
 function placed(drawn, at) {
   const nodes = membersOf(drawn, at.radius).map((node) => ({ ...node, x: at.x[node.column], y: at.y[node.row] }));
   at.floors.forEach((count, row) => {
@@ -57,7 +57,7 @@ function placed(drawn, at) {
   return new Map(nodes.map((node) => [node.i, node]));
 }
 
-// Nodes from left to right, moved so that none touches the next or the edge.
+// Nodes from left to right, shifted so that none touches the next or the edge.
 function apart(row, edge) {
   const room = (a, b) => a.half + b.half + 4;
   for (let i = 1; i < row.length; i += 1) row[i].x = Math.max(row[i].x, row[i - 1].x + room(row[i - 1], row[i]));

@@ -1,4 +1,4 @@
-// What the reader moves and points at, and the charts in the page's own colours. What lies between components is drawn by arcs.js or graph.js.
+// Controls, highlighting, tooltips and charts. Interactions are drawn by arcs.js (text) or graph.js (parts of a model).
 const data = JSON.parse(document.getElementById("data").textContent);
 const field = document.getElementById("text") || document.getElementById("model");
 const svg = document.getElementById("arcs");
@@ -50,7 +50,7 @@ function listen() {
   if (slider) slider.addEventListener("input", drawInteractions);
 }
 
-// A component lights the interactions that it takes part in.
+// Pointing at a component highlights its interactions.
 function listenTo(element, index) {
   element.addEventListener("mouseenter", () => {
     const touching = shown().filter((arc) => arc.components.includes(index));
@@ -59,7 +59,7 @@ function listenTo(element, index) {
   element.addEventListener("mouseleave", () => focusOn([]));
 }
 
-// What has `data-tip` says it at once beside the pointer, and when it is tapped.
+// Elements with `data-tip` show it beside the pointer at once, and when tapped.
 function tell() {
   const tip = document.createElement("div");
   tip.className = "tip";
@@ -78,7 +78,7 @@ function tell() {
   tip.hidden = true;
 }
 
-// Figures name their colours as CSS variables; any other text is a person's and stays as it is.
+// Replaces names of CSS variables in colour fields; all other text is data and stays unchanged.
 function coloured(value, style, key = "") {
   if (typeof value === "string") return /color$/.test(key) && value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
   if (Array.isArray(value)) return value.map((item) => coloured(item, style, key));
@@ -108,7 +108,7 @@ tell();
 draw();
 if (svg) new ResizeObserver(drawInteractions).observe(field);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-// Paper is white and of a known width.
+// Print in light colours at a fixed width.
 addEventListener("beforeprint", () => {
   document.documentElement.dataset.theme = "light";
   if (field) field.style.width = `${Math.min(field.clientWidth, PRINT_WIDTH)}px`;

@@ -1,4 +1,4 @@
-// One query at a time: the others are hidden until they are chosen. On paper all are shown, without the scatter that belongs to one.
+// Shows one query at a time. In print all are shown, without the scatter plot of a single query.
 const chosenQuery = document.getElementById("chosen-query");
 
 function showQuery() {
