@@ -1,1 +1,1 @@
-"""Prompt sets, training sets and corpora: rows read from files and hubs, and how they are grouped. Knows nothing of tokens or models."""
+"""Prompt sets, training sets and corpora: rows read from files and the hub, and their grouping into components. Knows nothing of tokens or models."""

@@ -1,6 +1,6 @@
-"""Which training examples make one component: each for itself, by a column, by what they are about (TF-IDF and k-means), or near-duplicates.
+"""Grouping of training examples into components: one each, by a column, by content (TF-IDF and k-means), or by near-duplication.
 
-Vectorised: a hundred thousand examples take seconds to a minute.
+Vectorised: a hundred thousand examples take between seconds and a minute.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ from raysp.specs.lenses import DataLens
 
 Kind = Literal["example", "column", "cluster", "duplicates"]
 
-#: Ways to group that are no column's name.
+#: Values of group_by that are not names of columns.
 CLUSTER, DUPLICATES = "cluster", "duplicates"
-#: Clusters where no number is asked for, or half the examples where that is less.
+#: Default number of clusters; half the number of examples if that is less.
 CLUSTERS = 64
-#: Length of a component's label.
+#: Maximum length of a component's label.
 SHOWN = 60
-#: Words known to TF-IDF, and dimensions left of them.
+#: Size of the TF-IDF vocabulary, and dimensions that it is reduced to.
 VOCABULARY, DIMENSIONS = 20_000, 64
-#: More points than this are clustered in batches of this many.
+#: Number of points up to which k-means uses all of them at once; more are clustered in batches of this size.
 BATCH = 4096
-#: Words that name a cluster.
+#: Number of words in the label of a cluster.
 NAMING = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The component of each example, int64 `(examples,)`, all of 0 to k - 1 in the order in which they appear; a label for each, and how they were made."""
+    """The component of each example, int64 `(examples,)`, numbered from 0 in order of appearance; a label for each component, and how they were made."""
 
     of: NDArray[np.int64]
     labels: tuple[str, ...]
@@ -48,26 +48,26 @@ class Groups:
 
 
 def group(training: TrainingSet, lens: DataLens) -> Groups:
-    """The components of a training set: `group_by` makes groups, and more of them than `components` are clustered down to that number, which a note says.
+    """The components of a training set: the groups of `group_by`, clustered down to `components` if there are more, which a note reports.
 
-    UserError for a column that is not there, groups that are one and the same, more components asked for than there are. Depends on texts and `training_seed` alone.
+    UserError for an unknown column, a single group, or fewer groups than `components`. Depends only on the texts and `training_seed`.
     """
     made = _made(training.samples, lens)
     if made.count < 2:
-        raise UserError("group_by", lens.group_by, "makes one component of all examples", "group by something that differs, or leave group_by out")
+        raise UserError("group_by", lens.group_by, "puts all examples into one component", "group by something that differs, or leave out group_by")
     if lens.components is None or lens.components == made.count or lens.group_by == CLUSTER:
         return made
     if lens.components > made.count:
         what = "examples" if made.kind == "example" else "groups"
-        raise UserError("components", lens.components, f"are more than the {made.count} {what} there are", f"use {made.count} or fewer, or give more examples")
+        raise UserError("components", lens.components, f"is more than the {made.count} {what}", f"use {made.count} or fewer, or give more examples")
     merged = _merged(training.samples, lens, made, lens.components)
     if merged.count < 2:
-        raise UserError("components", lens.components, "makes one component of all examples, which use the same words", "leave components out")
+        raise UserError("components", lens.components, "puts all examples into one component, because they use the same words", "leave out components")
     return merged
 
 
 def short(sample: Sample) -> str:
-    """An example in one line of at most sixty characters, cut in the prompt rather than in the completion, which tells apart what begins alike."""
+    """An example in one line of at most sixty characters, shortened in the prompt rather than in the completion, which tells similar examples apart."""
     prompt, completion = (" ".join(text.split()) for text in (sample.prompt, sample.completion))
     completion = _cut(completion, max(SHOWN // 3, SHOWN - len(prompt) - 3))
     return _cut(prompt, SHOWN - len(completion) - 3) + " → " + completion
@@ -82,7 +82,7 @@ def _made(samples: Sequence[Sample], lens: DataLens) -> Groups:
     if lens.group_by is None:
         return Groups(np.arange(len(samples)), tuple(short(sample) for sample in samples), "example")
     if lens.group_by in (CLUSTER, DUPLICATES) and lens.group_by in samples[0].extra:
-        raise UserError("group_by", lens.group_by, "is a way to group, and a column of the training set too", "give the column another name")
+        raise UserError("group_by", lens.group_by, "is a way to group and also a column of the training set", "rename the column")
     if lens.group_by == CLUSTER:
         return _clustered(samples, lens)
     if lens.group_by == DUPLICATES:
@@ -96,7 +96,7 @@ def _made(samples: Sequence[Sample], lens: DataLens) -> Groups:
 def _by_column(samples: Sequence[Sample], column: str) -> Groups:
     if column not in samples[0].extra:
         known = ", ".join(samples[0].extra)
-        raise UserError("group_by", column, "is no column of the training set", f"its columns are {known}; cluster and duplicates need none")
+        raise UserError("group_by", column, "is not a column of the training set", f"its columns are {known}; cluster and duplicates need none")
     values = [text_of(sample.extra.get(column)) for sample in samples]
     numbers: dict[str, int] = {}
     of = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
@@ -113,16 +113,16 @@ def _column_label(column: str, value: str, size: int) -> str:
 def _clustered(samples: Sequence[Sample], lens: DataLens) -> Groups:
     count = lens.components or min(CLUSTERS, max(2, len(samples) // 2))
     if count > len(samples):
-        raise UserError("components", count, f"are more than the {len(samples)} examples there are", f"use {len(samples)} or fewer, or give more examples")
+        raise UserError("components", count, f"is more than the {len(samples)} examples", f"use {len(samples)} or fewer, or give more examples")
     points, words = _tfidf(samples)
     of = _kmeans(_reduced(points, lens.training_seed), count, lens.training_seed)
     labels, sizes = _cluster_labels(samples, of, points, words)
-    wanted = "" if len(labels) == count else f" (not {count}: the others have the same words)"
+    wanted = "" if len(labels) == count else f" (not {count}, because some examples have the same words)"
     return Groups(of, labels, "cluster", (f"{len(samples)} examples make {len(labels)} clusters{wanted} of {_range(sizes)} examples",))
 
 
 def _merged(samples: Sequence[Sample], lens: DataLens, made: Groups, count: int) -> Groups:
-    """Groups, each where the mean of its examples lies, clustered down to `count`."""
+    """Groups, represented by the mean of their examples, clustered down to `count`."""
     from scipy.sparse import csr_matrix
 
     points, words = _tfidf(samples)
@@ -132,7 +132,7 @@ def _merged(samples: Sequence[Sample], lens: DataLens, made: Groups, count: int)
     of = renumbered(of_groups[made.of])
     labels, sizes = _cluster_labels(samples, of, points, words)
     what = "examples" if made.kind == "example" else "groups"
-    note = f"{made.count} {what} are clustered into {len(labels)} components of {_range(sizes)} examples, as components is {count}"
+    note = f"{made.count} {what} are clustered into {len(labels)} components of {_range(sizes)} examples, because components is {count}"
     return Groups(of, labels, "cluster", (*made.notes, note))
 
 
@@ -141,25 +141,25 @@ def _text(sample: Sample) -> str:
 
 
 def _topic(sample: Sample) -> str:
-    """What an example is about: a label says nothing of it."""
+    """The text that an example is clustered by; a label is not part of it."""
     return sample.prompt if sample.label is not None else _text(sample)
 
 
 def _tfidf(samples: Sequence[Sample]) -> tuple[Any, NDArray[np.object_]]:
-    """How telling each word is of each example, a sparse float64 matrix `(examples, words)`, and the words."""
+    """TF-IDF weights, a sparse float64 matrix `(examples, words)`, and the words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Every run of letters and digits is a word: texts of stop words or single letters alone must have a place too.
-    vectorizer = TfidfVectorizer(max_features=VOCABULARY, sublinear_tf=True, token_pattern=r"\w+")  # noqa: S106  no password
+    # Every run of letters and digits is a word, so that texts of stop words or single letters have weights too.
+    vectorizer = TfidfVectorizer(max_features=VOCABULARY, sublinear_tf=True, token_pattern=r"\w+")  # noqa: S106  not a password
     try:
         found: Any = vectorizer.fit_transform([_topic(sample) for sample in samples])
     except ValueError:
-        raise UserError("group_by", CLUSTER, "needs words, and the examples have none", "use group_by duplicates or a column") from None
+        raise UserError("group_by", CLUSTER, "needs words, and the examples have none", "use group_by with duplicates or a column") from None
     return found, vectorizer.get_feature_names_out()
 
 
 def _reduced(points: Any, seed: int) -> NDArray[np.float64]:
-    """The points in a few dimensions, at length 1, float64 `(points, dimensions)`."""
+    """The points in few dimensions with unit length, float64 `(points, dimensions)`."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.preprocessing import normalize
 
@@ -171,12 +171,12 @@ def _reduced(points: Any, seed: int) -> NDArray[np.float64]:
     else:
         with one_thread():
             dense = TruncatedSVD(DIMENSIONS, random_state=seed).fit_transform(points)
-    # Rounded, so that another processor's last bits do not make other clusters.
+    # Rounded, so that differences in the last bits between processors do not change the clusters.
     return np.round(np.asarray(normalize(dense), np.float64), 6)
 
 
 def _kmeans(points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    """The cluster of each point, numbered in the order in which they appear."""
+    """The cluster of each point, numbered in order of appearance."""
     import warnings
 
     from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -187,12 +187,12 @@ def _kmeans(points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.in
     options: dict[str, Any] = {"n_clusters": count, "n_init": 1, "random_state": seed}
     model = KMeans(**options) if len(points) <= BATCH else MiniBatchKMeans(**options, batch_size=BATCH)
     with one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: the note says so
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters, which the note reports
         return renumbered(np.asarray(model.fit_predict(points), np.int64))
 
 
 def _cluster_labels(samples: Sequence[Sample], of: NDArray[np.int64], points: Any, words: NDArray[np.object_]) -> tuple[tuple[str, ...], list[int]]:
-    """The words that tell each cluster from the others (for one example its text), and how many examples each has."""
+    """The words that distinguish each cluster (the text of a single example), and the size of each."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -210,7 +210,7 @@ def _cluster_labels(samples: Sequence[Sample], of: NDArray[np.int64], points: An
 
 
 def _first_and_sizes(of: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """The first example of each component, and how many it has."""
+    """The first example of each component, and its size."""
     _, first, sizes = np.unique(of, return_index=True, return_counts=True)
     return first.tolist(), sizes.tolist()
 

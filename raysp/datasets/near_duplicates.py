@@ -1,4 +1,4 @@
-"""Which of many texts are nearly the same: Jaccard similarity of their 5-character shingles, by MinHash banding where there are too many pairs to look at.
+"""Near-duplicate texts by the Jaccard similarity of their 5-character shingles, with MinHash banding if there are too many pairs to compare.
 
 Shingles are hashes of windows over code points, so that a hundred thousand texts take seconds. Broder 1997 (resemblance); Leskovec et al., Mining of Massive
 Datasets, section 3.4 (banding).
@@ -16,26 +16,26 @@ Hashes = NDArray[np.uint64]
 
 #: Characters in a shingle.
 WIDTH = 5
-#: Texts this alike are near-duplicates.
+#: Similarity from which two texts are near-duplicates.
 SIMILARITY = 0.8
-#: Distinct texts of which every pair is compared.
+#: Number of distinct texts up to which every pair is compared.
 EXACT = 1500
-#: Hashes a band, and bands: two texts of similarity 0.8 share a band with probability 1 - (1 - 0.8⁴)²⁰ > 0.9999.
+#: Hashes in a band, and bands: two texts of similarity 0.8 share a band with probability 1 - (1 - 0.8⁴)²⁰ > 0.9999.
 ROWS, BANDS = 4, 20
-#: Members of a bucket of which all pairs are compared; in larger ones each is compared with a few others.
+#: Size of a bucket up to which all its pairs are compared; in larger ones each text is compared with a few others.
 BUCKET, NEIGHBOURS = 40, 20
 #: Pairs compared at once.
 CHUNK = 20_000
-#: Texts cut into shingles at once, fewer than 2^12.
+#: Texts cut into shingles at once; fewer than 2^12.
 SHINGLED = 4000
 #: Shingles hashed at once.
 CACHED = 1 << 17
 
 
 def near_duplicates(texts: Sequence[str], seed: int = 0) -> Integers:
-    """The group of each text, int64 `(texts,)`, numbered in the order in which they appear; alone in its group is what resembles no other.
+    """The group of each text, int64 `(texts,)`, numbered in order of appearance. A text without near-duplicates is a group of its own.
 
-    Groups are closed: a text near one of a group's belongs to it. Case and white space do not count.
+    Groups are the connected components of the graph of near-duplicate pairs. Case and white space are ignored.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -52,7 +52,7 @@ def near_duplicates(texts: Sequence[str], seed: int = 0) -> Integers:
 
 
 def renumbered(of: Integers) -> Integers:
-    """The same groups, numbered in the order in which they appear."""
+    """The same groups, numbered in order of appearance."""
     _, first, inverse = np.unique(of, return_index=True, return_inverse=True)
     order = np.empty(len(first), np.int64)
     order[np.argsort(first)] = np.arange(len(first))
@@ -60,7 +60,7 @@ def renumbered(of: Integers) -> Integers:
 
 
 def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
-    """The distinct shingles of every text one after another, uint64, and where each text's begin, int64 `(texts + 1,)`. A short text is one shingle."""
+    """The distinct shingles of all texts in one array, uint64, and the offset of each text, int64 `(texts + 1,)`. A short text is one shingle."""
     found = [_some_shingles(texts[start : start + SHINGLED]) for start in range(0, len(texts), SHINGLED)]
     counts = np.concatenate([counts for _, counts in found])
     return np.concatenate([hashes for hashes, _ in found]), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -88,7 +88,7 @@ def _mixed(hashes: Hashes) -> Hashes:
 
 
 def _candidates(shingles: Hashes, offsets: Integers, seed: int) -> tuple[Integers, Integers]:
-    """Pairs of texts worth a look, first before second."""
+    """Pairs of texts that may be near-duplicates; the first has the lower number."""
     count = len(offsets) - 1
     if count <= EXACT:
         first, second = np.triu_indices(count, 1)
@@ -98,10 +98,10 @@ def _candidates(shingles: Hashes, offsets: Integers, seed: int) -> tuple[Integer
 
 
 def _bands(shingles: Hashes, offsets: Integers, seed: int) -> Hashes:
-    """A hash of each text's least shingles under some random orders, uint64 `(BANDS, texts)`: equal for two texts with the probability of similarity^ROWS."""
+    """A hash of the minimal shingles of each text under random orders, uint64 `(BANDS, texts)`; equal for two texts with probability similarity^ROWS."""
     orders = np.random.default_rng([seed, 3]).integers(1 << 62, size=(BANDS, ROWS, 2), dtype=np.uint64)
     found = np.zeros((BANDS, len(offsets) - 1), np.uint64)
-    # As many texts at once as the caches hold.
+    # As many texts at once as fit into the processor's caches.
     starts = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1], CACHED), side="right") - 1).tolist()
     for start, stop in itertools.pairwise([*starts, len(offsets) - 1]):
         mine, begins = shingles[offsets[start] : offsets[stop]], offsets[start:stop] - offsets[start]
@@ -121,7 +121,7 @@ def _within(band: Hashes) -> Integers:
     for step in range(1, min(BUCKET, int(sizes.max()))):
         here = np.flatnonzero((place + step < size_of) & ((size_of <= BUCKET) | (step <= NEIGHBOURS)))
         found.append(np.stack([order[here], order[here + step]], axis=1))
-    # In a large bucket everything is compared with its first text too, which is the original more often than not.
+    # In a large bucket every text is also compared with the first one, which is usually the original.
     far = np.flatnonzero((size_of > BUCKET) & (place > NEIGHBOURS))
     found.append(np.stack([order[far - place[far]], order[far]], axis=1))
     return np.concatenate(found).astype(np.int64)

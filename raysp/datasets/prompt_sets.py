@@ -12,11 +12,11 @@ COLUMNS = ("prompt", "target", "foil", "counterfactual")
 
 
 def questions(lens: MechanisticLens, count_tokens: CountTokens) -> list[Question]:
-    """The lens's questions; UserError unless it names one source of them."""
+    """The questions of a lens. UserError unless it names exactly one source of them."""
     given = [name for name in ("prompt", "prompts", "task") if getattr(lens, name)]
     if len(given) != 1:
-        said = f"{' and '.join(given)} are given" if given else "nothing is given"
-        raise UserError("prompt", None, f"{said} to be explained", "give one of prompt, prompts (a file) and task")
+        problem = f"only one of {' and '.join(given)} can be explained" if given else "nothing is given to be explained"
+        raise UserError("prompt", None, problem, "give one of prompt, prompts (a data set) and task")
     if lens.task is not None:
         _alone(lens, "task", "target", "foil", "counterfactual")
         return make(lens.task, lens.task_size, lens.task_seed, count_tokens)
@@ -31,7 +31,7 @@ def questions(lens: MechanisticLens, count_tokens: CountTokens) -> list[Question
 def _alone(lens: MechanisticLens, source: str, *others: str) -> None:
     for name in others:
         if getattr(lens, name) is not None:
-            raise UserError(name, getattr(lens, name), f"is given, and {source} has its own", f"leave {name} out")
+            raise UserError(name, getattr(lens, name), f"is given, and {source} has its own", f"leave out {name}")
 
 
 def read_questions(field: str, source: str, target: str | None = None, foil: str | None = None) -> list[Question]:
@@ -45,14 +45,19 @@ def read_questions(field: str, source: str, target: str | None = None, foil: str
 
 
 def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
-    """The prompts whose activations take the place of what is left out, for ablations that need some; UserError where there are none."""
+    """The prompts whose activations replace ablated ones, empty for ablations that need none. UserError if there are none to use."""
     if lens.ablation not in ("mean", "resample"):
         if lens.references is not None:
-            raise UserError("references", lens.references, f"are given, and ablation {lens.ablation} uses none", "use ablation mean or resample")
+            raise UserError(
+                "references",
+                lens.references,
+                f"are given, and ablation {lens.ablation} does not use them",
+                "use ablation mean or resample, or leave out references",
+            )
         return []
     if lens.references is None:
         if len(asked) < 2:
-            raise UserError("references", None, f"are needed by ablation {lens.ablation} of one prompt", "give a file of prompts, one a line")
+            raise UserError("references", None, f"are needed by ablation {lens.ablation} of one prompt", "give a text file with one prompt a line")
         return [question.prompt for question in asked]
     if file_format(lens.references) is not None:
         return [question.prompt for question in read_questions("references", lens.references)]
@@ -60,8 +65,8 @@ def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
         lines = [line for line in Path(lens.references).expanduser().read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            "references", lens.references, f"cannot be read ({error})", "give a text file with a prompt a line, or JSONL with a column prompt"
+            "references", lens.references, f"cannot be read ({error})", "give a text file with one prompt a line, or a data set with a column prompt"
         ) from None
     if not lines:
-        raise UserError("references", lens.references, "holds no prompt", "write one a line")
+        raise UserError("references", lens.references, "has no prompts", "write one a line")
     return lines

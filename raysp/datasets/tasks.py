@@ -1,7 +1,7 @@
-"""Prompt sets made on the spot, of which it is known what a model should answer: a component's effect on a task is its effect on these.
+"""Generated prompt sets with known answers: the effect of a component on a task is its effect on these prompts.
 
-Each prompt has a target, a foil that is as likely for a model that has not understood, and a counterfactual of the same build whose answer is another one.
-Words are drawn from lists, those that are one token of the model's tokenizer, and a counterfactual has as many tokens as its prompt: they line up.
+Each prompt has a target, a foil that is equally likely for a model without the capability, and a counterfactual of the same structure with another answer.
+Words are drawn from lists, restricted to those that are a single token of the model's tokenizer, and a counterfactual has as many tokens as its prompt.
 """
 
 import random
@@ -11,18 +11,18 @@ from typing import Any
 
 from raysp.errors import UserError
 
-#: Questions drawn in a row without a new one, after which there are no more.
+#: Consecutive draws without a new question after which a task is taken to be exhausted.
 IN_VAIN = 5000
 
 CountTokens = Callable[[str], int]
-"""How many tokens a text is that follows another."""
+"""The number of tokens of a text that follows another."""
 Fits = Callable[[str], bool]
-"""Whether a word, after a blank, is one token."""
+"""Whether a word behind a blank is a single token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, the answer asked about (None: the model's own), the answer it is compared with, and a prompt that would have another answer."""
+    """A prompt, the target answer (None: the model's own), the foil it is compared with, and a prompt that has another answer."""
 
     prompt: str
     target: str | None = None
@@ -119,14 +119,14 @@ WORDS = [
 
 
 def counter(tokenizer: Any) -> CountTokens:
-    """What counts a tokenizer's tokens."""
+    """A function that counts the tokens of a text."""
     from raysp.models.loading import following
 
     return lambda text: len(following(tokenizer, text))
 
 
 def make(task: str, size: int, seed: int, count_tokens: CountTokens, excluding: Collection[str] = ()) -> list[Question]:
-    """`size` distinct questions of a task, none with an excluded prompt. UserError when the words that are one token each do not make so many."""
+    """`size` distinct questions of a task without the excluded prompts. UserError if the words that are single tokens do not yield that many."""
     rng, found = random.Random(seed), dict[str, Question]()  # noqa: S311  prompts, not secrets
     maker = TASKS[task](rng, lambda word: count_tokens(f" {word}") == 1)
     in_vain = 0
@@ -138,8 +138,8 @@ def make(task: str, size: int, seed: int, count_tokens: CountTokens, excluding: 
         if len(found) == size:
             return list(found.values())
     if not found:
-        raise UserError("task", task, "has no counterfactual of as many tokens as its prompt for this model", "use another model, or prompts of your own")
-    problem = f"is more than task {task} has prompts of words that are one token each, with counterfactuals of as many tokens"
+        raise UserError("task", task, "has no counterfactual with as many tokens as its prompt for this model", "use another model, or prompts of your own")
+    problem = f"is more than the {len(found)} prompts of task {task} whose words are single tokens and whose counterfactuals have as many tokens"
     raise UserError("task_size", size, problem, f"give at most {len(found)}")
 
 
@@ -148,17 +148,17 @@ def _lines_up(question: Question, count_tokens: CountTokens) -> bool:
 
 
 def _some(words: Sequence[str], fits: Fits, least: int, task: str) -> list[str]:
-    """The words that fit; UserError for too few."""
+    """The words that fit. UserError if they are too few."""
     fitting = [word for word in words if fits(word)]
     if len(fitting) < least:
         raise UserError(
-            "task", task, f"needs words of one token, and of its {len(words)} the model has {len(fitting)}", "use another model, or prompts of your own"
+            "task", task, f"needs single-token words, and only {len(fitting)} of its {len(words)} words are", "use another model, or prompts of your own"
         )
     return fitting
 
 
 def indirect_objects(rng: random.Random, fits: Fits) -> Iterator[Question]:
-    """Who received something: the one of two persons who did not give it (Wang et al., ICLR 2023). In the counterfactual a third person gives."""
+    """Indirect object identification: of two people, the recipient is the one who does not give (Wang et al., ICLR 2023). In the counterfactual, a third gives."""
     names = _some(NAMES, fits, 4, "ioi")
     while True:
         one, other, third = rng.sample(names, 3)
@@ -172,7 +172,7 @@ def indirect_objects(rng: random.Random, fits: Fits) -> Iterator[Question]:
 
 
 def facts(rng: random.Random, fits: Fits) -> Iterator[Question]:
-    """The capital of a country, after one example; the foil is the example's, which copying would give. The counterfactual asks for a third country."""
+    """The capital of a country, after one example; the foil is the capital in the example, which copying gives. The counterfactual asks about a third country."""
     known = [(country, CAPITALS[country]) for country in CAPITALS if fits(country) and fits(CAPITALS[country])]
     _some([country for country, _ in known], fits, 4, "facts")
     while True:
@@ -181,8 +181,8 @@ def facts(rng: random.Random, fits: Fits) -> Iterator[Question]:
         yield Question(f"{begin}{asked[0]} is", f" {asked[1]}", f" {shown[1]}", f"{begin}{other[0]} is")
 
 
-def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa: ARG001  years are of several tokens, as many in every prompt that is taken
-    """The year in which something ended, after the year in which it began (Hanna et al., NeurIPS 2023); the foil is a year before."""
+def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa: ARG001  years may have several tokens, equally many in every prompt
+    """The year in which something ended, which is later than the year in which it began (Hanna et al., NeurIPS 2023); the foil is an earlier year."""
     while True:
         century, began = rng.randint(11, 18), rng.randint(21, 78)
         event = rng.choice(EVENTS)
@@ -194,7 +194,7 @@ def greater_than(rng: random.Random, fits: Fits) -> Iterator[Question]:  # noqa:
 
 
 def induction(rng: random.Random, fits: Fits) -> Iterator[Question]:
-    """What follows a word that has come before (Olsson et al., 2022): unrelated words, then their beginning again; in the counterfactual another word repeats."""
+    """The word that followed the last word at its first occurrence (Olsson et al., 2022), in a list of unrelated words; the counterfactual repeats another word."""
     words = _some(WORDS, fits, 12, "induction")
     while True:
         row = rng.sample(words, 8)

@@ -17,7 +17,7 @@ from raysp.datasets.sources import open_rows
 from raysp.errors import UserError
 from raysp.specs.lenses import DataLens
 
-#: What a column may be called, most telling name first.
+#: Usual names of columns by role, the most specific first.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "input"),
     "completion": ("completion", "answer", "response", "output"),
@@ -29,11 +29,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt"),
     "tools": ("tools", "functions"),
 }
-#: The roles that make a row an example, in the order in which they are looked for.
+#: Roles that together make a row an example, in the order in which they are looked for.
 SHAPES = (("messages",), ("prompt", "completion"), ("text", "label"))
-#: Roles that an example of each shape may have besides.
+#: Further roles that an example of each shape may have.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"messages": ("system", "tools", "foil"), "prompt": ("context", "system", "foil"), "text": ("foil",)}
-#: Columns that other tools put into the prompt: a note names those that are not used.
+#: Columns that usually belong to a prompt; a note names those that are not used.
 PROMPTING = (*NAMES["prompt"], *NAMES["completion"], *NAMES["messages"], *NAMES["context"], *NAMES["system"], *NAMES["tools"], "history", "images", "documents")
 #: Queries drawn if neither queries nor a number of them are given.
 DRAWN = 8
@@ -41,7 +41,7 @@ DRAWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A training example or a query as a person wrote it: no template, no chat markup.
+    """A training example or a query as it was written, without template or chat markup.
 
     `label` is that of text/label data, where it is the completion as well. `extra` is the whole row by column (None where it has no cell), `row` its number
     (from 1) in its data set. `system` is the system prompt of a single prompt. Of a conversation, `messages` stand before the completion (`prompt` is the same
@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Samples in the order of their rows, of a data set of so many `rows`. `labels` are all distinct labels of text/label data, sorted, else empty."""
+    """Samples in the order of their rows, from a data set of `rows` rows. `labels` are the distinct labels of text/label data, sorted; empty for other data."""
 
     samples: tuple[Sample, ...]
     labels: tuple[str, ...] = ()
@@ -72,10 +72,10 @@ class TrainingSet:
 
 
 def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
-    """The training examples and the queries of a lens. UserError for data that cannot be read, columns or rows that do not do, too few examples.
+    """The training examples and the queries of a lens. UserError for data that cannot be read, unsuitable columns or rows, or too few examples.
 
-    Without `queries`, `query_count` examples (8 unless a number is given) are drawn with `training_seed`, as evenly as can be from each label or group, and
-    taken out of the training set. Given queries are all asked; with a `query_count`, at most so many are drawn of them. `limit` then draws training examples.
+    Without `queries`, `query_count` examples (8 by default) are drawn with `training_seed`, as evenly as possible over labels or groups, and removed from the
+    training set. With `queries`, all of them are asked, or at most `query_count` drawn from them. Finally at most `limit` training examples are drawn.
     """
     if not lens.train:
         raise UserError("train", lens.train, "is missing", "give a training set: a file, a hub name or corpus:chatterbot")
@@ -85,7 +85,7 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
     if lens.queries is None:
         chosen = _drawn_queries(source, lens, rng)
         rest = np.setdiff1d(np.arange(source.count), chosen)
-        asked, notes = source, (f"{len(chosen)} queries are drawn from the training set and taken out of it",)
+        asked, notes = source, (f"{len(chosen)} queries are drawn from the training set and removed from it",)
     else:
         asked, notes = _Source.open("queries", lens.queries, columns), ()
         rest = np.arange(source.count)
@@ -102,7 +102,7 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
     drawn = (f"{len(rest)} of {total} training examples are drawn",) if len(rest) < total else ()
     labels = tuple(sorted({sample.label for sample in training if sample.label is not None}))
     if len(labels) == 1:
-        raise UserError("train", lens.train, f"has the one label {labels[0]!r} only", "give examples of at least two labels")
+        raise UserError("train", lens.train, f"has only one label, {labels[0]!r}", "give examples of at least two labels")
     warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
     known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
     of_queries = (*(asked.notes(chat=lens.chat) if asked is not source else ()), *notes)
@@ -112,7 +112,7 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
-    """A column for each role of `prompt=question,completion=answer`; UserError for what is no such list."""
+    """The column of each role in a text such as `prompt=question,completion=answer`. UserError for any other text."""
     found: dict[str, str] = {}
     for part in (text or "").split(","):
         if not part.strip():
@@ -120,7 +120,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
         role, sign, column = (piece.strip() for piece in part.partition("="))
         if not sign or not column or role not in NAMES:
             raise UserError(
-                "columns", text, f"has {part.strip()!r}, which names no role and its column", f"write ROLE=COLUMN with a role of {', '.join(NAMES)}"
+                "columns", text, f"has {part.strip()!r}, which is not a role and its column", f"write ROLE=COLUMN with one of the roles {', '.join(NAMES)}"
             )
         found[role] = column
     return found
@@ -128,7 +128,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A data set, the column of each role that its rows have, and where it came from."""
+    """A data set, where it came from, and the column of each role that its rows have."""
 
     field: str
     name: str
@@ -139,8 +139,9 @@ class _Source:
     def open(cls, field: str, name: str, columns: Mapping[str, str]) -> "_Source":
         rows = open_rows(field, name)
         roles = _roles(field, name, rows, columns)
-        for column in roles.values():
-            rows.check(field, column)
+        for role, column in roles.items():
+            if role != "foil":  # which only queries use
+                rows.check(field, column)
         return cls(field, name, rows, roles)
 
     @property
@@ -148,12 +149,12 @@ class _Source:
         return len(self.rows)
 
     def strata(self, group_by: str | None) -> list[Any]:
-        """What rows are drawn evenly from: the groups of a column, or the labels; None for every row where there are neither."""
+        """The stratum of each row: its value of the grouping column, or its label; None for every row if there are neither."""
         column = group_by if group_by in self.rows.names else self.roles.get("label") if "text" in self.roles else None
         return [text_of(cell) for cell in self.rows.cells(column)] if column else [None] * self.count
 
     def notes(self, *, chat: bool) -> tuple[str, ...]:
-        """How the columns were read, where their names leave a doubt, and which columns that others put into the prompt are not used."""
+        """How the columns were read, unless their names say so, and which columns that usually belong to a prompt are not used."""
         used = {role: column for role, column in self.roles.items() if role != "system" or chat or "messages" in self.roles}
         unused = [] if "text" in used else [name for name in dict.fromkeys(PROMPTING) if name in self.rows.names and name not in used.values()]
         if not unused and "context" not in used and all(role == column for role, column in used.items()):
@@ -163,6 +164,8 @@ class _Source:
 
     def samples(self, numbers: Any, *, foils: bool = False) -> Iterator[Sample]:
         """The samples of these rows (numbers from 0)."""
+        if foils and "foil" in self.roles:
+            self.rows.check(self.field, self.roles["foil"])
         for number, row in zip(numbers.tolist(), self.rows.take(numbers.tolist()), strict=True):
             yield self._sample(number + 1, {name: row.get(name) for name in self.rows.names}, foils=foils)
 
@@ -191,16 +194,16 @@ class _Source:
 
     def _check_full(self, number: int, role: str, text: str) -> None:
         if not text.strip():
-            raise UserError(self._place(number, role), text, "is empty", "give a text, or take the row out")
+            raise UserError(self._place(number, role), text, "is empty", "give a text, or remove the row")
 
     def _place(self, number: int, role: str) -> str:
         return f"{self.field} row {number}, {self.roles[role]}"
 
 
 def _roles(field: str, name: str, rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
-    """The column of each role of the first shape that is complete. A shape that the map names, if only in part, goes before others.
+    """The column of each role of the first shape whose roles are all there. Shapes with a role in the map take precedence.
 
-    Columns that fewer than half of the rows fill are looked at only if no shape is complete without them.
+    Columns that are empty in more than half of the rows are considered only if no shape is complete without them.
     """
     existing = rows.names
     shown = ", ".join(filter(None, existing))
@@ -221,9 +224,9 @@ def _roles(field: str, name: str, rows: Rows, columns: Mapping[str, str]) -> dic
 
 
 def _found(candidates: Sequence[str], rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
-    """A column for each role: the one that the map names, else the first known name among the candidates; any row may have an optional role.
+    """A column for each role: the one that the map names, otherwise the first usual name among the candidates, or among all columns for an optional role.
 
-    Whoever names the column of the prompt names that of its context too.
+    A map that names the column of the prompt must also name that of its context.
     """
     optional = {role for roles in OPTIONAL.values() for role in roles}
     found: dict[str, str] = {}
@@ -231,7 +234,7 @@ def _found(candidates: Sequence[str], rows: Rows, columns: Mapping[str, str]) ->
         free = rows.names if role in optional else candidates
         known = (name for name in names if name in free and not (role == "context" and (name == found.get("prompt") or "prompt" in columns)))
         column = columns.get(role) or next(known, None)
-        if column in rows.names and (role != "context" or rows.column(column).kind in SCALARS):
+        if column in rows.names and (role not in ("context", "system") or rows.column(column).kind in SCALARS):
             found[role] = column
     return found
 
@@ -247,7 +250,7 @@ def _drawn_queries(source: _Source, lens: DataLens, rng: np.random.Generator) ->
 
 
 def _spread(strata: Sequence[Any], count: int, rng: np.random.Generator) -> Any:
-    """Numbers of `count` rows in order, int64, dealt out by stratum in turn; more than half of a stratum goes only when all others have given half."""
+    """Ascending numbers of `count` rows, int64, taken from the strata in turn; no stratum gives more than half of its rows before all others have given half."""
     places: dict[Any, list[int]] = {}
     shuffled = rng.permutation(len(strata))
     for number in shuffled.tolist():
@@ -260,7 +263,7 @@ def _spread(strata: Sequence[Any], count: int, rng: np.random.Generator) -> Any:
 def _unknown_labels(queries: Sequence[Sample], labels: Sequence[str]) -> Iterator[str]:
     unknown = sorted({query.label for query in queries if query.label is not None} - set(labels))
     if unknown and labels:
-        yield f"queries have labels that no training example has ({', '.join(unknown)}): training knows {', '.join(labels)}"
+        yield f"queries have labels that no training example has ({', '.join(unknown)}); the labels of the training set are {', '.join(labels)}"
 
 
 def _known_queries(training: Sequence[Sample], queries: Sequence[Sample]) -> Iterator[str]:
@@ -268,7 +271,7 @@ def _known_queries(training: Sequence[Sample], queries: Sequence[Sample]) -> Ite
     found = [(query.row, known[_content(query)]) for query in queries if _content(query) in known]
     if found:
         shown = ", ".join(f"query row {query} is row {row}" for query, row in found[:3]) + (", ..." if len(found) > 3 else "")
-        yield f"{len(found)} of {len(queries)} queries are also in the training set ({shown}): expect those rows to come out on top"
+        yield f"{len(found)} of {len(queries)} queries are also in the training set ({shown}); those rows will probably have the largest effects"
 
 
 def _content(sample: Sample) -> tuple[str, ...]:

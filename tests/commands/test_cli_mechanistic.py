@@ -158,7 +158,7 @@ def what_is_there(home):
 
 
 MISTAKES = [
-    (["mechanistic"], ["prompt: nothing is given", "prompts (a file) and task"]),
+    (["mechanistic"], ["prompt: nothing is given", "prompts (a data set) and task"]),
     (["mechanistic", "--prompt", "a b", "--task", "ioi"], ["prompt: prompt and task are given"]),
     (["mechanistic", "--task", "sums"], ["lens.task: 'sums' is not known", "greater-than"]),
     (["mechanistic", "--task", "ioi"], ["task: 'ioi' needs words of one token", "use another model"]),

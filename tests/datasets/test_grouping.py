@@ -80,7 +80,7 @@ def test_more_examples_than_components_are_clustered_and_it_is_said(subjects):
     assert groups.kind == "cluster"
     assert len(groups.labels) == 3
     assert groups.notes[0].startswith("30 examples are clustered into 3 components of ")
-    assert "as components is 3" in groups.notes[0]
+    assert "because components is 3" in groups.notes[0]
 
 
 def test_more_groups_than_components_are_clustered_whole():
@@ -180,9 +180,9 @@ def test_a_long_prompt_leaves_room_for_a_short_completion():
 
 MISTAKES = {
     "a column that is not there": ({"group_by": "topic"}, "group_by", "its columns are subject; cluster and duplicates need none"),
-    "a column that is the same for all": ({"group_by": "same"}, "group_by", "one component of all"),
-    "more components than examples": ({"components": 31}, "components", "more than the 30 examples there are"),
-    "more components than groups": ({"components": 4, "group_by": "subject"}, "components", "more than the 3 groups there are"),
+    "a column that is the same for all": ({"group_by": "same"}, "group_by", "all examples into one component"),
+    "more components than examples": ({"components": 31}, "components", "is more than the 30 examples"),
+    "more components than groups": ({"components": 4, "group_by": "subject"}, "components", "is more than the 3 groups"),
     "more clusters than examples": ({"components": 31, "group_by": "cluster"}, "components", "more than the 30 examples"),
 }
 
@@ -206,12 +206,12 @@ def test_clusters_of_texts_without_words_are_refused():
 
 def test_examples_of_the_same_words_do_not_make_one_component():
     same = TrainingSet(tuple(sample("one and the same", number=i) for i in range(6)))
-    with pytest.raises(UserError, match="components: 3 makes one component of all examples"):
+    with pytest.raises(UserError, match="components: 3 puts all examples into one component"):
         grouped(same, components=3)
 
 
 @pytest.mark.parametrize("column", ["cluster", "duplicates"])
 def test_a_column_with_the_name_of_a_way_to_group_is_refused(column):
     training = TrainingSet(tuple(sample(f"film {i}", **{column: i % 2}) for i in range(6)))
-    with pytest.raises(UserError, match="a way to group, and a column"):
+    with pytest.raises(UserError, match="a way to group and also a column"):
         grouped(training, group_by=column)

@@ -126,7 +126,7 @@ def test_given_queries_are_all_asked_unless_a_number_is_given(tmp_path, pairs):
 def test_a_query_that_is_in_the_training_set_is_warned_of(tmp_path, pairs):
     path = write(tmp_path / "queries.jsonl", [{"prompt": "new", "completion": "x"}, {"prompt": " question 4 ", "completion": "answer 4"}])
     _, queries = read(pairs, queries=path)
-    assert queries.warnings == ("1 of 2 queries are also in the training set (query row 2 is row 5): expect those rows to come out on top",)
+    assert queries.warnings == ("1 of 2 queries are also in the training set (query row 2 is row 5); those rows will probably have the largest effects",)
 
 
 def test_a_label_that_training_does_not_know_is_warned_of(tmp_path):
@@ -175,7 +175,7 @@ MISTAKES = {
     "a completion that is no text": ([{"prompt": "x", "completion": ["y"]}] * 4, {}, "train row 1, completion", "is not text (list)"),
     "one example": (PAIRS[:1], {}, "train", "leaves 0 of 1 examples"),
     "too many queries": (PAIRS, {"query_count": 19}, "query_count", "leaves 1 of 20 examples"),
-    "one label": ([{"text": f"t{i}", "label": "good"} for i in range(9)], {}, "train", "has the one label 'good'"),
+    "one label": ([{"text": f"t{i}", "label": "good"} for i in range(9)], {}, "train", "has only one label, 'good'"),
     "nobody answers": ([{"messages": [{"role": "user", "content": "x"}]}] * 4, {}, "train row 1, messages", "no message of the assistant"),
     "the answer comes first": ([{"messages": [{"role": "assistant", "content": "x"}]}] * 4, {}, "train row 1, messages", "begins with the answer"),
     "an empty answer": ([{"messages": [*TALKS[0][:2], {"role": "assistant", "content": ""}]}] * 4, {}, "train row 1, messages", "says nothing"),
