@@ -374,7 +374,7 @@ def test_induction_repeats_the_word_before_the_target():
         ({"ablation": "patch", "counterfactual": PROMPT}, "counterfactual", "the prompt itself"),
         ({"ablation": "mean"}, "references", "needed"),
         ({"ablation": "mean", "references": "nowhere.txt"}, "references", "cannot be read"),
-        ({"references": "nowhere.txt"}, "references", "uses none"),
+        ({"references": "nowhere.txt"}, "references", "does not use them"),
         ({"prompt": " "}, "prompt", "empty"),
         ({"prompt": ""}, "prompt", "nothing is given"),
         ({"prompts": "nowhere.jsonl"}, "prompts", "does not exist"),
