@@ -256,9 +256,9 @@ class Explorer(ABC, Generic[O_co]):
         A weight is the number of measurements that a value is the mean of, one without; masks given several times are one row with the sum of their
         weights. Raises as `tell`; ValueError if masks are missing that the explorer needs.
         """
-        shape = np.shape(masks)
-        n = int(shape[-1]) if shape else 0
-        rows = averaged(*checked_rows(masks, n, values, weights))
+        array = np.asarray(masks)
+        n = int(array.shape[-1]) if array.ndim else 0
+        rows = averaged(*checked_rows(array, n, values, weights))
         fitted = type(self).of(self.options, n, self.random_state)
         fitted.tell(*rows)
         self._findings = fitted.result()

@@ -82,8 +82,9 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
     kept = np.delete(np.arange(len(values)), held)
     if not (np.ptp(values[held]) > 0 and np.ptp(values[kept]) > 0):
         return None
-    signs, mean = 1.0 - 2.0 * masks, values[kept].mean()
-    linear = signs @ ridge(signs[kept], values[kept] - mean, np.sqrt(len(kept))) + mean
+    signs: Floats = 1.0 - 2.0 * masks.astype(np.float64)
+    mean = values[kept].mean()
+    linear = signs @ ridge(signs[kept], values[kept] - mean, float(np.sqrt(len(kept)))) + mean
     rest = values - linear
     booster, rounds = train_booster(masks[kept], rest[kept], Exam(masks[held], rest[held]), rate=QUICK_RATE, rounds=QUICK_ROUNDS, seed=random_state)
     predicted = linear[held] + booster.predict(masks[held].astype(np.float32), num_iteration=rounds)

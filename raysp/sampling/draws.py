@@ -67,7 +67,7 @@ def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None =
         return masks, values, counts
     order = np.argsort(first)
     number = np.argsort(order)[place.reshape(-1)]
-    total = np.bincount(number, counts)
+    total = np.asarray(np.bincount(number, counts), dtype=np.float64)
     sums = np.zeros((len(first), *values.shape[1:]))
     np.add.at(sums, number, (values.T * counts).T)
     return masks[first[order]], (sums.T / total).T, total

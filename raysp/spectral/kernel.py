@@ -209,7 +209,7 @@ class Evidence:
         for rows, columns, powers in _strips(signals, signals, prior.relevances, orders, prior.keep_probability, triangle=True):
             slope = inverse[rows, columns] - np.outer(alpha[rows], alpha[columns])
             corner = slope[:, rows.start :]
-            trace += 0.5 * (float(np.trace(corner)) if isinstance(self.shares, float) else float(np.diag(corner) @ self.shares[rows]))
+            trace += 0.5 * (float(np.diag(corner) @ self.shares[rows]) if isinstance(self.shares, np.ndarray) else float(np.trace(corner)))
             corner[np.triu_indices(len(corner), 1)] = 0.0
             corner[np.diag_indices(len(corner))] *= 0.5
             elementary = _elementary(powers)

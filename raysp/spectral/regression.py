@@ -144,8 +144,8 @@ def ridge(design: Floats, values: Values, penalty: float) -> Values:
     """Coefficients `(terms,)` that minimise ||y - X b||² + penalty ||b||², by whichever of the two square matrices is smaller."""
     rows, terms = design.shape
     if terms <= rows:
-        return np.linalg.solve(design.T @ design + penalty * np.eye(terms), design.T @ values)
-    return design.T @ np.linalg.solve(design @ design.T + penalty * np.eye(rows), values)
+        return np.asarray(np.linalg.solve(design.T @ design + penalty * np.eye(terms), design.T @ values), dtype=np.float64)
+    return np.asarray(design.T @ np.linalg.solve(design @ design.T + penalty * np.eye(rows), values), dtype=np.float64)
 
 
 def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5, weights: Values | None = None) -> Floats:
