@@ -5,6 +5,7 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.lenses import build_game
 from raysp.masks import Masks
+from raysp.runs.calibration import settled_lens
 from raysp.runs.continuation import check_same_game
 from raysp.runs.local import LocalBackend
 from raysp.runs.progress import Watch
@@ -27,6 +28,6 @@ def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
     if row["lens"] == "function":
         raise UserError("run", run_id, "is about a Python function, which the store does not keep", "call the function, or leave --exact out")
     spec = run_spec(row["spec"])
-    backend = LocalBackend(build_game(spec.lens))
+    backend = LocalBackend(build_game(settled_lens(spec.lens, row)))
     check_same_game(row, backend.info, "parts of a question")
     Run(spec, backend, store, run_id, report=watch).evaluate(masks, PHASE, 0)
