@@ -45,8 +45,8 @@ MISTAKES = {
     "a text value of a classifier": ({"model": "bert-classifier", "target": "good", "value": "logprob_mean"}, "value", "causal language models"),
     "hidden tokens without positions": ({"model": "bloom", "ablation": "attention"}, "ablation", "use ablation remove"),
     "an unknown device": ({"device": "abacus"}, "device", "is not available"),
-    "an unknown model": ({"model": "nobody/no-such-model"}, "model", "not a local folder"),
-    "a name that is none": ({"model": "no such model!"}, "model", "no folder and no model's id"),
+    "an unknown model": ({"model": "nobody/no-such-model"}, "model", "is not a local folder"),
+    "a name that is none": ({"model": "no such model!"}, "model", "is neither a local folder nor a valid model id"),
 }
 
 
