@@ -1,4 +1,4 @@
-"""Lenses: what a person points at, turned into a game."""
+"""Lenses: from the options of a question to the game that answers it."""
 
 from raysp.game import Component, FunctionGame, Game, GameInfo, distinct_labels, fingerprint
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens

@@ -1,4 +1,4 @@
-"""What a value is about: the tokens of target and foil (or the classes), and the scalar made of their scores."""
+"""Target and foil as tokens or classes, and the scalar value computed from their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,11 +45,11 @@ class Answers:
 
     @property
     def longest(self) -> int:
-        """Tokens that go behind a context so that all answers can be read."""
+        """Number of tokens that follow a context so that every answer can be scored."""
         return 0 if self.task == "classifier" else max(len(self.target_ids), len(self.foil_ids)) - 1
 
     def inputs(self, contexts: list[Context]) -> Inputs:
-        """Contexts with their answers behind them, to be read where each answer's tokens are predicted (teacher forcing).
+        """Contexts followed by their answers, read where each token of an answer is predicted (teacher forcing).
 
         The readouts of one context are those of the target's tokens, then those of the foil's.
         """
@@ -85,7 +85,7 @@ class Answers:
 
     @property
     def weights(self) -> Floats:
-        """What each readout of a context counts for in its value, which is their weighted sum: float64 `(r,)`."""
+        """The weight of each readout of a context in its value, which is their weighted sum: float64 `(r,)`."""
         target = np.ones(len(self.target_ids))
         if self.value in ("loss", "logprob_mean"):
             target /= -len(target) if self.value == "loss" else len(target)
@@ -153,17 +153,17 @@ def _check_single(lens: FeatureLens, value: str, target_ids: tuple[int, ...], fo
     instead = "logprob_diff" if value == "logit_diff" else "logprob"
     for name, text, ids in (("target", lens.target, target_ids), ("foil", lens.foil, foil_ids)):
         if len(ids) > 1:
-            raise UserError(name, text, f"is no single token of the model but {len(ids)}, and value {value} is of one token", f"use value {instead}")
+            raise UserError(name, text, f"is {len(ids)} tokens of the model, and value {value} needs a single one", f"use value {instead}")
 
 
 def _check_tokens(name: str, text: str, reader: Reader) -> None:
     ids = reader.plain(text)
     if not ids:
-        raise UserError(name, text, "is no token of the model", "give a text that has tokens, or leave it out")
+        raise UserError(name, text, "contains no token of the model", "give a text that has tokens, or leave it out")
     unknown = reader.model.loaded.tokenizer.unk_token_id
     literal = reader.model.loaded.tokenizer.unk_token
     if unknown is not None and unknown in ids and (literal is None or literal not in text):
-        raise UserError(name, text, "holds characters that are no token of the model", "give a text that the model can write")
+        raise UserError(name, text, "contains characters that the model has no token for", "give a text that the model can write")
 
 
 def _greedy(lens: FeatureLens, reader: Reader, intact: Context) -> tuple[str, tuple[int, ...]]:
@@ -176,12 +176,12 @@ def _greedy(lens: FeatureLens, reader: Reader, intact: Context) -> tuple[str, tu
 
 
 def _space_note(name: str, text: str | None, ending: str, reader: Reader) -> list[str]:
-    """A remark where a leading space was probably meant: models write words with the space before them."""
+    """A note where a leading space was probably intended, because models write words with the space before them."""
     if text is None or not text[:1].isalnum() or not ending or ending[-1].isspace():
         return []
     if len(reader.plain(" " + text)) > len(reader.plain(text)) or reader.plain(" " + text) == reader.plain(text):
         return []
-    return [f"{name} {text!r} is taken as written; behind {ending[-12:]!r} a model would rather write {' ' + text!r}"]
+    return [f"{name} {text!r} is taken as written; behind {ending[-12:]!r} a model is more likely to write {' ' + text!r}"]
 
 
 def _class_answers(lens: FeatureLens, reader: Reader, intact: Context) -> Answers:
@@ -227,7 +227,7 @@ def _class(name: str, given: str, labels: dict[int, str]) -> int:
             raise UserError(name, given, f"is the label of {len(found)} classes, {meant}", "write the label exactly, or give the index of the class")
     if wanted.isdecimal() and int(wanted) in labels:
         return int(wanted)
-    raise UserError(name, given, "is no class of the model", f"use one of {', '.join(labels.values())}, or a class index")
+    raise UserError(name, given, "is not a class of the model", f"use one of {', '.join(labels.values())}, or a class index")
 
 
 def _folded(label: str) -> str:

@@ -1,8 +1,8 @@
-"""What the model reads under each mask: the prompt in its frame, ablated, as symbols at positions.
+"""What the model reads under each mask: the ablated prompt in its frame, as symbols at positions.
 
-Words and longer units are left out or replaced in the text, which is tokenised again as a whole: tokenising pieces and joining their
-ids gives other tokens than a person's typing would. Everything else changes tokens of the one full tokenisation, where a token
-belongs to the component that covers its first character that is no blank.
+Words and longer units are removed or replaced in the text, which is then tokenised as a whole, because tokenising pieces and joining
+their ids gives other tokens than typing the text would. Every other ablation changes tokens of one full tokenisation, in which a token
+belongs to the component that covers its first non-blank character.
 """
 
 from collections.abc import Sequence
@@ -50,9 +50,9 @@ class Reader:
         return continuations(self.model.loaded, [text], [answers], special=self.special)[0]
 
     def with_offsets(self, text: str) -> tuple[Integers, NDArray[np.int64]]:
-        """Token ids of one input, and the characters each covers, `(k, 2)`. UserError for a tokenizer that cannot say."""
+        """Token ids of one input, and the characters each covers, `(k, 2)`. Raises UserError for a tokenizer without offsets."""
         if not self.model.loaded.tokenizer.is_fast:
-            raise UserError("ablation", None, "needs to know which characters a token covers, which this tokenizer cannot say", "use ablation remove")
+            raise UserError("ablation", None, "needs the characters that each token covers, which this tokenizer does not provide", "use ablation remove")
         encoded = self._encode([text], return_offsets_mapping=True)
         ids = self.whole(encoded["input_ids"][0])
         offsets = np.array(encoded["offset_mapping"][0], np.int64).reshape(-1, 2)[: len(ids)]
@@ -68,7 +68,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class TextContexts:
-    """Components left out of the text, or replaced in it."""
+    """Components removed from the text, or replaced in it."""
 
     reader: Reader
     frame: Frame
@@ -139,7 +139,7 @@ class TokenContexts:
 
 
 def token_owners(text: str, offsets: NDArray[np.int64], spans: Sequence[Span]) -> Integers:
-    """Which span covers each token's first character that is no blank, -1 for none; int64 `(k,)`."""
+    """The span that covers each token's first non-blank character, -1 if none does; int64 `(k,)`."""
     owners = np.full(len(offsets), -1, np.int64)
     starts = np.array([start for start, _ in spans])
     for i, (start, stop) in enumerate(offsets.tolist()):
@@ -156,7 +156,7 @@ def token_owners(text: str, offsets: NDArray[np.int64], spans: Sequence[Span]) -
 def token_components(text: str, offsets: NDArray[np.int64], body: Span, *, whole_characters: bool = False) -> tuple[Integers, list[Span]]:
     """The tokens of the prompt, which are the components of unit `token`: the owner of every token, and each component's characters.
 
-    A token belongs to the prompt when its first character that is no blank (any, if all are) does; the blank before it may be the template's.
+    A token belongs to the prompt if its first non-blank character does (any character, if all are blank); the blank before it may be the template's.
     With `whole_characters`, tokens that share a character are one component.
     """
     owners = np.full(len(offsets), -1, np.int64)
@@ -189,7 +189,7 @@ def chains(spans: Sequence[Span]) -> list[list[int]]:
 
 
 def substitute(lens: FeatureLens, reader: Reader) -> Integers:
-    """The symbols that stand for a removed token. UserError for an ablation that the model or the options do not allow."""
+    """The symbols that stand for a removed token. Raises UserError for an ablation that the model or the options do not support."""
     model = reader.model
     if lens.ablation == "mask":
         token = model.loaded.tokenizer.mask_token_id
@@ -199,6 +199,6 @@ def substitute(lens: FeatureLens, reader: Reader) -> Integers:
     if lens.ablation == "replace":
         return np.array(reader.plain(lens.replacement or ""), np.int64)
     if lens.ablation == "attention" and model.loaded.task == "causal" and not model.takes_positions:
-        raise UserError("ablation", lens.ablation, "needs a model that is told positions, which this one is not", "use ablation remove")
+        raise UserError("ablation", lens.ablation, "needs a model that takes positions, which this one does not", "use ablation remove")
     symbols = {"zero": [model.zero_symbol], "mean": [model.mean_symbol]}
     return np.array(symbols.get(lens.ablation, []), np.int64)

@@ -1,6 +1,6 @@
-"""The data lens: examples of a training set as components, and what a model says that was trained on those that a mask keeps.
+"""The data lens: components are examples of a training set, and the value is what a model trained on the examples of a mask answers to queries.
 
-Every mask is a LoRA adapter trained from the same start; it answers every query, and the value is the mean of what the queries are worth.
+The evaluation of a mask trains a LoRA adapter from a common start; the adapter answers every query, and the value is the mean of the queries' scores.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ Influence = Literal["influence", "tracin", "gradient_dot"]
 INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
 #: Methods whose effects fits are told about.
 PRIORS: tuple[Influence, ...] = ("influence", "tracin")
-#: Characters of a query that make its label.
+#: Length of a query's label in characters.
 SHOWN = 60
-#: What memory may not hold, and what to do then.
+#: What may not fit into memory, and the remedy.
 BATCH = "one batch of training (give a smaller batch_size or max_tokens)"
 #: The most pairs that gradients propose; and the most components for which pairs are computed without being asked for.
 PROPOSED, MOST_PAIRED = 5000, 1000
@@ -43,7 +43,7 @@ PROPOSED, MOST_PAIRED = 5000, 1000
 
 @dataclass
 class DataGame(Game):
-    """Masks over the components of a training set; `outputs` of a measurement are the queries' worths, higher meaning more of the answer (but for `loss`)."""
+    """Masks over the components of a training set. The `outputs` of a measurement are the scores of the queries; higher favours the answer, except for `loss`."""
 
     info: GameInfo
     lens: DataLens
@@ -56,7 +56,7 @@ class DataGame(Game):
 
     @property
     def stacked(self) -> int:
-        """Subsets trained side by side."""
+        """Number of subsets trained side by side."""
         return self.trainer.stacked
 
     def examples_of(self, mask: Masks) -> Integers:
@@ -64,7 +64,7 @@ class DataGame(Game):
         return np.flatnonzero(mask[self.groups.of]).astype(np.int64)
 
     def measure(self, masks: Masks) -> Measurement:
-        """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. UserError for a learning rate with which a training diverges."""
+        """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. Raises UserError if a training diverges."""
         masks = check_masks(masks, self.n)
         began, before = time.perf_counter(), self._tokens
         seeds = range(self.lens.training_seed, self.lens.training_seed + self.lens.seeds)
@@ -72,7 +72,7 @@ class DataGame(Game):
         return Measurement(outputs.mean(axis=1), self._tokens - before, time.perf_counter() - began, outputs)
 
     def outputs_of(self, masks: Masks, seed: int) -> Floats:
-        """What the queries are worth after training with one seed, float64 `(m, queries)`, for masks bool `(m, n)`. Errors as `measure`."""
+        """Scores of the queries after training with one seed, float64 `(m, queries)`, for masks bool `(m, n)`. Raises as `measure`."""
         checked = check_masks(masks, self.n)
         return self._outputs(checked, [seed] * len(checked))
 
@@ -85,13 +85,13 @@ class DataGame(Game):
         return found
 
     def _seeds(self, masks: Masks, seed: int) -> list[int]:
-        """The training seed of each mask: the same, or one made of it and the mask."""
+        """The training seed of each mask: the given one, or one derived from it and the mask."""
         if self.lens.seeding == "shared":
             return [seed] * len(masks)
         return [int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big") + row.tobytes()).digest()[:4], "big") for row in pack(masks)]
 
     def adapters(self, masks: Masks, seed: int) -> Stack:
-        """The adapters that these masks (bool `(m, n)`) leave, for `Stack.save`. UserError where the model is trained the plain way."""
+        """The adapters trained for these masks (bool `(m, n)`), for `Stack.save`. Raises UserError if the model is trained by `PlainTrainer`."""
         checked = check_masks(masks, self.n)
         with self.model.at_work(BATCH):
             return self._adapters([self.examples_of(mask) for mask in checked], [seed] * len(checked), checked)
@@ -120,7 +120,7 @@ class DataGame(Game):
         return self.trainer.tokens
 
     def _trained(self, masks: Masks, seeds: Sequence[int]) -> Floats:
-        """Sums and numbers of target log-probabilities of all texts asked, float64 `(m, texts, 2)`."""
+        """Sum and number of the targets' log-probabilities for each text of the queries, float64 `(m, texts, 2)`."""
         subsets = [self.examples_of(mask) for mask in masks]
         try:
             return self.trainer.evaluate(subsets, seeds)
@@ -128,7 +128,7 @@ class DataGame(Game):
             raise self._diverged(error, masks) from None
 
     def _adapters(self, subsets: Sequence[Integers], seeds: Sequence[int], masks: Masks, watch: Watch | None = None) -> Stack:
-        """Adapters trained on the examples that these masks keep."""
+        """Adapters trained on the examples that the masks keep."""
         try:
             return self._fast.train(subsets, seeds, watch)
         except DivergenceError as error:
@@ -143,7 +143,7 @@ class DataGame(Game):
         )
 
     def _worth(self, scored: Floats) -> Floats:
-        """What the queries are worth, float64 `(m, queries)`, from what `_trained` gives."""
+        """Scores of the queries, float64 `(m, queries)`, from the result of `_trained`."""
         found, at = np.empty((len(scored), len(self.asked))), 0
         for number, query in enumerate(self.asked):
             sums, counts = np.moveaxis(scored[:, at : at + len(query.texts)], -1, 0)
@@ -154,7 +154,7 @@ class DataGame(Game):
     # ---- gradients
 
     def _path(self) -> tuple[list[tuple[float, Stack]], Stack]:
-        """The training on everything: at the beginning of each epoch the adapter with the mean learning rate of the epoch's steps, and the adapter at the end."""
+        """Training on all examples: for each epoch, its mean learning rate and the adapter at its beginning; and the adapter at the end."""
         trainer, everything = self._fast, np.arange(len(self.training.samples))
         steps = -(-len(everything) // trainer.recipe.batch_size)
         found: list[tuple[float, Stack]] = [(0.0, trainer.start([self.lens.training_seed]))]
@@ -225,7 +225,7 @@ class DataGame(Game):
 
 
 def _worth(value: DataValue, sums: Floats, count: float) -> Floats:
-    """What a query is worth by the sums of log-probabilities of its answers, float64 `(m, answers)`, of which the first has so many tokens."""
+    """The score of a query from the log-probabilities of its answers, float64 `(m, answers)`; `count` is the number of tokens of the first."""
     if value == "logprob":
         return sums[:, 0]
     if value == "prob":
@@ -236,7 +236,7 @@ def _worth(value: DataValue, sums: Floats, count: float) -> Floats:
 
 
 def _slopes(value: DataValue, sums: Floats, count: float) -> Singles:
-    """How a query's worth goes with the sums of its answers, float32 `(answers,)`."""
+    """The derivative of a query's score in the log-probabilities of its answers, float32 `(answers,)`."""
     found: Singles = np.zeros(len(sums), np.float32)
     found[0] = {"logprob_mean": 1 / count, "loss": -1 / count, "prob": math.exp(sums[0])}.get(value, 1.0)
     if value in ("margin", "class_margin"):
@@ -248,7 +248,7 @@ def _slopes(value: DataValue, sums: Floats, count: float) -> Singles:
 
 
 def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGame:
-    """Read the training set and the queries, load the model, prepare the training. UserError for anything that they cannot do.
+    """Read the training set and the queries, load the model and prepare its training. Raises UserError for anything that they do not support.
 
     `others` are asked in place of the lens's queries; what is trained on stays the same.
     """
@@ -285,7 +285,7 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
 
 
 def _trainer(lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], asked: Sequence[Text]) -> tuple[Trainer | PlainTrainer, str]:
-    """The fast way of training where it gives what the model gives, the plain way otherwise; and which, in words."""
+    """The fast trainer if its scores agree with the model's, else the plain one; and a note that states which."""
     loaded = model.loaded
     trainer, doubt = Trainer.fitting(loaded.model, loaded.device, recipe, texts, asked, lens.model)
     if trainer is not None:
@@ -351,7 +351,7 @@ def _queries(samples: Sequence[Sample], asked: Sequence[EncodedQuery]) -> tuple[
 
 
 def _described(lens: DataLens, model: ResidentModel, recipe: Recipe, value: DataValue, groups: Groups) -> dict[str, Any]:
-    """All that values depend on but for texts, in readable form."""
+    """Everything that values depend on, apart from texts, in readable form."""
     return {
         "lens": "data",
         "model": lens.model,

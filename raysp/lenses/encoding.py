@@ -30,7 +30,7 @@ _ALONE = ("logprob", "logprob_mean", "prob", "loss")
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The texts of training examples, in their order, and what was done to them."""
+    """The texts of training examples, in their order, and notes on how they were made."""
 
     texts: tuple[Text, ...]
     notes: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """The texts of one query: its answer, then its foil or the other labels as `answers` (as they were tokenised). `cut` says whether its prompt lost its beginning."""
+    """The texts of one query: its answer, then its foil or the other labels as `answers` (as they were tokenised). `cut` states whether its prompt lost its beginning."""
 
     texts: tuple[Text, ...]
     answers: tuple[str, ...]
@@ -46,7 +46,7 @@ class EncodedQuery:
 
 
 def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> Encoded:
-    """The training examples. UserError for a template, a chat or a length that the model cannot do, or if no example keeps anything of its prompt."""
+    """The training examples. Raises UserError for a template, chat or length that the model does not support, and if no example keeps any of its prompt."""
     limit, notes = _limit(loaded, lens)
     end = loaded.tokenizer.eos_token_id
     ending = np.array([] if end is None else [end], np.int64)
@@ -87,7 +87,7 @@ def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Se
 def encode_queries(
     loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], labels: Sequence[str] = ()
 ) -> tuple[tuple[EncodedQuery, ...], tuple[str, ...]]:
-    """The texts of every query, as `encode_query`, and what was done to them."""
+    """The texts of every query, as `encode_query`, and notes on how they were made."""
     asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
     cut = sum(query.cut for query in asked)
     notes = (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
@@ -104,7 +104,7 @@ def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str
 
 
 def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:
-    """Tokens of an example at most, and a note where that is the model's doing."""
+    """The maximum length of an example in tokens, and a note if the model sets it."""
     names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
     reads = next((value for name in names if (value := getattr(loaded.model.config.get_text_config(), name, None))), lens.max_tokens)
     return (lens.max_tokens, ()) if lens.max_tokens <= reads else (reads, (f"max_tokens is {reads}, which is all the model reads",))

@@ -1,4 +1,4 @@
-"""The feature lens: parts of a prompt as components, and the model's preference for an answer as the value."""
+"""The feature lens: components are parts of a prompt, and the value is the model's preference for an answer."""
 
 import hashlib
 import time
@@ -24,13 +24,13 @@ from raysp.models.resident import Method, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens
 
 _REMEMBERED = 500_000
-#: Random masks that say what one costs.
+#: Random masks from which the cost of one is estimated.
 SPREAD = 64
 
 
 @dataclass
 class FeatureGame(Game):
-    """Masks over a prompt's parts, scored by a resident model. Inputs that are equal have one value, computed once."""
+    """Masks over the parts of a prompt, scored by a resident model. Equal inputs have one value, which is computed once."""
 
     info: GameInfo
     model: ResidentModel = field(repr=False)
@@ -41,7 +41,7 @@ class FeatureGame(Game):
     _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
 
     def measure(self, masks: Masks) -> Measurement:
-        """Values (float64 `(m,)`), tokens that the model computed, and seconds. EvaluationError for an input that does not fit the model."""
+        """Values (float64 `(m,)`), tokens that the model computed, and seconds. Raises EvaluationError for an input longer than the model's context."""
         began = time.perf_counter()
         contexts = self.parts.source.contexts(masks)
         names = [_name(context) for context in contexts]
@@ -85,7 +85,7 @@ class FeatureGame(Game):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The components of a prompt, where their contexts come from, and the text of the whole input with nothing removed."""
+    """The components of a prompt, the source of their contexts, and the text of the input with nothing removed."""
 
     source: TextContexts | TokenContexts
     components: tuple[Component, ...]
@@ -99,7 +99,7 @@ class Parts:
 
 
 def build_feature_game(lens: FeatureLens) -> FeatureGame:
-    """Load the model and prepare the game. UserError for anything that the prompt, the options or the model cannot do."""
+    """Load the model and prepare the game. Raises UserError for anything that the prompt, the options or the model do not support."""
     segmentation = None if lens.unit == "token" else segment(lens)
     _check_options(lens)
     model = resident(lens)
@@ -138,7 +138,7 @@ def _check_options(lens: FeatureLens) -> None:
 
 
 def _parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segmentation | None) -> Parts:
-    """Only `remove` and `replace` of words and longer units can do without character offsets."""
+    """The components and their contexts. Character offsets are needed except to remove or replace words and longer units."""
     in_text = lens.ablation in ("remove", "replace") and segmentation is not None
     text, begins = framed.text(lens.prompt), framed.start(lens.prompt)
     if segmentation is not None and in_text and not reader.model.loaded.tokenizer.is_fast:
@@ -202,12 +202,12 @@ def _samples(parts: Parts, wanted: Answers) -> tuple[Inputs, Inputs]:
 
 
 def _tokens_of_a_mask(spread: Inputs, known: Integers | None) -> float:
-    """Tokens that a mask costs, from those of random masks; `known` is what a packed scoring has in store already."""
+    """The mean number of tokens that a mask costs, over random masks; `known` are tokens that packed scoring has already computed."""
     return (len(build_tree(spread, known)) if known is not None else int(spread.lengths.sum())) / SPREAD
 
 
 def _described(lens: FeatureLens, model: ResidentModel, parts: Parts, wanted: Answers, intact: Context) -> dict[str, Any]:
-    """All that values depend on, and nothing that they do not: equal descriptions are one game, whoever asks."""
+    """Everything that values depend on and nothing else: equal descriptions are one game."""
     return {
         "lens": "feature",
         "version": 1,

@@ -14,9 +14,9 @@ _MARK = "\ue000"  # a private-use character, which no chat template treats in a 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands before and after the prompt. `special` says whether the tokenizer adds its own special tokens around it all.
+    """The text before and after the prompt. `special` states whether the tokenizer adds its special tokens around the whole.
 
-    A chat template has them in its text already, and may trim the message: `outer` is its text, `inner` ours.
+    A chat template has them in its text already, and may trim the message: `outer` is its text, `inner` that of the lens. `notes` are for the user.
     """
 
     inner: tuple[str, str]
@@ -38,7 +38,7 @@ class Frame:
 
 
 def frame(lens: FeatureLens, tokenizer: Any) -> Frame:
-    """The frame of a lens. UserError for a template without a place for the prompt, or a chat the tokenizer has no template for."""
+    """The frame of a lens. Raises UserError for a template without a place for the prompt, and for a chat if the tokenizer has no chat template."""
     inner = _fill(lens)
     if not lens.chat:
         return Frame(inner)

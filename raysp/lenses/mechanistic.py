@@ -1,4 +1,4 @@
-"""The mechanistic lens: parts of a model as components, and its answer to one prompt or to a task as the value."""
+"""The mechanistic lens: components are parts of a model, and the value is its answer to one prompt or its performance on a task."""
 
 import math
 import time
@@ -32,17 +32,17 @@ from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens, MechanisticLens
 
-#: The answer that a divergence is read at: behind the prompt.
+#: The answer at which a divergence is read: right after the prompt.
 ANY_ANSWER = Answers("causal", "logprob", "", (0,), None, ())
-#: Tokens run at once. More fill the device better; all of their activations are held.
+#: Tokens run at once. More use the device better, but all of their activations are held in memory.
 BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
-#: Remarks on prompts that are shown.
+#: Maximum number of notes on prompts that are shown.
 MOST_NOTES = 8
 
 
 @dataclass
 class MechanisticGame(Game):
-    """Masks over a model's parts; every mask is asked every prompt, and the value is the mean."""
+    """Masks over the parts of a model; every mask is evaluated on every prompt, and the value is the mean."""
 
     info: GameInfo
     model: ResidentModel = field(repr=False)
@@ -67,9 +67,9 @@ class MechanisticGame(Game):
 
 
 def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Question] | None = None) -> MechanisticGame:
-    """Load the model, find its parts, prepare the prompts, or those asked instead of the lens's own.
+    """Load the model, find its parts and prepare the prompts, or those of `asked_instead` in place of the lens's own.
 
-    UserError for anything that the lens asks and the model cannot do.
+    Raises UserError for anything that the lens asks and the model does not support.
     """
     _check_options(lens)
     model = resident(lens)
@@ -99,7 +99,7 @@ def _check_options(lens: MechanisticLens) -> None:
     if lens.ablation == "clamp" and lens.clamp is None:
         raise UserError("clamp", None, "is needed by ablation clamp", "give the constant, for example 0.5")
     if lens.clamp is not None and not math.isfinite(lens.clamp):
-        raise UserError("clamp", lens.clamp, "is no number that activations can have", "give the constant, for example 0.5")
+        raise UserError("clamp", lens.clamp, "is not a number that activations can have", "give the constant, for example 0.5")
     if lens.ablation != "clamp" and lens.clamp is not None:
         raise UserError("clamp", lens.clamp, f"is given, but the ablation is {lens.ablation}", "set ablation to clamp, or leave it out")
     if lens.ablation != "patch" and lens.counterfactual is not None:
@@ -147,7 +147,7 @@ def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Questi
 def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> AskedQuestion:
     feature = _one_prompt(lens, question, value)
     reader, context, text = _read(feature, model)
-    # A divergence is from the whole of the intact answer, of no token in particular.
+    # A divergence compares the whole distribution with the intact one, not a token.
     wanted = ANY_ANSWER if lens.value == "kl" else answers(feature, reader, context, text)
     context, merged = wanted.before_answer(context), wanted.merged
     length = len(context[0]) + wanted.longest
@@ -171,7 +171,7 @@ def _read(feature: FeatureLens, model: ResidentModel) -> tuple[Reader, Context, 
 
 
 def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
-    """Remarks on the prompts; of very many those on the first ones."""
+    """Notes on the prompts, the first `MOST_NOTES` of them."""
     found = list(dict.fromkeys(note for each in asked for note in each.answers.notes))
     if lens.value == "kl" and (lens.target is not None or lens.foil is not None):
         found.insert(0, "target and foil are not used by value kl, which is of all that could follow")
@@ -180,7 +180,7 @@ def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
 
 
 def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Question]) -> Any:
-    """What is read of each prompt's answer: the same of all. None lets a single prompt's answer decide."""
+    """The quantity read for each prompt, which is the same for all; None if it follows from the answers of a single prompt."""
     if model.loaded.task == "classifier":
         check_head(lens.value, any(question.foil is not None for question in asked), model.loaded.model)
     if lens.value == "kl":
@@ -205,13 +205,13 @@ def _is_single(lens: MechanisticLens, model: ResidentModel, question: Question) 
 
 
 def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers] | None:
-    """Of each prompt the positions that are ablated; None for all."""
+    """The positions ablated in each prompt; None for all."""
     if lens.positions == "all":
         return None
     try:
         wanted = [-1] if lens.positions == "last" else [int(piece) for piece in lens.positions.split(",")]
     except ValueError:
-        raise UserError("positions", lens.positions, "is no list of positions", "write all, last, or numbers such as 0,3,-1") from None
+        raise UserError("positions", lens.positions, "is not a list of positions", "write all, last, or numbers such as 0,3,-1") from None
     lengths = [len(each.context[0]) for each in asked]
     shortest = min(lengths)
     for position in wanted:
@@ -238,7 +238,7 @@ def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTr
     return Replacements(lens.ablation, lens.clamp, mask_tree, [each.context[0] for each in asked], others)
 
 
-# ---- what is said of it
+# ---- checks and description
 
 
 def _check_relay(lens: MechanisticLens, model: ResidentModel, blockwise: BlockwiseModel, reading: Reading) -> None:
@@ -267,18 +267,18 @@ def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor) -
 
 
 def _no_relay(lens: MechanisticLens, problem: str) -> UserError:
-    mend = "use another model: the blocks of this one are told more than hidden states, positions and a mask"
+    mend = "use another model: the blocks of this one take more than hidden states, positions and a mask"
     return UserError("model", lens.model, f"cannot be run block by block: {problem}", mend)
 
 
 def _tokens_of_a_mask(mask_tree: MaskTree, reading: Reading) -> float:
-    """Tokens that a mask costs: of every prompt, the layers from the lowest ablated one on."""
+    """The number of tokens that a mask costs: those of every prompt, in the layers from the lowest ablated one on."""
     share = 1 - min(mask_tree.ablation.layers) / mask_tree.blockwise.architecture.layers
     return share * sum(group.ids.numel() for group in reading.groups)
 
 
 def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[AskedQuestion], chosen: Chosen, architecture: Architecture) -> dict[str, Any]:
-    """What a person reads of the game, all that its identity is made of included."""
+    """A readable description of the game, which includes everything that identifies it."""
     first = asked[0].answers
     named = {"target": first.target, "foil": first.foil} if len(asked) == 1 and lens.value != "kl" else {}
     return {
@@ -303,7 +303,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
 
 
 def _identity(described: Mapping[str, Any], asked: Sequence[AskedQuestion], at: list[Integers] | None) -> dict[str, Any]:
-    """All that values depend on, and nothing that they do not: another way to write the same selection, or the same prompts, is the same game."""
+    """Everything that values depend on and nothing else: another way to write the same selection or the same prompts is the same game."""
     parts = ("lens", "version", "weights", "tokenizer", "model_task", "dtype", "parts", "ablation", "clamp", "value", "references")
     ids = [[prompt.get(name) for name in ("ids", "target_ids", "foil_ids")] for prompt in described["prompts"]]
     positions = None if at is None else [positions.tolist() for positions in at]

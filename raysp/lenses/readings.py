@@ -1,4 +1,4 @@
-"""From a model's answers to prompts under a mask to one value: inputs grouped by length, scores gathered, prompts averaged."""
+"""From a model's answers under a mask to one value: inputs are grouped by length, scores gathered, and prompts averaged."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -15,7 +15,7 @@ from raysp.masks import Masks, Values, pack
 from raysp.models.inputs import Floats, Integers, Scores
 from raysp.models.mask_tree import Group, MaskTree
 
-#: Chance with which a model that only guesses passes for one that can do a task.
+#: Probability with which a model that guesses is taken for one that can do a task.
 RISK = 0.05
 
 
@@ -69,7 +69,7 @@ class Reading:
 
     @property
     def quantities(self) -> frozenset[str]:
-        """What must be read of the model's answers."""
+        """The quantities to read from the model's answers."""
         if self.reduction == "kl":
             return frozenset({"kl"})
         named = "logprobs" if self.answers[0].needs_logprobs else "logits"
@@ -93,13 +93,13 @@ class Reading:
         return np.stack([self._value(answer, {name: found[:, reads] for name, found in scores.items()}) for answer, reads in self._prompts()], axis=1)
 
     def elsewhere(self) -> "Reading":
-        """The same reading for another model of the same build; once this one has been asked, divergences stay those from its model's answers."""
+        """The same reading for another model of the same architecture; divergences stay relative to the answers of this one's model once it has been evaluated."""
         other = copy(self)
         other.groups = [replace(group, entry=None) for group in self.groups]
         return other
 
     def graded(self) -> "Reading":
-        """The same reading, an accuracy by margins or log-probabilities instead: what is nearly the same has nearly the same value there."""
+        """The same reading with margins or log-probabilities in place of an accuracy, so that the value is continuous."""
         other = copy(self)
         other.reduction = "mean" if self.reduction == "accuracy" else self.reduction
         return other
@@ -118,7 +118,7 @@ class Reading:
     # ---- as a function that can be differentiated
 
     def weights(self) -> Floats:
-        """The value as a weighted sum of what is read, float64 `(reads,)`: of logits or log-probabilities, of the margin for an accuracy."""
+        """The weights of the readouts in the value, float64 `(reads,)`: of logits or log-probabilities, or of the margin for an accuracy."""
         weights = np.zeros(self._reads[-1].stop)
         for answer, reads in self._prompts():
             width = reads.stop - reads.start
@@ -133,23 +133,23 @@ class Reading:
     # ---- what the intact model does
 
     def doubts(self, mask_tree: MaskTree, task: str | None) -> tuple[str, ...]:
-        """What a person should hear before the budget is spent: that the intact model does not do what is asked of it."""
+        """Warnings shown before the budget is spent, if the intact model does not do the task."""
         if len(self.answers) < 2 or self.reduction == "kl":
             return ()
         intact = self.by_prompt(mask_tree, np.ones((1, len(mask_tree.ablation.parts)), dtype=np.bool_))[0]
         if not self.answers[0].foil_ids:
             worst = self.reduction == "accuracy" and not intact.any()
             named = f"task {task}" if task else "these prompts"
-            return (f"the intact model gives none of the targets of {named}: there is nothing to explain",) if worst else ()
+            return (f"the intact model gives none of the targets of {named}: so there is nothing to explain",) if worst else ()
         from scipy.stats import binomtest
 
         right = int((intact > 0).sum())
         guessed: Any = binomtest(right, len(intact), 0.5, alternative="greater")
-        # Of very few prompts all right are no better than chance either, and no reason for doubt.
+        # With very few prompts even a perfect score is no better than chance; it is no reason for a warning.
         if guessed.pvalue <= RISK or right == len(intact):
             return ()
         prompts = f"{len(intact)} prompts of task {task}" if task else f"these {len(intact)} prompts"
-        return (f"the intact model prefers target to foil in {right} of {prompts}, no better than chance: effects on it say little",)
+        return (f"the intact model prefers target to foil in {right} of {prompts}, no better than chance: so effects on it mean little",)
 
 
 def _scores(found: dict[str, Floats]) -> Scores:
@@ -159,7 +159,7 @@ def _scores(found: dict[str, Floats]) -> Scores:
 
 
 def drawn(masks: Masks) -> Integers:
-    """A number for each mask (int64 `(m,)`) that looks random and is always the same: whose activations it draws."""
+    """A pseudo-random number for each mask (int64 `(m,)`), a function of the mask alone, that chooses whose activations it draws."""
     import hashlib
 
     return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=4).digest(), "big") for row in pack(masks)], np.int64)

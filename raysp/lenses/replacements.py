@@ -1,4 +1,4 @@
-"""What takes the place of a part that is left out: nothing, a constant, or what the same part does on other prompts."""
+"""What replaces an ablated part: zero, a constant, or the activation of the same part on other prompts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from raysp.models.inputs import Integers
 from raysp.models.mask_tree import MaskTree
 from raysp.specs.lenses import MechanisticAblation
 
-#: Other prompts at most from which one is drawn for each mask.
+#: Maximum number of other prompts from which one is drawn for each mask.
 MOST_DRAWN = 32
-#: Prompts recorded at once.
+#: Number of prompts recorded at once.
 RECORDED = 16
 
 
@@ -72,7 +72,7 @@ class Replacements:
         return Bank({slot: torch.cat(tensors) for slot, tensors in kept.items()}), choices
 
     def _suitable(self, prompt: int) -> list[Integers]:
-        """Other prompts that a prompt can take activations from, position by position: they have as many tokens. UserError where there is none."""
+        """Other prompts that a prompt can take activations from, position by position: they have as many tokens. Raises UserError if there is none."""
         mine = self.contexts[prompt]
         others = self.others[prompt] if self.kind == "patch" else self.others[0]
         fitting = [ids for ids in others if len(ids) == len(mine) and not np.array_equal(ids, mine)]

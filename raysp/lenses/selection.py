@@ -11,12 +11,12 @@ from raysp.models.ablation import Part
 from raysp.models.architecture import Architecture, Block
 
 Kind = Literal["heads", "neurons", "mlp", "blocks"]
-#: What may be written for each kind.
+#: Accepted names of each kind.
 NAMES: Mapping[str, Kind] = {
     "heads": "heads", "head": "heads", "neurons": "neurons", "neuron": "neurons", "mlp": "mlp", "mlps": "mlp", "blocks": "blocks", "block": "blocks",
 }  # fmt: skip
 LIKE = "write for example heads, heads:10-17, heads:3/0-4, mlp:all, blocks:20 or neurons:12/0-255, with commas between"
-#: More components than this are more than any budget explores.
+#: Maximum number of components; no budget explores more.
 MOST = 100_000
 _PART = re.compile(r"(?P<kind>[a-z]+)(:(?P<layers>all|[\d-]+))?(/(?P<units>all|[\d-]+))?")
 
@@ -30,7 +30,7 @@ class Chosen:
 
 
 def select(text: str, layers: str | None, group: int, architecture: Architecture, tokens: int = 1) -> Chosen:
-    """The components that a selection names in a model, those of `layers` if given; UserError for what is not there, naming what is.
+    """The components that a selection names in a model, restricted to `layers` if given. Raises UserError for parts that the model lacks, listing those it has.
 
     `tokens` is the size of each component, in tokens that removing it touches.
     """
@@ -39,7 +39,7 @@ def select(text: str, layers: str | None, group: int, architecture: Architecture
     for piece in (piece.strip() for piece in text.split(",")):
         matched = _PART.fullmatch(piece)
         if matched is None or matched["kind"] not in NAMES:
-            raise UserError("components", text, f"holds {piece!r}, which names nothing", LIKE)
+            raise UserError("components", text, f"contains {piece!r}, which names nothing", LIKE)
         kind = NAMES[matched["kind"]]
         _check_group(kind, group, text)
         found = numbers_of("components", text, matched["layers"], architecture.layers, f"layers 0 to {architecture.layers - 1}")
@@ -58,12 +58,12 @@ def _layer_list(layers: str, architecture: Architecture) -> list[int]:
 
 
 def numbers_of(name: str, whole: str, text: str | None, count: int, there: str) -> list[int]:
-    """The numbers that `3`, `3-7` or `all` mean, of `count` that there are."""
+    """The numbers denoted by `3`, `3-7` or `all`, out of `count`."""
     if text in (None, "all"):
         return list(range(count))
     matched = re.fullmatch(r"(\d+)(?:-(\d+))?", text or "")
     if matched is None:
-        raise UserError(name, whole, f"holds {text!r}, which is no range", "write 3, 3-7 or all")
+        raise UserError(name, whole, f"contains {text!r}, which is not a range", "write 3, 3-7 or all")
     first, last = int(matched[1]), int(matched[2] or matched[1])
     if first > last or last >= count:
         problem = "is a range that ends before it begins" if first > last else "is not there"
@@ -73,11 +73,11 @@ def numbers_of(name: str, whole: str, text: str | None, count: int, there: str) 
 
 def _check_group(kind: Kind, group: int, text: str) -> None:
     if group > 1 and kind != "neurons" and "neuron" not in text:
-        raise UserError("group", group, "is about neurons, and no neurons are among the components", "leave it out, or choose neurons")
+        raise UserError("group", group, "groups neurons, and no neurons are among the components", "leave it out, or choose neurons")
 
 
 def _units(kind: Kind, units: str | None, block: Block, layer: int, text: str) -> list[int]:
-    """The heads or neurons of a layer that are meant."""
+    """The heads or neurons of a layer that a selection denotes."""
     if kind == "blocks":
         count, what = 1, "one block"
     elif kind == "heads":
@@ -107,9 +107,7 @@ def _check(parts: dict[Part, Kind], text: str, layers: str | None, architecture:
     if len(parts) < 2:
         found = f"{len(parts)} component{'' if len(parts) == 1 else 's'}"
         limited = f" of layers {layers}" if layers is not None else ""
-        raise UserError(
-            "components", text, f"names {found}{limited}, and there is nothing to compare below two", f"the model has {architecture.layers} layers; {LIKE}"
-        )
+        raise UserError("components", text, f"names {found}{limited}, and at least two are needed", f"the model has {architecture.layers} layers; {LIKE}")
     if len(parts) > MOST:
         raise UserError("components", text, f"names {len(parts):,} components", f"give fewer than {MOST:,}, for example with a larger group")
     taken: dict[tuple[int, str, int], Part] = {}
@@ -117,7 +115,7 @@ def _check(parts: dict[Part, Kind], text: str, layers: str | None, architecture:
         for channel in range(part.start, part.stop) if part.site == "neurons" else (part.start,):
             if (other := taken.setdefault((part.layer, part.site, channel), part)) != part:
                 problem = f"names neurons of layer {part.layer} twice, in {other.start}-{other.stop - 1} and {part.start}-{part.stop - 1}"
-                raise UserError("components", text, problem, "let ranges of neurons not overlap")
+                raise UserError("components", text, problem, "write ranges that do not overlap")
 
 
 def _component(number: int, part: Part, block: Block, tokens: int) -> Component:
