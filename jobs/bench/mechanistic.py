@@ -178,7 +178,9 @@ def _pruned(layers: tuple[int, ...], seed: int, size: Experiment) -> Iterator[Ro
     known = RunEvidence(surrogate, fit_singles(masks, values, seed), exact[0] - exact[1:], of_layer, more_is_better=True, seed=seed)
     for share in SHARES:
         # Few prompts make a coarse accuracy: all methods choose by the mean margin, and are scored by accuracy as well.
-        for found in compare_methods(known, margins, lambda some: unseen_margins(some) > 0, share, per_layer=False, draws=size.draws):
+        for found in compare_methods(
+            known, lambda some: margins(some).mean(axis=1), lambda some: unseen_margins(some) > 0, share, per_layer=False, draws=size.draws
+        ):
             yield {
                 "row": "prune", "layers": list(layers), "seed": seed, "keep": share, "method": found.method, "train": found.train, "accuracy": found.heldout,
                 "margin": float(unseen_margins(found.mask[None]).mean()), "seconds_fit": seconds, **asdict(size),

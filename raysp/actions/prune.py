@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.samples import random_rows
+from raysp.game import Game, Measurement, Query, fingerprint
+from raysp.masks import Masks
 from raysp.runs.continuation import check_same_game
+from raysp.runs.stored_game import StoredGame
 from raysp.sampling.draws import single_ablations
 from raysp.specs.lenses import COSTS, MechanisticLens
 from raysp.specs.run import RunSpec
@@ -66,11 +70,13 @@ def prune(
         _check_weights(game, folder)
     unseen = _unseen(lens, game, _held_out(lens, heldout, questions(lens, tokens(lens)), tokens(lens)))
     watch("fitting what the run measured")
+    train, heldout_values = (StoredGame(store, each, run_id, "prune") for each in (game, PromptGame(unseen)))
     known = known_of(store, row, surrogate, spec.seed, game)
     rows: list[Pruned] = []
     for share in _shares(keep, layers, per_layer):
         watch(f"comparing at {share:.0%} kept")
-        rows += compare_methods(known, game.by_prompt, unseen.by_prompt, share, per_layer=per_layer, draws=draws)
+        rows += compare_methods(known, train.values, heldout_values.outputs, share, per_layer=per_layer, draws=draws)
+        store.publish_if_due()
     store.add_prunings(run_id, _table(rows))
     written = None
     if folder is not None:
@@ -167,6 +173,23 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
         raise error.about(f"heldout {error.field}") from None
 
 
+class PromptGame(Game):
+    """A mechanistic game whose outputs are the values on its single prompts, so that these are stored with each mask."""
+
+    def __init__(self, game: "MechanisticGame") -> None:
+        self.game = game
+        asked: list[dict[str, Any]] = game.info.description["prompts"]
+        queries = tuple(Query(i, f"prompt {i + 1}", each["prompt"], str(each.get("target") or ""), each.get("foil")) for i, each in enumerate(asked))
+        described = {**game.info.description, "outputs": "prompts"}
+        self.info = replace(game.info, fingerprint=fingerprint({"of": game.info.fingerprint, "outputs": "prompts"}), description=described, queries=queries)
+
+    def measure(self, masks: Masks) -> Measurement:
+        """As `Game.measure`."""
+        began, before = time.perf_counter(), self.game.mask_tree.tokens
+        outputs = self.game.by_prompt(masks)
+        return Measurement(outputs.mean(axis=1), self.game.mask_tree.tokens - before, time.perf_counter() - began, outputs)
+
+
 def known_of(store: "Store", row: dict[str, Any], surrogate: FourierSurrogate, seed: int, game: "MechanisticGame") -> RunEvidence:
     """What a run learned: its surrogate, a LASSO of single effects on the random evaluations that the surrogate was fitted to, and the exact single effects.
 
@@ -176,10 +199,7 @@ def known_of(store: "Store", row: dict[str, Any], surrogate: FourierSurrogate, s
     drawn = random_rows(masks, surrogate.keep_probability)
     singles = fit_singles(masks[drawn], values[drawn], seed, surrogate.keep_probability)
     near = single_ablations(game.n)
-    exact = store.known(row["game_id"], near)
-    missing = np.isnan(exact)
-    if missing.any():
-        exact[missing] = game.evaluate(near[missing])
+    exact = StoredGame(store, game, row["run_id"], "prune").values(near)
     layers = tuple(component.layer or 0 for component in game.components)
     return RunEvidence(surrogate, singles, exact[0] - exact[1:], layers, game.info.description["value"] not in COSTS, seed)
 

@@ -1,6 +1,6 @@
 """Which parts to leave out of a model so that it keeps doing what a run asked of it: by interactions, and by the simpler ways that these have to beat.
 
-Pure: subsets are chosen from what a run measured; a function is told masks and gives each prompt's value.
+Pure: subsets are chosen from what a run measured; functions map masks to values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,10 @@ PROMISING = 500
 #: Resamples of the prompts for an interval.
 RESAMPLES = 2000
 
+Value = Callable[[Masks], Values]
+"""The value of masks (bool, `(m, n)`), the mean over the run's prompts: float64 `(m,)`."""
 ByPrompt = Callable[[Masks], Floats]
+"""Each prompt's value of masks: float64 `(m, prompts)`."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,10 @@ class PruningBudget:
         return cls(gone, limits)
 
 
-def compare_methods(known: RunEvidence, train: ByPrompt, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
-    """Every method at one share kept. `train` and `heldout` give each prompt's value (float64 `(m, prompts)`) of masks.
+def compare_methods(known: RunEvidence, train: Value, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
+    """Every method at one share kept, valued on the run's own prompts (`train`) and on others (`heldout`).
 
-    `draws` exact evaluations go to each method that searches on the run's own prompts: random subsets, and the swaps that better a proposal.
+    `draws` exact evaluations go to each method that searches on the run's own prompts: for random subsets, and for the swaps that refine a proposal.
     """
     room = PruningBudget.of(keep, known.layers, per_layer=per_layer)
     rng = np.random.default_rng([known.seed, room.gone])
@@ -114,7 +117,7 @@ def compare_methods(known: RunEvidence, train: ByPrompt, heldout: ByPrompt, keep
     seen, unseen = train(masks), heldout(masks)
     rows = np.random.default_rng(known.seed).integers(0, unseen.shape[1], (RESAMPLES, unseen.shape[1]))
     spread = np.quantile(unseen[:, rows].mean(axis=2), [0.025, 0.975], axis=1).T
-    means = zip(seen.mean(axis=1).tolist(), unseen.mean(axis=1).tolist(), spread.tolist(), strict=True)
+    means = zip(seen.tolist(), unseen.mean(axis=1).tolist(), spread.tolist(), strict=True)
     return [
         Pruned(keep, method, mask, train=a, heldout=b, lo=lo, hi=hi, prompts=unseen.shape[1], evaluations=paid)
         for (method, (mask, paid)), (a, b, (lo, hi)) in zip(chosen.items(), means, strict=True)
@@ -133,14 +136,14 @@ def _by_interactions(known: RunEvidence, room: PruningBudget) -> Masks:
 class _Search:
     """Search by exact evaluations on the run's prompts, `draws` at most; swaps stay within a layer where layers are given."""
 
-    train: ByPrompt
+    train: Value
     sign: float
     layers: tuple[int, ...] | None
     draws: int
 
     def values(self, masks: Masks) -> Values:
         """The mean over the prompts, more being better, float64 `(m,)`."""
-        return self.sign * self.train(masks).mean(axis=1)
+        return self.sign * self.train(masks)
 
     def refined(self, surrogate: FourierSurrogate, proposed: Masks) -> tuple[Masks, int]:
         """The best of the proposed masks after swaps, those that the surrogate likes best tried a handful at a time; and the evaluations paid."""

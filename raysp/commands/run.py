@@ -8,7 +8,7 @@ from raysp.commands.options import spec_options
 from raysp.home import store_path
 from raysp.specs.run import RunSpec, load_spec, run_spec
 
-plan_app = typer.Typer(help="Estimate what a run would cost, from a short calibration.", no_args_is_help=True)
+plan_app = typer.Typer(help="Estimate what a run would cost from a few of its evaluations, which are stored and not paid for again.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.", rich_help_panel="Output")]
 SpecFile = Annotated[str, typer.Argument(help="A spec in YAML, such as jobs/specs/feature.yaml.")]

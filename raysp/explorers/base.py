@@ -187,6 +187,10 @@ class Explorer(ABC, Generic[O_co]):
         self._weights.append(counts)
         self._pending = None
 
+    def certain_masks(self) -> Masks:
+        """Masks (bool, `(m, n)`) that it will ask for whatever the values are, before any were told: those of the first round at least."""
+        return self.ask()
+
     def done(self) -> bool:
         """Whether there is nothing more to ask."""
         return len(self.ask()) == 0

@@ -142,6 +142,18 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         masks, chosen = self._round(left)
         return self._noted("random", masks, chosen) if len(masks) else None
 
+    def certain_masks(self) -> Masks:
+        """As `Explorer.certain_masks`: all masks, unless rounds or P(keep) depend on values."""
+        first = self.ask()
+        if self.options.keep == "auto" or self._looks:
+            return first
+        return np.concatenate([first, self._random(self.planned(self._started_n) - len(first), np.random.default_rng(self.random_state), first)])
+
+    @property
+    def _looks(self) -> bool:
+        """Whether it asks in rounds, as values decide what to ask or when to stop."""
+        return self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None
+
     def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
         """The masks of a round, once its role is noted, and how many of them (the first) were chosen rather than drawn."""
         self._rounds.append((role, chosen))
@@ -151,7 +163,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """Random masks: all that are left, or a round of them, the first so many of it chosen."""
         sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
         rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
-        if not (self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None):
+        if not self._looks:
             return self._random(left, rng, self.masks), 0
         count = min(left, max(LEAST_ROUND, round((left + sum(sizes)) * (ROUND_SHARE if sizes else FIRST_SHARE))))
         count = left if left - count < LEAST_ROUND else count

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from raysp.explorers.base import Explorer
 from raysp.game import GameInfo
 from raysp.lenses import build_game
+from raysp.masks import check_finite
 from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
 from raysp.runs.local import LocalBackend
-from raysp.runs.run import start_explorer
+from raysp.runs.run import ends_of, start_explorer
+from raysp.runs.stored_game import PLAN, StoredGame
+from raysp.sampling.draws import distinct
 from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
 from raysp.store import Store
@@ -25,23 +29,24 @@ SUBSETS_EACH = 4
 
 
 def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
-    """Sizes, the price of exhaustive testing and of this run. Builds the game in this process and measures a few masks of the run's own kind.
+    """Sizes, the price of exhaustive testing and of this run. Builds the game in this process and measures a few of the masks that the run is certain to ask for.
 
-    Seconds are for one evaluator such as this process; several divide them. Raises as the run itself would.
+    Everything measured is stored, so that the run pays less by as much; where enough evaluations of the game are stored already, nothing is measured. Seconds
+    are for one evaluator such as this process; several divide them. Raises as the run itself would.
     """
     backend = LocalBackend(build_game(spec.lens))
     started = start_explorer(spec, backend.info)
-    calibration = calibrate(spec, backend, store, started.keep_probability)  # the run finds it stored, and computes in the same dtype
+    # The run finds the noise stored, and computes in the same dtype.
+    calibration = None if store.read_only else calibrate(spec, backend, store, started.keep_probability)
+    if calibration is not None and calibration.sample is not None:
+        sample, first = calibration.sample, calibration.sample.first
+        values, paid = check_finite(sample.masks, first.values), {"tokens": first.tokens, "seconds": first.seconds}
+        store.add_evaluations(PLAN, "calibrate", sample.masks, values, outputs=first.outputs, game_id=store.register_game(backend.info), **paid)
+        store.add_cost(PLAN, "calibrate", evaluations=calibration.evaluations, tokens=calibration.tokens, seconds=calibration.seconds)
     game = backend.game
     explorer = Gradients(store, game).inform(started, spec.lens)
     n = game.n
-    warming, timed = CALIBRATION[spec.lens.cost_class]
-    rng = np.random.default_rng([spec.seed, 2])
-    masks = rng.random((warming + timed, n)) < explorer.keep_probability
-    game.evaluate(masks[:warming])
-    began = time.perf_counter()
-    game.evaluate(masks[warming:])
-    each = (time.perf_counter() - began) / timed
+    timed, each, here = _timed(StoredGame(store, game, PLAN, "calibrate"), explorer, *CALIBRATION[spec.lens.cost_class])
     explored, validated = explorer.planned(n) + 2, spec.validation.planned(n)
     pairs, triples = math.comb(n, 2), math.comb(n, 3)
     return {
@@ -51,6 +56,7 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
         "subsets": 2**n if n <= 1000 else None,
         "seconds_per_evaluation": each,
         "timed_masks": timed,
+        "timed_here": here,
         "exhaustive": {"pairs_seconds": (n + pairs + 1) * each, "triples_seconds": (n + pairs + triples + 1) * each, "subsets_seconds": _power(n, each)},
         "this_run": {
             "explorer": explorer.name,
@@ -63,6 +69,22 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
         "notes": list(game.info.notes),
         "warnings": list(game.info.warnings),
     }
+
+
+def _timed(stored: StoredGame, explorer: Explorer, warming: int, timed: int) -> tuple[int, float, bool]:
+    """How many evaluations were timed, the seconds that one took, and whether that was here and now rather than when the store's were measured."""
+    count, seconds = (0, math.nan) if stored.game_id is None else stored.store.pace(stored.game_id)
+    sure = distinct(np.concatenate([ends_of(stored.game.n), explorer.certain_masks()]))
+    unknown = sure[np.isnan(stored.known(sure))]
+    if count >= warming + timed or (count and not len(unknown)):
+        return count, seconds, False
+    # Evenly over all, so that ablations of one component, which come first, do not stand for random masks.
+    chosen = unknown[np.unique(np.linspace(0, len(unknown) - 1, min(warming + timed, len(unknown))).astype(np.int64))]
+    warming = min(warming, len(chosen) - 1)
+    stored.values(chosen[:warming])
+    began = time.perf_counter()
+    stored.values(chosen[warming:])
+    return len(chosen) - warming, (time.perf_counter() - began) / (len(chosen) - warming), True
 
 
 def _training(info: GameInfo, subsets: int) -> dict[str, Any]:
@@ -88,12 +110,17 @@ def plan_text(plan: dict[str, Any]) -> str:
         [
             f"{plan['components']:,} components: {plan['pairs']:,} pairs, {plan['triples']:,} triples, {_subsets(plan['components'])} subsets.",
             *_training_lines(plan),
-            f"One {what} takes {f'{each * 1000:.1f} ms' if each < 0.1 else f'{each:.2f} s'} here (measured on {plan['timed_masks']} {mask}s).",
+            f"One {what} takes {f'{each * 1000:.1f} ms' if each < 0.1 else f'{each:.2f} s'} {_where(plan, mask)}.",
             f"Exhaustive testing would take {pairs} for all pairs, {triples} with all triples, {subsets} for all subsets.",
             f"This run ({run['explorer']}) buys at most {explore:,} {what}s to explore and {validate:,} to validate: about {took} on one evaluator.",
             *(f"warning: {text}" for text in plan["warnings"]),
         ]
     )
+
+
+def _where(plan: dict[str, Any], mask: str) -> str:
+    """Where the seconds come from, in words."""
+    return f"here (measured on {plan['timed_masks']:,} {mask}s)" if plan["timed_here"] else f"(median of the {plan['timed_masks']:,} {mask}s in the store)"
 
 
 def _training_lines(plan: dict[str, Any]) -> list[str]:

@@ -21,6 +21,14 @@ def find(cur: Cursor, fingerprint: str) -> int | None:
     return int(found[0][0]) if found else None
 
 
+def size(cur: Cursor, game_id: int) -> int:
+    """The number of a game's components; ValueError if there is no such game."""
+    found = cur.execute("SELECT n FROM games WHERE game_id = ?", [game_id]).fetchall()
+    if not found:
+        raise ValueError(f"no game {game_id}: register_game comes first")
+    return int(found[0][0])
+
+
 def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
     """Return a game's components in the order of the masks' columns."""
     rows = cur.execute("SELECT component, label, kind, start, stop, size, layer, unit FROM components WHERE game_id = ? ORDER BY component", [game_id])

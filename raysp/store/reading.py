@@ -87,6 +87,14 @@ class StoreReader:
         _, n = self._game_of(run_id)
         return surrogates.fitted_evaluations(self._cursor(), run_id, n)
 
+    def find_game(self, fingerprint: str) -> int | None:
+        """The id of the game with this fingerprint, if it is stored."""
+        return games.find(self._cursor(), fingerprint)
+
+    def pace(self, game_id: int) -> tuple[int, float]:
+        """How many evaluations of a game are stored, and the median of the seconds that one took; 0 and NaN if there are none."""
+        return evaluations.pace(self._cursor(), game_id)
+
     def gradient_report(self, fingerprint: str) -> GradientReport | None:
         """What gradients say about the game with this fingerprint, if that was computed before."""
         return gradients.report_of(self._cursor(), fingerprint)

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -232,11 +231,11 @@ class Store(StoreReader):
     ) -> int:
         """Store new evaluations of a run: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, the cost of the batch, and `outputs` (`(m, queries)`).
 
-        With `game_id` they are values of another game with as many components, such as the same training set under another training seed, paid for by this run.
+        With `game_id` they are values of another game, such as the same training set under another training seed; `run_id` may then name anything that pays, such
+        as a plan.
         Returns how many were new; those that another run has stored in the meantime are recorded as reused, and their cost as extra.
         """
-        batch = self._batch(run_id, phase, masks, in_round, positions)
-        batch = batch if game_id is None else replace(batch, game_id=game_id)
+        batch = self._batch(run_id, phase, masks, in_round, positions, game_id)
         told = np.ascontiguousarray(values, dtype=np.float64)
         if told.shape != (len(batch.masks),):
             raise ValueError(f"values have shape {told.shape}; expected ({len(batch.masks)},)")
@@ -323,8 +322,10 @@ class Store(StoreReader):
         if self.read_only:
             raise ValueError(f"the store {self.path} is open for reading only")
 
-    def _batch(self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None) -> evaluations.Batch:
-        game_id, n = self._game_of(run_id)
+    def _batch(  # noqa: PLR0917  what a batch is made of
+        self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None, game_id: int | None = None
+    ) -> evaluations.Batch:
+        game_id, n = self._game_of(run_id) if game_id is None else (game_id, games.size(self._cursor(), game_id))
         checked = check_masks(masks, n)
         placed = np.arange(len(checked), dtype=np.int32) if positions is None else np.asarray(positions, dtype=np.int32)
         if placed.shape != (len(checked),):

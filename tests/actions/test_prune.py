@@ -15,7 +15,7 @@ import raysp
 from raysp.actions import prune as acting
 from raysp.datasets.tasks import make
 from raysp.lenses import build_game
-from raysp.lenses.mechanistic import build_mechanistic_game
+from raysp.lenses.mechanistic import MechanisticGame, build_mechanistic_game
 from raysp.masks import unpack
 from raysp.models.resident import resident
 from raysp.models.weight_pruning import operated
@@ -118,6 +118,26 @@ def chosen(done, keep, method="refined"):
 
 def weights(lens):
     return {name: tensor.clone() for name, tensor in resident(lens).loaded.model.state_dict().items()}
+
+
+def test_what_one_pruning_measured_no_other_measures_again(asked, monkeypatch):
+    """On the run's own prompts, which it did not exhaust, and on those held out."""
+    run_id = asked.of(asked.lens("llama"), raysp.ProxySPEX(budget=20, keep=0.5))
+    paid, plain = [], MechanisticGame.by_prompt
+
+    def counted(game, masks):
+        paid.append(id(game))
+        return plain(game, masks)
+
+    monkeypatch.setattr(MechanisticGame, "by_prompt", counted)
+    first = asked.prune(run_id, draws=6)
+    assert len(set(paid)) == 2
+    paid.clear()
+    again = asked.prune(run_id, draws=6)
+    assert paid == []
+    assert [(row.method, row.train, row.heldout, row.evaluations) for row in again.rows] == [
+        (row.method, row.train, row.heldout, row.evaluations) for row in first.rows
+    ]
 
 
 WRITTEN = [

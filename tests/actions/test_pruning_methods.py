@@ -45,8 +45,12 @@ def prompts(game, seed):
     return lambda masks: game(masks)[:, None] + moves
 
 
+def mean(by_prompt):
+    return lambda masks: by_prompt(masks).mean(axis=1)
+
+
 def compared(game, keep=4 / 6, *, per_layer=False, draws=8, seed=0, train=None, heldout=None, **told):
-    train, heldout = train or prompts(game, 1), heldout or prompts(game, 2)
+    train, heldout = train or mean(prompts(game, 1)), heldout or prompts(game, 2)
     rows = compare_methods(known(game, seed=seed, **told), train, heldout, keep, per_layer=per_layer, draws=draws)
     return {row.method: row for row in rows}
 
@@ -171,7 +175,7 @@ def test_of_random_subsets_all_that_are_allowed_are_drawn():
 
     def train(masks):
         seen.update(map(bytes, pack(masks)))
-        return redundant(masks)[:, None]
+        return redundant(masks)
 
     compared(redundant, draws=400, train=train, per_layer=True)
     drawn = {bytes(pack(mask[None])[0]) for mask in allowed(2) if mask[:3].sum() == 2}

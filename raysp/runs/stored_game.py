@@ -1,0 +1,74 @@
+"""A game measured in this process by way of the store, so that nothing is paid for twice: by plans, and by actions on finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Game
+from raysp.masks import Masks, Values, check_finite, pack, unpack
+
+if TYPE_CHECKING:
+    from raysp.store import Store
+
+#: Who pays for what a plan measures: no run is there yet.
+PLAN = "plan"
+
+
+@dataclass
+class StoredGame:
+    """Values that the store holds are looked up; others are measured, and stored batch by batch.
+
+    `payer` is the id of the run that pays, or `PLAN`, and `phase` what it pays for. `bought` counts the masks measured, `found` those looked up. A store that is
+    open for reading only is looked into, and nothing is stored.
+    """
+
+    store: Store
+    game: Game
+    payer: str
+    phase: str
+    watch: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005  names for those who pass one
+    bought: int = field(default=0, init=False)
+    found: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.game_id = self.store.find_game(self.game.info.fingerprint) if self.store.read_only else self.store.register_game(self.game.info)
+
+    def known(self, masks: Masks) -> Values:
+        """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN where there is none."""
+        return np.full(len(masks), np.nan) if self.game_id is None else self.store.known(self.game_id, masks)
+
+    def values(self, masks: Masks) -> Values:
+        """The values (float64, `(m,)`) of masks (bool, `(m, n)`). EvaluationError for a value that is not finite, and what `Game.measure` raises."""
+        return self._told(masks)[0]
+
+    def outputs(self, masks: Masks) -> NDArray[np.float64]:
+        """The outputs (float64, `(m, queries)`) of masks of a game with queries; errors as `values`."""
+        return self._told(masks)[1]
+
+    def _told(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
+        packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
+        unique, asked = unpack(packed, self.game.n), self.game.info.queries
+        values, outputs = self.known(unique), np.full((len(unique), len(asked)), np.nan)
+        if asked and self.game_id is not None:
+            outputs = self.store.outputs(self.game_id, unique)
+        missing = np.flatnonzero(np.isnan(values) | np.isnan(outputs).any(axis=1))
+        self.found += len(unique) - len(missing)
+        for start in range(0, len(missing), self.game.info.batch_masks):
+            self.watch(start, len(missing))
+            rows = missing[start : start + self.game.info.batch_masks]
+            values[rows], outputs[rows] = self._bought(unique[rows])
+        return values[place.reshape(-1)], outputs[place.reshape(-1)]
+
+    def _bought(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
+        measured = self.game.measure(masks)
+        values = check_finite(masks, measured.values)
+        self.bought += len(masks)
+        if not self.store.read_only:
+            cost = {"tokens": measured.tokens, "seconds": measured.seconds}
+            self.store.add_evaluations(self.payer, self.phase, masks, values, outputs=measured.outputs, game_id=self.game_id, **cost)
+        return values, np.zeros((len(masks), 0)) if measured.outputs is None else measured.outputs
