@@ -93,7 +93,7 @@ DATA_MISTAKES = {
     "a column that is not there": ({"columns": "completion=said"}, "columns", "its columns are prompt, completion, topic"),
     "a group that is not there": ({"group_by": "colour"}, "group_by", "its columns are prompt, completion, topic"),
     "groups that are one": ({"group_by": "topic"}, "group_by", "all examples into one component"),
-    "more components than examples": ({"components": 7}, "components", "the 6 examples there are"),
+    "more components than examples": ({"components": 7}, "components", "more than the 6 examples"),
     "a chat with a model that has no template": ({"chat": True}, "chat", "no chat template"),
     "a template without the prompt": ({"template": "Q:"}, "template", "{prompt}"),
     "nothing left of any prompt": ({"max_tokens": 3}, "max_tokens", "leaves nothing of any example's prompt"),
