@@ -76,7 +76,6 @@ def prune(
     for share in _shares(keep, layers, per_layer):
         watch(f"comparing at {share:.0%} kept")
         rows += compare_methods(known, train.values, heldout_values.outputs, share, per_layer=per_layer, draws=draws)
-        store.publish_if_due()
     store.add_prunings(run_id, _table(rows))
     written = None
     if folder is not None:
