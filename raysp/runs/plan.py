@@ -40,8 +40,16 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
     calibration = None if store.read_only else calibrate(spec, backend, store, started.keep_probability)
     if calibration is not None and calibration.sample is not None:
         sample, first = calibration.sample, calibration.sample.first
-        values, paid = check_finite(sample.masks, first.values), {"tokens": first.tokens, "seconds": first.seconds}
-        store.add_evaluations(PLAN, "calibrate", sample.masks, values, outputs=first.outputs, game_id=store.register_game(backend.info), **paid)
+        store.add_evaluations(
+            PLAN,
+            "calibrate",
+            sample.masks,
+            check_finite(sample.masks, first.values),
+            outputs=first.outputs,
+            game_id=store.register_game(backend.info),
+            tokens=first.tokens,
+            seconds=first.seconds,
+        )
         store.add_cost(PLAN, "calibrate", evaluations=calibration.evaluations, tokens=calibration.tokens, seconds=calibration.seconds)
     game = backend.game
     explorer = Gradients(store, game).inform(started, spec.lens)

@@ -69,6 +69,14 @@ class StoredGame:
         values = check_finite(masks, measured.values)
         self.bought += len(masks)
         if not self.store.read_only:
-            cost = {"tokens": measured.tokens, "seconds": measured.seconds}
-            self.store.add_evaluations(self.payer, self.phase, masks, values, outputs=measured.outputs, game_id=self.game_id, **cost)
+            self.store.add_evaluations(
+                self.payer,
+                self.phase,
+                masks,
+                values,
+                outputs=measured.outputs,
+                game_id=self.game_id,
+                tokens=measured.tokens,
+                seconds=measured.seconds,
+            )
         return values, np.zeros((len(masks), 0)) if measured.outputs is None else measured.outputs
