@@ -87,14 +87,14 @@ def word_piece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
 
-def make(kind: str, **head: object) -> torch.nn.Module:
-    """A model by the name of its architecture, for a classifier with what `head` says. Weights are large enough that every token matters."""
+def make(kind: str, context: int = 256, window: int = 8, **head: object) -> torch.nn.Module:
+    """A model by the name of its architecture that reads `context` tokens (in a `window` if it has one), for a classifier with what `head` says. Weights are large enough that every token matters."""
     torch.manual_seed(0)
-    wide = {"vocab_size": VOCABULARY, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+    wide = {"vocab_size": VOCABULARY, "max_position_embeddings": context, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     llama = {**wide, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
     small = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     bert = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3}
-    bert |= {"max_position_embeddings": 256}
+    bert |= {"max_position_embeddings": context}
     labels = {"id2label": {0: "bad", 1: "fine", 2: "good"}, **head}
     made = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama)),
@@ -103,7 +103,7 @@ def make(kind: str, **head: object) -> torch.nn.Module:
         "bloom": lambda: BloomForCausalLM(
             BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3, bos_token_id=0, eos_token_id=1)
         ),
-        "window": lambda: MistralForCausalLM(MistralConfig(**llama, sliding_window=8)),
+        "window": lambda: MistralForCausalLM(MistralConfig(**llama, sliding_window=window)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**llama)),
         "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**llama, head_dim=16)),
         "hybrid": lambda: Qwen3NextForCausalLM(
@@ -137,9 +137,9 @@ def make(kind: str, **head: object) -> torch.nn.Module:
     return made[kind]().eval()
 
 
-def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, tokenizer: PreTrainedTokenizerFast | None = None, **head: object) -> str:
-    """A folder of that model with its tokenizer, as a string to give to a lens; `head` are settings of a classifier's head."""
-    make(kind, **head).save_pretrained(folder)
+def save(kind: str, folder: Path, *, begins: bool = False, masks: bool = False, tokenizer: PreTrainedTokenizerFast | None = None, **settings: object) -> str:
+    """A folder of that model with its tokenizer, as a string to give to a lens; `settings` are those of `make`."""
+    make(kind, **settings).save_pretrained(folder)
     if tokenizer is None:
         tokenizer = word_piece_tokenizer() if kind.startswith(("bert", "nystromformer")) else byte_tokenizer(begins=begins, masks=masks)
     tokenizer.save_pretrained(folder)

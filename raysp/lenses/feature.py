@@ -15,6 +15,7 @@ from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, 
 from raysp.lenses.framing import Frame, frame
 from raysp.lenses.input_gradients import AnsweredPrompt, gradient_report
 from raysp.lenses.segmentation import Segmentation, segment
+from raysp.lenses.self_check import pieces
 from raysp.masks import Masks
 from raysp.models.classes import has_independent_labels
 from raysp.models.inputs import Inputs, Integers
@@ -69,7 +70,7 @@ class FeatureGame(Game):
     def _score(self, missing: dict[bytes, Context]) -> int:
         self._check_length(list(missing.values()))
         inputs = self.answers.inputs(list(missing.values()))
-        scores = self.model.score(inputs, self.method, self.root, logprobs=self.answers.needs_logprobs)
+        scores, self.method = self.model.score_checked(inputs, self.method, self.root, logprobs=self.answers.needs_logprobs)
         self._known.update(zip(missing, self.answers.values(scores).tolist(), strict=True))
         return scores.tokens
 
@@ -110,16 +111,16 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     _check_context(lens, model, ends, 0)
     wanted = answers(lens, reader, ends[0], parts.source.text)
     _check_context(lens, model, ends, wanted.longest)
-    sample, spread = _samples(parts, wanted)
-    method, remark = model.choose(sample)
-    root = Root(common_prefix(sample))
+    few, spread = _samples(parts)
+    method, remark = model.choose(wanted.inputs(pieces(few)))
+    root = Root(common_prefix(wanted.inputs(few)))
     described = _described(lens, model, parts, wanted, ends[0])
     if wanted.needs_logprobs and has_independent_labels(model.loaded.model):
         described["labels"] = "independent"
     if wanted.merged:
         described["merged"] = list(wanted.merged)
     notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *framed.notes, *wanted.notes)
-    batch = model.request_masks(_tokens_of_a_mask(spread, root.keys if method == "packed" else None))
+    batch = model.request_masks(_tokens_of_a_mask(wanted.inputs(spread), root.keys if method == "packed" else None))
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
 
 
@@ -193,12 +194,12 @@ def _check_context(lens: FeatureLens, model: ResidentModel, contexts: list[Conte
         raise UserError("prompt", lens.prompt, problem, "shorten the prompt, or use a model with a longer context")
 
 
-def _samples(parts: Parts, wanted: Answers) -> tuple[Inputs, Inputs]:
-    """Inputs to check the scoring with (nothing, everything and every second component removed), and random ones to size requests by."""
+def _samples(parts: Parts) -> tuple[list[Context], list[Context]]:
+    """Contexts to check the scoring with (nothing, everything and every second component removed), and random ones to size requests by."""
     check = np.ones((3, parts.n), np.bool_)
     check[1], check[2, ::2] = False, False
     spread = np.random.default_rng(0).random((SPREAD, parts.n)) < 0.5
-    return wanted.inputs(parts.source.contexts(check)), wanted.inputs(parts.source.contexts(spread))
+    return parts.source.contexts(check), parts.source.contexts(spread)
 
 
 def _tokens_of_a_mask(spread: Inputs, known: Integers | None) -> float:

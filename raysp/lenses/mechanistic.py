@@ -21,6 +21,7 @@ from raysp.lenses.gate_gradients import gradient_report
 from raysp.lenses.readings import Reading
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
+from raysp.lenses.self_check import PIECE
 from raysp.masks import Masks
 from raysp.models.ablation import Ablation
 from raysp.models.architecture import Architecture, read_architecture
@@ -81,7 +82,7 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
         mask_tree = MaskTree(blockwise, Ablation(architecture, chosen.parts, lens.ablation == "zero-rescale"), BUDGET.get(model.loaded.device.type, 2048))
         replaced = _replacements(lens, model, mask_tree, asked)
         reading = Reading([each.answers for each in asked], [each.context for each in asked], _at(lens, asked), replaced, _reduction(lens))
-        _check_relay(lens, model, blockwise, reading)
+        _check_blockwise(lens, model, blockwise, reading)
         warnings = reading.doubts(mask_tree, lens.task)
     described = _described(lens, model, asked, chosen, architecture) | {"references": replaced.name}
     if has_independent_labels(model.loaded.model):
@@ -241,32 +242,39 @@ def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTr
 # ---- checks and description
 
 
-def _check_relay(lens: MechanisticLens, model: ResidentModel, blockwise: BlockwiseModel, reading: Reading) -> None:
-    """Running block by block must be what the model does, two rows at a time; UserError for an architecture whose blocks are told what we do not tell them."""
+def _check_blockwise(lens: MechanisticLens, model: ResidentModel, blockwise: BlockwiseModel, reading: Reading) -> None:
+    """Check that running block by block gives the model's own logits: on a piece of two rows, and on the longest input. Raises UserError where it does not.
+
+    That is so for architectures whose blocks are given more than hidden states, positions and a mask.
+    """
     groups = sorted(reading.groups, key=lambda group: group.length)
-    for ids in {group.length: group.ids[:1] for group in (groups[0], groups[-1])}.values():
+    checks = {ids.shape[1]: (ids, 2) for ids in (group.ids[:1, :PIECE] for group in (groups[0], groups[-1]))}
+    if groups[-1].length > PIECE:
+        checks[groups[-1].length] = groups[-1].ids[:1], 1
+    for ids, rows in checks.values():
         try:
-            apart = _apart(model, blockwise, ids)
+            apart = _apart(model, blockwise, ids, rows)
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
-            raise _no_relay(lens, f"its blocks refuse a batch ({type(error).__name__})") from None
+            raise _not_blockwise(lens, f"its blocks refuse a batch ({type(error).__name__})") from None
         if apart > TOLERANCE[model.loaded.dtype]:
-            raise _no_relay(lens, f"its logits would be off by {apart:.2g} of the largest")
+            raise _not_blockwise(lens, f"its logits would be off by {apart:.2g} of the largest")
 
 
-def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor) -> float:
+def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor, rows: int) -> float:
+    """The largest difference between the logits block by block and the model's own, relative to the largest of these."""
     with torch.no_grad():
-        twice = ids.expand(2, -1)
-        hidden, calls = blockwise.entry(twice, 0), blockwise.calls(twice)
+        several = ids.expand(rows, -1)
+        hidden, calls = blockwise.entry(several, 0), blockwise.calls(several)
         for call, block in zip(calls, blockwise.architecture.blocks, strict=True):
             hidden = call(block.module, hidden)
-        ours, theirs = blockwise.logits(twice, hidden, ids.shape[1] - 1).cpu().double(), model.loaded.model(input_ids=ids).logits.cpu().double()
+        ours, theirs = blockwise.logits(several, hidden, ids.shape[1] - 1).cpu().double(), model.loaded.model(input_ids=ids).logits.cpu().double()
     theirs = theirs if theirs.ndim == 2 else theirs[:, -1:]
     return float((ours - theirs).abs().max()) / (1 + float(theirs.abs().max()))
 
 
-def _no_relay(lens: MechanisticLens, problem: str) -> UserError:
+def _not_blockwise(lens: MechanisticLens, problem: str) -> UserError:
     mend = "use another model: the blocks of this one take more than hidden states, positions and a mask"
     return UserError("model", lens.model, f"cannot be run block by block: {problem}", mend)
 

@@ -25,6 +25,7 @@ from raysp.models.padded import PaddedScorer, Padding
 from raysp.specs.lenses import ModelOptions
 
 Method = Literal["packed", "padded", "alone"]
+_SLOWER: dict[Method, Method] = {"packed": "padded", "padded": "alone"}
 _REQUEST_SECONDS = 2.0
 _OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
 # Nodes in one pack. Larger packs share the cost of reading the weights; the attention mask grows with the square.
@@ -135,12 +136,35 @@ class ResidentModel:
 
         A kind of input is checked once up to each length, not again for shorter inputs.
         """
-        sort = (bool((sample.symbols >= self.vocabulary).any()), bool((np.diff(sample.positions) > 1).any()))
-        longest = int(sample.lengths.max())
+        kind, longest = self._kind(sample), int(sample.lengths.max())
         with self.lock:
-            if self._checked.get(sort, -1) < longest:
-                self._chosen[sort], self._checked[sort] = self._choose(sample), longest
-            return self._chosen[sort]
+            if self._checked.get(kind, -1) < longest:
+                self._chosen[kind], self._checked[kind] = self._choose(sample), longest
+            return self._chosen[kind]
+
+    def _kind(self, inputs: Inputs) -> tuple[bool, bool]:
+        """Whether inputs have vectors that are no token's, and whether they skip positions."""
+        return bool((inputs.symbols >= self.vocabulary).any()), bool((np.diff(inputs.positions) > 1).any())
+
+    def score_checked(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> tuple[Scores, Method]:
+        """As `score`, and the way that was used: a slower one if the given one does not agree with a single forward pass on the longest of these inputs.
+
+        That costs one forward pass whenever inputs are longer than any checked before, such as those of a prompt of which `choose` was shown pieces.
+        """
+        scores = self.score(inputs, way, root, logprobs=logprobs)
+        kind, longest = self._kind(inputs), int(inputs.lengths.argmax())
+        with self.lock:
+            if way == "alone" or self._checked.get(kind, -1) >= inputs.lengths[longest]:
+                return scores, way
+            mine = inputs.read_sequence == longest
+            found = Scores(scores.logits[mine], scores.logprobs[mine], 0)
+            apart = _difference(found, self.score(inputs.chosen(np.array([longest])), "alone", logprobs=logprobs), TOLERANCE[self.loaded.dtype])
+            if apart is None:
+                self._checked[kind] = int(inputs.lengths[longest])
+                return scores, way
+            slower = _SLOWER[way]
+            self._chosen[kind] = slower, f"{way} scoring is not used: {apart}"
+            return self.score_checked(inputs, slower, logprobs=logprobs)
 
     def _choose(self, sample: Inputs) -> tuple[Method, str | None]:
         expected = self.score(sample, "alone")
