@@ -313,13 +313,13 @@ def test_prompts_and_counterfactuals_are_as_many_tokens(task):
 
 
 def test_a_task_without_counterfactuals_of_the_same_length_is_none_for_this_model():
-    with pytest.raises(UserError, match="task: 'greater-than' has no counterfactual of as many tokens"):
+    with pytest.raises(UserError, match="task: 'greater-than' has no counterfactual with as many tokens"):
         make("greater-than", 4, 0, lambda text: 10 + (re.search("1[1-8]0[1-9]", text) is not None))
 
 
 def test_more_prompts_than_a_task_has_are_too_many():
     few = {" France", " Paris", " Italy", " Rome", " Japan", " Tokyo", " Spain", " Madrid"}
-    with pytest.raises(UserError, match=r"task_size: 13 is more than task facts has prompts .*; give at most 12"):
+    with pytest.raises(UserError, match=r"task_size: 13 is more than the 12 prompts of task facts .*; give at most 12"):
         make("facts", 13, 0, lambda text: 1 if text in few or len(text) > 20 else 2)
 
 
