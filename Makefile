@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTHON ?= python3
+# Two processes share the tests, a file each at a time; each test computes on one thread.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: install demo test test-dtypes check format browser clean
 
@@ -22,11 +24,11 @@ demo: install
 	$(BIN)/raysp run jobs/specs/feature.yaml --report out/demo.html
 
 test: install browser
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-dtypes: install browser
-	RAYSP_AUTO_DTYPE=float32 $(BIN)/python -m pytest
-	RAYSP_AUTO_DTYPE=bfloat16 $(BIN)/python -m pytest
+	RAYSP_AUTO_DTYPE=float32 $(TESTS)
+	RAYSP_AUTO_DTYPE=bfloat16 $(TESTS)
 
 check: install
 	$(BIN)/ruff check .

@@ -1,7 +1,10 @@
 """What every test shares: a home of its own, and quiet libraries."""
 
+import atexit
 import os
 import secrets
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,10 @@ os.environ["COLUMNS"] = "160"
 # Tests bring a token of their own: whether this machine has one must not matter.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+# Processes that share the tests have a Ray each: one must not find, and join, the other's. Ray's sockets need a short path.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{worker}-")
+    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
