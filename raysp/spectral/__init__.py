@@ -1,1 +1,1 @@
-"""Sparse functions of masks in their Fourier form: pure numerics on numpy arrays, no files, no models."""
+"""Sparse functions of masks in Fourier form: pure numerics on numpy arrays, without files or models."""

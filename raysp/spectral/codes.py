@@ -1,8 +1,8 @@
-"""Shortened binary BCH codes: parity rows that tell apart all sets of up to t components, and decoders for many words at once.
+"""Shortened binary BCH codes: parity rows that distinguish all sets of up to t components, and batched decoders.
 
-A code knows nothing of masks or bins. A word is the parity of a set, bit by bit as measured; wrong bits count as errors beside the set's members, so
-a set of order k is still found when t - k bits are wrong (the "joint" decoding of Kang et al. 2025, section 4). All arithmetic in GF(2^m) goes
-through logarithm tables over whole batches of words.
+A code is independent of masks and bins. A word is the measured parity of a set, one bit per parity row. Wrong bits count as errors in addition to the
+members of the set, so a set of order k is still found when t - k bits are wrong (the "joint" decoding of Kang et al. 2025, section 4). All arithmetic
+in GF(2^m) uses logarithm tables on whole batches of words.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from raysp.spectral.sets import Floats
 Bits = NDArray[np.uint8]
 Elements = NDArray[np.int32]
 
-#: The largest field, GF(2^20), that is tried: its code suffices for a million components.
+#: Degree of the largest field tried: GF(2^20) is large enough for a million components.
 MAX_DEGREE = 20
-#: Words decoded at once, and (word, position) pairs searched for roots at once: both bound memory.
+#: Words decoded per batch, and (word, position) pairs per batch of the root search; both bound memory.
 WORDS, SEARCHED = 1 << 16, 1 << 21
-#: Least reliable bits that a soft decoder may flip, and how many choices of them it tries, the likeliest first: fewer where words are many.
+#: Number of least reliable bits that a soft decoder may flip, and the largest and smallest number of flip patterns tried, most likely first.
 UNSURE, PATTERNS, LEAST_PATTERNS = 16, 2048, 128
-#: Words that one soft decoding may come to, choices included.
+#: Upper bound on words times flip patterns in one soft decoding.
 EFFORT = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """The t-error-correcting BCH code of length 2^degree - 1, shortened to `n` message positions; `polynomial` makes the field, its bits low to high.
+    """The t-error-correcting BCH code of length 2^degree - 1, shortened to `n` message positions.
 
-    Position e of a code word stands for the field's element α^e: the parity bits come first, component i is position `parity_bits` + i.
+    `polynomial` is the primitive polynomial that defines the field, as bits from low to high degree. Position e of a code word corresponds to the field
+    element α^e: the parity bits come first, and component i is at position `parity_bits` + i.
     """
 
     n: int
@@ -48,7 +49,7 @@ class Code:
 
     @cached_property
     def generator(self) -> int:
-        """The generator polynomial, its coefficients as bits, low to high."""
+        """The generator polynomial, its coefficients as bits from low to high degree."""
         product = 1
         for coset in _cosets(self.degree, self.t):
             product = _carryless(product, self._minimal(coset))
@@ -56,7 +57,7 @@ class Code:
 
     @cached_property
     def parity(self) -> Bits:
-        """The parity of every component alone, uint8 `(n, parity_bits)`: x^(parity_bits + i) modulo the generator. Its columns are query delays."""
+        """The parity of each single component, uint8 `(n, parity_bits)`: x^(parity_bits + i) modulo the generator. Its columns are the query delays."""
         bits, generator = self.parity_bits, self.generator
         remainder, rows = generator ^ (1 << bits), np.zeros((self.n, bits), dtype=np.uint8)
         for row in rows:
@@ -67,20 +68,24 @@ class Code:
         return rows
 
     def syndromes(self, words: Bits) -> Elements:
-        """The odd syndromes S_1, S_3, … of words of parity bits, uint8 `(m, parity_bits)`: int32 `(m, t)`."""
+        """Return the odd syndromes S_1, S_3, …, int32 `(m, t)`, of words of parity bits, uint8 `(m, parity_bits)`."""
         odd = words.astype(np.float32) @ self._syndrome_bits
         return (odd.astype(np.int64) & 1).reshape(len(words), self.t, self.degree).astype(np.int32) @ (np.int32(1) << np.arange(self.degree, dtype=np.int32))
 
     def decode(self, words: Bits) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Hard decoding of words, uint8 `(m, parity_bits)`: the set of each, int32 `(m, t)` ascending with `n` for no member, and whether there is one."""
+        """Decode words of hard bits, uint8 `(m, parity_bits)`.
+
+        Returns the set of each word, int32 `(m, t)`, in ascending order and padded with `n`, and whether the word could be decoded, bool `(m,)`.
+        """
         return self.locate(self.syndromes(words))
 
     def decode_soft(self, values: Floats, patterns: int | None = None) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        """Chase decoding of words known by values whose signs are the bits and whose sizes are their reliability.
+        """Decode soft words by Chase decoding: signs of the values are the bits, magnitudes are their reliability.
 
-        `values` is float64 `(m, 1 + parity_bits)`; the first column is the reference (the empty parity), whose sign is that of the coefficient.
-        Of every word the likeliest of all ways to flip its least reliable bits are decoded. Returns for every set found the number of its word,
-        intp `(found,)`, and its members, int32 `(found, t)` as `decode` has them; a set found in several ways comes once.
+        `values` is float64 `(m, 1 + parity_bits)`; the first column is the reference (the empty parity), whose sign is that of the coefficient. For each
+        word, the `patterns` most likely ways to flip its least reliable bits are decoded (None: as many as `EFFORT` allows). Returns, for each set found,
+        the index of its word, intp `(found,)`, and its members, int32 `(found, t)`, in the format of `decode`. A set found more than once for the same
+        word is returned once.
         """
         count = patterns or int(np.clip(EFFORT // max(len(values), 1), LEAST_PATTERNS, PATTERNS))
         choices = flips(min(UNSURE, values.shape[1]), count)
@@ -90,7 +95,10 @@ class Code:
         return together[:, 0].astype(np.intp), together[:, 1:]
 
     def locate(self, syndromes: Elements) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """The sets with these odd syndromes, int32 `(m, t)`: members as `decode`. Wrong parity bits count towards t but are no members."""
+        """Find the sets with the given odd syndromes, int32 `(m, t)`; returns the same as `decode`.
+
+        Wrong parity bits count towards t but are not members of the set.
+        """
         members = np.full((len(syndromes), self.t), self.n, dtype=np.int32)
         valid = np.zeros(len(syndromes), dtype=np.bool_)
         for start in range(0, len(syndromes), WORDS):
@@ -110,7 +118,7 @@ class Code:
 
     @cached_property
     def _tables(self) -> tuple[Elements, Elements]:
-        """Exponentials and logarithms. The logarithm of 0 is so large that every sum with it falls where the exponentials are 0."""
+        """Tables of exponentials and logarithms. The logarithm of 0 is so large that any sum with it indexes an entry of the exponentials that is 0."""
         order = (1 << self.degree) - 1
         exponentials, logarithms = np.zeros(4 * order + 1, dtype=np.int32), np.full(order + 1, 2 * order, dtype=np.int32)
         element = 1
@@ -127,7 +135,7 @@ class Code:
         return exponentials[logarithms[left] + logarithms[right]]
 
     def _over(self, left: Elements, right: Elements) -> Elements:
-        """Quotients; the divisor is not zero."""
+        """Divide elementwise; the divisor must be nonzero."""
         exponentials, logarithms = self._tables
         return exponentials[logarithms[left] + (len(logarithms) - 1 - logarithms[right])]
 
@@ -141,7 +149,7 @@ class Code:
 
     @cached_property
     def _syndrome_bits(self) -> NDArray[np.float32]:
-        """The bits of α^(position · odd power) of every parity position, float32 `(parity_bits, t · degree)`."""
+        """The bits of α^(position · odd power) for every parity position, float32 `(parity_bits, t · degree)`."""
         order = (1 << self.degree) - 1
         powers = np.arange(self.parity_bits)[:, None] * (2 * np.arange(self.t) + 1) % order
         bits = self._tables[0][powers][:, :, None] >> np.arange(self.degree) & 1
@@ -150,12 +158,12 @@ class Code:
     # ---- decoding
 
     def _chase(self, values: Floats, choices: NDArray[np.bool_], offset: int) -> NDArray[np.int32]:
-        """A part of `decode_soft`: rows (word, members…), int32, distinct."""
+        """Decode one batch of `decode_soft`; returns distinct rows (word, members…), int32."""
         words = ((values[:, 1:] < 0) ^ (values[:, :1] < 0)).astype(np.uint8)
         every = self.syndromes(np.concatenate([np.ones((1, self.parity_bits)), np.eye(self.parity_bits)]).astype(np.uint8))
         unsure = np.argsort(np.abs(values), axis=1, kind="stable")[:, : choices.shape[1]]
         syndromes = np.repeat(self.syndromes(words)[:, None, :], len(choices), axis=1)
-        for rank in range(choices.shape[1]):  # a wrong reference turns every bit: its row of `every` is the syndrome of them all
+        for rank in range(choices.shape[1]):  # a wrong reference flips every bit, so its row of `every` is the syndrome of all ones
             syndromes[:, choices[:, rank]] ^= every[unsure[:, rank]][:, None, :]
         members, valid = self.locate(syndromes.reshape(-1, self.t))
         rows = np.flatnonzero(valid)
@@ -163,7 +171,10 @@ class Code:
         return np.unique(numbered, axis=0)
 
     def _berlekamp_massey(self, odd: Elements) -> tuple[Elements, Elements]:
-        """Error locators, int32 `(m, t + 1)` low to high with constant 1, and their lengths `(m,)`: t steps, as the others never change a binary code's."""
+        """Return error locators, int32 `(m, t + 1)` from low to high degree with constant term 1, and their lengths `(m,)`, -1 above t.
+
+        t steps suffice: for a binary code, every second step of the algorithm leaves the locator unchanged.
+        """
         count, t = odd.shape
         syndromes = np.zeros((count, 2 * t + 1), dtype=np.int32)
         syndromes[:, 1::2] = odd
@@ -184,9 +195,9 @@ class Code:
         return locator, np.where(length <= t, length, -1)
 
     def _splits(self, lower: Elements) -> NDArray[np.bool_]:
-        """Whether x^L + lower[0] x^(L-1) + … + lower[L-1] has L distinct roots in the field: whether x^(2^degree) leaves x when divided by it.
+        """Whether x^L + lower[0] x^(L-1) + … + lower[L-1] has L distinct roots in the field, bool `(m,)`.
 
-        Only one random polynomial in L! has: the rest need no search for roots.
+        It does if and only if x^(2^degree) ≡ x modulo the polynomial. Only one in L! random polynomials passes, so the root search can skip the rest.
         """
         count, length = lower.shape
         if length == 1 or not count:
@@ -210,7 +221,10 @@ class Code:
         return ~np.any(power, axis=1)
 
     def _roots(self, lower: Elements) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        """Which polynomials (as `_splits`) have all their roots at positions of the shortened code, intp `(kept,)`, and these, int32 `(kept, L)` (Chien)."""
+        """Find the polynomials (given as in `_splits`) whose roots all lie at positions of the shortened code, by Chien search.
+
+        Returns their row numbers, intp `(kept,)`, and the positions, int32 `(kept, L)`.
+        """
         exponentials, logarithms = self._tables
         length, order = lower.shape[1], len(logarithms) - 1
         points = np.arange(self.parity_bits + self.n)
@@ -230,7 +244,10 @@ class Code:
 
 @lru_cache(maxsize=32)
 def bch(n: int, t: int) -> Code:
-    """The code that corrects t errors with the fewest parity bits for n components; ValueError where none does. The field is that of `galois`."""
+    """Return the t-error-correcting code with the fewest parity bits for n components.
+
+    The primitive polynomial is the default of `galois`. Raises ValueError if no field up to GF(2^20) is large enough.
+    """
     import galois
 
     degree = _degree(n, t)
@@ -240,24 +257,27 @@ def bch(n: int, t: int) -> Code:
 
 @lru_cache(maxsize=4096)
 def parity_length(n: int, t: int) -> int:
-    """The parity bits of `bch(n, t)`, without making it."""
+    """The number of parity bits of `bch(n, t)`, without constructing the code."""
     return _redundancy(_degree(n, t), t)
 
 
 @lru_cache(maxsize=8)
 def flips(unsure: int, count: int) -> NDArray[np.bool_]:
-    """The `count` likeliest choices of wrong bits among the `unsure` least reliable, bool `(count, unsure)`: by the sum of their ranks, none first."""
+    """The `count` most likely patterns of wrong bits among the `unsure` least reliable ones, bool `(count, unsure)`.
+
+    Patterns are ordered by the sum of the ranks of their bits, starting with the empty pattern.
+    """
     choices = np.array(list(itertools.product([False, True], repeat=unsure)), dtype=np.bool_)
     ranks = choices @ np.arange(1, unsure + 1)
     return choices[np.lexsort((choices.sum(axis=1), ranks))[:count]]
 
 
 def _degree(n: int, t: int) -> int:
-    """The smallest field in which a t-error-correcting code has n message positions."""
+    """The degree of the smallest field in which a t-error-correcting code has at least n message positions."""
     for degree in range(2, MAX_DEGREE + 1):
         if 2 * t < (1 << degree) - 1 and (1 << degree) - 1 - _redundancy(degree, t) >= n:
             return degree
-    raise ValueError(f"n = {n} and t = {t}: no BCH code in GF(2^{MAX_DEGREE}) is long enough")
+    raise ValueError(f"n, t: no BCH code up to GF(2^{MAX_DEGREE}) is long enough (n = {n}, t = {t}); lower n or t")
 
 
 def _redundancy(degree: int, t: int) -> int:
@@ -278,7 +298,7 @@ def _cosets(degree: int, t: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _carryless(left: int, right: int) -> int:
-    """The product of two polynomials over GF(2), as bits."""
+    """Multiply two polynomials over GF(2), given as bits."""
     product = 0
     while right:
         if right & 1:

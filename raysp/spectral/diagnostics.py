@@ -1,7 +1,7 @@
-"""What kind of function a surrogate is: how its variance lies over the orders, and whether its terms form a hierarchy.
+"""Diagnostics of a surrogate: how its variance is distributed over orders, and whether its terms form a hierarchy.
 
-ProxySPEX (Butler et al., NeurIPS 2025) grows terms from their subsets. A function whose strong terms stand alone, a peak such as a parity, gives it
-nothing to grow from; this module reports it where a fit shows it.
+ProxySPEX (Butler et al., NeurIPS 2025) grows terms from their subsets. A function whose strong terms are isolated, such as a parity, offers nothing to
+grow from; this module warns about such functions when the fit reveals them.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from numpy.typing import NDArray
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Block, Sets, from_tuples, positions, subsets, union
 
-#: Share of the variance that the strongest terms must hold to stand for the function, where their number is not given.
+#: Share of the variance that the strongest terms must hold to represent the function, if their number is not given.
 HELD = 0.95
-#: The strongest terms looked at, at most.
+#: Maximum number of strongest terms examined.
 MOST = 1000
-#: A term of order 3 or more stands alone when every direct subset is weaker than this part of it (pairs do not count: every pair is tried).
+#: A term of order 3 or more is isolated if every direct subset is weaker than this fraction of it (pairs are exempt, as every pair is tried).
 SHADOW = 0.1
-#: Share of the variance in terms that stand alone from which a hierarchy is missing.
+#: Share of the variance in isolated terms at or above which a missing hierarchy is reported.
 ALONE = 0.2
-#: Out-of-fold R² that explains nothing.
+#: Out-of-fold R² below which a fit is reported to explain nothing.
 NOTHING = 0.1
 
-MEND = "take explorer spex, which needs no hierarchy"
+MEND = "use explorer spex, which does not rely on a hierarchy"
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What a surrogate looks like.
+    """Summary statistics of a surrogate.
 
-    `energy` holds the shares of its variance (over masks of its own P(keep)) in orders 1, 2, ...; `singles_share` is the first of them and `effective_components` the number of equal
-    components that would spread the variance as thinly. The rest is about its strongest `terms`, the empty set always among them:
-    `direct_subset_rate`, `staircase_rate` and `alone_share`, the share of the variance in those of order 3 and more whose direct subsets all have less
-    than a tenth of their coefficient. NaN where there is nothing to divide. `r2` and `r2_singles` are out-of-fold, if known. `warning` is for people, None if all is well.
+    `energy` holds the shares of its variance (over masks drawn with its own P(keep)) in orders 1, 2, ...; `singles_share` is the first of them.
+    `effective_components` is the number of equal components over which the variance would be spread as evenly. The remaining statistics describe its
+    `terms` strongest terms, which always include the empty set: `direct_subset_rate`, `staircase_rate`, and `alone_share`, the share of the variance in
+    terms of order 3 and higher whose direct subsets all have less than a tenth of their coefficient. Undefined ratios are NaN. `r2` and `r2_singles` are
+    out-of-fold R², or None if unknown. `warning` is a sentence for the user, or None.
     """
 
     energy: tuple[float, ...]
@@ -52,30 +53,30 @@ class Diagnostics:
     warning: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values for JSON, NaN as None."""
+        """The fields as JSON-compatible values, with NaN as None."""
         return {
             name: None if isinstance(value, float) and math.isnan(value) else list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
 
     def sentences(self) -> tuple[str, ...]:
-        """The same in words, the warning last."""
+        """The diagnostics as sentences, the warning last."""
         if not self.energy:
-            return ("The surrogate is constant: there is nothing to explain.", *([self.warning] if self.warning else []))
+            return ("The surrogate is constant; there is nothing to explain.", *([self.warning] if self.warning else []))
         orders = ", ".join(f"{share:.0%} in order {k}" for k, share in enumerate(self.energy, start=1) if share >= 0.005)
-        told = [f"Of the surrogate's variance {orders}; it is spread as if over {self.effective_components:.1f} equal components."]
+        told = [f"Variance of the surrogate: {orders}; spread over an effective {self.effective_components:.1f} components."]
         if self.singles_share < 1 - ROUNDING:
             told.append(
-                f"Hierarchy of the {self.terms} strongest terms: {self.direct_subset_rate:.0%} of their direct subsets are among them, "
-                f"{self.staircase_rate:.0%} are reached one component at a time."
+                f"Hierarchy of the {self.terms} strongest terms: {self.direct_subset_rate:.0%} of their direct subsets are among them, and "
+                f"{self.staircase_rate:.0%} can be reached by adding one component at a time."
             )
         return (*told, *([self.warning] if self.warning else []))
 
 
 def diagnose(surrogate: FourierSurrogate, top: int | None = None, r2: float | None = None, r2_singles: float | None = None) -> Diagnostics:
-    """The diagnostics of a surrogate over its `top` strongest terms (those that hold 95 % of its variance, at most 1,000, without a number).
+    """Compute the diagnostics of a surrogate over its `top` strongest terms (None: those that hold 95 % of its variance, at most 1,000).
 
-    `r2` and `r2_singles` are out-of-fold R² of the surrogate and of single effects alone, on values that vary (NaN counts as not known).
+    `r2` and `r2_singles` are the out-of-fold R² of the surrogate and of single effects alone, on values that vary; NaN is treated as unknown.
     """
     energy = surrogate.energy()
     variance = float(energy[1:].sum())
@@ -93,18 +94,18 @@ def diagnose(surrogate: FourierSurrogate, top: int | None = None, r2: float | No
 
 
 def direct_subset_rate(family: Sets) -> float:
-    """Over the sets of a family, the mean share of their direct subsets S - {i} that are in it too.
+    """The mean, over the sets S of a family, of the share of their direct subsets S - {i} that are also in the family.
 
-    The empty set has none to miss and counts as 1, which makes {∅, {1}, {2}, {1, 3}} come to 7/8 as in the paper; leaving it out would give 5/6.
-    It counts as a subset only where the family holds it. NaN for an empty family.
+    The empty set has no direct subsets and counts as 1, so {∅, {1}, {2}, {1, 3}} has a rate of 7/8 as in the paper; excluding it would give 5/6. As a
+    subset it counts as present only if the family contains it. NaN for an empty family.
     """
     return float(_direct_rates(family).mean()) if len(family) else math.nan
 
 
 def staircase_rate(family: Sets) -> float:
-    """The share of the sets of a family that are reached from ∅ by adding one component at a time through sets that are all in it.
+    """The share of the sets of a family that can be reached from ∅ by adding one component at a time through sets of the family.
 
-    ∅ reaches itself where the family holds it, and nothing is reached where not. NaN for an empty family.
+    ∅ is reached if the family contains it; if it does not, no set is reached. NaN for an empty family.
     """
     if not len(family):
         return math.nan
@@ -124,7 +125,7 @@ def _direct_rates(family: Sets) -> NDArray[np.float64]:
 
 
 def _direct_subsets(family: Sets) -> list[tuple[int, slice, NDArray[np.intp]]]:
-    """By order: the numbers in the family of every set's direct subsets, intp `(sets, k)`, -1 where one is not there."""
+    """For each order k: the positions in the family of each set's direct subsets, intp `(sets, k)`, -1 for those absent."""
     result: list[tuple[int, slice, NDArray[np.intp]]] = []
     for k, where, block in family.spans():
         found = positions(family, _of_order(family.n, subsets(block, k - 1))) if k else np.zeros(0, dtype=np.intp)
@@ -133,7 +134,7 @@ def _direct_subsets(family: Sets) -> list[tuple[int, slice, NDArray[np.intp]]]:
 
 
 def _strongest(surrogate: FourierSurrogate, variance: float, top: int | None) -> tuple[Sets, NDArray[np.float64]]:
-    """∅ and the strongest other terms, `top` in all, with their F(S)² (0 for ∅); terms as strong as the last come with it."""
+    """∅ and the strongest other terms, `top` in total, with their F(S)² (0 for ∅). Terms tied with the last are included."""
     squares = np.where(surrogate.sets.orders > 0, surrogate.coefficients**2, 0.0)
     ranked = np.sort(squares)[::-1]
     count = int(np.searchsorted(np.cumsum(ranked), HELD * variance)) + 1 if top is None else top - 1
@@ -141,13 +142,13 @@ def _strongest(surrogate: FourierSurrogate, variance: float, top: int | None) ->
     least = ranked[count - 1] * (1 - ROUNDING) if count else np.inf
     chosen = (squares >= least) & (squares > 0)
     family = surrogate.sets.take(chosen)
-    whole = union(family, from_tuples(surrogate.n, [()]))  # ∅ is number 0, and the others keep their order
+    whole = union(family, from_tuples(surrogate.n, [()]))  # ∅ comes first, and the others keep their order
     return whole, np.concatenate([[0.0], squares[chosen]])
 
 
 def _alone(surrogate: FourierSurrogate, family: Sets, squares: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The sets of order 3 and more none of whose direct subsets has a coefficient to speak of, bool `(len(family),)`."""
-    sizes = np.append(np.abs(surrogate.coefficients), 0.0)  # number -1: not there
+    """The isolated sets: order 3 or more and only weak direct subsets (see `SHADOW`), bool `(len(family),)`."""
+    sizes = np.append(np.abs(surrogate.coefficients), 0.0)  # position -1 marks an absent set
     alone = np.zeros(len(family), dtype=np.bool_)
     for k, where, block in family.spans():
         if k >= 3:
@@ -157,12 +158,12 @@ def _alone(surrogate: FourierSurrogate, family: Sets, squares: NDArray[np.float6
 
 
 def _of_order(n: int, block: Block) -> Sets:
-    """One block as sets, which may occur more than once."""
+    """One block as `Sets`; the rows need not be distinct."""
     return Sets(n, (*(np.zeros((0, size), dtype=np.int32) for size in range(block.shape[1])), block))
 
 
 def _effective(surrogate: FourierSurrogate) -> float:
-    """(sum e)² / sum e² of the components' shares e of the variance, each term's F(S)² divided equally among its members."""
+    """The participation ratio (sum e)² / sum e², where e is a component's share of the variance: each term's F(S)² is split equally among its members."""
     energy = np.zeros(surrogate.n)
     for k, where, block in surrogate.sets.spans():
         if k:
@@ -171,15 +172,15 @@ def _effective(surrogate: FourierSurrogate) -> float:
 
 
 def _unexplained(r2: float | None) -> str | None:
-    """A fit that predicts nothing out of fold is no evidence about hierarchy: it may have missed a function that has none."""
+    """The warning for a fit that predicts nothing out of fold: it is not evidence of a hierarchy, as a function without one may have been missed."""
     if r2 is None or r2 >= NOTHING:
         return None
-    cause = "the values may be noise, the evaluations too few, or the function a peak without hierarchy (such as a parity)"
-    return f"Nothing is explained (cross-validated R² {r2:.2f}) although the values vary: {cause}; for a peak {MEND}."
+    cause = "the values may be noise, there may be too few evaluations, or the function may be a peak without hierarchy (such as a parity)"
+    return f"Nothing is explained (cross-validated R² {r2:.2f}) although the values vary: {cause}; for a peak, {MEND}."
 
 
 def _without_hierarchy(alone: float) -> str | None:
     if alone < ALONE:
         return None
-    found = f"{alone:.0%} of the variance is in terms of order 3 and more whose subsets are all weak or absent"
-    return f"The function shows no hierarchy: {found}. Other terms like these may have been missed; {MEND}."
+    found = f"{alone:.0%} of the variance is in terms of order 3 and higher whose subsets are all weak or absent"
+    return f"The function shows no hierarchy: {found}. Similar terms may have been missed; {MEND}."

@@ -1,7 +1,8 @@
-"""A Fourier sum seen from one of its ends: what flipping components away from it does to the value.
+"""The change in a Fourier sum when components are flipped, starting from the intact or the empty mask.
 
-From the intact input components are removed, from nothing they are kept; either way a choice x in {0, 1}^n of components changes the value by
-g(x) = sum_S w(S) [|x ∩ S| is odd], w(S) = -2 F(S) χ_S(end), as each coefficient changes its sign or does not. Knows nothing of solvers.
+Starting from the intact mask components are removed; starting from the empty mask they are kept. In both cases a choice x in {0, 1}^n of components
+changes the value by g(x) = sum_S w(S) [|x ∩ S| is odd] with w(S) = -2 F(S) χ_S(start), because each term either changes its sign or does not. This
+module is independent of solvers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from raysp.spectral.sets import Floats, Sets
 
 @dataclass(frozen=True)
 class Flips:
-    """`sets` (none of them empty) with their weights w, float64 `(len(sets),)`; with `keep` the end is the empty mask, not the intact one."""
+    """Nonempty `sets` with their weights w, float64 `(len(sets),)`; with `keep` the starting point is the empty mask instead of the intact one."""
 
     sets: Sets
     weights: Floats
@@ -28,7 +29,7 @@ class Flips:
 
     @classmethod
     def of(cls, surrogate: FourierSurrogate, *, keep: bool, sign: float = 1.0) -> Flips:
-        """The change of sign times the surrogate's value, in any basis of the surrogate."""
+        """The flips of `sign` times the surrogate's value, for a surrogate in any basis."""
         surrogate = surrogate.rebased()
         used = (surrogate.coefficients != 0) & (surrogate.sets.orders > 0)
         sets = surrogate.sets.take(used)
@@ -41,12 +42,12 @@ class Flips:
         return self.sets.n
 
     def masks(self, chosen: Masks) -> Masks:
-        """The masks that these choices (bool `(m, n)`) make."""
+        """The masks that correspond to the choices `chosen` (bool `(m, n)`)."""
         return chosen if self.keep else ~chosen
 
     @cached_property
     def incidence(self) -> Any:
-        """Which set holds which component: a scipy CSR array of 0.0 and 1.0, `(len(sets), n)`."""
+        """The incidence matrix of sets and components, a scipy CSR array of 0.0 and 1.0, `(len(sets), n)`."""
         from scipy.sparse import csr_array
 
         members = np.concatenate([block.ravel() for block in self.sets.blocks]) if len(self.sets) else np.zeros(0, dtype=np.int32)
@@ -54,13 +55,14 @@ class Flips:
         return csr_array((np.ones(len(members)), members, ends), shape=(len(self.sets), self.n))
 
     def turned(self, chosen: Masks) -> Floats:
-        """The weights as the choice (bool `(n,)`) has left them: what g gains when one member of each set is flipped, float64 `(len(sets),)`."""
+        """The weights after the choice (bool `(n,)`): the gain in g from each set when one of its members is flipped, float64 `(len(sets),)`."""
         return self.weights * (1.0 - 2.0 * ((self.incidence @ chosen.astype(np.float64)) % 2))
 
     def moves(self, chosen: Masks, among: NDArray[np.intp] | None = None) -> Floats:
-        """What g gains when components a and b of the choice (bool `(n,)`) are both flipped, float64 `(n + 1, n + 1)`; of some components `(k + 1, k + 1)`.
+        """The gain in g when components a and b of the choice (bool `(n,)`) are both flipped, float64 `(n + 1, n + 1)`.
 
-        The last row or column stands for nothing, so the last of them holds what one flip gains. A set that holds both does not notice.
+        The last row and column stand for no component, so they hold the gains of single flips. A set that contains both a and b is unaffected. With
+        `among`, only these k components are considered, and the result is `(k + 1, k + 1)`.
         """
         turned = self.turned(chosen)
         incidence = self.incidence if among is None else self.incidence[:, among]
@@ -73,8 +75,8 @@ class Flips:
     def linear_bounds(self) -> list[tuple[Floats, float]]:
         """Pairs (u `(n,)`, c) with g(x) <= u · x + c for every choice x.
 
-        Single terms are linear. A larger one of weight above 0 counts for each chosen member, as it is even while none is chosen; or it counts
-        whatever is chosen.
+        Single terms are linear. A larger term with positive weight contributes at most its weight times the number of chosen members (first bound), or
+        at most its weight (second bound). A larger term with negative weight contributes at most 0.
         """
         single = self.sets.orders == 1
         positive = np.where(single, 0.0, np.maximum(self.weights, 0.0))

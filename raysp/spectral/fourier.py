@@ -1,6 +1,6 @@
-"""A function of masks as a sparse sum of parities, and what can be read from it.
+"""Sparse Fourier (parity) expansions of functions of masks, their predictions and their interaction indices.
 
-v(m) = sum_S F(S) (-1)^{|m ∩ S|}. The coefficients may carry a covariance; every index is linear in them, so intervals follow.
+v(m) = sum_S F(S) (-1)^{|m ∩ S|}. The coefficients may have a covariance; every index is linear in them, so confidence intervals follow.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from shapiq import InteractionValues
 
-#: Entries of the largest array of parities held at once while predicting.
+#: Entries of the largest array of parities held in memory while predicting.
 CHUNK = 1 << 24
-#: Columns of the covariance factor pushed through an index at once.
+#: Columns of the covariance factor converted to an index per batch.
 FACTOR_COLUMNS = 64
-#: Half-width of a 95 % interval in standard errors.
+#: Half-width of a 95 % interval, in standard errors.
 Z95 = 1.959964
-#: False discoveries accepted among the significant sets of an order.
+#: False discovery rate among the significant sets of an order.
 FALSE_DISCOVERIES = 0.05
-#: Relative size below which a coefficient that carries no error is rounding.
+#: Relative magnitude below which a coefficient without a standard error is attributed to rounding.
 ROUNDING = 1e-9
 
 
 class FourierSurrogate:
     """A sparse Fourier sum over `n` components.
 
-    `sets` are the terms and `coefficients` (float64 `(len(sets),)`) their F(S). `error` describes the covariance of the coefficients: None for
-    exact ones, standard errors `(len(sets),)` of independent ones, or a factor L `(len(sets), r)` of the covariance L Lᵀ.
+    `sets` are the terms and `coefficients` (float64 `(len(sets),)`) their F(S). `error` describes the covariance of the coefficients: None if they are
+    exact, standard errors `(len(sets),)` if they are independent, or a factor L `(len(sets), r)` of the covariance L Lᵀ.
 
-    With another `keep_probability` p the terms are products of φ_i(m) = (p - m_i) / sqrt(p (1 - p)), which are uncorrelated with variance one
+    For a `keep_probability` p other than 1/2 the terms are products of φ_i(m) = (p - m_i) / sqrt(p (1 - p)), which are uncorrelated with unit variance
     when components are kept with probability p; every index is still exact.
     """
 
@@ -61,11 +61,11 @@ class FourierSurrogate:
     def __len__(self) -> int:
         return len(self.sets)
 
-    # ---- made from
+    # ---- construction
 
     @classmethod
     def from_dict(cls, n: int, terms: Mapping[tuple[int, ...], float]) -> FourierSurrogate:
-        """From coefficients by set; ValueError for a set that is none."""
+        """From a mapping of sets to coefficients. Raises ValueError for a component out of range or repeated within a set."""
         named = {tuple(sorted(members)): float(value) for members, value in terms.items()}
         sets = from_tuples(n, named)
         return cls(sets, np.array([named[members] for members in sets.tuples()], dtype=np.float64))
@@ -74,7 +74,7 @@ class FourierSurrogate:
     def from_values(cls, masks: object, values: object) -> FourierSurrogate:
         """The exact transform of a complete table: all 2^n masks (bool `(2^n, n)`, any order) and their values (`(2^n,)`).
 
-        Raises ValueError for a table that is not complete, EvaluationError for a value that is not finite. At most 20 components.
+        Works for at most 20 components. Raises ValueError if the table is incomplete and EvaluationError if a value is not finite.
         """
         array = np.asarray(masks)
         checked = check_masks(masks, array.shape[1] if array.ndim == 2 else 0)
@@ -83,7 +83,7 @@ class FourierSurrogate:
         if told.shape != (len(checked),):
             raise ValueError(f"values have shape {told.shape}; expected ({len(checked)},) for masks of shape {checked.shape}")
         if n > walsh.MAX_DENSE or not is_complete(checked):
-            raise ValueError(f"masks have shape {checked.shape}; an exact transform needs all 2^n masks once, for n up to {walsh.MAX_DENSE}")
+            raise ValueError(f"masks have shape {checked.shape}; an exact transform needs all 2^n masks exactly once, with n at most {walsh.MAX_DENSE}")
         table = np.zeros(1 << n)
         table[walsh.numbers(checked)] = check_finite(checked, told)
         coefficients = walsh.walsh_hadamard(table) / len(table)
@@ -92,7 +92,10 @@ class FourierSurrogate:
 
     @classmethod
     def from_deviations(cls, n: int, intact: float, deviations: Mapping[tuple[int, ...], float]) -> FourierSurrogate:
-        """v(all without R) = intact - sum of the deviations of the non-empty subsets of R; those of singles are their effects."""
+        """From deviations from additivity: v(all without R) = intact - sum of the deviations of the nonempty subsets of R.
+
+        The deviation of a single component is its effect.
+        """
         sets = from_tuples(n, [(), *deviations])
         values = np.array([deviations[members] if members else 0.0 for members in sets.tuples()], dtype=np.float64)
         terms, coefficients = sum_over_supersets(sets, values, removed_weight, range(sets.max_order + 1))
@@ -101,17 +104,17 @@ class FourierSurrogate:
 
     @classmethod
     def combined(cls, parts: Sequence[FourierSurrogate], weights: Sequence[float]) -> FourierSurrogate:
-        """The weighted sum of surrogates on the same components and in the same basis, without error."""
+        """The weighted sum of surrogates on the same components and in the same basis. The result has no standard errors."""
         blocks = [block for part in parts for block in part.sets.blocks]
         values = [
             weight * part.coefficients[slice(*_bounds(part.sets, k))] for part, weight in zip(parts, weights, strict=True) for k in range(len(part.sets.blocks))
         ]
         return cls(*merge(parts[0].n, blocks, values), keep_probability=parts[0].keep_probability)
 
-    # ---- changed into
+    # ---- transformations
 
     def rebased(self, keep_probability: float = UNIFORM) -> FourierSurrogate:
-        """The same function of masks in the basis of another P(keep), without error."""
+        """The same function of masks in the basis of another P(keep). If the basis changes, standard errors are dropped."""
         if keep_probability == self.keep_probability:
             return self
 
@@ -122,23 +125,23 @@ class FourierSurrogate:
         return FourierSurrogate(sets, coefficients, keep_probability=keep_probability)
 
     def with_error(self, error: Floats | None) -> FourierSurrogate:
-        """The same coefficients with another error."""
+        """The same coefficients with the given `error`."""
         return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
-        """Only the terms with these ascending numbers, or where True."""
+        """Only the terms at the given ascending positions, or where a bool `(len(sets),)` is True."""
         return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows], self.keep_probability)
 
     def strongest(self, count: int, always: int = 1) -> FourierSurrogate:
-        """The `count` strongest terms among those of order above `always`, and all up to it (order 0 is never dropped)."""
+        """All terms up to order `always`, and the `count` strongest of those above it (order 0 is never dropped)."""
         size = np.where(self.sets.orders <= always, np.inf, np.abs(self.coefficients))
         count += int(np.sum(np.isinf(size)))
         return self.take(np.sort(np.argsort(-size, kind="stable")[:count]))
 
-    # ---- read as
+    # ---- predictions and indices
 
     def predict(self, masks: Masks) -> Values:
-        """Values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
+        """Predict the values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
         checked = check_masks(masks, self.n)
         if self.keep_probability != UNIFORM:
             return self.rebased().predict(checked)
@@ -153,7 +156,10 @@ class FourierSurrogate:
         return result
 
     def single_effects(self) -> Floats:
-        """v(all) - v(all without i) of every component, float64 `(n,)`: twice the terms with i, odd ones turned (kept components have sign -1)."""
+        """v(all) - v(all without i) for every component, float64 `(n,)`.
+
+        This is twice the sum of the terms with i, those of odd order negated (a kept component has sign -1).
+        """
         if self.keep_probability != UNIFORM:
             return self.rebased().single_effects()
         effects = np.zeros(self.n)
@@ -164,10 +170,10 @@ class FourierSurrogate:
         return effects
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
-        """Sets with their coefficient in `index`: the significant ones first, of either kind the strongest |value| first.
+        """Sets with their value in `index`, significant sets first, each group by decreasing |value|.
 
-        Columns: components list<int32>, order int32, index string, value double, lo and hi double (95 %), significant bool (after
-        control of false discoveries among all sets of the same order, not only those found). Raises UserError for an unknown index.
+        Columns: components list<int32>, order int32, index string, value double, lo and hi double (95 % interval), significant bool (false discoveries
+        are controlled over all sets of the same order, not only those found). Raises UserError for an unknown index.
         """
         import pyarrow as pa
 
@@ -187,7 +193,7 @@ class FourierSurrogate:
         return pa.table(columns)
 
     def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
-        """Sets, their values in `index` and the standard errors of these, float64 `(len(sets),)` each, in the order of the sets."""
+        """Sets, their values in `index` and their standard errors, float64 `(len(sets),)` each, in the order of the sets."""
         check_index(index)
         p = self.keep_probability
         sets, values = convert(index, self.sets, self.coefficients, max_order, min_order, keep_probability=p)
@@ -202,7 +208,7 @@ class FourierSurrogate:
         return sets, values, np.sqrt(variance)
 
     def to_shapiq(self, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
-        """The interactions as shapiq's `InteractionValues`, for its plots and tools; as `shapiq_values.to_shapiq`."""
+        """Convert the interactions to shapiq's `InteractionValues`; see `shapiq_values.to_shapiq`."""
         from raysp.spectral.shapiq_values import to_shapiq
 
         return to_shapiq(self, index, max_order, min_order)
@@ -212,7 +218,10 @@ class FourierSurrogate:
         return dict(zip(self.sets.tuples(), self.coefficients.tolist(), strict=True))
 
     def energy(self) -> Floats:
-        """Energy: F(S)² added up by order, float64 `(max_order + 1,)`; from order 1 on it adds up to the variance over masks of its own P(keep) (Parseval)."""
+        """The sum of F(S)² by order, float64 `(max_order + 1,)`.
+
+        From order 1 on, it sums to the variance over masks drawn with the surrogate's own P(keep) (Parseval).
+        """
         return group_sum(self.coefficients**2, self.sets.orders.astype(np.intp), self.sets.max_order + 1)
 
     def _scale(self) -> float:
@@ -223,7 +232,7 @@ class FourierSurrogate:
         return np.unique(np.concatenate(blocks)) if blocks else np.zeros(0, dtype=np.int32)
 
     def _table(self, used: NDArray[np.int32]) -> Floats:
-        """All values over the components in use."""
+        """The values of all masks over the components in use."""
         rank = np.zeros(self.n, dtype=np.int32)
         rank[used] = np.arange(len(used))
         table = np.zeros(1 << len(used))
@@ -232,16 +241,17 @@ class FourierSurrogate:
 
 
 def is_complete(masks: Masks) -> bool:
-    """Whether these are all 2^n masks, each once."""
+    """Whether the masks are all 2^n masks, each exactly once."""
     m, n = masks.shape
     return n <= walsh.MAX_DENSE and m == 1 << n and len(np.unique(walsh.numbers(masks))) == m
 
 
 def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDArray[np.bool_]:
-    """Which values differ from zero, bool `(len(sets),)`.
+    """Which values differ significantly from zero, bool `(len(sets),)`.
 
-    Benjamini-Hochberg within each order, where all C(n, order) sets of that order count as tried: the sets at hand were picked because they
-    looked strong, so those not picked belong to the comparison. The orders from 2 up share one allowance. Without error, all but rounding.
+    Benjamini-Hochberg within each order. All C(n, order) sets of an order count as tests: the given sets were selected because they looked strong, so
+    those not selected must be included in the correction. Orders 2 and higher share one error rate. Without standard errors, every value above
+    rounding is significant.
     """
     if not np.any(errors > 0):
         return np.abs(values) > ROUNDING * scale
@@ -260,6 +270,6 @@ def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDA
 
 
 def _bounds(sets: Sets, order: int) -> tuple[int, int]:
-    """First and last-plus-one number of the sets of an order."""
+    """The half-open range of positions of the sets of an order."""
     start = sum(len(block) for block in sets.blocks[:order])
     return start, start + len(sets.blocks[order])

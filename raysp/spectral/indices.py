@@ -1,8 +1,8 @@
 """Interaction indices from sparse Fourier coefficients.
 
-Each index is a linear map I(T) = sum_{R ⊇ T} w(|R|, |T|) F(R), where the weight depends on the two orders alone (formulas: shared references,
-derived there from the Möbius form I(S) = (-2)^|S| sum_{R ⊇ S} F(R)). So one routine serves all of them, carries any number of columns of
-coefficients at once (values, and a factor of their covariance), and costs one pass over the subsets of the terms.
+Each index is a linear map I(T) = sum_{R ⊇ T} w(|R|, |T|) F(R) whose weights depend only on the two orders (the formulas are derived in the shared
+references from the Möbius form I(S) = (-2)^|S| sum_{R ⊇ S} F(R)). A single routine therefore computes all of them, for any number of columns of
+coefficients at once (values, or a factor of their covariance), in one pass over the subsets of the terms.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from raysp.errors import UserError
 from raysp.spectral.sets import Block, Floats, Sets, merge, subsets
 from raysp.spectral.walsh import MAX_DENSE, numbered_sets, set_numbers, superset_sums
 
-#: The indices by name, each with its meaning in one line.
+#: The indices by name, each with a one-line description.
 INDICES: dict[str, str] = {
     "fourier": "coefficient of the parity of the set",
-    "mobius": "dividend: what the set adds beyond its subsets, starting from nothing",
+    "mobius": "Möbius coefficient (Harsanyi dividend): what keeping the set adds beyond its subsets, starting from the empty mask",
     "bii": "Banzhaf interaction: mean joint effect over all contexts",
     "sii": "Shapley interaction",
     "stii": "Shapley-Taylor interaction of order max_order",
@@ -30,11 +30,11 @@ INDICES: dict[str, str] = {
     "fsii": "faithful Shapley interaction of order max_order",
     "sv": "Shapley value of single components",
     "bv": "Banzhaf value of single components",
-    "wbii": "weighted Banzhaf interaction: mean joint effect over contexts that keep components as often as the masks measured did",
-    "additivity": "deviation from additivity around the intact input: what removing the set does beyond its subsets",
+    "wbii": "weighted Banzhaf interaction: mean joint effect over contexts that keep each component as often as the measured masks do",
+    "additivity": "deviation from additivity around the intact input: the effect of removing the set beyond that of its subsets",
 }
 
-#: Subsets enumerated at most by one conversion (each takes some 40 bytes).
+#: Maximum number of subsets enumerated by one conversion (each takes about 40 bytes).
 MAX_SUBSETS = 40_000_000
 
 #: P(keep) of the plain Fourier basis.
@@ -44,9 +44,9 @@ Weight = Callable[[int, int], float]
 
 
 def check_index(index: str) -> str:
-    """The index, or UserError naming the known ones."""
+    """Return the index; raises UserError, listing the known ones, if it is unknown."""
     if index not in INDICES:
-        raise UserError("index", index, "is no interaction index", f"use one of {', '.join(INDICES)}")
+        raise UserError("index", index, "is not an interaction index", f"use one of {', '.join(INDICES)}")
     return index
 
 
@@ -60,11 +60,11 @@ def convert(
     squared: bool = False,
     keep_probability: float = 0.5,
 ) -> tuple[Sets, Floats]:
-    """The index of every set that can be non-zero, from Fourier coefficients (`(len,)`, or `(len, c)` for c functions at once).
+    """Convert Fourier coefficients (`(len,)`, or `(len, c)` for c functions) to an index, for every set where it can be nonzero.
 
-    `keep_probability` is that of the basis the coefficients are in (see `basis_weight`). With `squared` the weights are squared: variances of
-    independent coefficients in, variances of the index out. `max_order` bounds the orders reported, and is the order k of `stii`, `fbii` and `fsii`
-    (without one: the largest order of the terms). Raises UserError for an unknown index, or when the terms have too many subsets to list.
+    `keep_probability` is the P(keep) of the basis of the coefficients (see `basis_weight`). With `squared` the weights are squared, which maps variances
+    of independent coefficients to variances of the index. `max_order` bounds the orders returned and is the order k of `stii`, `fbii` and `fsii` (None:
+    the largest order of the terms). Raises UserError for an unknown index or if the terms have too many subsets to enumerate.
     """
     check_index(index)
     top = max(sets.max_order if max_order is None else max_order, 0)
@@ -78,13 +78,13 @@ def convert(
 
 
 def sum_over_supersets(sets: Sets, coefficients: Floats, weight: Weight, orders: range) -> tuple[Sets, Floats]:
-    """sum_{R ⊇ T} weight(|R|, |T|) coefficients(R) for every subset T of the given sets with an order in `orders`."""
+    """Compute sum_{R ⊇ T} weight(|R|, |T|) coefficients(R) for every subset T of the given sets whose order is in `orders`."""
     pairs = sum(len(block) * comb(k, t) for k, block in enumerate(sets.blocks) for t in orders if t <= k)
     used = np.unique(np.concatenate([block.ravel() for block in sets.blocks])) if sets.blocks else np.zeros(0, dtype=np.int32)
     if len(used) <= MAX_DENSE and pairs > (len(used) + 1) ** 2 << len(used):
         return _dense(sets, coefficients, weight, orders, used)
     if pairs > MAX_SUBSETS:
-        raise UserError("max_order", max(orders, default=0), f"would list {pairs:,} subsets", "ask for a smaller max_order")
+        raise UserError("max_order", max(orders, default=0), f"would enumerate {pairs:,} subsets", "lower max_order")
     blocks: list[Block] = []
     values: list[Floats] = []
     for r, where, block in sets.spans():
@@ -99,7 +99,7 @@ def sum_over_supersets(sets: Sets, coefficients: Floats, weight: Weight, orders:
 
 
 def _diagonal(sets: Sets, coefficients: Floats, weight: Weight, orders: range) -> tuple[Sets, Floats]:
-    """The maps that give each set a multiple of its own coefficient."""
+    """Indices that are a multiple of each set's own coefficient."""
     own = sets.orders
     keep = (own >= orders.start) & (own < orders.stop)
     factors = np.array([weight(k, k) for k in range(sets.max_order + 1)])[own[keep]]
@@ -107,7 +107,7 @@ def _diagonal(sets: Sets, coefficients: Floats, weight: Weight, orders: range) -
 
 
 def _dense(sets: Sets, coefficients: Floats, weight: Weight, orders: range, used: NDArray[np.int32]) -> tuple[Sets, Floats]:
-    """The same over a table of all subsets of the components in use: one superset sum for every order of R."""
+    """`sum_over_supersets` on a table of all subsets of the components in use, with one superset sum for each order of R."""
     rank = np.zeros(sets.n, dtype=np.int32)
     rank[used] = np.arange(len(used))
     local = Sets(len(used), tuple(rank[block] for block in sets.blocks))
@@ -125,7 +125,7 @@ def _dense(sets: Sets, coefficients: Floats, weight: Weight, orders: range, used
 
 
 def basis_weight(r: int, t: int, source: float, target: float = UNIFORM) -> float:
-    """How much of a coefficient of order r in the basis of P(keep) = `source` goes to each subset of order t in that of `target`.
+    """The weight with which a coefficient of order r in the basis of P(keep) = `source` enters each subset of order t in that of `target`.
 
     With σ² = p (1 - p) and φ_i = (p - m_i) / σ, a factor of one basis is (p - q) / σ_p + (σ_q / σ_p) times that of the other.
     """
@@ -134,7 +134,7 @@ def basis_weight(r: int, t: int, source: float, target: float = UNIFORM) -> floa
 
 
 def _weights(index: str, k: int, power: int, keep_probability: float) -> Weight:
-    """w(r, t) of an index whose order is k, from coefficients in the basis of `keep_probability`, raised to a power."""
+    """The weights w(r, t) of an index of order k, raised to a power, for coefficients in the basis of `keep_probability`."""
     if index == "wbii":
         return lambda r, t: (-1.0 / sqrt(keep_probability * (1 - keep_probability))) ** (t * power) if r == t else 0.0
     if keep_probability == UNIFORM:
@@ -144,7 +144,7 @@ def _weights(index: str, k: int, power: int, keep_probability: float) -> Weight:
 
 @lru_cache(maxsize=65536)
 def _biased_weight(index: str, k: int, r: int, t: int, keep_probability: float) -> float:
-    """By way of the uniform basis: sum over the sets of order s between T and R."""
+    """w(r, t) via the uniform basis: a sum over the orders s of the sets between T and R."""
     return sum(comb(r - t, s - t) * basis_weight(r, s, keep_probability) * _weight(index, k, s, t) for s in range(t, r + 1))
 
 
@@ -161,7 +161,7 @@ def _weight(index: str, k: int, r: int, t: int) -> float:
 
 
 def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
-    """The weight of the Möbius coefficient of a set of order s in the index of a subset of order t."""
+    """The weight of the Möbius coefficient of a set of order s in the index value of a subset of order t."""
     if index in {"sii", "sv"}:
         return Fraction(1, s - t + 1)
     if index == "mobius" or (index in {"fbii", "fsii"} and s <= k):
@@ -175,7 +175,7 @@ def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
 
 
 def removed_weight(r: int, _t: int) -> float:
-    """The weight that turns deviations from additivity into Fourier coefficients, where v(all without R) = v(all) - sum_{T ⊆ R} dev(T).
+    """The weight that converts deviations from additivity, v(all without R) = v(all) - sum_{T ⊆ R} dev(T), to Fourier coefficients.
 
     prod_{i in T} (1 - m_i) = 2^-|T| sum_{S ⊆ T} χ_S(m), as 1 - m_i = (1 + χ_i(m)) / 2; so F(S) = -sum_{T ⊇ S} 2^-|T| dev(T).
     """

@@ -1,13 +1,14 @@
-"""A Gaussian process on masks whose prior is written in Fourier coefficients, and their closed-form posterior.
+"""A Gaussian process on masks with a prior on Fourier coefficients, and its marginal likelihood.
 
 Every coefficient F(S) has an independent normal prior with mean zero and variance
 
     v(S) = (a_|S| + b_shape(S)) · prod_{i in S} ρ_i + t_S
 
-with a relevance ρ_i for every component (so hierarchy is built in: a set is likely when its members matter), a scale a_k for every order, a scale b
-for every shape of *local* sets (neighbouring components: adjacent words interact more), and a variance of its own t_S for the few sets that stand out.
-The kernel is then sum_S v(S) φ_S(m) φ_S(m'). Its sum over all sets of an order is an elementary symmetric polynomial of ρ_i φ_i φ'_i, had from power
-sums by Newton's identities: a few matrix products for any number of sets. Relevances, scales and noise maximise the marginal likelihood.
+with a relevance ρ_i for every component (which builds in a hierarchy: a set is likely to matter if its members do), a scale a_k for every order, a
+scale b for every shape of *local* sets (neighbouring components, because adjacent words interact more), and an individual variance t_S for the few sets
+that stand out. The kernel is sum_S v(S) φ_S(m) φ_S(m'). The sum over all sets of one order is an elementary symmetric polynomial in ρ_i φ_i φ'_i, which
+Newton's identities compute from power sums with a few matrix products, whatever the number of sets. Relevances, scales and noise maximise the marginal
+likelihood.
 
 φ_i(m) = (p - m_i) / sqrt(p (1 - p)) is the Fourier basis under P(keep) = p; at p = 1/2 it is (-1)^{m_i}.
 """
@@ -24,34 +25,34 @@ import numpy as np
 from raysp.masks import Values
 from raysp.spectral.sets import Block, Floats, products
 
-#: Shapes of local sets, (order, last - first component); where there would be too many, the later ones are left out.
+#: Shapes of local sets, as (order, last - first component); later shapes are omitted if there would be too many sets.
 SHAPES = ((2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (4, 3), (3, 4), (5, 4), (4, 4))
-#: Local sets at most.
+#: Maximum number of local sets.
 MOST_LOCAL = 1500
-#: Orders beyond this are left to local sets and to those that stand out: their sums add cost, and little else.
+#: The largest order that is summed over all sets; higher orders are covered by local sets and spikes, as their full sums add cost but little accuracy.
 DENSE_ORDER = 3
-#: Variance of the mean, in units of the variance of the values; the mean of the sample is taken out before.
+#: Prior variance of the mean, in units of the variance of the values; the sample mean is subtracted first.
 MEAN_VARIANCE = 1.0
-#: Standard deviations, in natural logarithms, of the priors of relevances around their common value and of scales around their start.
+#: Standard deviations, in natural logarithms, of the priors on relevances around their common value and on scales around their initial values.
 RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
-#: Where the search starts: scales by order, share of the variance of each shape of local sets, noise.
+#: Initial values: scales by order, share of the variance for each shape of local sets, and noise variance.
 FIRST_SCALES, FIRST_LOCAL, FIRST_NOISE = (0.6, 0.8, 1.2), 0.003, 0.2
-#: Share of the variance below which a shape of local sets is dropped once the scales were learnt.
+#: Share of the variance below which a shape of local sets is dropped after the scales have been learnt.
 LEAST_LOCAL = 0.003
-#: Least noise variance, relative to the values': keeps the factorisation safe where a game is noiseless.
+#: Minimum noise variance, relative to the variance of the values; it keeps the factorisation stable for noiseless games.
 LEAST_NOISE = 1e-6
-#: Entries of a strip of the kernel matrix that is worked on at once, so that it stays in the cache.
+#: Entries of one strip of the kernel matrix, chosen to fit into the cache.
 STRIP = 1 << 16
-#: Rows mirrored at once.
+#: Rows mirrored per block.
 MIRRORED = 256
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is assumed of the coefficients of values with mean zero and variance one.
+    """The prior on the coefficients, for values with mean zero and variance one.
 
-    `relevances` `(n,)`; `scales` `(orders,)` for the orders from 1; `local` blocks of sets with `local_scales` beside them; `spikes` blocks with the
-    variances of their sets in `spike_variances`; `noise` the variance of what no set explains, in a row of mean weight.
+    `relevances` `(n,)`; `scales` `(orders,)` for orders 1 and higher; `local` blocks of sets with one scale each in `local_scales`; `spikes` blocks of
+    sets that stand out, with the variances of their sets in `spike_variances`; `noise` the residual variance of a row of mean weight.
     """
 
     relevances: Floats
@@ -69,7 +70,7 @@ class Prior:
         return len(self.relevances)
 
     def variances(self, block: Block) -> Floats:
-        """v(S) of the sets of a block (all of one order), float64 `(len(block),)`; a set that is local or stands out is counted with that."""
+        """The prior variances v(S) of the sets of a block (all of one order), float64 `(len(block),)`, including local and individual variances."""
         order = block.shape[1]
         weight = self.relevances[block].prod(axis=1)
         scale = np.full(len(block), self.scales[order - 1] if 1 <= order <= len(self.scales) else 0.0)
@@ -85,7 +86,7 @@ class Prior:
         return weight * scale + own
 
     def matrix(self, left: Floats, right: Floats) -> Floats:
-        """Prior covariance of the values of two lists of masks, given by their `features`, float64 `(m, m')`."""
+        """The prior covariance between the values of two lists of masks, given by their `features`, float64 `(m, m')`."""
         blocks = self._explicit()
         first = [products(left, block) * weights for block, weights in blocks]
         second = [products(right, block) for block, _ in blocks]
@@ -98,13 +99,13 @@ class Prior:
         return result
 
     def _explicit(self) -> list[tuple[Block, Floats]]:
-        """The sets summed one by one, with their weights."""
+        """The sets that enter the kernel individually, with their variances."""
         local = [(sets, scale * self.relevances[sets].prod(axis=1)) for sets, scale in zip(self.local, self.local_scales, strict=True)]
         return local + list(zip(self.spikes, self.spike_variances, strict=True))
 
 
 def local_sets(n: int, max_order: int) -> tuple[Block, ...]:
-    """Sets of neighbouring components, a block a shape, as many shapes as stay within `MOST_LOCAL` sets; blocks without sets are left out."""
+    """Sets of neighbouring components, one block per shape, for as many shapes as fit into `MOST_LOCAL` sets; empty blocks are omitted."""
     found: list[Block] = []
     for order, span in SHAPES:
         inner = list(itertools.combinations(range(1, span), order - 2))
@@ -119,9 +120,9 @@ def local_sets(n: int, max_order: int) -> tuple[Block, ...]:
 def _strips(
     left: Floats, right: Floats, relevances: Floats, orders: int, keep_probability: float, *, triangle: bool = False
 ) -> Iterator[tuple[slice, slice, list[Any]]]:
-    """Power sums sum_i (ρ_i φ_i φ'_i)^j, j = 1 .. orders, of a strip of rows at a time; at p = 1/2 those of even j are one number.
+    """Yield the power sums sum_i (ρ_i φ_i φ'_i)^j, j = 1 .. orders, one strip of rows at a time; at p = 1/2 those of even j are constant.
 
-    With them the rows and columns they belong to: all columns, or with `triangle` those up to the strip's last row.
+    Each item also contains the rows and columns of the strip: all columns, or with `triangle` those up to its last row.
     """
     uniform = keep_probability == 0.5
     sides = [(left**j * relevances**j, (right**j).T) if j % 2 or not uniform else None for j in range(1, orders + 1)]
@@ -134,7 +135,7 @@ def _strips(
 
 
 def _elementary(powers: Sequence[Any]) -> list[Any]:
-    """Elementary symmetric polynomials of orders 0 .. k from the power sums 1 .. k (Newton's identities)."""
+    """Compute the elementary symmetric polynomials of orders 0 .. k from the power sums 1 .. k (Newton's identities)."""
     found: list[Any] = [1.0]
     for k in range(1, len(powers) + 1):
         total: Any = 0.0
@@ -149,10 +150,10 @@ def _elementary(powers: Sequence[Any]) -> list[Any]:
 
 
 class Evidence:
-    """Minus the log marginal likelihood of a sample, with its gradient, in the logarithms of relevances, scales, local scales and noise.
+    """The negative log posterior of the hyperparameters given a sample, with its gradient.
 
-    Relevances and scales share a factor that only their priors settle: relevances are held around 1 / n. All matrices are symmetric, and only
-    their lower triangles are computed, a strip of rows at a time.
+    The arguments are the logarithms of relevances, scales, local scales and noise. Only the priors determine the common factor of relevances and scales;
+    they keep relevances around 1 / n. All matrices are symmetric, and only their lower triangles are computed, one strip of rows at a time.
     """
 
     def __init__(self, signals: Floats, values: Values, start: Prior, weights: Values | None = None) -> None:
@@ -162,7 +163,7 @@ class Evidence:
         self.centre = np.log(np.concatenate([start.relevances, start.scales, start.local_scales, [start.noise]]))
 
     def unpack(self, point: Floats) -> Prior:
-        """The prior at a point."""
+        """The prior with the hyperparameters at `point`."""
         n, orders = self.start.n, len(self.start.scales)
         found = np.exp(point)
         return replace(
@@ -170,7 +171,7 @@ class Evidence:
         )
 
     def __call__(self, point: Floats) -> tuple[float, Floats]:
-        """The objective and its gradient."""
+        """Return the objective and its gradient at `point`."""
         prior = self.unpack(point)
         weights = [scale * prior.relevances[block].prod(axis=1) for block, scale in zip(prior.local, prior.local_scales, strict=True)]
         solved = invert(self._covariance(prior, weights), self.values)
@@ -198,9 +199,9 @@ class Evidence:
         return result
 
     def _gradient(self, prior: Prior, weights: list[Floats], inverse: Floats, alpha: Values) -> Floats:
-        """By relevance, scale, local scale and noise, each in its logarithm.
+        """The gradient with respect to the logarithms of relevances, scales, local scales and noise.
 
-        The slope of the objective in the covariance is (K^-1 - α αᵀ) / 2; entries below the diagonal stand for two.
+        The derivative of the objective with respect to the covariance is (K^-1 - α αᵀ) / 2; entries below the diagonal count twice.
         """
         n, orders, signals = prior.n, len(prior.scales), self.signals
         by_scale, by_relevance, trace = np.zeros(orders), np.zeros(n), 0.0
@@ -231,19 +232,19 @@ class Evidence:
 
 
 def noise_shares(weights: Values | None) -> Values | float:
-    """The noise of each row (`(m,)`) as a multiple of that of a row of mean weight: a mean of w measurements has a w-th of the noise of one."""
+    """The noise variance of each row (`(m,)`) relative to a row of mean weight: the mean of w measurements has 1/w of the noise variance of one."""
     return 1.0 if weights is None else weights.mean() / weights
 
 
 def invert(covariance: Floats, values: Values) -> tuple[Floats, Values, float] | None:
-    """The inverse, its product with the values, and the log determinant; None where the matrix is not positive definite.
+    """Return the inverse, its product with the values and the log determinant, or None if the matrix is not positive definite.
 
-    Only the lower triangle is read, and only that of the inverse is right; the matrix is overwritten.
+    Only the lower triangle is read, and only the lower triangle of the inverse is valid. The matrix is overwritten.
     """
     from scipy.linalg import get_lapack_funcs
 
     potrf, potri, potrs = cast("Any", get_lapack_funcs(("potrf", "potri", "potrs"), (covariance,)))
-    # LAPACK reads columns: the transposed view is handed over without a copy, its upper triangle being our lower one.
+    # LAPACK is column-major: the transposed view is passed without a copy, and its upper triangle is our lower one.
     factor, info = potrf(covariance.T, lower=0, overwrite_a=1, clean=0)
     if info:
         return None
@@ -254,7 +255,7 @@ def invert(covariance: Floats, values: Values) -> tuple[Floats, Values, float] |
 
 
 def mirror(lower: Floats) -> Floats:
-    """The symmetric matrix of a lower triangle, in place."""
+    """Fill in the upper triangle from the lower one, in place."""
     for start in range(0, len(lower), MIRRORED):
         rows = slice(start, start + MIRRORED)
         corner = np.tril(lower[rows, rows])
@@ -264,7 +265,7 @@ def mirror(lower: Floats) -> Floats:
 
 
 def first_prior(signals: Floats, values: Values, max_order: int, keep_probability: float = 0.5, weights: Values | None = None) -> Prior:
-    """Where the search starts: relevances from the correlations of single components with the values (`(m,)`, mean zero, variance one)."""
+    """The initial prior, with relevances from the correlations of single components with the values (`(m,)`, mean zero, variance one)."""
     n = signals.shape[1]
     strength = (signals.T @ (values if weights is None else values * (weights / weights.mean())) / len(values)) ** 2
     share = (strength + strength.mean() + 1e-12) / (strength + strength.mean() + 1e-12).sum()
@@ -275,7 +276,7 @@ def first_prior(signals: Floats, values: Values, max_order: int, keep_probabilit
 
 
 def without_idle(prior: Prior) -> Prior:
-    """The prior without the shapes of local sets that explain next to nothing."""
+    """The prior without the shapes of local sets that explain a negligible share of the variance."""
     used = [scale * prior.relevances[block].prod(axis=1).sum() > LEAST_LOCAL for block, scale in zip(prior.local, prior.local_scales, strict=True)]
     return replace(
         prior,
@@ -285,9 +286,9 @@ def without_idle(prior: Prior) -> Prior:
 
 
 def train(signals: Floats, values: Values, start: Prior, steps: int, weights: Values | None = None) -> Prior:
-    """The prior that maximises the marginal likelihood of these values (`(m,)`, mean zero, variance one), within `steps` steps of L-BFGS.
+    """Maximise the marginal likelihood of the values (`(m,)`, mean zero, variance one) with at most `steps` iterations of L-BFGS.
 
-    `weights` (`(m,)`; None: all alike) are the numbers of measurements that the values are means of.
+    `weights` (`(m,)`; None: equal) are the numbers of measurements that each value is the mean of.
     """
     from scipy.optimize import minimize
 

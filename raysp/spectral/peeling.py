@@ -1,7 +1,7 @@
-"""Peeling: the coefficients that show alone in a bin are decoded, taken out of every block, and so lay bare others (Kang et al. 2025, algorithm 1).
+"""Peeling: coefficients that are alone in a bin are decoded and subtracted from every block, which exposes others (Kang et al. 2025, algorithm 1).
 
-Works in the transform domain: within a block the parities of sets in different bins are orthogonal, and those of sets in one bin differ by a sign,
-so a regression on all samples costs one entry a block and term. Which masks those were, and what to do with the terms, is not known here.
+Works in the transform domain. Within a block the parities of sets in different bins are orthogonal, and those of sets in the same bin differ only in
+sign, so a regression on all samples needs one matrix entry per block and term. This module is independent of the masks and of how the terms are used.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 Decoder = Literal["soft", "hard"]
 
-#: Rounds of decoding at most.
+#: Maximum number of decoding rounds.
 ROUNDS = 60
-#: Standard errors by which the bins of the other matrices must show a decoded coefficient too, and those below which a found one is dropped.
+#: Standard errors by which the other matrices must confirm a decoded coefficient, and below which a fitted coefficient is dropped.
 WITNESS, DROPPED = 4.0, 3.0
-#: Blocks of other matrices that make a witness; without one only words that decode as they stand are believed.
+#: Blocks of other matrices needed to confirm a decoded set; with fewer, only hard decoding is used and its sets are accepted without confirmation.
 WITNESSES = 8
-#: Standard deviations of a bin's energy above the noise from which it is worth decoding, and from which it counts as occupied.
+#: Standard deviations of a bin's energy above the noise level at which the bin is decoded, and at which it counts as occupied.
 ACTIVE, LOADED = 2.0, 4.0
-#: The share of bins that are taken to hold nothing but noise when its level is estimated.
+#: Share of bins assumed to hold only noise when the noise level is estimated.
 QUIET = 0.25
-#: Relative size of rounding, in energy.
+#: Relative magnitude of rounding errors, in energy.
 ROUNDING = 1e-22
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The transforms of the blocks told: `values` float64 `(MATRICES, delays, 2^b)`, zero where `told` (bool `(MATRICES, delays)`) is False."""
+    """The transforms of the measured blocks: `values` float64 `(MATRICES, delays, 2^b)`, zero where `told` (bool `(MATRICES, delays)`) is False."""
 
     design: Design
     values: Floats
@@ -46,25 +46,25 @@ class Spectrum:
 
     @property
     def complete(self) -> NDArray[np.bool_]:
-        """The matrices all of whose blocks were told, bool `(MATRICES,)`: their bins can be decoded."""
+        """The matrices whose blocks have all been measured, bool `(MATRICES,)`; their bins can be decoded."""
         return np.asarray(self.told.all(axis=1))
 
     @property
     def weight(self) -> float:
-        """What one row of the transform counts for, in samples."""
+        """The number of samples that one row of the transform represents."""
         return float(self.values.shape[2])
 
     def rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The told blocks, as numbers of their matrices and delays."""
+        """The matrix and delay indices of the measured blocks."""
         matrices, delays = np.nonzero(self.told)
         return matrices, delays
 
     def targets(self) -> Values:
-        """The transforms as the left side of a regression on all samples: float64 `(blocks told · 2^b,)`, their squares adding up to the samples'."""
+        """The transforms as targets of a regression on all samples, float64 `(measured blocks · 2^b,)`, with the same sum of squares as the samples."""
         return (self.values[self.told] * np.sqrt(self.weight)).ravel()
 
     def columns(self, sets: Sets) -> csc_matrix:
-        """The right side for these sets, sparse `(blocks told · 2^b, len(sets))`: one entry a block."""
+        """The regression columns of the sets, sparse `(measured blocks · 2^b, len(sets))`, with one entry per block."""
         from scipy.sparse import csc_matrix
 
         matrices, delays = self.rows()
@@ -75,7 +75,7 @@ class Spectrum:
         return csc_matrix((entries.ravel(), rows.ravel(), pointers), shape=(len(matrices) * width, len(sets)))
 
     def less(self, sets: Sets, coefficients: Floats) -> Spectrum:
-        """With these terms subtracted from all blocks."""
+        """Subtract the given terms from all blocks."""
         values = self.values.copy()
         taken = self.columns(sets) @ coefficients / np.sqrt(self.weight)
         values[self.told] -= taken.reshape(-1, values.shape[2])
@@ -84,7 +84,11 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Peeled:
-    """What peeling found: terms with coefficients `(len(sets),)`, the noise a sample (standard deviation), rounds, and bins left that hold more than noise."""
+    """The result of peeling.
+
+    Terms with their coefficients `(len(sets),)`, the noise per sample (standard deviation), the number of rounds, the number of bins that still hold more
+    than noise, and the number of terms after each round that found any.
+    """
 
     sets: Sets
     coefficients: Floats
@@ -95,7 +99,7 @@ class Peeled:
 
 
 def transform(design: Design, values: Values) -> Spectrum:
-    """The transforms of all blocks whose masks are among the first distinct ones, whose values `(m,)` these are."""
+    """Transform all blocks whose masks are among the first m distinct masks of the design; `values` `(m,)` are the values of those masks."""
     told = design.places.max(axis=1) < len(values)
     table = np.zeros((design.blocks, 1 << design.b))
     if told.any():
@@ -104,11 +108,11 @@ def transform(design: Design, values: Values) -> Spectrum:
 
 
 def peel(spectrum: Spectrum, decoder: Decoder = "soft") -> Peeled:
-    """Decode, check, subtract, and again, until nothing new is found.
+    """Repeatedly decode, verify and subtract terms until nothing new is found.
 
-    Hard decoding goes first each time; only when it finds nothing more are the bins decoded softly, and those that gave nothing not again
-    before something is taken out of them. A decoded set is accepted when it belongs to its bin and the bins it has under the other matrices
-    show it as well. After every round all coefficients found are estimated again by least squares on all blocks.
+    Hard decoding comes first in each round; soft decoding is used only when hard decoding finds nothing new, and a bin that yields nothing is not decoded
+    softly again until a term has been subtracted from it. A decoded set is accepted if it maps to its own bin and the other matrices confirm it. After
+    each round, all coefficients are re-estimated by least squares on all blocks.
     """
     sets, coefficients = Sets(spectrum.design.n, ()), np.zeros(0)
     rest, tried, refused = spectrum, np.zeros(_shape(spectrum), dtype=np.bool_), Sets(spectrum.design.n, ())
@@ -140,7 +144,7 @@ def peel(spectrum: Spectrum, decoder: Decoder = "soft") -> Peeled:
 
 
 def noise_level(rest: Spectrum) -> float:
-    """The variance of a bin that holds nothing, from the quietest quarter of the bins of complete matrices; 0 without one."""
+    """Estimate the variance of an empty bin from the lower quartile of the bin energies of complete matrices; 0 if no matrix is complete."""
     from scipy.special import gammaincinv
 
     if not rest.complete.any():
@@ -150,20 +154,21 @@ def noise_level(rest: Spectrum) -> float:
 
 
 def active(rest: Spectrum, level: float, deviations: float = ACTIVE) -> NDArray[np.bool_]:
-    """The bins of complete matrices that hold more than noise of this level, bool `(MATRICES, 2^b)`."""
+    """The bins of complete matrices that exceed the noise level by the given number of standard deviations, bool `(MATRICES, 2^b)`."""
     return (_energy(rest) > level * (1 + deviations * np.sqrt(2 / rest.design.delays))) & rest.complete[:, None]
 
 
 def witnessed(spectrum: Spectrum) -> bool:
-    """Whether a set decoded under one matrix can be looked for under another."""
+    """Whether a set decoded under one matrix can be confirmed by the others."""
     blocks = spectrum.told.sum(axis=1)
     return bool(np.any(spectrum.complete & (blocks.sum() - blocks >= WITNESSES)))
 
 
 def accepted(rest: Spectrum, sets: Sets, level: float) -> NDArray[np.bool_]:
-    """Which sets are in the data: those that the bins of the matrices other than the one that shows them best agree on, bool `(len(sets),)`.
+    """The sets confirmed by the matrices other than the one with the strongest evidence for them, bool `(len(sets),)`.
 
-    Each matrix gives an estimate with a variance made of the noise and of all else in that bin.
+    Each matrix gives an estimate whose variance comprises the noise and everything else in the bin. All sets are accepted if too few blocks are measured
+    to confirm any.
     """
     bins, signs, told = rest.design.bins(sets), rest.design.signs(sets), rest.told.sum(axis=1)
     score, weight = np.zeros((len(sets), MATRICES)), np.zeros((len(sets), MATRICES))
@@ -184,7 +189,7 @@ def accepted(rest: Spectrum, sets: Sets, level: float) -> NDArray[np.bool_]:
 
 
 def least_squares(columns: csc_matrix, targets: Values) -> Floats:
-    """Coefficients of nearly orthogonal columns, by conjugate gradients."""
+    """Solve least squares with nearly orthogonal columns, by LSQR."""
     from scipy.sparse.linalg import lsqr
 
     solve: Any = lsqr
@@ -192,7 +197,7 @@ def least_squares(columns: csc_matrix, targets: Values) -> Floats:
 
 
 def _candidates(rest: Spectrum, wanted: NDArray[np.bool_], *, soft: bool) -> Sets:
-    """The sets that the wanted bins decode to and that belong there."""
+    """Decode the wanted bins, keeping the sets that map to the bin in which they were found."""
     code, n = rest.design.code, rest.design.n
     matrices, bins = np.nonzero(wanted)
     words = rest.values[matrices, :, bins]
@@ -211,7 +216,7 @@ def _candidates(rest: Spectrum, wanted: NDArray[np.bool_], *, soft: bool) -> Set
 
 
 def _estimated(spectrum: Spectrum, sets: Sets) -> tuple[Sets, Floats]:
-    """Least squares on all blocks; the terms that then vanish in the noise are dropped."""
+    """Estimate the coefficients by least squares on all blocks, dropping the terms that are indistinguishable from noise."""
     columns, targets = spectrum.columns(sets), spectrum.targets()
     found = least_squares(columns, targets)
     residual = targets - columns @ found
@@ -227,7 +232,7 @@ def _new(sets: Sets, known: Sets) -> Sets:
 
 
 def _touched(rest: Spectrum, sets: Sets) -> NDArray[np.bool_]:
-    """The bins of these sets, bool `(MATRICES, 2^b)`."""
+    """The bins of the given sets, bool `(MATRICES, 2^b)`."""
     touched = np.zeros(_shape(rest), dtype=np.bool_)
     for matrix, bins in enumerate(rest.design.bins(sets).T):
         touched[matrix, bins] = True
@@ -235,7 +240,7 @@ def _touched(rest: Spectrum, sets: Sets) -> NDArray[np.bool_]:
 
 
 def _energy(rest: Spectrum) -> Floats:
-    """The mean square of every bin over its delays, float64 `(MATRICES, 2^b)`."""
+    """The mean square of each bin over the delays, float64 `(MATRICES, 2^b)`."""
     return np.mean(rest.values**2, axis=1)
 
 

@@ -1,7 +1,7 @@
-"""The posterior of a Gaussian process on masks: predictions, coefficients with their spread, outstanding sets, and its Fourier form.
+"""The posterior of a Gaussian process on masks: predictions, coefficients with standard deviations, sets that stand out, and its Fourier form.
 
-The posterior mean of a coefficient is v(S) q(S) with q(S) = sum_j α_j φ_S(m_j), and q(S) is computed for all extensions of a set by one component in a
-single matrix product. So the search for sets goes along the hierarchy: all pairs, then extensions of the strongest sets of each order.
+The posterior mean of a coefficient is v(S) q(S) with q(S) = sum_j α_j φ_S(m_j). A single matrix product computes q for all extensions of a set by one
+component, so sets are searched along the hierarchy: all pairs, then extensions of the strongest sets of each order.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior
 from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
 
-#: Schedule of training: rows at most, and steps of L-BFGS.
+#: Training schedule: maximum number of rows, and iterations of L-BFGS.
 TRAINING = ((500, 12), (1000, 6))
-#: Steps after sets that stand out were given a variance of their own.
+#: Iterations after sets that stand out have received individual variances.
 RETRAINING = 3
-#: Rounds of looking for sets that stand out, sets added in one, and sets in all.
+#: Maximum number of search rounds for sets that stand out, of sets added per round, and of such sets in total.
 ROUNDS, MOST_A_ROUND, MOST_SPIKES = 30, 24, 300
-#: Pairs extended, larger sets extended, and sets of an order whose evidence is computed exactly.
+#: Number of pairs extended, of larger sets extended, and of sets per order whose evidence is computed exactly.
 PAIRS, PARENTS, EXAMINED = 10_000, 2000, 100
-#: Extensions looked at of one order, at most; a last look before the search ends takes as many parents as that allows.
+#: Maximum number of extensions examined per order; the final search before termination uses as many parents as this allows.
 MOST_EXTENSIONS = 1_000_000
-#: Rows that are searched for sets that stand out; in the last pass, only where some were found, more: at most these, and so many times the components.
+#: Rows searched for sets that stand out. If some were found, the last pass uses more: at most `SEARCHED_LAST` rows and `SEARCHED_ENTRIES` mask entries.
 SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
-#: Share of the variance that is unexplained, leaving one row out, below which nothing more is learnt from more rows, and below which no set is looked for.
+#: Unexplained share of the variance (leave-one-out) below which no further rows are used, and below which no further sets are searched for.
 CLEAR, NOTHING_LEFT = 1e-3, 1e-4
-#: A set stands out when its evidence exceeds what the strongest of all sets looked at would show by chance by this much.
+#: Margin by which the evidence of a set that stands out must exceed the maximum expected by chance over all sets examined.
 CLEARANCE = 5.0
-#: Extensions looked at of each batch of parents.
+#: Extensions kept per batch of parents.
 KEPT = 50_000
-#: What the Fourier form may leave out of the posterior mean: a share of its variance, and of what is unexplained anyway.
+#: What the Fourier form may omit of the posterior mean: a share of its variance, and a share of the unexplained variance.
 LEFT_OUT, LEFT_OF_UNEXPLAINED = 1e-4, 0.02
-#: Attempts at a factorisation, and the noise of the second, relative to the diagonal; each further one has ten times as much.
+#: Maximum number of factorisation attempts, and the noise of the second one relative to the diagonal; every further attempt uses ten times as much.
 ATTEMPTS, ROUNDED = 6, 1e-10
-#: Entries of an array of products at most.
+#: Maximum number of entries of an array of products.
 CHUNK = 1 << 24
 
 
 class Posterior:
-    """The process after it has seen masks (bool `(m, n)`), values and weights (`(m,)`; None: all alike)."""
+    """The process conditioned on masks (bool `(m, n)`), values `(m,)` and weights (`(m,)`; None: equal)."""
 
     def __init__(self, prior: Prior, masks: Masks, values: Values, weights: Values | None = None) -> None:
         self.prior, self.weights = prior, weights
@@ -56,7 +56,7 @@ class Posterior:
         self.inverse, self.alpha = self._solved()
 
     def _solved(self) -> tuple[Floats, Values]:
-        """The inverse covariance, and its product with the targets; with more noise where rounding has left the matrix indefinite."""
+        """The inverse covariance and its product with the targets; noise is added if rounding makes the matrix indefinite."""
         noise, diagonal = self.prior.noise, np.diag_indices(len(self.targets))
         for _ in range(ATTEMPTS):
             covariance = self.prior.matrix(self.signals, self.signals)
@@ -72,7 +72,7 @@ class Posterior:
         return self.mean + self.scale * (self.prior.matrix(features(masks, self.prior.keep_probability), self.signals) @ self.alpha)
 
     def held_out(self, parts: Sequence[NDArray[np.intp]]) -> Values:
-        """What would be predicted for each part's rows had they not been seen (float64, `(m,)`; NaN for rows in no part), from the one inverse."""
+        """Predict the rows of each part from all other rows, using the inverse already computed: float64 `(m,)`, NaN for rows in no part."""
         found = np.full(len(self.targets), np.nan)
         for rows in parts:
             left = self.targets[rows] - np.linalg.solve(self.inverse[np.ix_(rows, rows)], self.alpha[rows])
@@ -80,22 +80,22 @@ class Posterior:
         return found
 
     def unexplained(self) -> float:
-        """Share of the variance left when each row is predicted from all others."""
+        """The unexplained share of the variance when each row is predicted from all others."""
         return float(weighted_mean((self.alpha / np.diag(self.inverse)) ** 2, self.weights))
 
     def evidence_of(self, block: Block) -> Floats:
-        """q(S) of a block's sets, float64 `(len(block),)`."""
+        """q(S) for the sets of a block, float64 `(len(block),)`."""
         step = max(CHUNK // max(len(self.alpha), 1), 1)
         return np.concatenate([products(self.signals, block[start : start + step]).T @ self.alpha for start in range(0, max(len(block), 1), step)])
 
     def moments(self, block: Block) -> tuple[Floats, Floats]:
-        """Posterior mean and standard deviation of the coefficients of a block's sets, float64 `(len(block),)` each."""
+        """The posterior means and standard deviations of the coefficients of the sets of a block, float64 `(len(block),)` each."""
         prior, columns = self.prior.variances(block), products(self.signals, block)
         known = np.einsum("ms,ms->s", columns, self.inverse @ columns)
         return self.scale * prior * (columns.T @ self.alpha), self.scale * np.sqrt(np.maximum(prior - prior**2 * known, 0.0))
 
     def surrogate(self) -> FourierSurrogate:
-        """The posterior mean as a Fourier sum, its weakest terms left out."""
+        """The posterior mean as a Fourier sum without its weakest terms."""
         n, prior = self.prior.n, self.prior
         explicit = self._explicit()
         blocks, strengths = list(explicit), [self.evidence_of(block) for block in explicit]
@@ -114,14 +114,17 @@ class Posterior:
         return found.take(np.sort(weakest[~dropped]))
 
     def _explicit(self) -> list[Block]:
-        """Local sets and spikes, a block an order."""
+        """Local sets and spikes, one block per order."""
         by_order: dict[int, list[Block]] = {}
         for block in (*self.prior.local, *self.prior.spikes):
             by_order.setdefault(block.shape[1], []).append(block)
         return [unique_rows(np.concatenate(blocks), self.prior.n)[0] for _, blocks in sorted(by_order.items())]
 
     def levels(self, orders: int, *, weighted: bool, thorough: bool = False) -> list[tuple[Block, Floats]]:
-        """The strongest sets of each order from 1, grown along the hierarchy, with their q(S): strongest in q(S), or `weighted` in v(S) q(S)."""
+        """The strongest sets of orders 1 to `orders`, grown along the hierarchy, with their q(S).
+
+        Strength is |q(S)|, or if `weighted` its product with the relevances of the set. A `thorough` search extends as many parents as memory allows.
+        """
         block = np.arange(self.prior.n, dtype=np.int32)[:, None]
         levels = [(block, self.evidence_of(block))]
         for _ in range(1, orders):
@@ -129,11 +132,11 @@ class Posterior:
         return levels
 
     def _extended(self, parents: Block, strength: Floats, *, weighted: bool, thorough: bool) -> tuple[Block, Floats]:
-        """The strongest sets S + {i} of the strongest parents S, with their q."""
+        """The strongest extensions S + {i} of the strongest parents S, with their q."""
         n, order, relevances = self.prior.n, parents.shape[1] + 1, self.prior.relevances
         size = np.abs(strength) * (relevances[parents].prod(axis=1) if weighted else 1.0)
         size[~_apart(parents, [block for block in self.prior.spikes if block.shape[1] == order - 1], n)] = np.inf
-        # Every single is a parent, so that no pair is missed; and up to some 140 components every pair, as a triple may stand out where its pairs do not.
+        # Every single component is a parent, so no pair is missed. Up to about 140 components every pair is one too: a triple can stand out without its pairs.
         room = max(MOST_EXTENSIONS // n, n)
         kept = np.argsort(-size, kind="stable")[: room if thorough else min(PARENTS if order > 3 else PAIRS, room)]
         blocks: list[Block] = []
@@ -155,11 +158,10 @@ class Posterior:
 
 
 def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Posterior:  # noqa: PLR0917
-    """A process trained on masks (bool `(m, n)`) and values (`(m,)`) that vary, its spikes of order `max_order` at most. Deterministic in `seed`.
+    """Train a process on masks (bool `(m, n)`) and values (`(m,)`) that vary, with spikes up to order `max_order`; deterministic in `seed`.
 
-    A value of weight w (`weights` `(m,)`; None: all alike) is the mean of w measurements, and has a w-th of the noise of one.
-
-    Relevances, scales and noise are learnt from at most 1,000 of the rows; which sets stand out from at most `SEARCHED_LAST`.
+    A value of weight w (`weights` `(m,)`; None: equal) is the mean of w measurements and has 1/w of the noise variance of one. Relevances, scales and
+    noise are learnt from at most 1,000 rows; the sets that stand out are found on at most `SEARCHED_LAST` rows.
     """
     order = np.random.default_rng(seed).permutation(len(values))
     rows = Exam(masks, values, weights)
@@ -177,21 +179,21 @@ def learn(masks: Masks, values: Values, max_order: int, keep_probability: float 
 
 
 def _part(rows: Exam, chosen: NDArray[np.intp]) -> Exam:
-    """These rows, in ascending order."""
+    """The chosen rows, in ascending order."""
     kept = np.sort(chosen)
     return Exam(rows.masks[kept], rows.values[kept], None if rows.weights is None else rows.weights[kept])
 
 
 def _searched(prior: Prior, rows: Exam, max_order: int) -> Posterior:
-    """The process on these rows once no further set stands out."""
+    """Fit the process to the rows, adding sets that stand out until none remains."""
     posterior, fresh = Posterior(prior, rows.masks, rows.values, rows.weights), True
-    # Drawn at random: rows may come in an order that means something.
+    # A random subset, as the order of the rows may be meaningful.
     few = _part(rows, np.random.default_rng(0).permutation(len(rows.values))[: TRAINING[0][0]])
     for _ in range(ROUNDS):
         wider = stand_outs(posterior, max_order) or (stand_outs(posterior, max_order, thorough=True) if fresh else None)
         if wider is None and fresh:
             break
-        # The prior is trained again only when no further set is found under the present one.
+        # The prior is retrained only when no further set is found under the current one.
         fresh = wider is None
         if wider is None:
             signals = features(few.masks, prior.keep_probability)
@@ -205,7 +207,7 @@ def _searched(prior: Prior, rows: Exam, max_order: int) -> Posterior:
 
 
 def first_look(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Prior:  # noqa: PLR0917
-    """The prior that at most 500 of the rows suggest, no set standing out yet: the first step of `learn`."""
+    """The prior learnt from at most 500 rows, without spikes: the first step of `learn`."""
     count, steps = TRAINING[0]
     some = _part(Exam(masks, values, weights), np.random.default_rng(seed).permutation(len(values))[:count])
     signals, targets = features(some.masks, keep_probability), _standard(some.values, some.weights)
@@ -213,10 +215,10 @@ def first_look(masks: Masks, values: Values, max_order: int, keep_probability: f
 
 
 def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) -> Prior | None:
-    """The prior with a variance of its own for every set whose coefficient it did not expect; None when there is none.
+    """Return the prior with an individual variance for every set whose coefficient is unexpectedly large, or None if there is none.
 
-    Adding a set with variance t raises the log marginal likelihood most at t = (q² - s) / s², by about half of q² / s. What remains unexplained
-    falls with every set added, and the bar for the next with it: all are compared at the overall scale yᵀK^-1y / m that fits best.
+    Adding a set with variance t raises the log marginal likelihood most at t = (q² - s) / s², by about half of q² / s. Each added set reduces the
+    unexplained variance and with it the threshold for the next, so evidence is measured at the best-fitting overall scale yᵀK^-1y / m.
     """
     n, prior = posterior.prior.n, posterior.prior
     known = {tuple(row) for block in prior.spikes for row in block.tolist()}
@@ -232,7 +234,7 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
     gram, strength = columns.T @ (posterior.inverse @ columns), columns.T @ posterior.alpha
     left, count = float(posterior.targets @ posterior.alpha), len(posterior.alpha)
     if not left > 0:
-        return None  # the rows learnt from do not vary: nothing is unexpected
+        return None  # the values do not vary, so nothing is unexpected
     found: dict[tuple[int, ...], float] = {}
     while len(found) < min(MOST_A_ROUND, MOST_SPIKES - len(known)):
         spread = np.maximum(np.diag(gram), 1e-300)
@@ -244,7 +246,7 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
         variance = float((strength[best] ** 2 - scale * spread[best]) / spread[best] ** 2)
         found[names[best]] = variance
         bars[best] = np.inf
-        # The inverse after one more set, as far as these sets see it (Sherman-Morrison).
+        # Rank-one update of the inverse, restricted to the candidate sets (Sherman-Morrison).
         share, row = 1.0 / variance + spread[best], gram[best].copy()
         left -= float(strength[best] ** 2 / share)
         strength = strength - row * (strength[best] / share)
@@ -253,7 +255,7 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
 
 
 def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: float) -> Prior:
-    """The prior with these sets' own variances, all else scaled down to what they leave to be explained."""
+    """Add individual variances for the found sets, rescaling the rest of the prior to the variance they leave unexplained."""
     by_order: dict[int, list[tuple[int, ...]]] = {}
     for members in found:
         by_order.setdefault(len(members), []).append(members)
@@ -270,7 +272,7 @@ def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: fl
 
 
 def _moments(values: Values, weights: Values | None) -> tuple[float, float]:
-    """Mean and standard deviation; 1 for values that do not vary."""
+    """The weighted mean and standard deviation; the latter is 1 if the values do not vary."""
     return float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0
 
 
@@ -280,7 +282,7 @@ def _standard(values: Values, weights: Values | None) -> Values:
 
 
 def _apart(block: Block, others: Sequence[Block], n: int) -> NDArray[np.bool_]:
-    """Which rows of a block are in none of the others."""
+    """The rows of a block that are in none of the others, bool `(len(block),)`."""
     if not others or not len(block):
         return np.ones(len(block), dtype=np.bool_)
     known = np.concatenate(others)

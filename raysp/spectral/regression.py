@@ -1,7 +1,7 @@
-"""Sparse regression on parities: LASSO paths on a shared grid, terms grown along the hierarchy, and stacking.
+"""Sparse regression on parities: LASSO paths on a shared grid, growth of terms along the hierarchy, and stacking.
 
-Under the masks' own P(keep) the characters φ_S (parities, at one half) are uncorrelated with unit variance, so what a model leaves out acts as
-noise on what it holds, and the correlation of a residual with a character is that term's missing coefficient.
+Under the P(keep) of the masks, the characters φ_S (parities, at one half) are uncorrelated with unit variance. The terms missing from a model therefore
+act as noise on those it contains, and the correlation of the residual with a character estimates the missing coefficient of that term.
 """
 
 from __future__ import annotations
@@ -17,83 +17,83 @@ from raysp.masks import Masks, Values
 from raysp.spectral.fourier import CHUNK, Z95, FourierSurrogate
 from raysp.spectral.sets import Block, Floats, Sets, characters, features, merge, parities, positions, products
 
-#: Points of a LASSO path, and the ratio of its smallest penalty to the one that leaves nothing.
+#: Points of a LASSO path, and the ratio of its smallest to its largest penalty, at which all coefficients vanish.
 PATH_POINTS = 30
 PATH_RATIO = 1e-3
-#: Coordinate-descent sweeps at most for a point of a path; the next point starts where it stopped.
+#: Maximum number of coordinate-descent sweeps per point of a path; each point is warm-started from the previous one.
 PATH_SWEEPS = 100
 PATH_TOLERANCE = 1e-4
-#: Columns of a design up to which the products of all pairs of them are kept (128 MiB).
+#: Number of columns of a design up to which its Gram matrix is precomputed (128 MiB).
 MOST_PRODUCTS = 4096
-#: Entries of an array of scores of extensions at most.
+#: Maximum number of entries of an array of extension scores.
 MOST_SCORES = 1 << 24
-#: Points fitted between two looks at the exam, and the rise of the error there that ends a path.
+#: Points fitted between two evaluations on the exam, and the relative increase of the error there that ends a path.
 PATH_STRIDE, PATH_TURN = 5, 1.02
 
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Held-out masks (bool `(m, n)`) and values (`(m,)`) that a fit is scored on, with weights (`(m,)`, None where all are alike)."""
+    """Held-out masks (bool `(m, n)`) and values (`(m,)`) on which a fit is scored, with weights (`(m,)`; None: equal)."""
 
     masks: Masks
     values: Values
     weights: Values | None = None
 
     def error(self, predicted: Floats) -> Floats:
-        """Mean squared error of predictions `(m, points)`, `(points,)`."""
+        """The mean squared error `(points,)` of predictions `(m, points)`."""
         return weighted_mean((predicted - self.values[:, None]) ** 2, self.weights)
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """LASSO fits for falling penalties: `coefficients` float64 `(len(sets), points)`, order 0 being the unpenalised mean."""
+    """LASSO fits for decreasing penalties: `coefficients` float64 `(len(sets), points)`; order 0 is the unpenalised mean."""
 
     sets: Sets
     coefficients: Floats
     keep_probability: float = 0.5
 
     def predict(self, masks: Masks) -> Floats:
-        """Values float64 `(m, points)`."""
+        """Predict the values of masks (bool, `(m, n)`) at every penalty, float64 `(m, points)`."""
         return characters(self.sets, masks, self.keep_probability) @ self.coefficients
 
     def at(self, point: int) -> FourierSurrogate:
-        """The fit at one penalty, terms that are zero left out (the mean stays)."""
+        """The fit at one penalty without its zero terms; the mean is always kept."""
         chosen = self.coefficients[:, point]
         return FourierSurrogate(self.sets, chosen, keep_probability=self.keep_probability).take((chosen != 0) | (self.sets.orders == 0))
 
 
 def weighted_mean(values: Floats, weights: Values | None) -> Any:
-    """The mean over the rows of `(m,)` or `(m, c)`, each with its weight (`(m,)`; None: all alike)."""
+    """The weighted mean over the rows of an array `(m,)` or `(m, c)`, with weights `(m,)` (None: equal)."""
     return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
 
 
 def weighted_variance(values: Values, weights: Values | None) -> float:
-    """The variance of values (`(m,)`) around their weighted mean, rows counting by their weights (`(m,)`; None: all alike)."""
+    """The weighted variance of values `(m,)` around their weighted mean, with weights `(m,)` (None: equal)."""
     return float(np.var(values)) if weights is None else float(weighted_mean((values - weighted_mean(values, weights)) ** 2, weights))
 
 
 def by_weight(values: Values, weights: Values | None) -> Values:
-    """The values (`(m,)`) times their weights, which are one on average (None: all alike)."""
+    """The values `(m,)` multiplied by their weights, scaled to a mean of one (None: equal)."""
     return values if weights is None else values * (weights / weights.mean())
 
 
 def effective_rows(count: int, weights: Values | None) -> float:
-    """The number of equally weighted rows that hold as much information as `count` weighted ones (Kish): (sum w)² / sum w²."""
+    """The effective sample size (sum w)² / sum w² of `count` weighted rows (Kish)."""
     return float(count) if weights is None else float(weights.sum() ** 2 / (weights @ weights))
 
 
 def penalties(values: Values, weights: Values | None = None) -> Floats:
-    """A grid of penalties for these values (`(m,)`), float64 `(points,)`, falling from where nothing is left; folds share it."""
+    """A decreasing grid of penalties for values `(m,)`, float64 `(points,)`, starting where all coefficients vanish; it is shared by all folds."""
     return float(np.sqrt(weighted_variance(values, weights))) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
 def lasso_path(
     sets: Sets, masks: Masks, values: Values, grid: Floats, exam: Exam | None = None, *, keep_probability: float = 0.5, weights: Values | None = None
 ) -> Path:
-    """LASSO on the characters of `sets` (which must hold the empty set) at every penalty of a falling grid.
+    """Fit a LASSO on the characters of `sets` (which must contain the empty set) at every penalty of a decreasing grid.
 
-    A row of weight w (`(m,)`; None: all alike) counts as w rows would. With an exam the path ends where its error there has clearly turned up; the points
-    beyond repeat the last: they would be the slowest to fit, and none of them would be chosen.
+    A row of weight w (`weights` `(m,)`; None: equal) counts as w rows. With an exam, the path ends once its error on the exam has clearly increased; the
+    remaining points, which would be the slowest to fit and would not be chosen, repeat the last one.
     """
     design = characters(sets, masks, keep_probability)[:, 1:]
     centre, mean = weighted_mean(design, weights), float(weighted_mean(values, weights))
@@ -107,7 +107,7 @@ def lasso_path(
     found[0] = mean
     if not design.shape[1]:
         return Path(sets, found, keep_probability)
-    # Products of all pairs of columns make a sweep fast; with very many columns they take more room than the design.
+    # A precomputed Gram matrix makes sweeps fast, but with very many columns it takes more memory than the design.
     products: tuple[Floats, Floats] | None = (design.T @ design, design.T @ rest) if design.shape[1] <= MOST_PRODUCTS else None
     held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - centre, replace(exam, values=exam.values - mean))
     best, start = np.inf, np.zeros(design.shape[1])
@@ -126,9 +126,9 @@ def lasso_path(
 
 
 def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | None, grid: Floats, start: Floats) -> Floats:
-    """Coordinate descent from `start` down a piece of the grid: coefficients float64 `(terms, points)`.
+    """Run coordinate descent from `start` along a part of the grid; returns coefficients, float64 `(terms, points)`.
 
-    `products` are those of the columns with each other and with the values, where they are at hand.
+    `products` are the products of the columns with each other and with the values, or None if they are not precomputed.
     """
     from sklearn import linear_model
 
@@ -141,7 +141,7 @@ def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | N
 
 
 def ridge(design: Floats, values: Values, penalty: float) -> Values:
-    """Coefficients `(terms,)` that minimise ||y - X b||² + penalty ||b||², by whichever of the two square matrices is smaller."""
+    """Coefficients `(terms,)` that minimise ||y - X b||² + penalty ||b||², from the smaller of the primal and dual systems."""
     rows, terms = design.shape
     if terms <= rows:
         return np.asarray(np.linalg.solve(design.T @ design + penalty * np.eye(terms), design.T @ values), dtype=np.float64)
@@ -149,7 +149,7 @@ def ridge(design: Floats, values: Values, penalty: float) -> Values:
 
 
 def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: float = 0.5, weights: Values | None = None) -> Floats:
-    """The mean of residual · φ_S over the masks for every set, float64 `(len(sets),)`; rows count by their weights (`(m,)`; None: all alike)."""
+    """The mean of residual · φ_S over the masks for every set, float64 `(len(sets),)`, with weights `(m,)` (None: equal)."""
     residual = by_weight(residual, weights)
     result = np.zeros(len(sets))
     step = max(CHUNK // max(len(masks), 1), 1)
@@ -164,11 +164,11 @@ def correlations(sets: Sets, masks: Masks, residual: Values, keep_probability: f
 
 
 def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, count: float) -> Floats:
-    """Standard errors, float64 `(terms,)`, of coefficients fitted to `count` random masks that leave a variance `unexplained` out of fold.
+    """Standard errors, float64 `(terms,)`, of coefficients fitted to `count` random masks with out-of-fold variance `unexplained`.
 
-    A coefficient has variance (what is unexplained) / count; random columns not being quite orthogonal, each term estimated costs the others a degree
-    of freedom. To this is added the shrinkage that is still in it, as the correlation `shrunk` of the residual with its character shows (the
-    one-step correction of a debiased LASSO).
+    A coefficient has variance `unexplained` / count; because random columns are not exactly orthogonal, each estimated term costs the others a degree of
+    freedom. The remaining shrinkage of a coefficient is added, as measured by the correlation `shrunk` of the residual with its character (the one-step
+    correction of the debiased LASSO).
     """
     noise = np.sqrt(max(unexplained, 0.0) / count)
     estimated = int(np.sum(np.abs(coefficients) > 2 * noise))
@@ -178,7 +178,10 @@ def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, co
 def extensions(
     parents: Sets, residual: Values, masks: Masks, max_order: int, count: int, *, keep_probability: float = 0.5, weights: Values | None = None
 ) -> Sets:
-    """The `count` sets S + {i}, S a parent, not parents themselves, whose character correlates most with the residual (`(m,)`, weights as `correlations`)."""
+    """The `count` extensions S + {i} of parents S whose characters correlate most with the residual `(m,)`.
+
+    Extensions that are themselves parents are excluded. `weights` are as in `correlations`.
+    """
     residual = by_weight(residual, weights)
     signals = features(masks, keep_probability)
     blocks: list[Block] = []
@@ -205,14 +208,14 @@ def extensions(
 
 
 def stack_weights(predictions: Floats, values: Values, rows: Values | None = None) -> Floats:
-    """Non-negative weights `(c,)`, adding up to one, of the columns of out-of-fold predictions `(m, c)` that together come nearest to the values.
+    """Non-negative weights `(c,)` that sum to one and minimise the squared error of the weighted out-of-fold predictions `(m, c)`.
 
-    `rows` `(m,)` are the weights of the rows (None: all alike).
+    `rows` `(m,)` are the weights of the rows (None: equal).
     """
     from scipy.optimize import nnls
 
     scale = float(np.sqrt(weighted_variance(values, rows))) * np.sqrt(len(values)) or 1.0
-    strong = 1e3  # a row that holds the sum at one, as heavy as needed
+    strong = 1e3  # weight of the extra row that constrains the sum to one
     away = (predictions - values[:, None]) / scale
     away = away if rows is None else away * np.sqrt(rows / rows.mean())[:, None]
     system = np.vstack([away, np.full((1, predictions.shape[1]), strong)])
@@ -222,7 +225,10 @@ def stack_weights(predictions: Floats, values: Values, rows: Values | None = Non
 
 
 def r_squared(truth: Values, predicted: Values, weights: Values | None = None) -> float:
-    """1 - ||y - ŷ||² / ||y - ȳ||², never clipped; NaN where the truth does not vary (there is nothing to explain). Rows count by `weights` (None: all alike)."""
+    """The coefficient of determination 1 - ||y - ŷ||² / ||y - ȳ||², not clipped, with row `weights` `(m,)` (None: equal).
+
+    NaN if the true values do not vary, as there is nothing to explain.
+    """
     if weights is not None and np.ptp(weights) > 0:
         variance = weighted_variance(truth, weights)
         return 1.0 - float(weighted_mean((truth - predicted) ** 2, weights)) / variance if variance > 0 else float("nan")

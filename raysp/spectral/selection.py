@@ -1,9 +1,9 @@
-"""The best set of components to remove, or to keep, under a Fourier surrogate: exactly, as a mixed-integer programme, or with a stated gap.
+"""The best set of components to remove or keep under a Fourier surrogate, found exactly or with a stated optimality gap.
 
-Removal: Butler et al., NeurIPS 2025 (ProxySPEX). The programme maximises sum_S w(S) z_S (see `flips`), z_S being the parity of the components
-chosen from S. Only the x are integers: of the facets of the parity polytope (Jeroslow 1975) those that w(S) pushes z_S against are enough. Products of
-removed components would serve as well, but every coefficient falls into alternating sums of them, and their relaxation bounds far worse.
-What is best is best for the surrogate.
+Removal follows Butler et al., NeurIPS 2025 (ProxySPEX). The mixed-integer programme maximises sum_S w(S) z_S (see `flips`), where z_S is the parity of
+the components chosen from S. Only the x need to be integers: of the facets of the parity polytope (Jeroslow 1975), those against which w(S) pushes z_S
+suffice. A formulation with products of removed components would also work, but it spreads each coefficient over alternating sums of products, and its
+relaxation gives much weaker bounds. Optimality refers to the surrogate, not to the game itself.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ Mode = Literal["change", "increase", "decrease"]
 Method = Literal["auto", "enumerate", "milp", "local"]
 Chosen = NDArray[np.bool_]
 
-#: Up to this many components every mask is looked at: that is faster than a programme, and exact.
+#: Up to this many components all masks are enumerated, which is exact and faster than a programme.
 ENUMERATED = 14
-#: With more, every set of the size asked for is, up to so many sets times terms and sets times components: a matter of seconds.
+#: With more components, all sets of the requested size are enumerated up to this many sets times terms and sets times components (a few seconds).
 LISTED_TERMS, LISTED_MEMBERS = 300_000_000, 10_000_000
-#: Facets above which no programme is solved: its first relaxation alone would take longer than the usual limit.
+#: Number of facets above which no programme is solved, because its first relaxation alone would exceed the usual time limit.
 MILP_FACETS = 50_000
-#: Relative size of a gap that is rounding.
+#: Relative gap that is attributed to rounding.
 CLOSED = 1e-6
-#: Slack with which a budget counts as kept.
+#: Tolerance for budget constraints.
 SLACK = 1e-9
-#: The directions in which a mode looks.
+#: The signs of the directions searched in each mode.
 SIGNS: dict[Mode, tuple[float, ...]] = {"change": (1.0, -1.0), "increase": (1.0,), "decrease": (-1.0,)}
-#: Steps of a local search at most; each makes the answer better.
+#: Maximum number of steps of a local search; each step improves the objective.
 STEPS = 10_000
-#: The r of a removal curve, as published.
+#: The sizes r of a removal curve, as published.
 CURVE = (3, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A set of components and how far it can be from the best one.
+    """A selected set of components and its optimality gap.
 
-    `value` is the surrogate's when they are removed (or alone kept); `objective` what was maximised, the change of the value in the wanted direction
-    from the intact input (or from nothing kept). No set that was allowed has an objective above `bound`; `gap` = bound - objective, 0 if `exact`.
+    `value` is the surrogate's value with the components removed (or with only these kept). `objective` is the change of the value in the wanted direction
+    from the intact (or empty) mask. No feasible set has an objective above `bound`; `gap` = bound - objective, which is 0 if `exact`. `note` states how
+    the set was found.
     """
 
     components: tuple[int, ...]
@@ -68,14 +69,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Limits:
-    """lower <= matrix · x <= upper; matrix float64 `(c, n)`. The first row counts the components."""
+    """The constraints lower <= matrix · x <= upper, with matrix float64 `(c, n)`. The first row counts the components."""
 
     matrix: Floats
     lower: Floats
     upper: Floats
 
     def allow(self, used: Floats) -> NDArray[np.bool_]:
-        """Which amounts used, float64 `(c, ...)`, are allowed."""
+        """Whether each column of resource usage, float64 `(c, ...)`, satisfies the constraints."""
         shape = (-1, *([1] * (used.ndim - 1)))
         return np.all((used >= self.lower.reshape(shape) - SLACK) & (used <= self.upper.reshape(shape) + SLACK), axis=0)
 
@@ -95,21 +96,24 @@ def best_subset(
     time_limit: float = 30.0,
     mip_gap: float = 0.0,
 ) -> Selection:
-    """The r components whose removal changes (increases, decreases) the surrogate's value most; with `keep`, whose keeping does, all else removed.
+    """Find the r components whose removal changes (increases, decreases) the surrogate's value most.
 
-    Exactly r of them, or `at_most` r. `costs` (`(n,)`, or `(c, n)` for c budgets) add up to at most `budget` (a number, or `(c,)`); of the components
-    with the same label in `groups` (`(n,)`) at most `group_limits` are chosen (one number for all groups, or one a label). Where there are few choices, all are
-    compared; else HiGHS solves a programme. It stops after `time_limit` seconds, or once within the relative `mip_gap`; then a greedy search with swaps goes on, and the gap is stated. `method` forces a way. To keep
-    most components, ask for those to remove, with mode "increase": the programme is then far smaller.
+    With `keep`, find the components that do so when they alone are kept. Exactly r components are chosen, or `at_most` r. Their `costs` (`(n,)`, or
+    `(c, n)` for c budgets) must not exceed `budget` (a number, or `(c,)`). Of the components with the same label in `groups` (`(n,)`), at most
+    `group_limits` are chosen (one number for all groups, or a mapping from labels).
 
-    Raises UserError for an r, budget or group that cannot be.
+    If there are few choices, all are compared; otherwise HiGHS solves a mixed-integer programme up to a relative gap of `mip_gap`. If it does not finish
+    within `time_limit` seconds, a greedy search with swaps follows, and the remaining gap is reported. `method` forces a particular method. To keep most
+    components, search for those to remove with mode "increase" instead; the programme is then much smaller.
+
+    Raises UserError for an invalid r, budget or group, or if no set satisfies the constraints.
     """
     if mode not in SIGNS:
         raise UserError("mode", mode, "is not known", "choose change, increase or decrease")
     if method not in {"auto", "enumerate", "milp", "local"}:
         raise UserError("method", method, "is not known", "choose auto, enumerate, milp or local")
     if not time_limit > 0 or mip_gap < 0:
-        raise UserError("time_limit" if not time_limit > 0 else "mip_gap", min(time_limit, mip_gap), "is not positive", "give seconds above 0 and a gap from 0")
+        raise UserError("time_limit" if not time_limit > 0 else "mip_gap", min(time_limit, mip_gap), "is too small", "give seconds above 0 and a gap from 0")
     limits = _limits(surrogate.n, r, at_most=at_most, costs=costs, budget=budget, groups=groups, group_limits=group_limits)
     signs = SIGNS[mode]
     every = _every(surrogate, int(r), at_most=at_most, all_sizes=method == "enumerate") if method in ("auto", "enumerate") else None
@@ -122,10 +126,10 @@ def best_subset(
 
 
 def removal_curve(surrogate: FourierSurrogate, rs: Sequence[int] | None = None, **options: Any) -> pa.Table:
-    """The best removal of each size (3 to 7 without sizes, as far as there are components); `options` as `best_subset`.
+    """Compute the best removal of each size `rs` (None: 3 to 7, up to the number of components); `options` are passed to `best_subset`.
 
-    Columns r int32, components list<int32>, value, change (in the direction asked for), share (|v(all) - v| / |v(all)|, null for v(all) = 0),
-    bound double, exact bool.
+    Columns: r int32, components list<int32>, value double, change double (in the requested direction), share double (|v(all) - v| / |v(all)|, null if
+    v(all) = 0), bound double, exact bool.
     """
     import pyarrow as pa
 
@@ -145,12 +149,12 @@ def removal_curve(surrogate: FourierSurrogate, rs: Sequence[int] | None = None, 
     )
 
 
-# ---- what is allowed
+# ---- constraints
 
 
 def _limits(n: int, r: int, *, at_most: bool, costs: object, budget: object, groups: Sequence[Hashable] | None, group_limits: object) -> _Limits:
     if int(r) != r or not 0 <= r <= n:
-        raise UserError("r", r, f"is no number of components from 0 to {n}", f"choose among the {n} there are")
+        raise UserError("r", r, f"is not an integer from 0 to the number of components, {n}", f"give an integer from 0 to {n}")
     rows = [np.ones((1, n)), *_cost_rows(n, costs, budget), *_group_rows(n, groups, group_limits)]
     matrix = np.concatenate([row[:, :n] for row in rows])
     upper = np.concatenate([[float(r)], *(row[:, n] for row in rows[1:])])
@@ -160,44 +164,44 @@ def _limits(n: int, r: int, *, at_most: bool, costs: object, budget: object, gro
 
 
 def _cost_rows(n: int, costs: object, budget: object) -> list[Floats]:
-    """The costs with their budget as last column, float64 `(c, n + 1)`."""
+    """The costs with the budget as last column, float64 `(c, n + 1)`."""
     if costs is None and budget is None:
         return []
     if costs is None or budget is None:
-        raise UserError("budget" if budget is None else "costs", None, "is missing", "give both costs and their budget")
+        raise UserError("budget" if budget is None else "costs", None, "is missing", "give both costs and budget")
     matrix, most = np.atleast_2d(np.asarray(costs, dtype=np.float64)), np.atleast_1d(np.asarray(budget, dtype=np.float64))
     if matrix.ndim != 2 or matrix.shape[1] != n or most.shape != (len(matrix),):
-        raise UserError("costs", matrix.shape, f"with budgets {most.shape} do not fit {n} components", f"give costs ({n},) and a number, or (c, {n}) and (c,)")
+        raise UserError("costs", matrix.shape, f"does not fit budget {most.shape} and {n} components", f"give costs ({n},) and a number, or (c, {n}) and (c,)")
     if not (np.isfinite(matrix).all() and (matrix >= 0).all() and not np.isnan(most).any()):
-        raise UserError("costs", None, "hold a number that is negative or not finite", "give costs from 0")
+        raise UserError("costs", None, "are negative or not finite, or a budget is NaN", "give finite costs from 0 and numeric budgets")
     return [np.concatenate([matrix, most[:, None]], axis=1)]
 
 
 def _group_rows(n: int, groups: Sequence[Hashable] | None, group_limits: Any) -> list[Floats]:
-    """One row a group, its limit last."""
+    """One constraint row per group, with its limit as last column."""
     if groups is None and group_limits is None:
         return []
     if groups is None or group_limits is None:
-        raise UserError("groups" if groups is None else "group_limits", None, "is missing", "give both groups and their limits")
+        raise UserError("groups" if groups is None else "group_limits", None, "is missing", "give both groups and group_limits")
     labels = list(groups)
     if len(labels) != n:
-        raise UserError("groups", len(labels), f"labels for {n} components", "give one label a component")
+        raise UserError("groups", len(labels), f"labels do not match {n} components", "give one label per component")
     most: Mapping[Any, int] = group_limits if isinstance(group_limits, Mapping) else dict.fromkeys(labels, group_limits)
     unknown = [label for label in most if label not in set(labels)]
     if unknown:
-        raise UserError("group_limits", unknown[0], "is no group", "use the labels in groups")
+        raise UserError("group_limits", unknown[0], "is not a group", "use the labels in groups")
     return [np.array([[*(label == each for each in labels), limit]], dtype=np.float64) for label, limit in most.items()]
 
 
-# ---- the ways to search
+# ---- search methods
 
 
 def _every(surrogate: FourierSurrogate, r: int, *, at_most: bool, all_sizes: bool) -> Masks | None:
-    """The choices among which the best one is, bool `(m, n)`; None where these are too many to be looked at."""
+    """The choices to compare, bool `(m, n)`, or None if there are too many."""
     n = surrogate.n
     if all_sizes or n <= ENUMERATED:
         if n > MAX_DENSE:
-            raise UserError("method", "enumerate", f"would look at 2^{n} masks", "use milp or local")
+            raise UserError("method", "enumerate", f"would compare 2^{n} masks", "use milp or local")
         return all_masks(n)
     sizes = range(r + 1) if at_most else (r,)
     count = sum(comb(n, size) for size in sizes)
@@ -210,7 +214,7 @@ def _every(surrogate: FourierSurrogate, r: int, *, at_most: bool, all_sizes: boo
 
 
 def _enumerated(surrogate: FourierSurrogate, flips: Flips, signs: Sequence[float], limits: _Limits, every: Masks) -> Selection:
-    """The best by looking at all that are allowed."""
+    """The best of all feasible choices."""
     allowed = every[limits.allow(limits.matrix @ every.T.astype(np.float64))]
     if not len(allowed):
         raise _impossible(limits)
@@ -219,12 +223,12 @@ def _enumerated(surrogate: FourierSurrogate, flips: Flips, signs: Sequence[float
     gains = np.max([sign * (values - end) for sign in signs], axis=0)
     best = int(np.argmax(gains))
     gain = float(gains[best])
-    return Selection(_members(allowed[best]), float(values[best]), gain, gain, 0.0, exact=True, note="All sets that were allowed were compared.")
+    return Selection(_members(allowed[best]), float(values[best]), gain, gain, 0.0, exact=True, note="All feasible sets were compared.")
 
 
 @dataclass(frozen=True)
 class _Search:
-    """What is searched within, how, for how many seconds and to which relative gap."""
+    """The constraints, method, time limit in seconds and relative gap of a search."""
 
     limits: _Limits
     method: Method
@@ -232,32 +236,32 @@ class _Search:
     mip_gap: float
 
     def best(self, surrogate: FourierSurrogate, sign: float, *, keep: bool) -> Selection:
-        """The best in one direction: the programme's answer if it is proved, else the better of what it and the local search found."""
+        """The best choice in one direction: the programme's solution if HiGHS finished, otherwise the better of that and the local search."""
         flips = Flips.of(surrogate, keep=keep, sign=sign)
         scale = float(np.abs(flips.weights).max(initial=0.0)) or 1.0
-        flips = replace(flips, weights=flips.weights / scale)  # HiGHS knows absolute tolerances
+        flips = replace(flips, weights=flips.weights / scale)  # HiGHS uses absolute tolerances
         facets = sum(len(block) << (k - 1) for k, _, block in flips.sets.spans())
         start, bound = self._start(flips)
         candidates: list[Chosen] = []
         proved, note = False, "A greedy search with swaps found the set"
-        note += ", as asked." if facets <= MILP_FACETS else f": {facets:,} facets are too many for a programme."
+        note += ", as requested." if facets <= MILP_FACETS else f": {facets:,} facets are too many for a mixed-integer programme."
         if self.method == "milp" or (self.method == "auto" and facets <= MILP_FACETS):
             chosen, least, proved = self._programme(flips)
             bound = min(bound, least)
             candidates += [] if chosen is None else [chosen]
             note = (
-                "HiGHS solved the programme."
+                "HiGHS solved the mixed-integer programme."
                 if proved
-                else f"HiGHS reached its time limit ({self.seconds:.3g} s in each direction); a greedy search with swaps went on."
+                else f"HiGHS reached its time limit ({self.seconds:.3g} s per direction); a greedy search with swaps followed."
             )
         if not proved:
             candidates += [_climb(flips, self.limits, begin) for begin in (start, _greedy(flips, self.limits)) if begin is not None]
         if not candidates:
-            raise UserError("time_limit", self.seconds, "was too short to find any set that is allowed", "raise it or loosen the limits")
+            raise UserError("time_limit", self.seconds, "was too short to find a feasible set", "raise it or relax the constraints")
         return _settled(_better(surrogate, flips, sign, candidates, note), bound * scale)
 
     def _start(self, flips: Flips) -> tuple[Chosen | None, float]:
-        """A choice that is allowed, the best by a linear bound, and what no choice exceeds; UserError when nothing is allowed."""
+        """A feasible choice that maximises a linear bound, and an upper bound for all choices. Raises UserError if no choice is feasible."""
         chosen, bound = None, np.inf
         for slopes, constant in flips.linear_bounds():
             result = self._solve(slopes, np.ones(flips.n), [(self.limits.matrix, self.limits.lower, self.limits.upper)])
@@ -268,7 +272,7 @@ class _Search:
         return chosen, bound
 
     def _programme(self, flips: Flips) -> tuple[Chosen | None, float, bool]:
-        """The set HiGHS chose (None if it found none in time), an upper bound, and whether it ended by itself."""
+        """The set found by HiGHS (None if it found none in time), an upper bound, and whether HiGHS finished within its limits."""
         n = flips.n
         objective, facets, most = _facets(flips)
         added = len(objective) - n
@@ -277,7 +281,7 @@ class _Search:
         return (None if result.x is None else result.x[:n] > 0.5), _dual(result), result.status == 0
 
     def _solve(self, objective: Floats, integer: Floats, constraints: Sequence[tuple[Any, Any, Any]]) -> Any:
-        """Scipy's result of maximising over 0 <= x <= 1."""
+        """Maximise over 0 <= x <= 1; returns SciPy's result."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         options = {"time_limit": self.seconds, "mip_rel_gap": self.mip_gap}
@@ -286,10 +290,10 @@ class _Search:
 
 
 def _facets(flips: Flips) -> tuple[Floats, Any, Floats]:
-    """The objective over x and the z of the sets of order 2 and more; and what ties these to the x, `matrix · (x, z) <= most`.
+    """The objective over x and the z of sets of order 2 and higher, and the constraints `matrix · (x, z) <= most` that link them.
 
-    For each A ⊆ S of the size that z_S = 1 (w > 0: even, w < 0: odd) contradicts: with sum_{i in A} x_i - sum_{i in S - A} x_i = |A| at x = A,
-    z_S <= |A| - that when w > 0, and z_S >= that - |A| + 1 when w < 0.
+    For each A ⊆ S, let d = sum_{i in A} x_i - sum_{i in S - A} x_i, which attains its maximum |A| at x = A. The constraints are z_S <= |A| - d for every
+    A of even size if w > 0, and z_S >= d - |A| + 1 for every A of odd size if w < 0.
     """
     from scipy.sparse import csr_array
 
@@ -313,7 +317,7 @@ def _facets(flips: Flips) -> tuple[Floats, Any, Floats]:
 
 
 def _greedy(flips: Flips, limits: _Limits) -> Chosen | None:
-    """The best component added again and again; None where that ends at a choice that is not allowed."""
+    """Add the best component repeatedly; returns None if this ends at an infeasible choice."""
     chosen = np.zeros(flips.n, dtype=np.bool_)
     growing = replace(limits, lower=np.full_like(limits.lower, -np.inf))
     for _ in range(flips.n):
@@ -327,7 +331,7 @@ def _greedy(flips: Flips, limits: _Limits) -> Chosen | None:
 
 
 def _climb(flips: Flips, limits: _Limits, chosen: Chosen) -> Chosen:
-    """The choice after swaps (and, where allowed, additions and removals), the best one each time, until none gains."""
+    """Apply the best swap (or feasible addition or removal) repeatedly until none improves the objective."""
     chosen = chosen.copy()
     amounts = np.concatenate([limits.matrix, np.zeros((len(limits.matrix), 1))], axis=1)
     for _ in range(STEPS):
@@ -347,7 +351,7 @@ def _climb(flips: Flips, limits: _Limits, chosen: Chosen) -> Chosen:
 
 
 def _better(surrogate: FourierSurrogate, flips: Flips, sign: float, candidates: Sequence[Chosen], note: str) -> Selection:
-    """The best candidate, valued by the surrogate itself."""
+    """The best candidate, evaluated by the surrogate itself."""
     choices = np.stack([np.zeros(flips.n, dtype=np.bool_), *candidates])
     values = surrogate.predict(flips.masks(choices))
     gains = sign * (values - values[0])
@@ -356,12 +360,12 @@ def _better(surrogate: FourierSurrogate, flips: Flips, sign: float, candidates: 
 
 
 def _dual(result: Any) -> float:
-    """The upper bound that HiGHS has proved."""
+    """The upper bound proved by HiGHS."""
     return np.inf if result.mip_dual_bound is None else -float(result.mip_dual_bound)
 
 
 def _settled(found: Selection, bound: float) -> Selection:
-    """With a bound: exact when the gap is rounding."""
+    """Add a bound to a selection; it is exact if the gap is within rounding."""
     bound = max(bound, found.objective)
     exact = bound - found.objective <= CLOSED * max(abs(bound), abs(found.objective), abs(found.value))
     return replace(found, bound=found.objective if exact else bound, gap=0.0 if exact else bound - found.objective, exact=exact)
@@ -373,11 +377,11 @@ def _members(chosen: Chosen) -> tuple[int, ...]:
 
 def _impossible(limits: _Limits) -> UserError:
     r = round(limits.upper[0])
-    return UserError("r", r, "components cannot be chosen within the budgets and group limits", "lower r, raise the limits or allow at most r")
+    return UserError("r", r, "components cannot be chosen within the budgets and group limits", "lower r, raise the limits, or set at_most")
 
 
 def _padded(matrix: Floats, columns: int) -> Any:
-    """The matrix with columns of zeros, as CSR."""
+    """Append columns of zeros, as CSR."""
     from scipy.sparse import csr_array, hstack
 
     return hstack([csr_array(matrix), csr_array((len(matrix), columns))], format="csr")

@@ -1,6 +1,6 @@
 """Families of sets of components as arrays, grouped by order.
 
-Knows nothing of coefficients or values: it enumerates, merges and evaluates sets, and that without a Python loop over them.
+Sets are enumerated, merged and evaluated without a Python loop over them. This module is independent of coefficients and values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEY_BITS = 62
 class Sets:
     """Distinct sets over `n` components: `blocks[k]` holds those of order k, int32 `(m_k, k)`, each row ascending, rows in lexicographic order.
 
-    The sets are numbered in this order: by order first, then lexicographically.
+    Sets are numbered in this sequence: by order first, then lexicographically.
     """
 
     n: int
@@ -41,12 +41,12 @@ class Sets:
 
     @property
     def orders(self) -> NDArray[np.int32]:
-        """The order of every set, int32 `(len,)`."""
+        """The order of each set, int32 `(len,)`."""
         return np.repeat(np.arange(len(self.blocks), dtype=np.int32), [len(block) for block in self.blocks])
 
     @property
     def max_order(self) -> int:
-        """The largest order present, 0 for none."""
+        """The largest order present, 0 if there are no sets."""
         return max((k for k, block in enumerate(self.blocks) if len(block)), default=0)
 
     def tuples(self) -> list[tuple[int, ...]]:
@@ -54,12 +54,12 @@ class Sets:
         return [tuple(row) for block in self.blocks for row in block.tolist()]
 
     def spans(self) -> list[tuple[int, slice, Block]]:
-        """`(order, slice into the numbering, block)` of every order that has sets."""
+        """`(order, slice into the numbering, block)` for every order that has sets."""
         ends = np.cumsum([len(block) for block in self.blocks]).tolist()
         return [(k, slice(end - len(block), end), block) for k, (block, end) in enumerate(zip(self.blocks, ends, strict=True)) if len(block)]
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Sets:
-        """The sets of ascending numbers `rows`, or where a bool `(len,)` is True."""
+        """The sets with the ascending numbers `rows`, or where a bool `(len,)` is True."""
         chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows)
         blocks = list(self.blocks)
         for k, where, block in self.spans():
@@ -80,11 +80,11 @@ class Sets:
 
 
 def from_tuples(n: int, sets: Iterable[Sequence[int]]) -> Sets:
-    """The distinct sets given; ValueError for a component outside 0..n-1 or named twice in a set."""
+    """Build the family of distinct sets. Raises ValueError for a component outside 0..n-1 or repeated within a set."""
     by_order: dict[int, list[tuple[int, ...]]] = {}
     for members in {tuple(sorted(int(i) for i in members)) for members in sets}:
         if len(set(members)) != len(members) or (members and not 0 <= members[0] <= members[-1] < n):
-            raise ValueError(f"{members} is no set of components 0..{n - 1}")
+            raise ValueError(f"sets: {members} is not a set of distinct components from 0 to {n - 1}; correct or remove it")
         by_order.setdefault(len(members), []).append(members)
     return Sets(
         n, tuple(np.array(sorted(by_order.get(k, [])), dtype=np.int32).reshape(len(by_order.get(k, [])), k) for k in range(max(by_order, default=0) + 1))
@@ -97,7 +97,7 @@ def singletons(n: int) -> Sets:
 
 
 def merge(n: int, blocks: Sequence[Block], values: Sequence[Floats]) -> tuple[Sets, Floats]:
-    """Distinct sets and the sums of their values: rows of `blocks` (any order, each ascending) with `values` (`(m,)` or `(m, c)`) alongside."""
+    """Merge equal sets and sum their values: rows of `blocks` (in any order, each ascending) with matching `values` (`(m,)` or `(m, c)`)."""
     merged: list[Block] = []
     sums: list[Floats] = []
     columns = values[0].shape[1:] if values else ()
@@ -113,13 +113,13 @@ def merge(n: int, blocks: Sequence[Block], values: Sequence[Floats]) -> tuple[Se
 
 
 def union(first: Sets, second: Sets) -> Sets:
-    """The sets of either family."""
+    """The union of two families of sets."""
     blocks = [*first.blocks, *second.blocks]
     return merge(first.n, blocks, [np.zeros(len(block)) for block in blocks])[0]
 
 
 def positions(family: Sets, wanted: Sets) -> NDArray[np.intp]:
-    """The number in `family` of every set of `wanted`, -1 where it is not there."""
+    """The number within `family` of each set of `wanted`, intp `(len(wanted),)`, -1 if absent."""
     found = np.full(len(wanted), -1, dtype=np.intp)
     there = {k: (where, block) for k, where, block in family.spans()}
     for k, where, block in wanted.spans():
@@ -134,7 +134,7 @@ def positions(family: Sets, wanted: Sets) -> NDArray[np.intp]:
 
 
 def unique_rows(rows: Block, n: int) -> tuple[Block, NDArray[np.intp]]:
-    """The distinct rows in lexicographic order, and for every row the number of its equal among them."""
+    """The distinct rows in lexicographic order, and for each row its index among them, intp `(len(rows),)`."""
     k = rows.shape[1]
     if k == 0:
         return rows[: min(len(rows), 1)], np.zeros(len(rows), dtype=np.intp)
@@ -150,7 +150,7 @@ def unique_rows(rows: Block, n: int) -> tuple[Block, NDArray[np.intp]]:
 
 
 def group_sum(values: Floats, groups: NDArray[np.intp], count: int) -> Floats:
-    """Sums of `values` (`(m,)` or `(m, c)`) by group number, `(count,)` or `(count, c)`."""
+    """Sum `values` (`(m,)` or `(m, c)`) by group number; returns `(count,)` or `(count, c)`."""
     if values.ndim == 1:
         return np.bincount(groups, weights=values, minlength=count).astype(np.float64)
     order = np.argsort(groups, kind="stable")
@@ -159,18 +159,18 @@ def group_sum(values: Floats, groups: NDArray[np.intp], count: int) -> Floats:
 
 
 def subset_columns(order: int, size: int) -> NDArray[np.intp]:
-    """Every choice of `size` columns among `order`, intp `(C(order, size), size)`."""
+    """All combinations of `size` out of `order` columns, intp `(C(order, size), size)`."""
     return np.array(list(itertools.combinations(range(order), size)), dtype=np.intp).reshape(comb(order, size), size)
 
 
 def subsets(block: Block, size: int) -> Block:
-    """All subsets of `size` of every set, int32 `(len(block) * C(order, size), size)`, those of a set together, as `subset_columns` has them."""
+    """All subsets of the given size of every set, int32 `(len(block) * C(order, size), size)`, grouped by set in the sequence of `subset_columns`."""
     columns = subset_columns(block.shape[1], size)
     return block[:, columns].reshape(len(block) * len(columns), size)
 
 
 def parities(sets: Sets, masks: Masks) -> NDArray[np.uint8]:
-    """|m ∩ S| mod 2 for every set and mask, uint8 `(len(sets), m)`."""
+    """|m ∩ S| mod 2 for each set and mask, uint8 `(len(sets), m)`."""
     columns = np.ascontiguousarray(masks.T).view(np.uint8)
     result = np.zeros((len(sets), len(masks)), dtype=np.uint8)
     for k, where, block in sets.spans():
@@ -180,7 +180,7 @@ def parities(sets: Sets, masks: Masks) -> NDArray[np.uint8]:
 
 
 def characters(sets: Sets, masks: Masks, keep_probability: float = 0.5) -> Floats:
-    """φ_S(m) for every mask and set, float64 `(m, len(sets))`: the columns of a regression on Fourier coefficients under that P(keep).
+    """φ_S(m) for each mask and set, float64 `(m, len(sets))`: the design matrix of a regression on Fourier coefficients under P(keep).
 
     φ_S is the product of (p - m_i) / sqrt(p (1 - p)) over the set; at p = 1/2 that is (-1)^{|m ∩ S|}.
     """
@@ -194,15 +194,15 @@ def characters(sets: Sets, masks: Masks, keep_probability: float = 0.5) -> Float
 
 
 def features(masks: Masks, keep_probability: float = 0.5) -> Floats:
-    """φ_i of every mask and component, float64 `(m, n)`, columns contiguous: mean zero and variance one under P(keep)."""
+    """φ_i of each mask and component, float64 `(m, n)` in column-major order: mean zero and variance one under P(keep)."""
     return np.asfortranarray((keep_probability - masks) / np.sqrt(keep_probability * (1 - keep_probability)))
 
 
 def products(signals: Floats, block: Block) -> Floats:
-    """φ_S of every row of `features` and every set of a block, float64 `(m, len(block))`."""
+    """φ_S for each row of `features` and each set of a block, float64 `(m, len(block))`."""
     if not block.shape[1]:
         return np.ones((len(signals), len(block)))
-    rows = np.ascontiguousarray(signals.T)  # whole rows are gathered several times faster than columns; no copy, as `features` makes them
+    rows = np.ascontiguousarray(signals.T)  # rows are gathered several times faster than columns; `features` is column-major, so this does not copy
     result = rows[block[:, 0]]
     for column in range(1, block.shape[1]):
         result *= rows[block[:, column]]

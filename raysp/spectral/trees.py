@@ -1,8 +1,8 @@
 """Boosted trees on masks, and their exact Fourier form.
 
-A tree that splits on component i with children L (lower side) and R has the transform (L + R)/2 + (L - R)/2 χ_i, applied recursively
-(ProxySPEX, step 3). Seen from a leaf: it adds value / 2^d times every product of ±χ over the d components of its path, so a booster's
-transform is one scatter over (leaf, subset of its path).
+A tree that splits on component i with children L (lower side) and R has the transform (L + R)/2 + (L - R)/2 χ_i, applied recursively (ProxySPEX, step
+3). Equivalently, each leaf contributes value / 2^d times every product of ±χ over subsets of the d components on its path, so the transform of a booster
+is a single scatter over pairs (leaf, subset of its path).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Exam, weighted_variance
 from raysp.spectral.sets import Block, Floats, merge, subset_columns, subsets
 
-#: Share of the variance by which patience wants the held-out error to fall: below it, more trees only take time.
+#: Smallest decrease of the held-out error, as a share of the variance, that early stopping counts as progress.
 LEAST_PROGRESS = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """The leaves of an ensemble over masks, in groups of equal path length d.
+    """The leaves of an ensemble over masks, grouped by path length d.
 
-    `paths[d]` int32 `(l_d, d)`: the distinct components decided on, ascending; `kept[d]` bool `(l_d, d)`: whether the leaf is reached with
-    the component kept; `values[d]` float64 `(l_d,)`.
+    `paths[d]` int32 `(l_d, d)`: the distinct components on the path, ascending; `kept[d]` bool `(l_d, d)`: whether the leaf is reached with the component
+    kept; `values[d]` float64 `(l_d,)`: the leaf values.
     """
 
     n: int
@@ -51,10 +51,10 @@ def leaves_transform(leaves: Leaves) -> FourierSurrogate:
 
 
 def booster_leaves(booster: Any, n: int, rounds: int | None = None) -> Leaves:
-    """The leaves of the first `rounds` trees (all without) of a LightGBM booster trained on numeric 0/1 columns.
+    """Extract the leaves of the first `rounds` trees (None: all) of a LightGBM booster trained on numeric 0/1 columns.
 
-    All trees are walked at once, level by level. A threshold at or above 1 or below 0 sends every mask one way; such splits, and a component
-    met again on a path, are resolved here.
+    All trees are traversed together, level by level. Splits with a threshold below 0 or at or above 1, which send every mask the same way, and repeated
+    splits on a component within a path are resolved here.
     """
     nodes = _read_nodes(booster.model_to_string(num_iteration=-1 if rounds is None else rounds))
     place = nodes.roots
@@ -87,8 +87,8 @@ def booster_leaves(booster: Any, n: int, rounds: int | None = None) -> Leaves:
 class _Nodes:
     """All splits of an ensemble.
 
-    `features` `(s,)`; `children` `(s, 2)`: where a mask without and with the component goes, a split's number, or the complement ~leaf of a
-    leaf's number in `values`. `roots` `(t,)` are numbered likewise.
+    `features` `(s,)` are the split components. `children` `(s, 2)` are the successors for masks without and with the component: the index of a split, or
+    ~leaf for an index `leaf` into `values`. `roots` `(t,)` are indexed in the same way.
     """
 
     features: Block
@@ -98,7 +98,7 @@ class _Nodes:
 
 
 def _read_nodes(text: str) -> _Nodes:
-    """The splits in LightGBM's own text form of a booster, where a negative child c is leaf ~c of the same tree."""
+    """Parse the splits from LightGBM's text format, where a negative child c is leaf ~c of the same tree."""
     features: list[str] = []
     thresholds: list[str] = []
     leaves: list[str] = []
@@ -121,7 +121,7 @@ def _read_nodes(text: str) -> _Nodes:
 
 
 def _collect(groups: dict[int, list[tuple[Block, NDArray[np.bool_], Floats]]], path: Block, kept: NDArray[np.bool_], values: Floats) -> None:
-    """Sort leaves into groups by the number of distinct components on their path, each path ascending and without repetitions."""
+    """Group leaves by the number of distinct components on their path; each path becomes ascending and free of repetitions."""
     order = np.argsort(path, axis=1, kind="stable")
     path, kept = np.take_along_axis(path, order, axis=1), np.take_along_axis(kept, order, axis=1)
     first = np.ones(path.shape, dtype=np.bool_)
@@ -134,7 +134,7 @@ def _collect(groups: dict[int, list[tuple[Block, NDArray[np.bool_], Floats]]], p
 
 
 def booster_transform(booster: Any, n: int, rounds: int | None = None) -> FourierSurrogate:
-    """The exact Fourier form of the first `rounds` trees (all without) of a LightGBM booster on masks."""
+    """The exact Fourier form of the first `rounds` trees (None: all) of a LightGBM booster on masks."""
     return leaves_transform(booster_leaves(booster, n, rounds))
 
 
@@ -151,10 +151,11 @@ def train_booster(
     seed: int = 0,
     threads: int = 1,
 ) -> tuple[Any, int]:
-    """A LightGBM booster on masks (bool `(m, n)`), values and weights (`(m,)`; None: all alike), and the number of its rounds that predict the held-out part best.
+    """Train a LightGBM booster on masks (bool `(m, n)`), values `(m,)` and weights (`(m,)`; None: equal).
 
-    Without a held-out part all `rounds` are run. Deterministic in `seed`. One thread by default: on data of this size a second gains nothing, and
-    where another process holds its core LightGBM's threads wait for each other a hundred times longer than they work.
+    Returns the booster and the number of rounds that predict the held-out part best; without a held-out part, all `rounds` are used. Deterministic in
+    `seed`. The default is one thread: on data of this size a second one is not faster, and when another process occupies its core, LightGBM's threads
+    wait for each other a hundred times longer than they compute.
     """
     import lightgbm
 

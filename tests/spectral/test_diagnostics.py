@@ -98,7 +98,7 @@ def test_a_proxy_that_explains_nothing_is_a_warning_too():
 def test_a_constant_has_nothing_to_say():
     found = diagnose(exact(constant, 5), r2=float("nan"), r2_singles=float("nan"))
     assert (found.energy, found.warning, found.r2) == ((), None, None)
-    assert found.sentences() == ("The surrogate is constant: there is nothing to explain.",)
+    assert found.sentences() == ("The surrogate is constant; there is nothing to explain.",)
 
 
 def test_top_counts_the_empty_set():

@@ -119,9 +119,9 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_sets_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="no set of components"):
+    with pytest.raises(ValueError, match="not a set of distinct components"):
         FourierSurrogate.from_dict(3, {(0, 3): 1.0})
-    with pytest.raises(ValueError, match="no set of components"):
+    with pytest.raises(ValueError, match="not a set of distinct components"):
         from_tuples(3, [(1, 1)])
 
 

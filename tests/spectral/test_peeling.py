@@ -43,7 +43,7 @@ def test_a_design_is_decided_by_its_seed():
 
 
 def test_more_bins_than_masks_are_refused():
-    with pytest.raises(ValueError, match=r"b = 5.* 4 components"):
+    with pytest.raises(ValueError, match=r"b: .*b = 5, n = 4"):
         design(bch(4, 1), 5, 0)
 
 

@@ -65,9 +65,9 @@ def test_shapiqs_plots_take_them():
 
 def test_what_cannot_be_is_said(monkeypatch):
     pytest.importorskip("shapiq")
-    with pytest.raises(UserError, match=r"index: 'additivity' is not known to shapiq.*fsii"):
+    with pytest.raises(UserError, match=r"index: 'additivity' is not supported by shapiq.*fsii"):
         to_shapiq(planted(5, 8, 0), "additivity")
-    with pytest.raises(UserError, match="no interaction index"):
+    with pytest.raises(UserError, match="not an interaction index"):
         to_shapiq(planted(5, 8, 0), "nonsense")
     monkeypatch.setitem(sys.modules, "shapiq", None)
     with pytest.raises(UserError, match=r"pip install 'raysp\[shapiq\]'"):
