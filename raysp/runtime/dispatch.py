@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 import ray
-from ray.exceptions import PendingCallsLimitExceeded, RayError
+from ray.exceptions import PendingCallsLimitExceeded, RayError, RayTaskError
 
 from raysp.errors import InterruptedRunError
 from raysp.game import GameInfo, Measurement
@@ -84,6 +84,8 @@ class PoolBackend:
         """The measurement of a piece; None if it was lost with its evaluator, which `pieces` is told."""
         try:
             return self._pool.fetch(call)
+        except RayTaskError:
+            raise  # the evaluator raised it, and is alive
         except RayError as error:
             self.retried, self._last = self.retried + 1, reason(error)
             if call.to_blame:

@@ -154,6 +154,8 @@ class Pool:
                     raise InterruptedRunError(f"the run was cancelled while an evaluator was asked for `{method}`")
             try:
                 return self.fetch(call)
+            except RayTaskError:
+                raise  # the evaluator raised it, and is alive
             except RayError as error:
                 blamed += call.to_blame
                 if blamed >= ATTEMPTS:

@@ -138,6 +138,18 @@ def test_two_runs_share_an_evaluator_and_only_the_one_that_kills_it_fails(hosts,
     assert rounds > 0
 
 
+@pytest.mark.parametrize("kind", [ZeroDivisionError, TypeError, ValueError])
+def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(hosts, kind):
+    def failing(masks):
+        raise kind("the text of it")
+
+    backend = PoolBackend(pool(1), raysp.FunctionLens(failing, n=N))
+    with pytest.raises(kind, match="the text of it"):
+        list(backend.measure(batches(3)))
+    with pytest.raises(AttributeError, match="'str' object has no attribute"):
+        backend._pool.ask("describe", "a key", "not a lens")
+
+
 def test_an_evaluator_that_was_ended_on_purpose_is_started_again(hosts):
     backend = PoolBackend(pool(2), raysp.FunctionLens(planted, n=N))
     assert len(list(backend.measure(batches(4)))) == 4
