@@ -1,11 +1,13 @@
 """The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
 import urllib.request
+import weakref
 from pathlib import Path
 
 import answered_games
@@ -19,7 +21,7 @@ from tiny_models import save
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.scheduler import NAME
+from raysp.runtime.scheduler import NAME, Scheduler
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +202,35 @@ def test_gauges_of_a_run_that_ended_are_zero(tmp_path):
     while (gauges := [published(f"ray_raysp_{name}", "measured") for name in ("evaluations_per_second", "seconds_left")]) != [over, over]:
         assert time.monotonic() < deadline, gauges
         time.sleep(0.5)
+
+
+def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path, monkeypatch):
+    """In a scheduler of this process, whose memory can be looked into."""
+    monkeypatch.setattr("raysp.runtime.scheduler.REMEMBERED", 2)
+    scheduler, functions = Scheduler(), []
+
+    def submit(run_id, function):
+        functions.append(weakref.ref(function))
+        spec = question(tmp_path, function).model_copy(update={"explorer": raysp.Singles(budget=30).options})
+        scheduler.submit(spec, run_id)
+        while not scheduler.finished(run_id, 1.0):
+            pass
+
+    for number in range(4):
+        submit(f"run-{number}", lambda masks, weight=number: masks @ np.arange(N) * weight)
+    submit("failed", lambda masks: 1 // len(masks[:0]))
+    with pytest.raises(RuntimeError, match="ZeroDivisionError") as caught:
+        scheduler.result("failed")
+    assert "In the scheduler" in str(caught.value)
+    del caught
+    assert scheduler.remembered() == ["run-3", "failed"]
+    assert scheduler.result("run-3").run_id == "run-3"
+    with pytest.raises(raysp.UserError, match=r"^run: 'run-0' is not known to this scheduler .*; read it with `raysp show run-0`$"):
+        scheduler.progress("run-0")
+    with raysp.Store.read(tmp_path / "ray.duckdb") as store:
+        assert store.run_row("run-0")["status"] == "done"
+    gc.collect()
+    assert [function() for function in functions] == [None] * 5
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):
