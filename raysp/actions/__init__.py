@@ -1,1 +1,1 @@
-"""What people do with a finished run: prune a model, select training examples, score a data run by its LDS."""
+"""Actions on a finished run: prune a model, select training examples, score a data run by its LDS."""

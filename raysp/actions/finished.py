@@ -1,4 +1,4 @@
-"""Which runs an action can work on."""
+"""Check that an action can be applied to a run."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from raysp.runs.calibration import settled_lens
 from raysp.specs.lenses import Action
 from raysp.specs.run import LENSES, RunSpec, run_spec
 
-#: What each action needs, as the end of a sentence about a run that lacks it.
+#: What each action needs, to complete the message about a run that lacks it.
 NEEDS: dict[Action, str] = {
     "lds": "only runs on training sets have an LDS",
     "prune": "only parts of a model can be pruned",
@@ -16,10 +16,10 @@ NEEDS: dict[Action, str] = {
 
 
 def finished_run(row: dict[str, Any], action: Action) -> RunSpec:
-    """The spec in a run's row, dtype `auto` as the run settled it; UserError unless the run is done and its lens supports the action."""
+    """The spec in a run's row, with dtype `auto` resolved as in the run; UserError unless the run is done and its lens supports the action."""
     if action not in LENSES[row["lens"]].actions:
         supporting = " or ".join(kind for kind, lens in LENSES.items() if action in lens.actions)
-        raise UserError("run", row["run_id"], f"is of the {row['lens']} lens, and {NEEDS[action]}", f"name a {supporting} run")
+        raise UserError("run", row["run_id"], f"uses the {row['lens']} lens, but {NEEDS[action]}", f"name a {supporting} run")
     if row["status"] != "done":
         raise UserError("run", row["run_id"], f"is {row['status']}", f"finish it first: raysp resume {row['run_id']}")
     spec = run_spec(row["spec"])

@@ -1,6 +1,6 @@
-"""Scoring a data run: subsets that it was not fitted to are trained on, and its answer, its rivals and chance foretell what comes out.
+"""Score a data run by how well its answer, competing methods and chance predict retraining on subsets that the run was not fitted to.
 
-Trainings happen in this process, batch after batch, and are kept: scored again, a run pays for what is new alone.
+The models are trained in this process, batch by batch, and their outputs are stored: scoring a run again pays only for what is new.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
 GRADIENTS = ("influence", "tracin", "gradient_dot")
 METHODS = ("proxyspex", "singles", *GRADIENTS)
-#: Subsets to score on, at least.
+#: The fewest subsets to score on.
 LEAST_SUBSETS = 10
-#: Difference between a run's P(keep) and the fraction scored that is worth a remark.
+#: The difference between a run's P(keep) and the fraction scored above which a note is added.
 FAR = 0.1
-#: Values below zero of which are wrong answers.
+#: Kinds of value that are negative for a wrong answer.
 MARGINS = ("margin", "class_margin")
-#: What a column or a file says of an example that is mislabelled, and of one that is not.
+#: Cells of a column that mark an example as mislabelled, or as not mislabelled.
 YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0", "none", "")
 
 
 @dataclass(frozen=True)
 class LdsOptions:
-    """What is to be scored, and by how much: subsets that keep `fraction` of the components, training seeds, methods.
+    """What to score and on what: the number of subsets, each keeping `fraction` of the components, the number of training seeds, and the methods.
 
-    Besides: how many components to leave out one by one, numbers of most helpful components to remove, and where it is written which examples are mislabelled
-    (a column of the training set, or a file of row numbers).
+    `leave_one_out` is the number of components to leave out one at a time, `brittleness` the numbers of most helpful components to remove, and `mislabelled` a
+    column of the training set, or a file of row numbers, that marks mislabelled examples.
     """
 
     subsets: int = 100
@@ -66,7 +66,7 @@ class LdsOptions:
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring found: all figures, the labels of the queries, how many trainings were paid for and found, the conventions, remarks."""
+    """The result of scoring: all figures, the labels of the queries, how many trainings were run and how many were found in the store, conventions, notes."""
 
     run_id: str
     rows: tuple[Score, ...]
@@ -78,7 +78,7 @@ class Scored:
 
 
 def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> Scored:
-    """Train on what the wish needs, score every method, and keep the figures in the store. UserError for a run or a wish that cannot be."""
+    """Train on the subsets that the options require, score every method, and store the figures. UserError for an unsuitable run or invalid options."""
     row = store.run_row(run_id)
     spec, lens = data_run(row, "lds")
     kept = _checked(wish, int(row["n"]))
@@ -90,26 +90,26 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
     methods = _methods(store, row, spec, game, wish.methods)
     plan, notes = _plan(wish, methods, store.run_masks(run_id, "explore"), kept, lens.training_seed)
     if abs(keep_probability - wish.fraction) > FAR:
-        notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: it was not asked about such")
+        notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: the run saw few like them")
     missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
-    notes += [f"{', '.join(missing)}: no gradients are had of a model that is trained the plain way"] if missing else []
+    notes += [f"{', '.join(missing)}: not available, because this model is trained one subset at a time"] if missing else []
     if wrong is not None and wrong.others:
-        notes.append(f"{wrong.others} of the rows marked as mislabelled are no training examples: they were drawn as queries, or left out by limit")
+        notes.append(f"{wrong.others} of the rows marked as mislabelled are not training examples: they were drawn as queries, or excluded by limit")
     trainings = Retrainings(store, run_id, game, "lds", watch)
     seeds = own_seeds(lens, wish.seeds)
     masks = plan.masks()
     sign = direction(game.info.description)
     trained = Trained(masks, sign * trainings.outputs(masks, seeds))
     if not np.ptp(trained.mean(plan.heldout), axis=0).any():
-        raise EvaluationError("no query's output depends on the subset trained on: there is nothing to score")
+        raise EvaluationError("no query's output depends on the training subset, so there is nothing to score")
     watch(Progress(run_id, "scoring"))
     rows = score(methods, plan, trained, margins=game.info.description["value"] in MARGINS, seed=spec.seed)
     if wrong is not None:
         component_of = np.array([example.component for example in game.info.examples])
         rows += mislabel_scores(methods, component_of, wrong.examples, wrong.own, seed=spec.seed)
     conventions = {
-        "sign": "effects are v(all) - v(all without); more of an output is better" + (", so that a loss counts negative" if sign < 0 else ""),
-        "correlation": "Spearman, mean over queries; 95 % interval from resampled queries and subsets",
+        "sign": "effects are v(all) - v(all without); a higher output is better" + (", so a loss counts as negative" if sign < 0 else ""),
+        "correlation": "Spearman, mean over queries; 95 % interval from resampling queries and subsets",
         "fraction": wish.fraction,
         "kept": kept,
         "subsets": len(plan.heldout),
@@ -122,29 +122,29 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
 
 
 def _checked(wish: LdsOptions, n: int) -> int:
-    """How many components a subset keeps; UserError for a wish that cannot be."""
+    """The number of components that a subset keeps; UserError for invalid options."""
     if wish.subsets < LEAST_SUBSETS:
         raise UserError("subsets", wish.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
     if wish.seeds < 1:
-        raise UserError("seeds", wish.seeds, "is no number of trainings", "give 1 or more; 2 or more have a ceiling")
+        raise UserError("seeds", wish.seeds, "is not a number of trainings", "give at least 1; a ceiling needs at least 2")
     if not 0 < wish.fraction < 1:
-        raise UserError("fraction", wish.fraction, "is no share of the components", "give a number between 0 and 1, such as 0.5")
+        raise UserError("fraction", wish.fraction, "is not a share of the components", "give a number between 0 and 1, such as 0.5")
     kept = round(wish.fraction * n)
     if not 0 < kept < n:
-        raise UserError("fraction", wish.fraction, f"keeps {kept} of {n} components", "give a share between, such as 0.5")
+        raise UserError("fraction", wish.fraction, f"keeps {kept} of {n} components", "give a share that keeps some of them, such as 0.5")
     unknown = [name for name in wish.methods if name not in METHODS]
     if unknown or not wish.methods:
         raise UserError("methods", unknown[0] if unknown else None, "is not known", f"choose among {', '.join(METHODS)}")
     if wish.leave_one_out and not 3 <= wish.leave_one_out <= n:
-        raise UserError("leave_one_out", wish.leave_one_out, f"is no number of components to correlate, of {n}", f"give 3 to {n}")
+        raise UserError("leave_one_out", wish.leave_one_out, f"is not a number of components to correlate, out of {n}", f"give 3 to {n}")
     for k in wish.brittleness:
         if not 0 < k < n:
-            raise UserError("brittleness", k, f"is no number of components to remove, of {n}", f"give 1 to {n - 1}")
+            raise UserError("brittleness", k, f"is not a number of components to remove, out of {n}", f"give 1 to {n - 1}")
     return kept
 
 
 def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> list[Method]:
-    """The methods by name. What the run itself found goes by its explorer's name."""
+    """The methods with these names. The run's own answer is named after its explorer."""
     run_id, explorer, sign = row["run_id"], row["explorer"], direction(game.info.description)
     fits = [store.surrogate(run_id, query) for query in range(len(game.info.queries))]
     found = list[Method]()
@@ -159,18 +159,23 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
     effects = Gradients(store, game).report().effects if wanted else {}
     found += [Effects(name, sign * effects[name].T) for name in wanted if name in effects]
     if not found:
-        raise UserError("methods", ",".join(names), "need gradients, and this model is trained the plain way, without", "choose proxyspex or singles")
+        raise UserError(
+            "methods",
+            ",".join(names),
+            "need gradients, which are not available for a model that is trained one subset at a time",
+            "choose proxyspex or singles",
+        )
     return found
 
 
 def _plan(wish: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
-    """What to train on, drawn with a seed of its own: the same for any run of these components that was fitted on other masks."""
+    """The subsets to train on, drawn with their own seed: any run on these components gets the same ones, apart from those that it was fitted to."""
     n = fitted.shape[1]
     rng = np.random.default_rng([seed, 5])
     heldout = held_out_subsets(n, kept, wish.subsets, rng, fitted)
     if len(heldout) < LEAST_SUBSETS:
-        problem = f"cannot be had: of the subsets of {kept} of {n} components, the run was fitted to all but {len(heldout)}"
-        raise UserError("subsets", wish.subsets, problem, "give another fraction, or ask again with fewer evaluations")
+        problem = f"are not available: the run was fitted to all but {len(heldout)} of the subsets of {kept} out of {n} components"
+        raise UserError("subsets", wish.subsets, problem, "give another fraction, or run again with a smaller budget")
     notes = [] if len(heldout) == wish.subsets else [f"there are only {len(heldout)} subsets of {kept} components that the run was not fitted to"]
     singles = np.sort(np.random.default_rng([seed, 6]).choice(n, wish.leave_one_out, replace=False))
     gone = removals(methods, wish.brittleness, n, np.random.default_rng([seed, 7]))
@@ -182,7 +187,7 @@ def _plan(wish: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int,
 
 @dataclass(frozen=True)
 class Mislabelled:
-    """Which examples are, bool `(examples,)`; which queries share their label, bool `(examples, q)`, where examples have labels; and how many rows are marked that are no examples."""
+    """Mislabelled examples, bool `(examples,)`; the queries with the same label, bool `(examples, q)`, None without labels; the number of other marked rows."""
 
     examples: NDArray[np.bool_]
     own: NDArray[np.bool_] | None
@@ -190,7 +195,7 @@ class Mislabelled:
 
 
 def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
-    """From a column of the training set or a file of row numbers; UserError for what is neither, or marks none or all."""
+    """Read the marks from a column of the training set or a file of row numbers; UserError for a source that is neither, or that marks none or all."""
     from raysp.datasets.training_sets import read_training_set
 
     training, queries = read_training_set(lens)
@@ -203,7 +208,7 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
         rows = _row_numbers(source, training.rows)
         marked = np.array([sample.row in rows for sample in samples])
     else:
-        raise UserError("mislabelled", source, "is no column of the training set, and no file", f"its columns are {', '.join(columns)}")
+        raise UserError("mislabelled", source, "is neither a column of the training set nor a file", f"choose one of the columns {', '.join(columns)}")
     if marked.all() or not marked.any():
         raise UserError("mislabelled", source, f"marks {'all' if marked.all() else 'none'} of {len(samples)} training examples", "mark some of them")
     labels = [sample.label for sample in samples]
@@ -214,23 +219,23 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
 def _marked(column: str, sample: Sample) -> bool:
     said = text_of(sample.extra[column]).strip().lower()
     if said not in YES + NO:
-        raise UserError(f"mislabelled, row {sample.row}", sample.extra[column], f"in column {column} says neither yes nor no", "write true or false")
+        raise UserError(f"mislabelled, row {sample.row}", sample.extra[column], f"in column {column} is neither true nor false", "write true or false")
     return said in YES
 
 
 def _row_numbers(path: str, last: int) -> set[int]:
-    mend = "write the numbers of mislabelled rows, from 1, one a line"
+    remedy = "list the numbers of the mislabelled rows, counted from 1, one per line"
     try:
         rows = {int(word) for word in Path(path).read_text(encoding="utf-8").split()}
     except (OSError, ValueError) as error:
-        raise UserError("mislabelled", path, f"cannot be read ({error})", mend) from None
+        raise UserError("mislabelled", path, f"cannot be read ({error})", remedy) from None
     if strange := sorted(row for row in rows if not 1 <= row <= last):
-        raise UserError("mislabelled", path, f"has row {strange[0]}, and the training set has rows 1 to {last}", mend)
+        raise UserError("mislabelled", path, f"lists row {strange[0]}, but the training set has rows 1 to {last}", remedy)
     return rows
 
 
 def _table(rows: Sequence[Score], queries: int, conventions: dict[str, Any]) -> pa.Table:
-    """Rows of the store's `data_scores`; the conventions stand in the notes of rows that are a method's or the trainings' figure as a whole."""
+    """The rows of the store's `data_scores`; the notes of figures that are means over queries state the conventions."""
     import pyarrow as pa
 
     said = f"{conventions['correlation']}; {conventions['sign']}; training seeds {conventions['training_seeds'][0]} to {conventions['training_seeds'][-1]}"

@@ -1,6 +1,6 @@
-"""Methods that foretell trainings, side by side: what each says of subsets nobody has trained on, and how right it is once somebody has.
+"""Attribution methods compared by how well they predict retraining on unseen subsets.
 
-Pure: a method holds arrays, and the trainings come in as arrays. Outputs are such that more is better. `scores` has the scores one by one.
+Pure: methods and trainings are given as arrays. Outputs are oriented so that higher is better. The single scores are in `raysp.validation.data_scores`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ Metric = Literal[
     "brittleness_drop",
     "flip_rate",
 ]
-#: Random removals beside those that a method chooses.
+#: Random removals compared with those that a method chooses.
 RANDOM_REMOVALS = 8
-#: Seconds for the set that a surrogate takes for the most helpful to a query.
+#: Time limit in seconds for finding the set that a surrogate predicts to be most helpful to a query.
 SOLVING = 2.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure: of a method (None: of the trainings themselves), for one query or the mean over them, with `k` components removed where that is the point.
+    """One figure of a method (None: of the trainings themselves), for one query or averaged over queries; `k` is the number of components removed, if any.
 
-    `lo` and `hi` bound a 95 % interval where there is one.
+    `lo` and `hi` bound a 95 % interval, if there is one.
     """
 
     metric: Metric
@@ -59,29 +59,29 @@ class Score:
 
 
 class Method(ABC):
-    """Something that foretells outputs of `q` queries for masks over `n` components."""
+    """A method that predicts the outputs of `q` queries for masks over `n` components."""
 
     name: str
 
     @abstractmethod
     def predict(self, masks: Masks) -> Floats:
-        """Outputs of masks (bool `(m, n)`), float64 `(m, q)`, up to a constant a query."""
+        """Predicted outputs of masks (bool `(m, n)`), float64 `(m, q)`, up to a constant per query."""
 
     @abstractmethod
     def removed(self) -> Floats:
-        """What removing each component alone does, v(all) - v(all without it): float64 `(n, q)`."""
+        """The effect of removing each component alone, v(all) - v(all without it): float64 `(n, q)`."""
 
     @abstractmethod
     def average(self) -> Floats:
-        """The same on average over subsets, float64 `(n, q)`: what a component does, less what it does only where all others are."""
+        """The effect of each component averaged over subsets of the others, float64 `(n, q)`."""
 
     def without_most_helpful(self, k: int) -> Masks:
-        """One mask a query without the k components whose removal lowers it most: bool `(q, n)`."""
+        """One mask per query, without the k components whose removal lowers its output most: bool `(q, n)`."""
         return scores.without_most_helpful(self.removed(), k)
 
 
 class Surrogates(Method):
-    """A Fourier surrogate a query."""
+    """One Fourier surrogate per query."""
 
     def __init__(self, name: str, surrogates: Sequence[FourierSurrogate]) -> None:
         self.name, self.surrogates = name, tuple(surrogates)
@@ -99,7 +99,7 @@ class Surrogates(Method):
         return np.stack([banzhaf_effects(surrogate, self.name)["value"].to_numpy() for surrogate in self.surrogates], axis=1)
 
     def without_most_helpful(self, k: int) -> Masks:
-        """The set that the surrogate says is worst to lose, by the engine's solver: two that cover for each other go together or stay."""
+        """As `Method.without_most_helpful`, with the set chosen jointly by the exact solver, so that components which substitute for each other go together."""
         masks = np.ones((len(self.surrogates), self.surrogates[0].n), dtype=np.bool_)
         for mask, surrogate in zip(masks, self.surrogates, strict=True):
             mask[list(best_subset(surrogate, k, mode="decrease", time_limit=SOLVING).components)] = False
@@ -107,7 +107,7 @@ class Surrogates(Method):
 
 
 class Effects(Method):
-    """Effects of removal that add up, float64 `(n, q)`: what gradients say."""
+    """Additive effects of removal, float64 `(n, q)`, such as those estimated from gradients."""
 
     def __init__(self, name: str, effects: Floats) -> None:
         self.name, self.effects = name, effects
@@ -121,18 +121,18 @@ class Effects(Method):
         return self.effects
 
     def average(self) -> Floats:
-        """As `Method.average`: effects that add up are the same everywhere."""
+        """As `Method.average`: additive effects are the same in every subset."""
         return self.effects
 
 
-# ---- what is to be trained
+# ---- what to train
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Subsets to train on: those to score on (bool `(m, n)`), components to leave out one by one, and by (method, k) the masks without what helps.
+    """Subsets to train on: those to score on (bool `(m, n)`), components to leave out one at a time, and removals by (method, k).
 
-    Removals of a method are one mask a query, `(q, n)`; those of None are at random, `(RANDOM_REMOVALS, n)`, for all queries alike.
+    The removals of a method are one mask per query, bool `(q, n)`; those of None are random, bool `(RANDOM_REMOVALS, n)`, and shared by all queries.
     """
 
     heldout: Masks
@@ -140,7 +140,7 @@ class Plan:
     removals: dict[tuple[str | None, int], Masks]
 
     def masks(self) -> Masks:
-        """All of them, each once."""
+        """All distinct masks of the plan, bool `(m, n)`."""
         n = self.heldout.shape[1]
         intact = np.ones((1 if len(self.singles) or self.removals else 0, n), dtype=np.bool_)
         return distinct(np.concatenate([self.heldout, intact, self._without(), *self.removals.values()]))
@@ -150,7 +150,7 @@ class Plan:
 
 
 def removals(methods: Sequence[Method], ks: Sequence[int], n: int, rng: np.random.Generator) -> dict[tuple[str | None, int], Masks]:
-    """What brittleness removes, for `Plan`."""
+    """The masks whose components the brittleness test removes, as in `Plan`: the k most helpful of each method, and k random ones."""
     found: dict[tuple[str | None, int], Masks] = {}
     for k in ks:
         for method in methods:
@@ -161,28 +161,28 @@ def removals(methods: Sequence[Method], ks: Sequence[int], n: int, rng: np.rando
 
 @dataclass(frozen=True)
 class Trained:
-    """Outputs of trainings, float64 `(seeds, m, q)`, by mask (bool `(m, n)`)."""
+    """Outputs of retrained models, float64 `(seeds, m, q)`, on masks (bool `(m, n)`)."""
 
     masks: Masks
     outputs: Floats
 
     def by_seed(self, masks: Masks) -> Floats:
-        """Outputs of masks that were trained on, float64 `(seeds, len(masks), q)`; ValueError for one that was not."""
+        """The outputs on these masks, float64 `(seeds, len(masks), q)`; ValueError for a mask that was not trained on."""
         rows = lookup(self.masks, masks)
         if np.any(rows < 0):
             raise ValueError(f"{int((rows < 0).sum())} of {len(masks)} masks were not trained on")
         return self.outputs[:, rows]
 
     def mean(self, masks: Masks) -> Floats:
-        """The mean over the seeds, float64 `(len(masks), q)`."""
+        """The mean over seeds, float64 `(len(masks), q)`."""
         return self.by_seed(masks).mean(axis=0)
 
 
-# ---- how right they were
+# ---- scores
 
 
 def score(methods: Sequence[Method], plan: Plan, trained: Trained, *, margins: bool, seed: int = 0) -> list[Score]:
-    """All that a plan's trainings say of the methods. `margins` says that outputs below zero are wrong answers."""
+    """Every score of the methods on a plan's trainings. `margins` states that an output below zero is a wrong answer."""
     rows = linear_scores(methods, plan.heldout, trained, seed=seed)
     if len(plan.singles):
         rows += leave_one_out_scores(methods, plan.singles, trained, seed=seed)
@@ -199,24 +199,24 @@ def score(methods: Sequence[Method], plan: Plan, trained: Trained, *, margins: b
 
 
 def linear_scores(methods: Sequence[Method], masks: Masks, trained: Trained, *, seed: int = 0) -> list[Score]:
-    """The linear datamodeling score of each method, in all and by query, with its floor and, of two seeds or more, its ceiling."""
+    """The linear datamodeling score of each method, overall and by query, with its floor and, given at least two seeds, its ceiling."""
     actual = trained.mean(masks)
     rows: list[Score] = []
     for method in methods:
         rows += _rows("lds", method.name, scores.lds(method.predict(masks), actual, seed=seed))
         floor = scores.random_floor(method.predict, masks, actual, seed=seed)
-        rows.append(_row("lds_floor", method.name, floor, note=f"{scores.SHUFFLES} times with components taken for one another"))
+        rows.append(_row("lds_floor", method.name, floor, note=f"mean of {scores.SHUFFLES} permutations of the components"))
     if len(trained.outputs) > 1:
         found = scores.ceiling(trained.by_seed(masks), seed=seed)
         half = found.seeds // 2
-        rows += _rows("ceiling_halves", None, found.halves, note=f"means of {half} and of {half} other training seeds")
-        rows.append(_row("ceiling_averaged", None, found.averaged, note=f"means of {found.seeds} and of {found.seeds} other seeds, by Spearman-Brown"))
-        rows.append(_row("ceiling_attainable", None, found.attainable, note=f"who knows the expected output, against the mean of {found.seeds} seeds"))
+        rows += _rows("ceiling_halves", None, found.halves, note=f"means over {half} training seeds against means over {half} others")
+        rows.append(_row("ceiling_averaged", None, found.averaged, note=f"means over {found.seeds} seeds against {found.seeds} others, by Spearman-Brown"))
+        rows.append(_row("ceiling_attainable", None, found.attainable, note=f"the expected output against the mean over {found.seeds} seeds"))
     return rows
 
 
 def leave_one_out_scores(methods: Sequence[Method], singles: NDArray[np.intp], trained: Trained, *, seed: int = 0) -> list[Score]:
-    """Predicted against exact effects of removing these components one by one."""
+    """Correlation of predicted and exact effects of removing these components one at a time."""
     outputs = trained.mean(ablations(trained.masks.shape[1], [(), *((i,) for i in singles.tolist())]))
     exact = outputs[0] - outputs[1:]
     rows: list[Score] = []
@@ -235,9 +235,9 @@ def mislabel_scores(
     *,
     seed: int = 0,
 ) -> list[Score]:
-    """How well harm tells mislabelled examples: `component_of` each and whether it is one, `(examples,)`.
+    """AUC of the estimated harm as a detector of mislabelled examples, given the component of each example and its mark, both `(examples,)`.
 
-    The harm of an example is what its component does on average, over all queries; or, with `own` (bool `(examples, q)`), over those with its own label.
+    The harm of an example is minus the average effect of its component over all queries and, if `own` (bool `(examples, q)`) is given, over those with its label.
     """
     rows: list[Score] = []
     for method in methods:
@@ -253,7 +253,7 @@ def mislabel_scores(
 
 
 def _rows(metric: Metric, method: str | None, found: Correlation, note: str | None = None) -> list[Score]:
-    left = f"{len(found.left_out)} of {len(found.by_query)} queries are left out, as their outputs do not vary" if found.left_out else None
+    left = f"{len(found.left_out)} of {len(found.by_query)} queries are left out because their outputs do not vary" if found.left_out else None
     note = "; ".join(part for part in (note, left) if part) or None
     each = [Score(metric, method, value, query=q) for q, value in enumerate(found.by_query.tolist()) if q not in found.left_out]
     return [_row(metric, method, found.mean, note=note), *each]

@@ -1,4 +1,4 @@
-"""Acting on a mechanistic run: leave parts out of the model, see on prompts it was not fitted to whether that was wise, write it down as a model."""
+"""Act on a mechanistic run: remove parts of the model, evaluate the result on held-out prompts, and write it as a model."""
 
 import json
 import os
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from raysp.lenses.mechanistic import MechanisticGame
     from raysp.store import Store
 
-#: Seeds between a task's prompts and those that are held out of it.
+#: The distance between the seeds of a task's prompts and of its held-out prompts.
 APART = 1_000_003
-#: Random subsets that compete with the chosen ones, unless a person says otherwise.
+#: The default number of random subsets that compete with the chosen ones.
 DRAWS = 64
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What `prune` found: every method at every share kept, the subset written (None: nothing was), its value and where."""
+    """The result of `prune`: every method at every share kept, and the description of the model written (None: none was)."""
 
     run_id: str
     rows: tuple[Pruned, ...]
@@ -51,16 +51,16 @@ class Pruning:
 def prune(
     store: "Store", run_id: str, keep: float, folder: Path | None, *, heldout: str | None, per_layer: bool, draws: int = DRAWS, watch: Callable[[str], None]
 ) -> Pruning:
-    """Choose what to leave out, compare_methods at `keep` and the published shares, write the model into `folder`, and keep the figures in the store.
+    """Choose what to remove, compare methods at `keep` and the published shares, write the model to `folder`, and store the figures.
 
-    UserError for a run that cannot be acted on, a share or a folder that cannot be.
+    UserError for an unsuitable run, share, folder or set of held-out prompts.
     """
     row = store.run_row(run_id)
     spec, lens = _checked(row)
     _check_folder(folder)
     surrogate = store.surrogate(run_id)
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
-    PruningBudget.of(keep, layers, per_layer=per_layer)  # said before anything is loaded
+    PruningBudget.of(keep, layers, per_layer=per_layer)  # raises before anything is loaded
     watch("loading the model")
     from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 
@@ -88,9 +88,9 @@ def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
     spec = finished_run(row, "prune")
     lens = cast("MechanisticLens", spec.lens)
     if lens.ablation not in ("zero", "zero-rescale"):
-        raise UserError("ablation", lens.ablation, "is of a kind that no weights can express", "ask again with ablation zero or zero-rescale")
+        raise UserError("ablation", lens.ablation, "cannot be expressed in weights", "run again with ablation zero or zero-rescale")
     if lens.positions != "all":
-        raise UserError("positions", lens.positions, "are some of a prompt, and weights work on all", "ask again with positions all")
+        raise UserError("positions", lens.positions, "are only part of a prompt, but weights act on every position", "run again with positions all")
     return spec, lens
 
 
@@ -99,7 +99,7 @@ def _check_folder(folder: Path | None) -> None:
         return
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError("output", str(folder), "is there and not empty", "name a new folder")
+            raise UserError("output", str(folder), "exists and is not empty", "name a new folder")
         above = next(parent for parent in folder.absolute().parents if parent.exists())
     except OSError as error:
         raise _unwritable(folder, error) from None
@@ -109,23 +109,23 @@ def _check_folder(folder: Path | None) -> None:
 
 def _unwritable(folder: Path, error: OSError | None = None) -> UserError:
     why = "" if error is None else f" ({error.strerror or error})"
-    return UserError("output", str(folder), f"cannot be written{why}", "name a folder that you may write to, with room for the model")
+    return UserError("output", str(folder), f"cannot be written{why}", "name a folder that you may write to, with enough space for the model")
 
 
 def _check_weights(game: "MechanisticGame", folder: Path) -> None:
-    """UserError for parts that are no weights we know of, and for weights that are not in memory."""
+    """UserError for parts whose weights cannot be identified, and for weights that are not in memory."""
     if any(weight.is_meta for weight in game.model.loaded.model.parameters()):
-        mend = "use a machine with more memory, or device cpu"
-        raise UserError("output", str(folder), "cannot hold this model: accelerate has moved some of its weights out of memory", mend)
+        remedy = "use a machine with more memory, or device cpu"
+        raise UserError("output", str(folder), "cannot be written: accelerate has moved some of this model's weights out of memory", remedy)
     for part, component in zip(game.mask_tree.ablation.parts, game.components, strict=True):
         block = game.mask_tree.blockwise.architecture.blocks[part.layer]
         if part.site == "block" and (block.attention is None or block.mlp is None):
-            problem = f"cannot hold a model without {component.label}: the weights with which this block ends were not found (a mixture of experts?)"
-            raise UserError("output", str(folder), problem, "leave output out, or ask again about heads")
+            problem = f"cannot be written without {component.label}: the output weights of this block were not found (a mixture of experts?)"
+            raise UserError("output", str(folder), problem, "omit output, or run again on heads")
 
 
 def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
-    """The share asked for and the published ones that leave other room than that."""
+    """The requested share and those published shares that remove different numbers of components, ascending."""
     found = {keep: PruningBudget.of(keep, layers, per_layer=per_layer)}
     for share in SHARES:
         try:
@@ -138,34 +138,36 @@ def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
 
 
 def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question], count_tokens: CountTokens) -> list[Question]:
-    """Prompts that the run did not see; UserError where there are none to be had."""
+    """Prompts that the run did not see; UserError if fewer than two are available."""
     prompts = {question.prompt for question in seen}
     if source is not None:
-        # What stands in for a file's missing answers does so for another file's; a single prompt's answer is its own.
+        # Default answers for the run's prompt file apply to the held-out file too; the answers to a single prompt do not.
         found = read_questions("heldout", source, *((lens.target, lens.foil) if lens.prompts is not None else ()))
     elif lens.task is not None:
         try:
             found = make(lens.task, lens.task_size, lens.task_seed + APART, count_tokens, excluding=prompts)
         except UserError:
-            problem = f"cannot be made: task {lens.task} has no {lens.task_size} prompts beside those of the run"
+            problem = f"cannot be generated: task {lens.task} does not have {lens.task_size} prompts besides those of the run"
             raise UserError("heldout", None, problem, "give a file of prompts") from None
     else:
-        raise UserError("heldout", None, "is needed: pruning is judged on prompts that the run has not seen", "give a file of prompts like those of the run")
+        raise UserError(
+            "heldout", None, "is required, because pruning is judged on prompts that the run did not see", "give a file of prompts like those of the run"
+        )
     fresh = [question for question in found if question.prompt not in prompts]
     if len(fresh) < 2:
-        raise UserError("heldout", source, f"has {len(fresh)} prompts that the run has not seen", "give at least two")
+        raise UserError("heldout", source, f"has {len(fresh)} prompts that the run did not see", "give at least two")
     return fresh
 
 
 def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Question]) -> "MechanisticGame":
-    """The game on other prompts, with the run's own kind of value: theirs could lead to another."""
+    """The game on other prompts, with the run's kind of value, which those prompts alone might not imply."""
     from raysp.lenses.mechanistic import build_mechanistic_game
 
     foiled = bool(game.reading.answers[0].foil_ids)
     if lens.value == "accuracy" and any((question.foil is not None) != foiled for question in asked):
-        # Target before foil, or target before all there is: two kinds of accuracy.
-        problem, mend = ("is missing in some", "give every prompt a foil") if foiled else ("is given, and the run's prompts have none", "leave foils out")
-        raise UserError("heldout foil", None, problem, f"{mend}, as in the run")
+        # The target ranked above its foil, or above the whole vocabulary: two different accuracies.
+        problem, remedy = ("is missing in some prompts", "give every prompt a foil") if foiled else ("is given, but the run's prompts have none", "omit foils")
+        raise UserError("heldout foil", None, problem, f"{remedy}, as in the run")
     try:
         return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
     except UserError as error:
@@ -173,7 +175,7 @@ def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Ques
 
 
 class PromptGame(Game):
-    """A mechanistic game whose outputs are the values on its single prompts, so that these are stored with each mask."""
+    """A mechanistic game whose outputs are the values on its individual prompts, so that they are stored with each mask."""
 
     def __init__(self, game: "MechanisticGame") -> None:
         self.game = game
@@ -190,9 +192,9 @@ class PromptGame(Game):
 
 
 def known_of(store: "Store", row: dict[str, Any], surrogate: FourierSurrogate, seed: int, game: "MechanisticGame") -> RunEvidence:
-    """What a run learned: its surrogate, a LASSO of single effects on the random evaluations that the surrogate was fitted to, and the exact single effects.
+    """A run's evidence: its surrogate, a LASSO of single effects on the random evaluations that the surrogate was fitted to, and the exact single effects.
 
-    Single ablations that the store does not have are measured.
+    Single ablations that are missing from the store are measured.
     """
     masks, values = store.fitted_evaluations(row["run_id"])
     drawn = random_rows(masks, surrogate.keep_probability)
@@ -223,7 +225,7 @@ def _table(rows: Sequence[Pruned]) -> "pa.Table":
 
 
 def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folder: Path) -> dict[str, Any]:
-    """The model on disk, once it has been loaded again and says what the ablation said. Nothing stays of one that does not."""
+    """Write the model, load it again and check that its value equals the ablation's. No file is left behind if it does not."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".raysp-") as draft:
@@ -238,7 +240,7 @@ def _write(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, folde
 
 
 def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place: Path) -> dict[str, Any]:
-    """Write the model and what there is to say of it; EvaluationError for one whose value is not what was measured."""
+    """Write the model and its description; EvaluationError if the written model's value differs from the measured one."""
     from raysp.models.resident import TOLERANCE
     from raysp.models.weight_pruning import write_without
 
@@ -249,7 +251,7 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     value, graded, dtype = _values_of(lens.model_copy(update={"model": str(place)}), game)
     allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
     if abs(graded - expected) > allowed * (1 + abs(expected)):
-        raise EvaluationError(f"the written model's value is {graded:.4g}, and {expected:.4g} was measured: its architecture does more than its weights show")
+        raise EvaluationError(f"the written model's value is {graded:.4g}, but {expected:.4g} was measured: removing weights does not ablate this architecture")
     told = {
         "value": value,
         "keep": chosen.keep,
@@ -264,7 +266,7 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
 
 
 def _values_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
-    """As `_values_on`: on the device named, or on the CPU where that does not hold a second model. EvaluationError where nothing does."""
+    """As `_values_on`, on the lens's device, or on the CPU if a second model does not fit there. EvaluationError if it fits on neither."""
     from raysp.models.memory import is_out_of_memory, release
 
     for device in (options.device, "cpu"):
@@ -274,13 +276,13 @@ def _values_of(options: MechanisticLens, game: "MechanisticGame") -> tuple[float
             if not is_out_of_memory(error):
                 raise
         release(game.model.loaded.device)
-    raise EvaluationError("memory does not hold the written model beside the one that it was made of, so that it cannot be checked")
+    raise EvaluationError("the written model cannot be checked: it does not fit into memory beside the original model")
 
 
 def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float, float, Any]:
-    """What a model on disk, intact, is worth on a game's prompts, the same `Reading.graded`, and the dtype it ran in.
+    """The value of a model on disk on a game's prompts, the same value with `Reading.graded`, and the dtype in which the model ran.
 
-    With the game's own answers, which it might not give, and divergences from the game's model.
+    Answers and reference distributions are those of the game's model.
     """
     from raysp.models.ablation import Ablation
     from raysp.models.architecture import read_architecture
@@ -288,7 +290,7 @@ def _values_on(options: MechanisticLens, game: "MechanisticGame") -> tuple[float
     from raysp.models.loading import load
     from raysp.models.mask_tree import MaskTree
 
-    loaded = load(options)  # for this once: it does not stay resident
+    loaded = load(options)  # used once, so not kept resident
     architecture = read_architecture(loaded.model, options.model)
     intact = MaskTree(BlockwiseModel(loaded.model, architecture, loaded.device), Ablation(architecture, game.mask_tree.ablation.parts), game.mask_tree.budget)
     reading = game.reading.elsewhere()

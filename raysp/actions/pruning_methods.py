@@ -1,4 +1,4 @@
-"""Which parts to leave out of a model so that it keeps doing what a run asked of it: by interactions, and by the simpler ways that these have to beat.
+"""Choose parts to remove from a model while preserving the behaviour that a run measured: by interactions, and by simpler baselines.
 
 Pure: subsets are chosen from what a run measured; functions map masks to values.
 """
@@ -17,15 +17,15 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset
 from raysp.spectral.sets import Floats
 
-#: The surrogate's optimum and the LASSO's, each as it is and refined by exact swaps; the strongest exact singles; the best of random subsets.
+#: The optima of the surrogate and of the LASSO, unrefined and refined by exact swaps; the strongest exact singles; the best of random subsets.
 Method = Literal["interactions", "refined", "singles", "singles_refined", "top_singles", "best_of_n", "intact"]
-#: Shares kept that every pruning is compared at, as published.
+#: The published shares kept, at which every pruning is compared.
 SHARES = (0.5, 0.66, 0.83)
-#: Swaps tried before the best of them is taken.
+#: Swaps tried before the best of them is accepted.
 HANDFUL = 12
-#: Seconds for the surrogate's optimum: what is proven in the next minute is about the surrogate alone, and exact swaps follow.
+#: Time limit in seconds for the surrogate's optimum: a longer search would only optimise the surrogate further, and exact swaps follow.
 SOLVING = 3.0
-#: Components on either side that swaps are looked for among.
+#: The number of kept and of removed components among which swaps are searched.
 PROMISING = 500
 #: Resamples of the prompts for an interval.
 RESAMPLES = 2000
@@ -38,7 +38,7 @@ ByPrompt = Callable[[Masks], Floats]
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """What a run knows of its components: the surrogate, the LASSO on singles, exact single effects `(n,)`, a layer each, and whether more of the value is better."""
+    """A run's evidence: the surrogate, the LASSO on singles, exact single effects `(n,)`, each component's layer, and whether a higher value is better."""
 
     surrogate: FourierSurrogate
     singles: FourierSurrogate
@@ -49,15 +49,15 @@ class RunEvidence:
 
     @property
     def n(self) -> int:
-        """Components."""
+        """The number of components."""
         return self.surrogate.n
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """One way to keep a share of the components: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95 % interval.
+    """A method's choice at one share: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95 % interval.
 
-    `evaluations` are the exact ones on the run's prompts that it was chosen by.
+    `evaluations` is the number of exact evaluations on the run's prompts that the choice used.
     """
 
     keep: float
@@ -73,28 +73,28 @@ class Pruned:
 
 @dataclass(frozen=True)
 class PruningBudget:
-    """How many components go, in all and, where each layer loses the same share, of each layer."""
+    """The number of components to remove: in total and, if every layer loses the same share, by layer."""
 
     gone: int
     by_layer: Mapping[int, int] | None
 
     @classmethod
     def of(cls, keep: float, layers: Sequence[int], *, per_layer: bool) -> "PruningBudget":
-        """The room that a share kept leaves; UserError for a share that keeps nothing or everything."""
+        """The budget at a share kept; UserError for a share that keeps nothing or everything."""
         sizes = {layer: layers.count(layer) for layer in dict.fromkeys(layers)}
         limits = {layer: size - round(keep * size) for layer, size in sizes.items()} if per_layer else None
         gone = sum(limits.values()) if limits is not None else len(layers) - round(keep * len(layers))
         if per_layer and len(sizes) == len(layers):
-            raise UserError("per_layer", per_layer, "takes a share of every layer, and each has one component", "leave it out")
+            raise UserError("per_layer", per_layer, "removes a share of every layer, but each layer has only one component", "omit it")
         if not 0 < gone < len(layers):
-            raise UserError("keep", keep, f"keeps {len(layers) - gone} of {len(layers)} components", "give a share between, such as 0.5")
+            raise UserError("keep", keep, f"keeps {len(layers) - gone} of {len(layers)} components", "give a share that keeps some of them, such as 0.5")
         return cls(gone, limits)
 
 
 def compare_methods(known: RunEvidence, train: Value, heldout: ByPrompt, keep: float, *, per_layer: bool, draws: int) -> list[Pruned]:
-    """Every method at one share kept, valued on the run's own prompts (`train`) and on others (`heldout`).
+    """Every method's choice at one share kept, evaluated on the run's prompts (`train`) and on held-out ones (`heldout`).
 
-    `draws` exact evaluations go to each method that searches on the run's own prompts: for random subsets, and for the swaps that refine a proposal.
+    Each method that searches on the run's prompts gets `draws` exact evaluations: for random subsets, or for the swaps that refine a proposal.
     """
     room = PruningBudget.of(keep, known.layers, per_layer=per_layer)
     rng = np.random.default_rng([known.seed, room.gone])
@@ -103,7 +103,7 @@ def compare_methods(known: RunEvidence, train: Value, heldout: ByPrompt, keep: f
     lasso, strongest = (_linear(sign * worth, known.layers, room) for worth in (_slopes(known.singles), known.effects))
     drawn = np.stack([_linear(rng.random(known.n), known.layers, room) for _ in range(draws)])
     search = _Search(train, sign, known.layers if per_layer else None, draws)
-    # What a surrogate proposes is verified like any other claim, so all proposals that it could have made compete.
+    # Refinement starts from the best, by exact evaluation, of all proposals available to the method.
     chosen: dict[Method, tuple[Masks, int]] = {
         "interactions": (optimum, 0),
         "refined": search.refined(known.surrogate, np.stack([optimum, lasso, strongest])),
@@ -134,7 +134,7 @@ def _by_interactions(known: RunEvidence, room: PruningBudget) -> Masks:
 
 @dataclass(frozen=True)
 class _Search:
-    """Search by exact evaluations on the run's prompts, `draws` at most; swaps stay within a layer where layers are given."""
+    """Search with at most `draws` exact evaluations on the run's prompts; if layers are given, swaps stay within a layer."""
 
     train: Value
     sign: float
@@ -142,11 +142,11 @@ class _Search:
     draws: int
 
     def values(self, masks: Masks) -> Values:
-        """The mean over the prompts, more being better, float64 `(m,)`."""
+        """The mean over the prompts, oriented so that higher is better, float64 `(m,)`."""
         return self.sign * self.train(masks)
 
     def refined(self, surrogate: FourierSurrogate, proposed: Masks) -> tuple[Masks, int]:
-        """The best of the proposed masks after swaps, those that the surrogate likes best tried a handful at a time; and the evaluations paid."""
+        """The best of the proposed masks after swaps, tried in batches in the surrogate's order of preference; and the number of evaluations used."""
         proposed = proposed[: self.draws]
         flips = Flips.of(surrogate, keep=False, sign=self.sign)
         values = self.values(proposed)
@@ -164,7 +164,7 @@ class _Search:
         return best, paid
 
     def _swaps(self, flips: Flips, mask: Masks, tried: set[bytes], count: int) -> Masks:
-        """The `count` most promising masks not yet tried that keep one component more and another less."""
+        """The `count` most promising masks not yet tried that swap a kept component for a removed one."""
         kept, gone = (self._promising(flips, mask, among) for among in (np.flatnonzero(mask), np.flatnonzero(~mask)))
         gains = flips.moves(~mask, np.concatenate([kept, gone]))[: len(kept), len(kept) : -1]
         if self.layers is not None:
@@ -183,18 +183,18 @@ class _Search:
 
     @staticmethod
     def _promising(flips: Flips, mask: Masks, among: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The components whose flip alone would gain most: pairs of all of many would not fit memory."""
+        """The components whose flip alone would gain most, as the pairs of all components may not fit into memory."""
         alone = (flips.incidence.T @ flips.turned(~mask))[among]
         return np.sort(among[np.argsort(-alone, kind="stable")[:PROMISING]])
 
 
 def _slopes(singles: FourierSurrogate) -> Values:
-    """What each component adds when it is kept."""
+    """The effect of keeping each component."""
     return singles.single_effects()
 
 
 def _linear(worth: Values, layers: Sequence[int], room: PruningBudget) -> Masks:
-    """Leave out those worth least."""
+    """Remove the components that are worth least."""
     mask = np.ones(len(worth), dtype=np.bool_)
     order = np.argsort(worth, kind="stable")
     if room.by_layer is None:

@@ -1,6 +1,6 @@
-"""Trainings by which a data run is judged: masks under training seeds of their own, in this process, every finished batch in the store at once.
+"""Retrainings on which a data run is scored: masks trained in this process with fresh training seeds, each batch stored as soon as it is finished.
 
-Each training seed is a game of its own there, with the run's training set and queries: what one command trained, another finds.
+The store has one game per training seed, with the run's training set and queries, so that one command finds what another has trained.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Watch = Callable[[Progress], None]
 
 @dataclass
 class Retrainings:
-    """Outputs of a data game by training seed. `phase` is what their cost is noted under in the run; `trained` counts those that were paid for, `found` those that were not."""
+    """Outputs of a data game by training seed. `phase` names their cost in the run; `trained` counts the trainings run, `found` those found in the store."""
 
     store: Store
     run_id: str
@@ -41,7 +41,7 @@ class Retrainings:
     found: int = field(default=0, init=False)
 
     def outputs(self, masks: Masks, seeds: Sequence[int]) -> Floats:
-        """Each query's output, float64 `(len(seeds), m, q)`, of distinct masks (bool `(m, n)`). EvaluationError where a training's outputs are no numbers."""
+        """Each query's output, float64 `(len(seeds), m, q)`, on distinct masks (bool `(m, n)`). EvaluationError for outputs that are not finite."""
         games = [self.store.register_game(with_seed(self.game.info, seed)) for seed in seeds]
         known = np.stack([self.store.outputs(game_id, masks) for game_id in games])
         missing = [np.flatnonzero(np.isnan(outputs).any(axis=1)) for outputs in known]
@@ -73,25 +73,25 @@ class Retrainings:
 
 
 def own_seeds(lens: DataLens, count: int) -> list[int]:
-    """Training seeds that the run did not train with: what it learnt of its own seeds must not count in its favour."""
+    """Training seeds that the run did not use, so that fitting the noise of its own seeds is not rewarded."""
     first = lens.training_seed + lens.seeds
     return list(range(first, first + count))
 
 
 def with_seed(info: GameInfo, seed: int) -> GameInfo:
-    """The same training set and queries, trained once with this seed: a game of its own."""
+    """A separate game with the same training set and queries, trained once with this seed."""
     described = dict(info.description) | {"training_seed": seed, "seeds": 1, "seeding": "shared"}
     return replace(info, description=described, fingerprint=fingerprint(described))
 
 
 def data_run(row: dict[str, Any], action: Action) -> tuple[RunSpec, DataLens]:
-    """The spec of a run's row, and its lens; UserError as `finished_run`."""
+    """The spec in a run's row and its lens; UserError as `finished_run`."""
     spec = finished_run(row, action)
     return spec, cast("DataLens", spec.lens)
 
 
 def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
-    """The game that the run asked, its model loaded. UserError where it is another now."""
+    """The run's game, with its model loaded. UserError if it has changed since."""
     from raysp.lenses.data import build_data_game
 
     game = build_data_game(lens)

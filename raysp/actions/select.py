@@ -1,6 +1,6 @@
-"""Acting on a data run: choose what of its training set to keep, write that down, and see by training whether it was wise.
+"""Act on a data run: choose the part of its training set to keep, write it to a file, and verify the choice by retraining.
 
-Trainings happen in this process, and are kept in the store: verified again, a choice costs nothing.
+Models are trained in this process and their outputs stored, so verifying the same choice again costs nothing.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
     from raysp.specs.lenses import DataLens
     from raysp.store import Store
 
-#: Random sets as large as the one chosen that it is compared with.
+#: Random sets of the same size with which the chosen set is compared.
 RANDOM_SETS = 4
-#: Held-out queries, at least.
+#: The fewest held-out queries.
 LEAST_HELDOUT = 2
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What trainings say of a choice: its mean over seeds and queries, that of everything and of random sets as large, and what is gained over either.
+    """A choice verified by retraining: its mean value over seeds and queries, and its gains over training on everything and on random sets of the same size.
 
-    `means` and `gains` are by what the choice is compared with, `all` and so many `random` sets. A gain is positive where the choice is better, whatever the value. `heldout` says whether the queries are others than those that it was made on.
+    `means` and `gains` have the keys `all` and `random`, the latter for `random` sets. A gain is positive if the choice is better, also for a loss. `heldout` is
+    True if the queries differ from those on which the choice was made.
     """
 
     chosen: float
@@ -57,7 +58,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Curated:
-    """What `select` did: the wish and the choice, the labels of what goes, examples before and after, the file written, what trainings say, remarks."""
+    """The result of `select`: the rule, the choice, the labels dropped, the numbers of examples before and after, the file, the verification and notes."""
 
     run_id: str
     wish: DropRule
@@ -72,7 +73,7 @@ class Curated:
 
 @dataclass(frozen=True)
 class Verification:
-    """How to verify: on queries of a file (None: the run's own), with so many training seeds."""
+    """How to verify a choice: on the queries of a file (None: the run's own), with this number of training seeds."""
 
     heldout: str | None = None
     seeds: int = 3
@@ -81,9 +82,9 @@ class Verification:
 def select(
     store: Store, run_id: str, *, drop: str | None, keep: str | None, output: Path | None, overwrite: bool, verify: Verification | None, watch: Watch
 ) -> Curated:
-    """Choose by the run's surrogate, write the rows that stay as JSONL into `output`, verify by training, and keep the figures in the store.
+    """Choose by the run's surrogate, write the rows that stay to `output` in their original format, verify by retraining, and store the figures.
 
-    UserError for a run that cannot be acted on, a wish, a file or held-out queries that cannot be.
+    UserError for an unsuitable run, rule or output file, and for unsuitable held-out queries.
     """
     row = store.run_row(run_id)
     _, lens = data_run(row, "select")
@@ -91,7 +92,7 @@ def select(
     surrogate = store.surrogate(run_id)
     _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:
-        raise UserError("seeds", verify.seeds, "is no number of trainings", "give 1 or more")
+        raise UserError("seeds", verify.seeds, "is not a number of trainings", "give at least 1")
     watch(Progress(run_id, "loading the model"))
     game = rebuilt(row, lens)
     fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
@@ -100,7 +101,7 @@ def select(
     choice = choose(surrogate, wish, more_is_better=better, measured=measured)
     kept = game.examples_of(choice.mask)
     if not len(kept):
-        raise UserError("drop" if drop else "keep", wish.text, "leaves no example", "drop less")
+        raise UserError("drop" if drop else "keep", wish.text, "leaves no examples", "drop fewer components")
     samples = game.training.samples
     if output is not None:
         _write(lens.train, [samples[i].row - 1 for i in kept.tolist()], output)
@@ -110,7 +111,7 @@ def select(
         trainings = Retrainings(store, run_id, game if fresh is None else _asking(lens, game, fresh), "verify", watch)
         found = _verified(trainings, lens, choice, verify.seeds, heldout=fresh is not None)
         if fresh is None:
-            notes.append("The figures are on the run's own queries, which the choice was made on: give other queries with --heldout to see what it is worth.")
+            notes.append("The figures are for the run's own queries, on which the choice was made; give --heldout with new queries for an unbiased estimate.")
     store.add_selections(run_id, _table(choice, found, f"{'drop' if drop else 'keep'} {wish.text}"))
     gone = tuple(game.components[i].label for i in np.flatnonzero(~choice.mask))
     written = None if output is None else str(output)
@@ -118,7 +119,7 @@ def select(
 
 
 def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
-    """What the run's validation measured of pairs."""
+    """Kind and exact deviation of the pairs that the run's validation measured."""
     rows = store.run_table("interactions", run_id).to_pylist()
     return {tuple(sorted(row["components"])): (row["kind"], row["exact"]) for row in rows if row["order"] == 2 and row["verified"]}
 
@@ -127,23 +128,23 @@ def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[st
 
 
 def _check_output(output: Path | None, lens: DataLens, *, overwrite: bool) -> None:
-    """UserError before anything is paid for."""
+    """UserError for an unusable output file, before anything is trained."""
     if output is None:
         return
     if any(
         output.exists() and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()) for source in (lens.train, lens.queries) if source
     ):
-        raise UserError("output", str(output), "is what the run was asked about, and could not be read again", "name a new file")
+        raise UserError("output", str(output), "is an input of the run, which must not be overwritten", "name a new file")
     if output.exists() and not (overwrite and output.is_file()):
-        mend = "name a new file, or add --overwrite" if output.is_file() else "name a new file"
-        raise UserError("output", str(output), "is there already", mend)
+        remedy = "name a new file, or add --overwrite" if output.is_file() else "name a new file"
+        raise UserError("output", str(output), "already exists", remedy)
     check_output_format(lens.train, output)
     if not output.absolute().parent.is_dir() or not os.access(output.absolute().parent, os.W_OK):
-        raise UserError("output", str(output), "cannot be written", "name a file in a folder that is there, and that you may write to")
+        raise UserError("output", str(output), "cannot be written", "name a file in an existing folder that you may write to")
 
 
 def _write(source: str, numbers: Sequence[int], output: Path) -> None:
-    """The rows with these numbers (from 0) as they were read, all or none of them."""
+    """Write the rows with these numbers (from 0) unchanged; if that fails, no file is left behind."""
     try:
         with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".raysp-") as folder:
             draft = Path(folder) / output.name
@@ -154,18 +155,18 @@ def _write(source: str, numbers: Sequence[int], output: Path) -> None:
 
 
 def _left_out(lens: DataLens, game: DataGame) -> str:
-    """What the file does not hold besides what was dropped."""
+    """A note on rows that are missing from the file although they were not dropped; '' if there are none."""
     trained_on, asked = len(game.training.samples), len(game.info.queries) if lens.queries is None else 0
     limited = game.training.rows > trained_on + asked
-    parts = (["the queries drawn from it"] if asked else []) + ([f"what limit {lens.limit} left out"] if limited else [])
-    return f"Of the training set the run used {trained_on} rows; the file holds none of the others ({' and '.join(parts)})." if parts else ""
+    parts = (["the queries drawn from it"] if asked else []) + ([f"the rows beyond limit {lens.limit}"] if limited else [])
+    return f"The run used {trained_on} rows of the training set; the file contains none of the others ({' and '.join(parts)})." if parts else ""
 
 
 # ---- verification
 
 
 def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, list[str]]:
-    """Queries that the run has neither asked nor trained on, and a remark where others were left out; UserError where there are too few."""
+    """Queries that the run neither asked nor trained on, and notes on those left out or with unknown labels; UserError if there are too few."""
     from raysp.datasets.training_sets import read_training_set
 
     try:
@@ -175,9 +176,9 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, li
     seen = {(sample.prompt.strip(), sample.completion.strip()) for sample in (*game.training.samples, *read_training_set(lens)[1].samples)}
     fresh = tuple(sample for sample in queries.samples if (sample.prompt.strip(), sample.completion.strip()) not in seen)
     if len(fresh) < LEAST_HELDOUT:
-        raise UserError("heldout", source, f"has {len(fresh)} queries that the run has not seen", f"give at least {LEAST_HELDOUT}")
+        raise UserError("heldout", source, f"has {len(fresh)} queries that the run did not see", f"give at least {LEAST_HELDOUT}")
     known = len(queries.samples) - len(fresh)
-    said = [f"{known} of {len(queries.samples)} held-out queries are left out, as the run has seen them."] if known else []
+    said = [f"{known} of {len(queries.samples)} held-out queries are left out because the run saw them."] if known else []
     unknown = sorted({sample.label for sample in fresh if sample.label is not None} - set(training.labels))
     if unknown and training.labels:
         said.append(f"Held-out queries have labels that no training example has: {', '.join(unknown)}.")
@@ -185,7 +186,7 @@ def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, li
 
 
 def _asking(lens: DataLens, game: DataGame, fresh: TrainingSet) -> DataGame:
-    """The same training set and kind of value, other queries."""
+    """A game on the same training set and kind of value, with other queries."""
     from raysp.lenses.data import build_data_game
 
     try:
@@ -208,7 +209,7 @@ def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: i
 
 
 def _table(choice: Dropping, found: Verified | None, rule: str) -> pa.Table:
-    """One row a comparison, as the store's `selections`; one without figures for a choice that was not verified."""
+    """One row per comparison, as in the store's `selections`; a single row without figures for a choice that was not verified."""
     import pyarrow as pa
 
     kept = np.flatnonzero(choice.mask).tolist()
@@ -217,7 +218,7 @@ def _table(choice: Dropping, found: Verified | None, rule: str) -> pa.Table:
         predicted = f"not verified; the surrogate predicts {choice.before:.4g} before and {choice.after:.4g} after"
         rows: list[dict[str, Any]] = [{"rule": rule, **common, "note": predicted}]
     else:
-        on = f"on {found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
+        on = f"on {found.queries} {'held-out queries' if found.heldout else 'queries of the run'}"
         rows = [
             {
                 "rule": rule,
@@ -228,7 +229,7 @@ def _table(choice: Dropping, found: Verified | None, rule: str) -> pa.Table:
                 "lo": gain.lo,
                 "hi": gain.hi,
                 "seeds": found.seeds,
-                "note": f"{on}, against {'all components' if name == 'all' else f'{found.random} random sets as large'}",
+                "note": f"{on}, against {'all components' if name == 'all' else f'{found.random} random sets of the same size'}",
             }
             for name, gain in found.gains.items()
         ]

@@ -110,7 +110,7 @@ def test_a_pair_that_chance_may_have_made_is_no_pair(error, found):
 
 def test_where_nothing_harms_or_repeats_nothing_is_dropped():
     additive = surrogate_of(lambda masks: np.asarray(masks, dtype=float) @ np.arange(1.0, N + 1))
-    for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components that cover")):
+    for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components that significantly substitute")):
         with pytest.raises(UserError, match=said):
             choose(additive, read_drop_rule(drop, None, N), more_is_better=True)
 
@@ -151,9 +151,9 @@ def test_a_small_percentage_is_one_component(drop):
     [
         (None, None, "alternatives"),
         ("harmful:3", "best:3", "alternatives"),
-        ("harmful", None, "not understood"),
-        ("best:3", None, "not understood"),
-        (None, "harmful:3", "not understood"),
+        ("harmful", None, "not a known rule"),
+        ("best:3", None, "not a known rule"),
+        (None, "harmful:3", "not a known rule"),
         ("harmful:0%", None, "between 0 and 100"),
         ("harmful:100%", None, "between 0 and 100"),
         ("harmful:120%", None, "between 0 and 100"),

@@ -175,17 +175,17 @@ def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, t
     ("wish", "said"),
     [
         (LdsOptions(subsets=9), "too few"),
-        (LdsOptions(seeds=0), "no number of trainings"),
-        (LdsOptions(fraction=1.0), "no share of the components"),
-        (LdsOptions(fraction=float("nan")), "no share of the components"),
+        (LdsOptions(seeds=0), "is not a number of trainings"),
+        (LdsOptions(fraction=1.0), "is not a share of the components"),
+        (LdsOptions(fraction=float("nan")), "is not a share of the components"),
         (LdsOptions(fraction=0.99), "keeps 10 of 10 components"),
         (LdsOptions(fraction=0.01), "keeps 0 of 10 components"),
         (LdsOptions(methods=("trak",)), "choose among proxyspex"),
         (LdsOptions(methods=()), "choose among proxyspex"),
         (LdsOptions(leave_one_out=11), "give 3 to 10"),
         (LdsOptions(brittleness=(10,)), "give 1 to 9"),
-        (LdsOptions(mislabelled="wrong"), "its columns are id, prompt, completion, flipped"),
-        (LdsOptions(mislabelled="prompt"), "says neither yes nor no"),
+        (LdsOptions(mislabelled="wrong"), "choose one of the columns id, prompt, completion, flipped"),
+        (LdsOptions(mislabelled="prompt"), "is neither true nor false"),
         (LdsOptions(fraction=0.1, methods=("influence",)), "fitted to all but"),
     ],
 )
@@ -201,8 +201,8 @@ def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_i
     ("text", "said"),
     [
         ("1 2 x", "cannot be read"),
-        ("0 1 2", "has row 0, and the training set has rows 1 to"),
-        ("4000", "has row 4000"),
+        ("0 1 2", "lists row 0, but the training set has rows 1 to"),
+        ("4000", "lists row 4000"),
         ("1 2 3 4 5 6 7 8 9 10", "marks all of 10"),
     ],
 )

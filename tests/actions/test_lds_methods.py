@@ -104,7 +104,7 @@ def test_a_query_whose_outputs_do_not_vary_is_left_out_and_said_so(by_game):
     outputs[:, :, 1] = 0.5
     rows = linear_scores(by_game["additive"], masks, Trained(masks, outputs))
     assert [row.query for row in rows if (row.metric, row.method) == ("lds", "singles")] == [None, 0, 2]
-    assert told(rows, "lds")["singles"].note == "1 of 3 queries are left out, as their outputs do not vary"
+    assert told(rows, "lds")["singles"].note == "1 of 3 queries are left out because their outputs do not vary"
 
 
 def test_single_ablations_are_foretold_and_their_size_too(by_game):

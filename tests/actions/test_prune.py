@@ -321,7 +321,9 @@ def test_a_task_with_too_few_other_prompts_asks_for_a_file():
         return 1 if text in few or len(text) > 20 else 2
 
     lens = raysp.MechanisticLens(task="facts", task_size=8)
-    with pytest.raises(raysp.UserError, match="heldout: cannot be made: task facts has no 8 prompts beside those of the run; give a file of prompts"):
+    with pytest.raises(
+        raysp.UserError, match="heldout: cannot be generated: task facts does not have 8 prompts besides those of the run; give a file of prompts"
+    ):
         acting._held_out(lens, None, make("facts", 8, 0, count), count)
 
 
@@ -375,7 +377,7 @@ def test_a_model_whose_weights_are_elsewhere_is_not_written(asked, tmp_path):
     lens = asked.lens("qwen2")
     run_id = asked.of(lens)
     accelerate.cpu_offload(resident(lens).loaded.model.model.layers[1])
-    with pytest.raises(raysp.UserError, match=r"output: .* accelerate has moved some of its weights out of memory"):
+    with pytest.raises(raysp.UserError, match=r"output: .* accelerate has moved some of this model's weights out of memory"):
         asked.prune(run_id, 0.5, tmp_path / "pruned")
     assert asked.prunings(run_id) == []
     assert asked.prune(run_id, 0.5).written is None
@@ -395,7 +397,7 @@ def test_a_model_whose_weights_cannot_say_it_is_not_written(asked, tmp_path):
     rows = [{**row, "target": "good", "foil": "bad"} for row in (*ROWS, *UNSEEN)]
     lens = asked.lens(prompts=jsonl(tmp_path / "rows.jsonl", rows[:3]), components="blocks").model_copy(update={"model": str(tmp_path / "bert")})
     run_id, before = asked.of(lens), weights(lens)
-    with pytest.raises(raysp.EvaluationError, match="its architecture does more than its weights show"):
+    with pytest.raises(raysp.EvaluationError, match="removing weights does not ablate this architecture"):
         asked.prune(run_id, 0.5, tmp_path / "out" / "pruned", heldout=jsonl(tmp_path / "unseen.jsonl", rows[3:]))
     assert list((tmp_path / "out").iterdir()) == []
     after = weights(lens)
@@ -410,16 +412,16 @@ def test_a_classifier_without_heads_is_written(asked, tmp_path):
 
 
 MISTAKES = [
-    ({"ablation": "mean"}, {}, ["ablation: 'mean'", "no weights can express", "zero-rescale"]),
-    ({"positions": "last"}, {}, ["positions: 'last'", "ask again with positions all"]),
-    ({}, {"heldout": None}, ["heldout: is needed", "give a file"]),
+    ({"ablation": "mean"}, {}, ["ablation: 'mean'", "cannot be expressed in weights", "zero-rescale"]),
+    ({"positions": "last"}, {}, ["positions: 'last'", "run again with positions all"]),
+    ({}, {"heldout": None}, ["heldout: is required", "give a file"]),
     ({}, {"heldout": "nowhere.jsonl"}, ["heldout: 'nowhere.jsonl' does not exist"]),
-    ({}, {"heldout": "ROWS"}, ["heldout:", "has 0 prompts that the run has not seen", "give at least two"]),
+    ({}, {"heldout": "ROWS"}, ["heldout:", "has 0 prompts that the run did not see", "give at least two"]),
     ({}, {"keep": 0.01}, ["keep: 0.01 keeps 0 of 6 components"]),
     ({}, {"keep": 1.0}, ["keep: 1.0 keeps 6 of 6 components"]),
     ({}, {"keep": 0.9, "per_layer": True}, ["keep: 0.9 keeps 6 of 6 components"]),
-    ({}, {"folder": "full"}, ["output:", "is there and not empty", "name a new folder"]),
-    ({}, {"folder": "full/file"}, ["output:", "is there and not empty"]),
+    ({}, {"folder": "full"}, ["output:", "exists and is not empty", "name a new folder"]),
+    ({}, {"folder": "full/file"}, ["output:", "exists and is not empty"]),
     ({}, {"folder": "full/file/deeper"}, ["output:", "cannot be written", "name a folder that you may write to"]),
     ({}, {"folder": "x" * 300}, ["output:", "cannot be written (File name too long)"]),
 ]
@@ -463,7 +465,7 @@ def test_experts_have_no_weights_that_a_block_ends_with(asked, tmp_path):
 def test_runs_of_other_lenses_have_no_parts_of_a_model(asked):
     feature = raysp.FeatureLens(model=asked.model("llama"), prompt="Her acting never fails", target=" not", dtype="float32", device="cpu")
     for lens in (feature, raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=3)):
-        with pytest.raises(raysp.UserError, match=f"is of the {lens.kind} lens, and only parts of a model can be pruned"):
+        with pytest.raises(raysp.UserError, match=f"uses the {lens.kind} lens, but only parts of a model can be pruned"):
             asked.prune(asked.of(lens))
 
 
@@ -499,7 +501,7 @@ def test_a_run_made_in_another_dtype_says_so(asked):
 def test_one_prompt_needs_others_to_be_judged_by(asked):
     lens = asked.lens(prompts=None, **ROWS[0])
     run_id = asked.of(lens)
-    with pytest.raises(raysp.UserError, match="heldout: is needed"):
+    with pytest.raises(raysp.UserError, match="heldout: is required"):
         asked.prune(run_id, heldout=None)
     assert {row.prompts for row in asked.prune(run_id).rows} == {len(UNSEEN)}
 
@@ -507,7 +509,7 @@ def test_one_prompt_needs_others_to_be_judged_by(asked):
 def test_an_accuracy_is_of_the_same_kind_on_held_out_prompts(asked):
     run_id = asked.run(value="accuracy")
     bare = jsonl(asked.folder / "bare.jsonl", [{name: row[name] for name in ("prompt", "target")} for row in UNSEEN])
-    with pytest.raises(raysp.UserError, match=r"heldout foil: is missing in some; give every prompt a foil, as in the run"):
+    with pytest.raises(raysp.UserError, match=r"heldout foil: is missing in some prompts; give every prompt a foil, as in the run"):
         asked.prune(run_id, heldout=bare)
     rows = jsonl(asked.folder / "bare_rows.jsonl", [{name: row[name] for name in ("prompt", "target")} for row in ROWS])
     with pytest.raises(raysp.UserError, match="the run's prompts have none"):

@@ -142,7 +142,7 @@ def test_a_value_of_which_less_is_better_is_made_small():
 @pytest.mark.parametrize("keep", [0.01, 0.99, 0.0, 1.0, 1.5, -0.5])
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_a_share_that_keeps_nothing_or_everything_is_a_mistake(keep, per_layer):
-    with pytest.raises(UserError, match=r"keep: .* of 6 components; give a share between"):
+    with pytest.raises(UserError, match=r"keep: .* of 6 components; give a share that keeps some of them"):
         compared(redundant, keep, per_layer=per_layer)
 
 
@@ -193,5 +193,5 @@ def test_the_same_seed_chooses_the_same_and_another_draws_others():
 
 
 def test_where_every_layer_has_one_component_none_can_take_a_share():
-    with pytest.raises(UserError, match=r"per_layer: .*each has one component; leave it out"):
+    with pytest.raises(UserError, match=r"per_layer: .*each layer has only one component; omit it"):
         compared(graded, per_layer=True, layers=tuple(range(N)))

@@ -127,12 +127,12 @@ def test_the_very_lines_that_stay_are_written(trained, tmp_path):
 def test_a_file_that_is_there_stays_unless_it_is_told_otherwise(trained, tmp_path):
     output = tmp_path / "curated.jsonl"
     output.write_text("mine")
-    with pytest.raises(raysp.UserError, match=r"is there already.*--overwrite"):
+    with pytest.raises(raysp.UserError, match=r"already exists.*--overwrite"):
         selected(trained, trained.run(), keep="best:4", output=output)
     assert output.read_text() == "mine"
     done = selected(trained, trained.run(), keep="best:4", output=output, overwrite=True)
     assert len(read(output)) == done.kept == 4
-    for place, said in ((tmp_path, "is there already"), (tmp_path / "nowhere" / "x.jsonl", "cannot be written")):
+    for place, said in ((tmp_path, "already exists"), (tmp_path / "nowhere" / "x.jsonl", "cannot be written")):
         with pytest.raises(raysp.UserError, match=said):
             selected(trained, trained.run(), keep="best:4", output=place, overwrite=True)
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_there_stays_unless_it_is_told_otherwise(trained, tmp_pat
 def test_the_run_s_own_training_set_is_not_written_over(trained, tmp_path):
     place = tmp_path / "train.jsonl"
     run_id = trained.run(budget=16, train=jsonl(place, ROWS[:6]))
-    with pytest.raises(raysp.UserError, match="is what the run was asked about"):
+    with pytest.raises(raysp.UserError, match="is an input of the run"):
         selected(trained, run_id, keep="best:3", output=place, overwrite=True)
     assert read(place) == ROWS[:6]
 
@@ -156,11 +156,11 @@ def test_a_training_set_that_has_changed_is_not_acted_on(trained, tmp_path):
 def test_held_out_queries_are_those_that_the_run_has_not_seen(trained, tmp_path):
     run_id = trained.run()
     seen = jsonl(tmp_path / "seen.jsonl", [*QUERIES, *({name: row[name] for name in ("prompt", "completion")} | {"foil": "?"} for row in ROWS), UNSEEN[0]])
-    with pytest.raises(raysp.UserError, match=r"heldout.* has 1 queries that the run has not seen"):
+    with pytest.raises(raysp.UserError, match=r"heldout.* has 1 queries that the run did not see"):
         selected(trained, run_id, keep="best:4", verify=Verification(seen, 1))
     some = selected(trained, run_id, keep="best:4", verify=Verification(jsonl(tmp_path / "some.jsonl", [*QUERIES, *UNSEEN]), 1))
     assert some.verified.queries == len(UNSEEN)
-    assert some.notes == (f"{len(QUERIES)} of {len(QUERIES) + len(UNSEEN)} held-out queries are left out, as the run has seen them.",)
+    assert some.notes == (f"{len(QUERIES)} of {len(QUERIES) + len(UNSEEN)} held-out queries are left out because the run saw them.",)
     bad = jsonl(tmp_path / "bad.jsonl", [{"prompt": "The film is", "completion": " yes"}] * 2)
     with pytest.raises(raysp.UserError, match="heldout"):
         selected(trained, run_id, keep="best:4", verify=Verification(bad, 1))
@@ -201,7 +201,7 @@ def test_select_says_what_goes_and_what_trainings_say(trained, capsys, tmp_path)
         (["--drop", "harmful:10"], "drops everything"),
         (["--keep", "best:10"], "drops nothing"),
         (["--keep", "best:4", "--heldout", "x.jsonl"], "add --verify"),
-        (["--keep", "best:4", "--verify", "--seeds", "0"], "no number of trainings"),
+        (["--keep", "best:4", "--verify", "--seeds", "0"], "is not a number of trainings"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(trained, capsys, arguments, said):
@@ -217,7 +217,7 @@ def test_only_data_runs_that_are_done_are_acted_on(trained, capsys):
     for command, options in (("select", ["--keep", "best:2"]), ("lds", [])):
         code, _, err = here(capsys, command, other, *options, "--store", str(trained.store))
         assert code == 2
-        assert "is of the function lens" in err
+        assert "uses the function lens" in err
     begun = trained.run()
     with raysp.Store.open(trained.store) as store:
         store.set_status(begun, "interrupted")

@@ -178,7 +178,7 @@ MISTAKES = [
     (["prune", "heads", "--keep", "0.99"], ["keep: 0.99 keeps 6 of 6 components"]),
     (["prune", "heads", "--best-of", "0"], ["best_of: 0 is no number of subsets"]),
     (["prune", "heads", "--heldout", "nowhere.jsonl"], ["heldout: 'nowhere.jsonl' does not exist"]),
-    (["prune", "heads", "-o", "llama"], ["output: 'llama' is there and not empty"]),
+    (["prune", "heads", "-o", "llama"], ["output: 'llama' exists and is not empty"]),
     (["compare", "heads"], ["run: 'heads' is alone; name at least two runs"]),
     (["compare", "heads", "nobody"], ["run: 'nobody' is unknown"]),
     (["task", "sums"], ["task: 'sums' is not known; choose one of ioi, facts, greater-than, induction"]),
