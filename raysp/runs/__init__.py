@@ -1,1 +1,1 @@
-"""One question from its spec to a validated, stored answer. Knows neither Ray nor models."""
+"""Runs: a question, from its spec to a validated and stored answer. This package does not depend on Ray or on models."""

@@ -15,9 +15,9 @@ from raysp.sampling.draws import ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import ValidationResult, surrogate_kinds
 
-# Predicting the deviation of a set takes 2^order sub-ablations; above this order it is not worth the price.
+# Predicting the deviation of a set takes 2^order sub-ablations, which is too expensive above this order.
 MAX_ESTIMATED_ORDER = 6
-# Nobody reads a longer answer; everything else follows from the stored surrogate.
+# The number of interactions reported; others can be computed from the stored surrogate.
 REPORTED = 500
 
 
@@ -53,7 +53,7 @@ def _estimates(surrogate: FourierSurrogate, sets: Sequence[tuple[int, ...]]) -> 
 
 
 def summarise(findings: Findings, validation: ValidationResult, info: GameInfo, *, intact: float, empty: float) -> dict[str, Any]:
-    """The run in one row: its values at the ends, how well the surrogate predicts next to singles, and the verdict."""
+    """Return the run's summary: the intact and empty values, the surrogate's R² beside that of single effects, and the verdict."""
     metrics = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in validation.metrics.items()}
     return {
         "value_intact": intact,

@@ -1,4 +1,4 @@
-"""What is settled before the budget is spent: the dtype that a run computes in, and how much numeric noise its game has in it."""
+"""Calibration before the budget is spent: measure the numeric noise of a run's game and choose the dtype to compute in."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from raysp.store import Store
 
     class NoisyBackend(Protocol):
-        """What of a `Backend` is needed here."""
+        """The part of `Backend` that calibration needs."""
 
         info: GameInfo
 
         def rebuild(self, lens: AnyLens) -> None:
-            """Take the lens's game in place of its own."""
+            """Replace the game by the lens's game."""
             ...
 
         def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Calibration:
-    """The numeric noise of a run's game, that of the dtype rejected for it (None: none was), and what finding out cost.
+    """The numeric noise of a run's game, that of a rejected dtype (None: none was rejected), and the cost of measuring them.
 
-    `sample` has the values of the masks that were measured in the run's dtype, None if the store knew the noise; `evaluations`, `tokens` and `seconds` were
-    spent beside those.
+    `sample` has the values of the masks that were measured in the run's dtype, or is None if the noise was found in the store; `evaluations`, `tokens` and
+    `seconds` are the cost in addition to those values.
     """
 
     noise: NumericNoise
@@ -44,21 +44,21 @@ class Calibration:
     seconds: float = 0.0
 
     def row(self) -> dict[str, Any]:
-        """The figures as plain data, as the run's metrics hold them."""
+        """The figures as plain data, as stored in the run's metrics."""
         return self.noise.row() | {"rejected": None if self.rejected is None else self.rejected.row()}
 
 
-#: P(keep) of the masks that noise is measured on where the run has yet to choose its own: few models survive the loss of half of their parts, and the spread of
-#: the values of what is left says nothing about the effects around the intact model.
+#: P(keep) of the masks on which noise is measured if the run has yet to choose its own. Few models work without half of their parts, and the spread of values
+#: at such masks is not representative of the effects around the intact model.
 NEAR_INTACT = 0.9
-#: P(keep) of an explorer that has not chosen one.
+#: P(keep) of an explorer that has not chosen its own.
 UNCHOSEN = 0.5
 
 
 def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_probability: float) -> Calibration | None:
-    """Measure the numeric noise of the backend's game, or look it up; with dtype `auto`, and noise that is not small, make the backend's game one in float32.
+    """Measure the numeric noise of the backend's game, or look it up; with dtype `auto` and noise that is not small, rebuild the game in float32.
 
-    None for a game without a model. The noise of a game is measured once and stored: the same question, asked again, resolves to the same dtype.
+    Returns None for a game without a model. The noise is measured once and stored, so the same question always resolves to the same dtype.
     """
     lens = spec.lens
     if not isinstance(lens, ModelOptions) or "dtype" not in backend.info.description:
@@ -76,7 +76,7 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
     wide.tokens += found.tokens + (0 if found.sample is None else found.sample.first.tokens)
     wide.seconds += found.seconds + (0.0 if found.sample is None else found.sample.first.seconds)
     if reference is not None and wide.sample is not None:
-        # The reference is the plain measurement of the game in float32: it is counted there.
+        # The reference doubles as the plain measurement of the float32 game, where its cost is counted.
         wide.evaluations -= len(wide.sample.masks)
         wide.tokens -= reference.tokens
         wide.seconds -= reference.seconds
@@ -86,13 +86,13 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
 def _noise_of(
     lens: ModelOptions, backend: "NoisyBackend", store: "Store", keep_probability: float, *, seed: int, first: Measurement | None = None
 ) -> Calibration:
-    """The noise of the backend's game as it is, from the store or measured."""
+    """The noise of the backend's current game, looked up or measured."""
     info = backend.info
     known = store.numeric_noise(info.fingerprint, keep_probability)
     if known is not None:
         return Calibration(NumericNoise(**known))
     dtype, scale = str(info.description["dtype"]), SCALES[lens.cost_class]
-    sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)  # pyright: ignore[reportArgumentType]  a lens with a model is one of these
+    sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)  # pyright: ignore[reportArgumentType]  every lens with a model is an AnyLens
     noise = numeric_noise(sample, dtype, scale)
     if not store.read_only:
         store.add_numeric_noise(info.fingerprint, keep_probability, noise.row())
@@ -100,13 +100,13 @@ def _noise_of(
 
 
 def continued_lens(lens: AnyLens, store: "Store", run_id: str) -> AnyLens:
-    """The lens in the dtype of the run that is continued, if there is one and both leave the dtype to `auto`."""
+    """The lens in the dtype of the run to be continued, if that run exists and both have dtype `auto`."""
     if not isinstance(lens, ModelOptions) or lens.dtype not in ("auto", forced_dtype()) or not store.has_requests(run_id):
         return lens
     return settled_lens(lens, store.run_row(run_id))
 
 
 def settled_lens(lens: AnyLens, row: dict[str, Any]) -> AnyLens:
-    """The lens of a stored run (its row as `Store.run_row`) in the dtype that the run settled on, where it was asked with dtype `auto`."""
+    """The lens of a stored run (its row as from `Store.run_row`), with dtype `auto` replaced by the dtype that the run chose."""
     asked = (row["spec"].get("lens") or {}).get("dtype", "auto")
     return with_dtype(lens, row["dtype"]) if asked == "auto" and row["dtype"] else lens

@@ -18,7 +18,7 @@ def compare_runs(one: Result, other: Result) -> dict[str, Any]:
     """Agreement of two runs: rank correlation of the singles and overlap of the strongest interactions, where components correspond.
 
     Components correspond when both runs have the same ones (same labels in the same order), else by labels that each run has once and both have:
-    heads of two models, or of two choices of layers. Effects on a cost, of which less is better, count with the other sign. Where they share fewer than two, only R² and verdicts can be compared.
+    heads of two models, or of two choices of layers. Effects on a cost, which is better when lower, are negated. If the runs share fewer than two components, only R² and verdicts are compared.
     """
     named = [_names(run) for run in (one, other)]
     same = [run.components["label"].to_pylist() for run in (one, other)]

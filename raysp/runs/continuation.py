@@ -1,4 +1,4 @@
-"""Whether a stored run may be continued: it must still ask the same question of the same game."""
+"""Check that a stored run may be continued: it must ask the same question of the same game."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from raysp.specs.run import RunSpec
 
 
 def check_same_game(row: Mapping[str, Any], info: GameInfo, about: str) -> None:
-    """Raise UserError naming what has changed unless `info` is the game of the run in this row (as `Store.run_row`); `about` says in a few words what that game is."""
+    """Raise UserError naming the changes unless `info` is the game of the run in this row (as from `Store.run_row`); `about` describes the game in a few words."""
     if info.fingerprint == row["game"]["fingerprint"]:
         return
     then, now = row["game"]["description"], info.description
@@ -19,7 +19,7 @@ def check_same_game(row: Mapping[str, Any], info: GameInfo, about: str) -> None:
     others = [name for name in differing if name != "dtype"]
     if "dtype" in differing:
         apart = [f"dtype ({then['dtype']} in the run, {now['dtype']} here)", *others]
-        raise UserError("run", row["run_id"], f"asked what is not the same here: {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
+        raise UserError("run", row["run_id"], f"was computed on a game that differs here in {', '.join(apart)}", f"run it again with --dtype {now['dtype']}")
     raise UserError("run", row["run_id"], f"asked {about} that have changed since ({', '.join(others)})", "run it again")
 
 
@@ -42,7 +42,7 @@ def differences(stored: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[Any
         if then.get("kind") != now.get("kind"):
             found[f"{part}.kind"] = (then.get("kind"), now.get("kind"))
             continue
-        # A version that did not know an option did what is its default now, and None is not stored.
+        # Runs of versions without an option behaved as its default does now, and None is not stored.
         known = _defaults(options) | then
         found |= {f"{part}.{name}": (known.get(name), now.get(name)) for name in sorted(known.keys() | now.keys()) if known.get(name) != now.get(name)}
     for name, default in (("seed", 0), ("cross_check", False)):

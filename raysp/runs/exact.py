@@ -1,4 +1,4 @@
-"""Exact values of chosen masks, measured with a stored run's own model in this process, and kept in the store."""
+"""Measure exact values of given masks with a stored run's model, in this process, and store them."""
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from raysp.runs.run import Run
 from raysp.specs.run import run_spec
 from raysp.store import Store
 
-#: The phase under which they are stored.
+#: The phase under which the values are stored.
 PHASE = "predict"
 
 
 def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
-    """Evaluate masks (bool, `(k, n)`) with the run's own model in this process and store their values; those that the store has cost nothing.
+    """Evaluate masks (bool, `(k, n)`) with the run's model in this process and store their values; values already in the store cost nothing.
 
     UserError for a run of a Python function, and for a model, prompt or training set that has changed.
     """
@@ -26,7 +26,7 @@ def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
     if not np.isnan(store.known(row["game_id"], masks)).any():
         return
     if row["lens"] == "function":
-        raise UserError("run", run_id, "is about a Python function, which the store does not keep", "call the function, or leave --exact out")
+        raise UserError("run", run_id, "explains a Python function, which is not in the store", "call the function yourself, or omit --exact")
     spec = run_spec(row["spec"])
     backend = LocalBackend(build_game(settled_lens(spec.lens, row)))
     check_same_game(row, backend.info, "parts of a question")

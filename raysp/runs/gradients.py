@@ -1,4 +1,4 @@
-"""What gradients say about a game, for whoever wants it during a run, a plan or an action: out of the store, or computed once and stored."""
+"""The gradient report of a game, for runs, plans and actions: read from the store, or computed once and stored."""
 
 import time
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class HasGradients(Protocol):
 
 @dataclass
 class Gradients:
-    """A game's report by way of the store. `wall_seconds` is what computing it took here: 0 if it was found."""
+    """A game's gradient report, cached in the store. `wall_seconds` is the time spent computing it here, 0 if it was found."""
 
     store: Store
     game: HasGradients
@@ -43,7 +43,7 @@ class Gradients:
         return self._report
 
     def inform(self, explorer: Explorer, lens: LensSpec) -> Explorer:
-        """A started explorer, told the report if it needs one, or if it can use one and evaluations are so expensive that a report is cheap beside them.
+        """The started explorer, given the report if it requires one, or if it can use one and evaluations are expensive compared with a report.
 
         UserError if it needs gradients that the game does not have.
         """

@@ -9,7 +9,7 @@ from raysp.game import Component
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats
 
-#: Layers of a group, as in the published head experiments.
+#: Layers per group, as in the published head experiments.
 GROUPED = 3
 
 
@@ -36,7 +36,7 @@ def energy_by_layer(surrogate: FourierSurrogate, components: Sequence[Component]
 
 
 def _terms(surrogate: FourierSurrogate, layer: np.ndarray) -> tuple[np.ndarray, Floats, np.ndarray]:
-    """Of every set but the empty one its kind (0 linear, 1 within a layer, 2 across), its energy, and the layers it touches, bool `(sets, layers)`."""
+    """Kind (0 linear, 1 within a layer, 2 across layers), energy and touched layers (bool `(sets, layers)`) of every set except the empty one."""
     kinds: list[int] = []
     squares: list[float] = []
     touched: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""A run in the calling process: no Ray, one batch at a time."""
+"""Runs in the calling process, without Ray, one batch at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +32,7 @@ class Engine(Protocol):
 
 @dataclass
 class LocalEngine(AbstractContextManager["LocalEngine"]):
-    """The calling process: no Ray, one batch at a time."""
+    """An engine that runs specs in the calling process, one batch at a time."""
 
     _stores: dict[Path, Store] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
 
 
 class LocalBackend:
-    """A game in this process."""
+    """A backend that measures a game in this process."""
 
     workers = 1
 

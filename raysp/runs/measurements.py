@@ -1,4 +1,4 @@
-"""Explain evaluations from a file of arrays: read, split, fit and score. Knows nothing of models, Ray or the store."""
+"""Explain evaluations from a file of arrays: read, split, fit and score. Does not depend on models, Ray or the store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A fitted explorer and its scores: rows fitted and held out, R² on the latter beside that of single effects alone (None if none were), and sentences."""
+    """A fitted explorer and its scores: numbers of rows fitted and held out, R² on the held-out rows beside that of single effects alone (None without such rows), and sentences."""
 
     model: ProxySPEX
     fitted: int
@@ -63,12 +63,12 @@ def read_measurements(path: str) -> Measurements:
             )
     masks, values = _masks(arrays["masks"]), _values(arrays["values"])
     if len(values) != len(masks):
-        raise UserError("values", None, f"have shape {values.shape}, masks {masks.shape}", "give one value a mask")
+        raise UserError("values", None, f"have shape {values.shape}, masks {masks.shape}", "give one value per mask")
     if len(values) < LEAST_ROWS:
         raise UserError("masks", None, f"have shape {masks.shape}, {len(masks)} rows", f"give at least {LEAST_ROWS} evaluations")
     labels = arrays.get("labels", np.array([f"x{i}" for i in range(masks.shape[1])]))
     if labels.shape != (masks.shape[1],):
-        raise UserError("labels", None, f"have shape {labels.shape}, masks {masks.shape}", "give one label a component (a column of masks)")
+        raise UserError("labels", None, f"have shape {labels.shape}, masks {masks.shape}", "give one label per component (column of masks)")
     named = (str(label).strip() or f"x{i}" for i, label in enumerate(labels.tolist()))
     return Measurements(masks, values, tuple(named))
 
@@ -76,7 +76,7 @@ def read_measurements(path: str) -> Measurements:
 def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np.bool_]:
     """Choose the rows to hold out, bool `(m,)`: all evaluations of that share of the distinct masks, or none if they would be too few."""
     if not 0 <= share < 1:
-        raise UserError("heldout", share, "is no share of the rows", "give a number from 0 to below 1, such as 0.2")
+        raise UserError("heldout", share, "is not a share of the rows", "give a number of at least 0 and below 1, such as 0.2")
     distinct, number = np.unique(np.packbits(measured.masks, axis=1), axis=0, return_inverse=True)
     count = round(share * len(distinct))
     everything = measured.n < 63 and len(distinct) == 1 << measured.n
@@ -103,7 +103,7 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
         r2, r2_singles = r_squared(exam.values, predicted), r_squared(exam.values, singles)
         told += _scored(r2, r2_singles, (exam.values - singles) ** 2 - (exam.values - predicted) ** 2)
     else:
-        told.append("No rows were held out: the figures are cross-validated, or exact where every mask was measured.")
+        told.append("No rows were held out: the figures are cross-validated, or exact if every mask was measured.")
     told += model.findings.notes
     return Explanation(model, len(rest.values), len(exam.values), r2, r2_singles, tuple(told), dict(model.findings.diagnostics))
 
@@ -111,7 +111,7 @@ def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> 
 def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
     """Describe the scores on held-out rows. `gains` are the reductions of each squared error by interactions."""
     if np.isnan(r2):
-        return ["The held-out values do not vary: there is nothing to explain."]
+        return ["The held-out values do not vary, so there is nothing to explain."]
     told = [f"Held-out R² {r2:.3f} on {len(gains):,} rows; single effects alone {r2_singles:.3f}."]
     if gains.mean() <= CLEAR * gains.std() / np.sqrt(len(gains)):
         told.append("Interactions do not help: single effects alone predict these rows as well.")
@@ -120,15 +120,15 @@ def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
 
 def _arrays(path: str) -> dict[str, NDArray[Any]]:
     """Read the arrays of an npz file by name."""
-    mend = "write it with numpy.savez(masks=..., values=...)"
+    remedy = "write it with numpy.savez(masks=..., values=...)"
     if not Path(path).is_file():
-        raise UserError("file", path, "is not there", "give the path of an npz file")
+        raise UserError("file", path, "does not exist", "give the path of an npz file")
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError("file", path, "is no npz file", mend) from None
+        raise UserError("file", path, "is not an npz file", remedy) from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise UserError("file", path, f"holds one array of shape {archive.shape}, and no names", mend)
+        raise UserError("file", path, f"holds a single unnamed array of shape {archive.shape}", remedy)
     found: dict[str, NDArray[Any]] = {}
     with archive:
         for name in archive.files:
@@ -137,32 +137,34 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 pickled = "Object arrays" in str(error)
                 problem = "is an array of Python objects, which can run code when read" if pickled else f"cannot be read ({error})"
-                raise UserError(name, None, problem, "save plain numbers, and labels as text (dtype str)" if pickled else mend) from None
-            if hasattr(array, "dtype"):  # a member that is no array comes as bytes
+                raise UserError(name, None, problem, "save plain numbers, and labels as text (dtype str)" if pickled else remedy) from None
+            if hasattr(array, "dtype"):  # a member that is not an array is returned as bytes
                 found[name] = array
     return found
 
 
 def _masks(array: NDArray[Any]) -> Masks:
     if array.ndim != 2:
-        raise UserError("masks", None, f"have shape {array.shape}", "give (m, n): a row an evaluation, a column a component")
+        raise UserError("masks", None, f"have shape {array.shape}", "give shape (m, n): one row per evaluation, one column per component")
     if array.shape[1] < 2:
         raise UserError("masks", None, f"have shape {array.shape}, {array.shape[1]} components", "give at least 2 components (columns)")
     if array.dtype.kind not in "buif":
         raise UserError("masks", None, f"have type {array.dtype}", "give bool, or numbers 0 and 1")
     other = (array != 0) & (array != 1)
     if other.any():
-        raise UserError("masks", None, f"hold {int(other.sum()):,} entries that are neither 0 nor 1, the first {array[other][0]}", "1 is kept, 0 removed")
+        raise UserError(
+            "masks", None, f"hold {int(other.sum()):,} entries that are neither 0 nor 1, the first {array[other][0]}", "write 1 for kept and 0 for removed"
+        )
     return array.astype(np.bool_)
 
 
 def _values(array: NDArray[Any]) -> Values:
     if array.ndim != 1:
-        raise UserError("values", None, f"have shape {array.shape}", "give (m,): one number an evaluation")
+        raise UserError("values", None, f"have shape {array.shape}", "give shape (m,): one number per evaluation")
     if array.dtype.kind not in "buif":
         raise UserError("values", None, f"have type {array.dtype}", "give numbers")
     values = array.astype(np.float64)
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise UserError("values", None, f"hold {bad:,} of {len(values):,} that are NaN or infinite", "leave those rows out")
+        raise UserError("values", None, f"hold {bad:,} of {len(values):,} that are NaN or infinite", "remove those rows")
     return values

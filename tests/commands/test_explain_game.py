@@ -211,8 +211,8 @@ def test_a_file_that_is_no_npz_is_refused_and_a_pickle_never_read(tmp_path, told
     np.save(tmp_path / "one.npy", np.ones(3))
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("letter.txt", "Dear Ann")
-    expected = {"missing.npz": "not there", "text.npz": "no npz", "empty.npz": "no npz", "pickle.npz": "no npz", "cut.npz": "no npz"}
-    for name, words in (expected | {"one.npy": "one array", "other.npz": "no array 'masks'"}).items():
+    expected = {"missing.npz": "does not exist", "text.npz": "not an npz", "empty.npz": "not an npz", "pickle.npz": "not an npz", "cut.npz": "not an npz"}
+    for name, words in (expected | {"one.npy": "a single unnamed array", "other.npz": "no array 'masks'"}).items():
         code, out, err = told(tmp_path / name)
         assert (code, out) == (2, ""), name
         assert len(err.strip().splitlines()) == 1

@@ -49,7 +49,7 @@ def test_the_table_names_what_is_removed_and_the_intact_value(run_id, capsys):
         (["--removed", "plot"], "components: 'plot' is not a component of this run"),
         ([], "removed: is missing; name components"),
         (["--removed", "1", "--query", "0"], "query: 0 is not one of run"),
-        (["--removed", "1,2,3,5", "--exact"], "is about a Python function"),
+        (["--removed", "1,2,3,5", "--exact"], "explains a Python function"),
     ],
 )
 def test_mistakes_are_one_line(run_id, capsys, options, said):

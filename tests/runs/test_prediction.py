@@ -120,7 +120,7 @@ def test_a_run_without_a_surrogate_says_so(home):
 
 def test_a_function_cannot_be_measured_again(home):
     result = asked()
-    with raysp.Store.open(home / "raysp.duckdb") as store, pytest.raises(raysp.UserError, match="Python function, which the store does not keep"):
+    with raysp.Store.open(home / "raysp.duckdb") as store, pytest.raises(raysp.UserError, match="Python function, which is not in the store"):
         measure(store, result.run_id, random_masks(N, 3, 0.3, np.random.default_rng(9)), lambda _: None)
 
 
