@@ -5,6 +5,7 @@ A game knows nothing of Ray, of explorers or of the store. Masks are bool arrays
 
 import hashlib
 import json
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -180,6 +181,14 @@ def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
         found.append(label if counts[label] == 1 else f"{label} {_circled(seen[label])}")
     # A label may already have looked like another one with its number.
     return tuple(found) if len(set(found)) == len(found) else distinct_labels(found)
+
+
+def base_label(label: str) -> str:
+    """The label without the numbers that `distinct_labels` may have appended: `the dog jumps.` for `the dog jumps. ②`."""
+    return _NUMBERS.sub("", label)
+
+
+_NUMBERS = re.compile("( ([\u2460-\u2473\u3251-\u325f\u32b1-\u32bf]|\\(\\d+\\)))+$")
 
 
 def _circled(number: int) -> str:

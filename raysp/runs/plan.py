@@ -1,4 +1,4 @@
-"""What a run will cost before it is paid for: sizes, evaluations, and seconds from a short calibration."""
+"""Estimate the cost of a run before it starts: sizes, evaluations, and seconds from a short calibration."""
 
 import math
 import time
@@ -20,23 +20,23 @@ from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
 from raysp.store import Store
 
-#: Masks that warm the model up, and masks that are timed.
+#: The number of masks that warm up the model, and of masks that are timed.
 CALIBRATION: dict[CostClass, tuple[int, int]] = {"forward": (4, 20), "training": (1, 8)}
-#: How the examples of a training set were made components, in words.
+#: How the examples of a training set were grouped into components, in words.
 GROUPED = {"example": "not grouped", "column": "grouped by a column", "cluster": "grouped in clusters", "duplicates": "near-duplicates grouped"}
-#: Subsets that each component of a training set should have at least.
+#: The fewest subsets per component of a training set.
 SUBSETS_EACH = 4
 
 
 def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
-    """Sizes, the price of exhaustive testing and of this run. Builds the game in this process and measures a few of the masks that the run is certain to ask for.
+    """Sizes and the costs of exhaustive testing and of this run. Builds the game in this process and measures a few masks that the run is certain to request.
 
-    Everything measured is stored, so that the run pays less by as much; where enough evaluations of the game are stored already, nothing is measured. Seconds
-    are for one evaluator such as this process; several divide them. Raises as the run itself would.
+    These evaluations are stored, so the run need not repeat them; if enough evaluations of the game are in the store already, none are measured. Seconds are for
+    a single evaluator such as this process; with several, divide by their number. Raises as the run itself would.
     """
     backend = LocalBackend(build_game(spec.lens))
     started = start_explorer(spec, backend.info)
-    # The run finds the noise stored, and computes in the same dtype.
+    # The noise is stored, so the run will compute in the same dtype.
     calibration = None if store.read_only else calibrate(spec, backend, store, started.keep_probability)
     if calibration is not None and calibration.sample is not None:
         sample, first = calibration.sample, calibration.sample.first
@@ -80,13 +80,13 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
 
 
 def _timed(stored: StoredGame, explorer: Explorer, warming: int, timed: int) -> tuple[int, float, bool]:
-    """How many evaluations were timed, the seconds that one took, and whether that was here and now rather than when the store's were measured."""
+    """The number of timed evaluations, the seconds that one took, and whether they were timed now rather than taken from the store."""
     count, seconds = (0, math.nan) if stored.game_id is None else stored.store.pace(stored.game_id)
     sure = distinct(np.concatenate([ends_of(stored.game.n), explorer.certain_masks()]))
     unknown = sure[np.isnan(stored.known(sure))]
     if count >= warming + timed or (count and not len(unknown)):
         return count, seconds, False
-    # Evenly over all, so that ablations of one component, which come first, do not stand for random masks.
+    # Spread evenly, so that the single ablations, which come first, are not overrepresented.
     chosen = unknown[np.unique(np.linspace(0, len(unknown) - 1, min(warming + timed, len(unknown))).astype(np.int64))]
     warming = min(warming, len(chosen) - 1)
     stored.values(chosen[:warming])
@@ -96,7 +96,7 @@ def _timed(stored: StoredGame, explorer: Explorer, warming: int, timed: int) -> 
 
 
 def _training(info: GameInfo, subsets: int) -> dict[str, Any]:
-    """The training set: its examples, how they are grouped, what they are asked, and how many components the subsets can carry."""
+    """The training set: numbers of examples, queries and subsets, the grouping, and the number of components that the subsets can support."""
     return {
         "examples": len(info.examples),
         "grouped": GROUPED[info.description["grouped"]],
@@ -107,7 +107,7 @@ def _training(info: GameInfo, subsets: int) -> dict[str, Any]:
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """A plan in sentences."""
+    """Describe a plan in sentences."""
     run, every = plan["this_run"], plan["exhaustive"]
     pairs, triples, subsets = (duration(every[f"{what}_seconds"]) for what in ("pairs", "triples", "subsets"))
     explore, validate = run["explore_evaluations"], run["validate_evaluations"]
@@ -127,7 +127,7 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 
 def _where(plan: dict[str, Any], mask: str) -> str:
-    """Where the seconds come from, in words."""
+    """The source of the timing, in words."""
     return f"here (measured on {plan['timed_masks']:,} {mask}s)" if plan["timed_here"] else f"(median of the {plan['timed_masks']:,} {mask}s in the store)"
 
 
@@ -135,16 +135,16 @@ def _training_lines(plan: dict[str, Any]) -> list[str]:
     training = plan["training"]
     if not training:
         return []
-    lines = [f"They are {training['examples']:,} training examples, {training['grouped']}; every retraining answers all {training['queries']} queries."]
+    lines = [f"They are {training['examples']:,} training examples, {training['grouped']}; every retraining is evaluated on all {training['queries']} queries."]
     lines += [f"  {note}" for note in plan["notes"]]
     carried, subsets = training["carried_components"], training["subsets"]
-    advice = f"{subsets:,} subsets carry about {carried:,} components, at {SUBSETS_EACH} subsets a component"
-    more = f": group the examples with components {carried}, or buy {SUBSETS_EACH * plan['components']:,}." if carried < plan["components"] else "."
+    advice = f"{subsets:,} subsets support about {carried:,} components, at {SUBSETS_EACH} subsets per component"
+    more = f": set components to {carried} to group the examples, or subsets to {SUBSETS_EACH * plan['components']:,}." if carried < plan["components"] else "."
     return [*lines, advice + more]
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit a person would use."""
+    """Format seconds in a readable unit."""
     if seconds is None:
         return "longer than the universe has lasted"
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (31_557_600, 86_400, "days")):

@@ -1,7 +1,7 @@
-"""What a run's surrogate predicts for masks that nobody measured, with intervals from measured masks that it was not fitted to. Needs no model.
+"""Predict the value of unmeasured masks from a run's surrogate, with intervals from measured masks to which it was not fitted. Needs no model.
 
-Intervals are split-conformal (Lei et al. 2018): the residuals of the surrogate on measured masks that it has not seen bound its error on others. They are
-taken from the masks that remove nearly as many components, as a surrogate errs differently near the intact input and far from it.
+The intervals are split-conformal (Lei et al. 2018): residuals on measured masks that the surrogate was not fitted to bound its error on other masks. Only masks
+that remove a similar number of components are used, because the error depends on the distance from the intact input.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.game import base_label
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.sets import Floats
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 
     from raysp.store import Store
 
-#: The share of masks whose value an interval should hold.
+#: The nominal coverage of the intervals.
 LEVEL = 0.95
-#: Measured masks that an interval is taken from: these, and those that remove just as many as the last of them.
+#: The number of measured masks from which an interval is computed; masks tied with the last of them are included.
 COMPARED = 60
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a surrogate predicts without some components: `value`, an interval, and the measured value where the store has one.
+    """A surrogate's prediction without some components: `value`, an interval, and the measured value if the store has it.
 
-    `removed` are numbers of components. `coverage` is the probability at which `[lo, hi]` holds the value of a mask like those it was taken from, of which there
-    are `compared`; all None or 0 if none were measured. `extrapolated` says that none of those removes as many, or as few.
+    `removed` are the indices of components. `coverage` is the probability that `[lo, hi]` contains the value of a mask like the `compared` ones from which the
+    interval was computed; None (and `compared` 0) if there were none. `extrapolated` is True if all of those remove more components, or all remove fewer.
     """
 
     removed: tuple[int, ...]
@@ -57,16 +58,16 @@ class Measured:
 
     @classmethod
     def of(cls, rows: "pa.Table", values: Values) -> Self:
-        """From a run's evaluations (as `Store.run_evaluations`) and their values in that order; one requested in several phases counts once."""
+        """Build from a run's evaluations (as from `Store.run_evaluations`) and their values in that order; repeated requests count once."""
         _, first = np.unique(rows["evaluation_id"].to_numpy(), return_index=True)
         masks = rows["mask"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, -1)
         return cls(masks[first], values[first], rows["fitted"].to_numpy()[first])
 
 
 def read_subset(text: str, labels: Sequence[str]) -> list[int]:
-    """The components named in a text: numbers or labels with commas between them, or one label that holds commas. [] for an empty text.
+    """The components named in a text: indices or labels separated by commas, or a single label that contains commas. [] for an empty text.
 
-    Raises UserError for a name that no component has, and for a label that several have.
+    Raises UserError for a name that matches no component, and for a label that several share.
     """
     names = [name.strip() for name in text.split(",")]
     if not text.strip():
@@ -77,25 +78,27 @@ def read_subset(text: str, labels: Sequence[str]) -> list[int]:
 
 
 def component_numbers(names: Sequence[int | str], labels: Sequence[str]) -> list[int]:
-    """The numbers of components named by number or by label, ascending. UserError as `read_subset`."""
+    """The indices of components named by index or label, ascending. UserError as `read_subset`."""
     return sorted({_number(name, labels) for name in names})
 
 
 def _number(name: int | str, labels: Sequence[str]) -> int:
     if not isinstance(name, str) or (name.isdigit() and int(name) < len(labels)):
         if not 0 <= int(name) < len(labels):
-            raise UserError("components", name, "is not a component of this run", f"give a number from 0 to {len(labels) - 1}, or a label")
+            raise UserError("components", name, "is not a component of this run", f"give an index from 0 to {len(labels) - 1}, or a label")
         return int(name)
-    places = [number for number, label in enumerate(labels) if name == label] or [number for number, label in enumerate(labels) if name == label.strip()]
-    if len(places) > 1:
-        raise UserError("components", name, f"is the label of components {', '.join(map(str, places))}", "give their numbers instead")
-    if not places:
-        raise UserError("components", name, "is not a component of this run", f"give a number from 0 to {len(labels) - 1}, or a label")
-    return places[0]
+    matches = [index for index, label in enumerate(labels) if name == label] or [index for index, label in enumerate(labels) if name == label.strip()]
+    if len(matches) == 1:
+        return matches[0]
+    alike = matches or [index for index, label in enumerate(labels) if name == base_label(label).strip()]
+    if len(alike) > 1:
+        listed = ", ".join(f"{index} ({labels[index].strip()})" for index in alike)
+        raise UserError("components", name, f"is ambiguous: it is the label of components {listed}", "give the index of one of them")
+    raise UserError("components", name, "is not a component of this run", f"give an index from 0 to {len(labels) - 1}, or a label")
 
 
 def mask_of(labels: Sequence[str], removed: Sequence[int | str] | None, kept: Sequence[int | str] | None) -> Masks:
-    """The mask without the components `removed`, or with those `kept` alone: bool `(1, n)`. ValueError unless exactly one is given; UserError as `read_subset`."""
+    """The mask without the components `removed`, or with only those `kept`: bool `(1, n)`. ValueError unless exactly one is given; UserError as `read_subset`."""
     if (removed is None) == (kept is None):
         raise ValueError("give either removed or kept")
     mask = np.full((1, len(labels)), kept is None)
@@ -104,7 +107,7 @@ def mask_of(labels: Sequence[str], removed: Sequence[int | str] | None, kept: Se
 
 
 def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: Sequence[str], measured: Values) -> list[Prediction]:
-    """Predictions for masks (bool, `(k, n)`), with their measured values (float64, `(k,)`, NaN where there is none)."""
+    """Predictions for masks (bool, `(k, n)`), given their measured values (float64, `(k,)`, NaN if unmeasured)."""
     values = surrogate.predict(masks)
     bounds = _exact(values) if is_complete(known.masks[known.fitted]) else _bounds(surrogate, known, masks)
     found: list[Prediction] = []
@@ -125,12 +128,12 @@ class _Bound:
 
 
 def _exact(values: Floats) -> list[_Bound]:
-    """A surrogate of all masks there are errs nowhere."""
+    """Zero-width bounds, as a surrogate fitted to all masks is exact."""
     return [_Bound(0.0, 1.0, 0, extrapolated=False)] * len(values)
 
 
 def _bounds(surrogate: FourierSurrogate, known: Measured, masks: Masks) -> list[_Bound]:
-    """What to add to and subtract from each prediction: a quantile of the residuals on the masks most like it that the surrogate was not fitted to."""
+    """Half-widths of the intervals: a quantile of the absolute residuals on the most similar masks to which the surrogate was not fitted."""
     rows = np.flatnonzero(~known.fitted)
     if not len(rows) or not len(masks):
         return [_Bound(None, None, 0, extrapolated=False)] * len(masks)
@@ -153,7 +156,7 @@ def _nearest(distances: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _quantile(residuals: Floats) -> tuple[float, float]:
-    """The conformal quantile of absolute residuals, and the coverage that it guarantees: `LEVEL`, or what so few can."""
+    """The conformal quantile of absolute residuals and its guaranteed coverage: `LEVEL`, or less if there are too few residuals."""
     count = len(residuals)
     rank = min(ceil((count + 1) * LEVEL), count)
     return float(np.partition(residuals, rank - 1)[rank - 1]), min(LEVEL, count / (count + 1))
@@ -163,7 +166,7 @@ def _quantile(residuals: Floats) -> tuple[float, float]:
 
 
 def predict_stored(store: "Store", run_id: str, masks: Masks, query: int | None = None) -> list[Prediction]:
-    """Predictions of a stored run, or of one of its queries, for masks (bool, `(k, n)`). UserError for a run without a surrogate and for a query it has not."""
+    """Predictions of a stored run, or of one of its queries, for masks (bool, `(k, n)`). UserError for a run without a surrogate and for an unknown query."""
     row = store.run_row(run_id)
     surrogate = store.surrogate(run_id, query)
     rows = store.run_evaluations(run_id)
@@ -173,5 +176,5 @@ def predict_stored(store: "Store", run_id: str, masks: Masks, query: int | None 
 
 
 def as_json(found: Prediction) -> dict[str, Any]:
-    """A prediction as JSON has it."""
+    """A prediction as a JSON-serialisable dict."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(found).items()}

@@ -1,4 +1,4 @@
-"""The progress of a run, as reported to those who watch it."""
+"""The progress of a run, as reported to watchers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

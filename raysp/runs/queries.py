@@ -1,7 +1,7 @@
-"""What a run says of each of its queries: one training answered them all, so each has a game of its own on the same masks.
+"""Answer each query of a run: a training is evaluated on all queries, so each query defines its own game on the same masks.
 
-Every query gets a surrogate as the run's explorer would have fitted it, its single effects and interactions, and its scores on the run's held-out masks.
-Pure: masks and outputs come in as arrays; it knows neither models nor the store.
+Every query gets a surrogate fitted by the run's explorer, single effects and interactions, and scores on the run's held-out masks.
+Pure: masks and outputs are given as arrays; there is no dependency on models or the store.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from raysp.validation.data_scores import lds
 Outputs = NDArray[np.float64]
 Side = Literal["helpful", "harmful"]
 
-#: Interactions kept a query.
+#: The number of interactions kept per query.
 REPORTED = 50
-#: Held-out masks below which a rank correlation says nothing.
+#: The fewest held-out masks for which a rank correlation is reported.
 LEAST_HELDOUT = 8
-#: What it means for an example to be on either side.
+#: What it means for an example to be helpful or harmful.
 SIDES: dict[Side, str] = {
-    "helpful": "trained without it, the model gives less for the query: it speaks for the answer",
-    "harmful": "trained without it, the model gives more for the query: it speaks against the answer",
+    "helpful": "trained without it, the model scores the answer to the query lower: the example supports the answer",
+    "harmful": "trained without it, the model scores the answer to the query higher: the example counts against the answer",
 }
 
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """The tables of a run's queries, as the store has them (column `order` for set_order), and what is to be said of them.
+    """The tables of a run's queries, as in the store (with column `order` for set_order), and notes on them.
 
     `scores`: query, label, value_intact, value_empty, r2, r2_lo, r2_hi, r2_singles, lds, lds_singles. `singles`: query, component, value, lo, hi, method.
     `interactions`: query, rank, and the columns of `answer.annotate`. `heldout`: query, mask (packed bits), predicted, predicted_singles, exact.
-    `metrics`: means over the queries that could be scored. `surrogates`: one a query.
+    `metrics`: means over the queries that could be scored. `surrogates`: one per query.
     """
 
     scores: pa.Table
@@ -63,12 +63,12 @@ class QueryAnswers:
 
 
 def direction(description: Mapping[str, Any]) -> int:
-    """+1 where more of a game's value is more of the answer, -1 where it is less (a loss)."""
+    """+1 if a higher value of the game favours the answer, -1 if it is a loss."""
     return -1 if description.get("value") == "loss" else 1
 
 
 def side(effect: float, towards: int = 1) -> Side | None:
-    """Whether a component of this single effect v(all) - v(all without it) helps a query's answer or harms it; `towards` as `direction` says."""
+    """Whether a component with this single effect v(all) - v(all without it) helps or harms a query's answer; `towards` is from `direction`."""
     return None if not effect * towards else "helpful" if effect * towards > 0 else "harmful"
 
 
@@ -86,8 +86,8 @@ def answer_queries(
 ) -> QueryAnswers:
     """The answer to each query of a game, from all masks of a run (bool `(m, n)`, explored and validated) and their outputs (float64 `(m, q)`).
 
-    `explorer` was told its masks with their outputs, `planned` is the run's validation; `watch` hears how many queries are done, and of how many. ValueError where a mask of
-    either has no finite outputs.
+    `explorer` was told its masks with their outputs, and `planned` is the run's validation; `watch` is called with the number of queries done and their total.
+    ValueError if a mask of either has no finite outputs.
     """
     if outputs.shape != (len(masks), len(info.queries)):
         raise ValueError(f"outputs have shape {outputs.shape}; expected ({len(masks)}, {len(info.queries)})")
@@ -120,7 +120,7 @@ SCORES = pa.schema(
 
 @dataclass(frozen=True)
 class _Part:
-    """What is said of one query."""
+    """The answer to one query."""
 
     scores: dict[str, float | None]
     singles: pa.Table
@@ -128,7 +128,7 @@ class _Part:
     heldout: pa.Table
 
 
-def _answer(  # noqa: PLR0917  one query's share of what `answer_queries` has
+def _answer(  # noqa: PLR0917  the parameters of `answer_queries` for one query
     explorer: Explorer, found: Findings, planned: ValidationPlan, masks: Masks, values: Values, told: Values, info: GameInfo
 ) -> _Part:
     found = replace(found, singles=_singles(found, masks, values), table=found.table.slice(0, REPORTED))
@@ -141,7 +141,7 @@ def _answer(  # noqa: PLR0917  one query's share of what `answer_queries` has
 
 
 def _singles(found: Findings, masks: Masks, values: Values) -> pa.Table:
-    """Exact single effects where all were measured, else what the fit has: never some of both, which would be ranked together and mean different things."""
+    """Exact single effects if all were measured, else those of the fit; a mixture would rank quantities with different meanings together."""
     effects = removed_effects(masks, values)
     return found.singles if effects is None else removed_table(effects)
 
@@ -152,7 +152,7 @@ def _known(singles: pa.Table) -> pa.Table:
 
 
 def measured(masks: Masks, sets: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Those sets whose ablation, and that of all their subsets, is among the masks (bool `(m, n)`), up to the order that is ever measured exactly."""
+    """Those sets whose ablation, and that of all their subsets, is among the masks (bool `(m, n)`), up to `MAX_EXACT_ORDER`."""
     small = [members for members in sets if 2 <= len(members) <= MAX_EXACT_ORDER]
     wanted = sorted({part for members in small for size in range(1, len(members) + 1) for part in itertools.combinations(members, size)})
     rows = lookup(masks, ablations(masks.shape[1], [(), *wanted]))
@@ -161,7 +161,7 @@ def measured(masks: Masks, sets: Sequence[tuple[int, ...]]) -> tuple[tuple[int, 
 
 
 def _scores(verdict: ValidationResult) -> dict[str, float | None]:
-    """R² and Spearman's correlation (LDS) on the held-out masks, beside those of the best additive model; None where they cannot be had."""
+    """R² and Spearman's correlation (LDS) on the held-out masks, beside those of the best additive model; None if they cannot be computed."""
     found: dict[str, float | None] = {name: verdict.metrics.get(name) for name in ("r2", "r2_lo", "r2_hi", "r2_singles")}
     exact, predicted, singles = (verdict.heldout[name].to_numpy() for name in ("exact", "predicted", "predicted_singles"))
     enough = len(exact) >= LEAST_HELDOUT
@@ -185,6 +185,6 @@ def _means(scores: pa.Table) -> dict[str, float]:
 
 
 def _together(tables: Sequence[pa.Table]) -> pa.Table:
-    """The tables of all queries as one, each row with the number of its query; empty ones have no say in the columns' types."""
+    """Concatenate the tables of all queries, each row with the number of its query; empty tables are skipped, as their column types may differ."""
     numbered = [table.add_column(0, "query", pa.array(np.full(table.num_rows, query, dtype=np.int32))) for query, table in enumerate(tables) if table.num_rows]
     return pa.concat_tables(numbered) if numbered else pa.table({"query": pa.array([], pa.int32())})

@@ -1,4 +1,4 @@
-"""A finished run, as Arrow tables."""
+"""The result of a finished run, as Arrow tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class Result:
     """What a run found, how it was validated and what it cost.
 
     `summary` is the run's row (verdict, reasons, R² beside singles-only R², values at both ends). The tables are those of the store; those from `queries`
-    on are about training sets and empty otherwise. `surrogate` is the fitted function of masks, None for a run that stored none. `outputs` (float64, `(evaluations, queries)`) are in the order of `evaluations`.
+    on concern training sets and are empty for other runs. `surrogate` is the fitted function of masks, None for a run that stored none. `outputs` (float64,
+    `(evaluations, queries)`) are in the order of `evaluations`.
     """
 
     run_id: str
@@ -52,9 +53,9 @@ class Result:
     surrogate: FourierSurrogate | None
 
     def predict(self, removed: Sequence[int | str] | None = None, *, kept: Sequence[int | str] | None = None) -> Prediction:
-        """The value that the surrogate predicts without the components `removed`, or with those `kept` alone, each named by number or label.
+        """Predict the value without the components `removed`, or with only those `kept`, each given by index or label.
 
-        Raises UserError for a name that matches no component or several, and for a run without a surrogate.
+        Raises UserError for a name that matches no component or more than one, and for a run without a surrogate.
         """
         if self.surrogate is None:
             raise no_surrogate(self.run_id)
@@ -66,7 +67,7 @@ class Result:
         return predict(self.surrogate, known, mask, labels, measured)[0]
 
     def __repr__(self) -> str:
-        """The run in one line."""
+        """A one-line summary of the run."""
         return f"Result({self.run_id}: {self.summary['verdict']}, {self.interactions.num_rows} interactions, {self.evaluations.num_rows} evaluations)"
 
 

@@ -1,7 +1,7 @@
-"""One run from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
+"""The loop of one run, from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
 
-A run knows neither Ray nor models: a `Backend` measures batches of masks, wherever that happens, so the answer is the same in one process and on a
-cluster. Every batch is stored as soon as it is measured; a run that is resumed pays only for the rest.
+A run does not depend on Ray or on models: a `Backend` measures the batches of masks, so the answer is the same in one process and on a cluster. Every batch is
+stored as soon as it is measured; a resumed run pays only for the rest.
 """
 
 import json
@@ -31,11 +31,11 @@ from raysp.store import RunSurrogates, Store
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
 from raysp.validation.numeric_noise import NoiseSample
 
-# A preview of R² costs time that could be spent on evaluations: not in a run's first seconds, not on few values, and then only on half as many again.
+# A preview of R² takes time from evaluations, so there is none in a run's first seconds or on few values, and the next one needs half as many values again.
 PREVIEW_SECONDS = 3.0
 PREVIEW_VALUES = 100
 PREVIEW_GROWTH = 1.5
-# Below this many masks a batch no longer fills a model's batch, so small rounds are not split further among evaluators.
+# A smaller batch would not fill a model's batch, so small rounds are not split further among evaluators.
 LEAST_BATCH = 16
 
 
@@ -46,19 +46,19 @@ class Backend(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many batches are measured at the same time."""
+        """The number of batches measured at the same time."""
         ...
 
     def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
-        """Measurements as they finish, each with its batch's place in the list and the rows of the batch that it is of (usually all)."""
+        """Yield measurements as they finish, each with the index of its batch and the rows of the batch that it covers (usually all)."""
         ...
 
     def rebuild(self, lens: AnyLens) -> None:
-        """Take the lens's game in place of its own, `info` with it."""
+        """Replace the game, and `info`, by the lens's game."""
         ...
 
     def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
-        """As `raysp.lenses.numeric_noise.sample_noise`, of the game."""
+        """As `raysp.lenses.numeric_noise.sample_noise`, for the game."""
         ...
 
     def gradient_report(self, max_order: int = 1) -> GradientReport:
@@ -86,10 +86,10 @@ class Run:
         self._gradients = Gradients(self.store, self.backend)
 
     def execute(self) -> None:
-        """Run to the end. Whatever goes wrong, the run's row says so, and its evaluations stay.
+        """Run to the end. If the run fails, its row records the error and its evaluations stay.
 
-        Raises UserError, and writes no row, if the question cannot be asked at all; raises UserError, and leaves the row as it was, if a run of this id has
-        evaluations of another question.
+        Raises UserError without writing a row if the question is invalid, and UserError without changing the row if a run with this id has evaluations of
+        another question.
         """
         started = start_explorer(self.spec, self.backend.info)
         if self.store.has_requests(self.run_id):
@@ -102,7 +102,7 @@ class Run:
             self._calibration = calibrate(self.spec, self.backend, self.store, started.keep_probability)
             explorer = self._gradients.inform(started, self.spec.lens)
         except UserError:
-            raise  # nothing was begun that could be resumed
+            raise  # there is nothing yet that could be resumed
         except BaseException as error:
             self._begin(started)
             self._end(error)
@@ -117,7 +117,7 @@ class Run:
             raise
 
     def _store_calibration(self, wall_seconds: float) -> None:
-        """Store the values that calibration measured in the run's dtype, and what else it cost."""
+        """Store the values that calibration measured in the run's dtype, and its other costs."""
         found = self._calibration
         if found is not None and found.sample is not None:
             masks, first = found.sample.masks, found.sample.first
@@ -141,7 +141,7 @@ class Run:
         )
 
     def _end(self, error: BaseException) -> None:
-        """Write how the run ended. Raises InterruptedRunError in place of a keyboard interrupt, as the run can be resumed from here on."""
+        """Store how the run ended. Raises InterruptedRunError in place of a keyboard interrupt, as the run can be resumed."""
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
         self.store.set_status(self.run_id, "interrupted" if interrupted else "failed", None if interrupted else str(error))
         if isinstance(error, KeyboardInterrupt):
@@ -201,7 +201,7 @@ class Run:
         return findings
 
     def _validate(self, explorer: Explorer, findings: Findings) -> tuple[ValidationPlan, ValidationResult]:
-        # The validation's masks come from a stream of their own: an explorer's draws never move them.
+        # Validation masks come from their own random stream, so they do not depend on the explorer's draws.
         rng = np.random.default_rng([self.spec.seed, 1])
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
@@ -223,7 +223,7 @@ class Run:
         return answers
 
     def _cross_check(self, findings: Findings) -> Agreement:
-        """What gradients and attentions say, beside the single effects found."""
+        """Compare gradient and attention attributions with the single effects found."""
         began = time.perf_counter()
         agreement = compare_attributions(self._gradients.report(), findings.singles)
         self.store.add_cost(self.run_id, "validate", wall_seconds=time.perf_counter() - began)
@@ -234,7 +234,7 @@ class Run:
     def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
         """Return the values of masks (bool, `(m, n)`): from the store if it has them, otherwise measured and stored."""
         began = time.perf_counter()
-        # Unique masks come out in lexicographic order: neighbours share the longest beginnings, which the models' prefix trees reuse.
+        # Unique masks are in lexicographic order: neighbours share long prefixes, which the models' prefix trees reuse.
         packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
         unique = unpack(packed, self.backend.info.n)
         asked = Round(phase, round_number, unique, self.store.known(self.store.game_id(self.run_id), unique))
@@ -278,7 +278,7 @@ class Run:
             raise InterruptedRunError.of(self.run_id, "cancelled")
 
     def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """Rows cut into batches: as the game prefers, smaller when that would leave a worker without its two."""
+        """Split rows into batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
         fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
         size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -314,13 +314,13 @@ class Run:
         self._report(r2=r2)
 
     def _report(self, **changes: object) -> None:
-        self.progress = replace(self.progress, **changes)  # pyright: ignore[reportArgumentType]  the names are Progress's own
+        self.progress = replace(self.progress, **changes)  # pyright: ignore[reportArgumentType]  the names are fields of Progress
         self.report(self.progress)
 
 
 @dataclass
 class Round:
-    """One round's distinct masks (bool, `(m, n)`) with their values (float64, `(m,)`, NaN while unknown); what the store had is `found`."""
+    """One round's distinct masks (bool, `(m, n)`) and values (float64, `(m,)`, NaN while unknown); `found` are the rows that the store had."""
 
     phase: str
     number: int
@@ -334,13 +334,13 @@ class Round:
 
 
 def ends_of(n: int) -> Masks:
-    """Everything kept, and nothing: bool `(2, n)`."""
+    """The masks that keep everything and nothing: bool `(2, n)`."""
     return np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
 
 
 def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
-    """The spec's explorer on this game. UserError when it cannot do with the budget, or fewer than two components are there."""
+    """Start the spec's explorer on this game. UserError if its budget is too small, or if there are fewer than two components."""
     if info.n < 2:
-        raise UserError("components", info.n, "component is too few to compare", "choose a smaller unit or a longer input")
+        raise UserError("components", info.n, "is too few, as interactions need at least two", "choose a smaller unit or a longer input")
     labelled = [component.label for component in info.components]
     return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep)

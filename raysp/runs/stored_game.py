@@ -1,4 +1,4 @@
-"""A game measured in this process by way of the store, so that nothing is paid for twice: by plans, and by actions on finished runs."""
+"""A game measured in this process and cached in the store, so that plans and actions on finished runs pay for nothing twice."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from raysp.masks import Masks, Values, check_finite, pack, unpack
 if TYPE_CHECKING:
     from raysp.store import Store
 
-#: Who pays for what a plan measures: no run is there yet.
+#: The payer of evaluations for a plan, as its run does not exist yet.
 PLAN = "plan"
 
 
 @dataclass
 class StoredGame:
-    """Values that the store holds are looked up; others are measured, and stored batch by batch.
+    """A game whose stored values are looked up; missing ones are measured, and stored batch by batch.
 
-    `payer` is the id of the run that pays, or `PLAN`, and `phase` what it pays for. `bought` counts the masks measured, `found` those looked up. A store that is
-    open for reading only is looked into, and nothing is stored.
+    `payer` is the id of the run that pays, or `PLAN`, and `phase` names the cost. `bought` counts the masks measured, `found` those looked up. With a read-only
+    store, stored values are used and new ones are not stored.
     """
 
     store: Store
     game: Game
     payer: str
     phase: str
-    watch: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005  names for those who pass one
+    watch: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005  the names document the parameters
     bought: int = field(default=0, init=False)
     found: int = field(default=0, init=False)
 
@@ -39,7 +39,7 @@ class StoredGame:
         self.game_id = self.store.find_game(self.game.info.fingerprint) if self.store.read_only else self.store.register_game(self.game.info)
 
     def known(self, masks: Masks) -> Values:
-        """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN where there is none."""
+        """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN if there is none."""
         return np.full(len(masks), np.nan) if self.game_id is None else self.store.known(self.game_id, masks)
 
     def values(self, masks: Masks) -> Values:

@@ -47,9 +47,9 @@ def test_a_plan_says_how_examples_are_grouped_and_how_many_components_the_subset
     assert plan["training"] == {"examples": 24, "grouped": "grouped by a column", "queries": 6, "subsets": 32, "carried_components": 8}
     text = plan_text(plan)
     for words in (
-        "They are 24 training examples, grouped by a column; every retraining answers all 6 queries.",
+        "They are 24 training examples, grouped by a column; every retraining is evaluated on all 6 queries.",
         "24 examples make 10 groups by topic",
-        "32 subsets carry about 8 components, at 4 subsets a component: group the examples with components 8, or buy 40.",
+        "32 subsets support about 8 components, at 4 subsets per component: set components to 8 to group the examples, or subsets to 40.",
         "One retraining takes",
         "(measured on 8 subsets)",
         "buys at most 34 retrainings to explore and",
@@ -60,7 +60,7 @@ def test_a_plan_says_how_examples_are_grouped_and_how_many_components_the_subset
 def test_enough_subsets_call_for_no_other_grouping(planned):
     plan = planned(100)
     assert plan["training"]["grouped"] == "not grouped"
-    assert "100 subsets carry about 25 components, at 4 subsets a component.\n" in plan_text(plan)
+    assert "100 subsets support about 25 components, at 4 subsets per component.\n" in plan_text(plan)
 
 
 def test_a_warning_is_in_the_plan(planned, tmp_path):

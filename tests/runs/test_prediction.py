@@ -6,6 +6,7 @@ from answered_games import N, planted
 from tiny_models import save
 
 import raysp
+from raysp.game import distinct_labels
 from raysp.runs.exact import measure
 from raysp.runs.prediction import LEVEL, Measured, component_numbers, mask_of, predict, predict_stored, read_subset
 from raysp.sampling.draws import random_masks
@@ -25,8 +26,8 @@ def test_components_are_named_by_number_or_label(text, numbers):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ([","], r"',' is the label of components 2, 5; give their numbers instead"),
-        (["plot"], r"'plot' is not a component of this run; give a number from 0 to 7, or a label"),
+        ([","], r"',' is ambiguous: it is the label of components 2 \(,\), 5 \(,\); give the index of one of them"),
+        (["plot"], r"'plot' is not a component of this run; give an index from 0 to 7, or a label"),
         ([8], r"8 is not a component"),
         ([-1], r"-1 is not a component"),
     ],
@@ -35,6 +36,21 @@ def test_a_name_that_is_nobodys_or_several_components_is_refused_in_a_line(names
     with pytest.raises(raysp.UserError, match=said) as caught:
         component_numbers(names, LABELS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_without_its_number_is_refused_as_ambiguous():
+    numbered = (*distinct_labels(["w0", "b", " w0"]), "c (2)", *distinct_labels(["w0", "x", "w0"]))
+    assert numbered == ("w0", "b", " w0", "c (2)", "w0 ①", "x", "w0 ②")
+    assert component_numbers(["w0", "w0 ②"], numbered) == [0, 6]  # a label of its own is no other's
+    said = r"components: 'w0' is ambiguous: it is the label of components 1 \(w0 ①\), 3 \(w0 ②\); give the index of one of them$"
+    for apart in (" w0", "w0"):
+        with pytest.raises(raysp.UserError, match=said):
+            read_subset("b,w0", distinct_labels(["b", apart, "x", apart]))
+    with pytest.raises(raysp.UserError, match="'c' is not a component of this run"):
+        read_subset("c", numbered)
+    many = distinct_labels(["x"] * 51)
+    with pytest.raises(raysp.UserError, match=r"'x' is ambiguous: .*, 19 \(x ⑳\), 20 \(x ㉑\), .*49 \(x ㊿\), 50 \(x \(51\)\)"):
+        component_numbers(["x"], many)
 
 
 def test_either_what_is_removed_or_what_is_kept_makes_a_mask():
