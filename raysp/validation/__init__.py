@@ -1,6 +1,6 @@
-"""Checking what an explorer found by exact ablations: what to measure (`plan`), and what the measurements say (`judge`).
+"""Validation of an explorer's findings by exact ablations: choose what to measure (`plan`), and evaluate the measurements (`judge`).
 
-Pure: it asks for masks and is told their values, like an explorer, and knows nothing of models, Ray or the store.
+Pure: like an explorer, it asks for masks and is told their values; it does not depend on models, Ray or the store.
 """
 
 from raysp.specs.validation import Validation

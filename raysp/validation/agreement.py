@@ -1,4 +1,4 @@
-"""How other attribution methods rank the components: a cross-check reported beside the answer, on which the verdict does not depend."""
+"""Compare single effects with other attribution methods: a cross-check reported beside the answer, on which the verdict does not depend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Number of strongest components whose overlap is reported.
 STRONGEST = 5
 
-#: Where the single effects that methods are compared with come from: all measured exactly, some, or none (the surrogate's then).
+#: The source of the single effects used for comparison: all measured exactly, only those measured exactly, or all from the surrogate.
 Source = Literal["removed", "some_removed", "surrogate"]
 
 NOTHING = Reason("cross_check_missing", {}, "Cross-check: this game has no gradients or attentions to compare single effects with.")
@@ -26,11 +26,11 @@ NOTHING = Reason("cross_check_missing", {}, "Cross-check: this game has no gradi
 
 @dataclass(frozen=True)
 class Agreement:
-    """Attribution methods beside the single effects.
+    """The agreement of attribution methods with the single effects.
 
-    `metrics` holds by method `spearman`, the rank correlation with the single effects (None if either does not vary), and `top`, the share of
-    the five strongest components that both have. `table` has columns method string, component int32, value double. `reasons` state both for
-    people and programs; `missing` are those of them about methods that are not available.
+    `metrics` has for each method `spearman`, its rank correlation with the single effects (None if either does not vary), and `top`, the share of the five
+    strongest components that they have in common. `table` has columns method string, component int32, value double. `reasons` report these figures; `missing`
+    are the reasons about methods that are not available.
     """
 
     metrics: dict[str, dict[str, float | None]]
@@ -72,7 +72,7 @@ def _ranked(method: str, correlation: float | None, *, unsigned: bool) -> str:
 
 
 def _effects(singles: pa.Table) -> tuple[NDArray[np.intp], Source]:
-    """The rows whose effects count, and where these come from."""
+    """The rows whose effects are compared, and their source."""
     exact = np.flatnonzero([method == "removed" for method in singles["method"].to_pylist()])
     if len(exact):
         return exact, "removed" if len(exact) == singles.num_rows else "some_removed"

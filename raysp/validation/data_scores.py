@@ -1,9 +1,9 @@
-"""How well a method says what a training on other examples would have answered: the scores of data attribution, on numpy arrays.
+"""Scores of data attribution: how well a method predicts the outputs of models retrained on other subsets. Operates on numpy arrays.
 
-Knows neither models nor stores: predictions and outputs come in as arrays, one row a subset (or a component) and one column a query. Conventions:
-outputs are such that more is better, an effect is that of removal, v(all) - v(all without it), and correlations are Spearman's unless they say so.
+Pure: predictions and outputs are arrays with one row per subset (or component) and one column per query. Conventions: higher outputs are better, an effect is
+that of removal, v(all) - v(all without it), and correlations are Spearman's unless stated otherwise.
 
-Sources: the linear datamodeling score (Park et al. 2023, TRAK, definition 2.4; Ilyas et al. 2022, Datamodels), counterfactual brittleness (ibid. 5.2),
+Sources: the linear datamodeling score (Park et al. 2023, TRAK, definition 2.4; Ilyas et al. 2022, Datamodels), counterfactual brittleness (ibid., section 5.2),
 the Spearman-Brown formula and the correction for attenuation (Spearman 1904, 1910).
 """
 
@@ -23,17 +23,17 @@ from raysp.masks import Masks
 Floats = NDArray[np.float64]
 Kind = Literal["spearman", "pearson"]
 
-#: Resamples for an interval.
+#: The number of resamples for an interval.
 RESAMPLES = 1000
-#: Entries of the largest array of resampled ranks held at once.
+#: The largest number of resampled ranks held in memory at once.
 CHUNK = 1 << 22
-#: Differences that are this small beside a column's range are rounding, and count as ties.
+#: Differences below this share of a column's range are rounding errors and count as ties.
 ROUNDING = 1e-10
-#: Ways at most in which the training seeds are split into halves.
+#: The largest number of ways in which the training seeds are split into halves.
 SPLITS = 10
-#: Shufflings of the components behind a floor.
+#: The number of permutations of the components from which a floor is computed.
 SHUFFLES = 20
-#: What an interval spans.
+#: The quantiles that bound an interval.
 QUANTILES = (0.025, 0.975)
 
 
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Correlation:
-    """A correlation a query, float64 `(q,)`, NaN for the queries `left_out` because their outputs do not vary; and the mean over the others."""
+    """One correlation per query, float64 `(q,)`, NaN for the queries `left_out` because their outputs do not vary; and the mean over the others."""
 
     by_query: Floats
     mean: Estimate
@@ -57,10 +57,10 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What trainings from other seeds say of one another.
+    """The reliability of retraining across seeds, which limits every score.
 
-    `halves` is the correlation between the means of two disjoint halves of the seeds; `averaged` the one to be expected between two means of all
-    `seeds` (Spearman-Brown); `attainable` its square root: the score against such a mean of a method that knew what trainings do on average.
+    `halves` is the correlation between the means over two disjoint halves of the seeds; `averaged` is the expected correlation between two means over `seeds` seeds
+    each (Spearman-Brown); `attainable`, its square root, is the score against such a mean of a method that knows the expected output.
     """
 
     seeds: int
@@ -71,9 +71,9 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Fall:
-    """What removing k components did: how far outputs fell, and in which share of the queries decided rightly before the output went below zero.
+    """The effect of removing k components: the mean fall of the outputs, and the share of queries whose output turned from positive to negative.
 
-    `flipped` is None where no query's output was above zero.
+    `flipped` is None if no query's output was positive.
     """
 
     fall: Estimate
@@ -81,28 +81,27 @@ class Fall:
 
 
 def lds(predicted: Floats, actual: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Correlation:
-    """The linear datamodeling score: per query Spearman's correlation between predicted and actual outputs, float64 `(m, q)` each; their mean.
+    """The linear datamodeling score: Spearman's correlation between predicted and actual outputs (float64 `(m, q)` each) by query, and the mean over queries.
 
-    The interval comes from resampling queries and subsets, each with repetition: subsets because another hundred of them would give other
-    correlations, the same for all queries as they share the trainings; queries because the mean is meant for questions like these, not only for them.
-    A query whose outputs do not vary is left out; a prediction that does not vary says nothing, and scores 0.
+    The interval comes from resampling queries and subsets with replacement. Both are samples: the subsets, drawn once for all queries as these share the
+    trainings, and the queries, as the mean is meant to generalise to similar ones. Queries whose outputs do not vary are left out; a constant prediction scores 0.
     """
     return correlate([(predicted, actual)], "spearman", draws=draws, seed=seed)
 
 
 def leave_one_out(predicted: Floats, exact: Floats, kind: Kind = "spearman", *, draws: int = RESAMPLES, seed: int = 0) -> Correlation:
-    """Correlation a query between predicted and exact effects of removing single components, float64 `(components, q)` each; interval as `lds`."""
+    """Correlation by query between predicted and exact effects of removing single components, float64 `(components, q)` each; intervals as in `lds`."""
     return correlate([(predicted, exact)], kind, draws=draws, seed=seed)
 
 
 def ceiling(outputs: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Ceiling:
-    """From the outputs of the same subsets trained from several seeds, float64 `(seeds, m, q)`; ValueError for fewer than two.
+    """The ceiling of scores, from outputs on the same subsets with several training seeds, float64 `(seeds, m, q)`; ValueError for fewer than two seeds.
 
-    A correlation below zero counts as none before Spearman-Brown, which was made for Pearson's and holds for ranks roughly.
+    Negative correlations are set to zero before applying the Spearman-Brown formula, which is exact for Pearson correlations and approximate for ranks.
     """
     seeds = len(outputs)
     if seeds < 2:
-        raise ValueError("the outputs are of one seed; at least two are needed")
+        raise ValueError("the outputs are for one seed; at least two are required")
     halves = [(outputs[list(one)].mean(axis=0), outputs[list(other)].mean(axis=0)) for one, other in _halves(seeds)]
     found, drawn, chosen = _resampled(halves, "spearman", draws, seed)
     ratio = seeds / (seeds // 2)
@@ -120,9 +119,9 @@ def ceiling(outputs: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Ceilin
 
 
 def random_floor(predict: Callable[[Masks], Floats], masks: Masks, actual: Floats, *, shuffles: int = SHUFFLES, seed: int = 0) -> Estimate:
-    """The score of predictions (`predict`: bool `(m, n)` to float64 `(m, q)`) that take the components for one another.
+    """The score of predictions (`predict`: bool `(m, n)` to float64 `(m, q)`) after randomly permuting the components.
 
-    Mean and 95 % range over shufflings: scores that chance alone gives a method whose predictions are spread as these are.
+    Returns the mean and the 95 % range over permutations: the chance level for predictions with this distribution.
     """
     rng = np.random.default_rng(seed)
     shuffled = [_correlations([(predict(masks[:, rng.permutation(masks.shape[1])]), actual)], "spearman") for _ in range(shuffles)]
@@ -132,12 +131,12 @@ def random_floor(predict: Callable[[Masks], Floats], masks: Masks, actual: Float
 
 
 def mislabel_auc(effects: Floats, mislabelled: NDArray[np.bool_], *, draws: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """How often a mislabelled example ranks as more harmful (a lower effect, float64 `(n,)`) than another one: the area under the ROC curve.
+    """Area under the ROC curve: how often a mislabelled example has a lower effect (float64 `(n,)`), and so ranks as more harmful, than a correct one.
 
-    Ties count half. Interval: resampled examples, the mislabelled among themselves. ValueError unless there are both.
+    Ties count half. The interval comes from resampling mislabelled and correct examples separately. ValueError unless there are both.
     """
     if mislabelled.all() or not mislabelled.any():
-        raise ValueError("all examples are mislabelled, or none is: there is nothing to tell apart")
+        raise ValueError("all examples are mislabelled, or none is; an AUC needs both kinds")
     bad, good = effects[mislabelled], effects[~mislabelled]
     wins = (bad[:, None] < good).astype(np.float64) + 0.5 * (bad[:, None] == good)
     rng = np.random.default_rng(seed)
@@ -148,9 +147,9 @@ def mislabel_auc(effects: Floats, mislabelled: NDArray[np.bool_], *, draws: int 
 
 
 def brittleness(intact: Floats, after: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Fall:
-    """From each query's output with all components, float64 `(q,)`, and without some, `(repeats, q)`: several random removals, or the one chosen.
+    """Compare each query's output with all components, float64 `(q,)`, and without some, float64 `(repeats, q)` (one row per removal).
 
-    Intervals: resampled queries.
+    The intervals come from resampling queries.
     """
     rng = np.random.default_rng(seed)
     fall = _spread((intact - after).mean(axis=0), draws, rng)
@@ -160,19 +159,19 @@ def brittleness(intact: Floats, after: Floats, *, draws: int = RESAMPLES, seed: 
 
 
 def without_most_helpful(effects: Floats, k: int) -> Masks:
-    """One mask a query without the k components that help it most, from effects float64 `(n, q)`: bool `(q, n)`."""
+    """One mask per query without the k components with the highest effects (float64 `(n, q)`): bool `(q, n)`."""
     masks = np.ones(effects.T.shape, dtype=np.bool_)
     np.put_along_axis(masks, np.argsort(-effects.T, axis=1, kind="stable")[:, :k], values=False, axis=1)
     return masks
 
 
 def additive_predictions(effects: Floats, masks: Masks) -> Floats:
-    """What removal effects (float64 `(n, q)`) that add up say of masks (bool `(m, n)`), up to a constant a query: float64 `(m, q)`."""
+    """Outputs of masks (bool `(m, n)`) predicted from additive removal effects (float64 `(n, q)`), up to a constant per query: float64 `(m, q)`."""
     return -(~masks).astype(np.float64) @ effects
 
 
 def paired_difference(one: Floats, others: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The mean of one minus others: outputs float64 `(seeds, q)`, and `(repeats, seeds, q)` of the same seeds and queries; all three are resampled."""
+    """The mean of `one` (float64 `(seeds, q)`) minus that of `others` (`(repeats, seeds, q)`, same seeds and queries); the interval resamples all three axes."""
     rng = np.random.default_rng(seed)
     repeats, seeds, queries = others.shape
     drawn = [rng.integers(0, size, (draws, size)) for size in (repeats, seeds, queries)]
@@ -193,12 +192,12 @@ Pairs = Sequence[tuple[Floats, Floats]]
 
 
 def correlate(pairs: Pairs, kind: Kind, *, draws: int = RESAMPLES, seed: int = 0) -> Correlation:
-    """Correlations by column of each pair of arrays `(m, q)`, averaged over the pairs; the second of a pair is what happened."""
+    """Correlations by column of each pair of arrays `(m, q)`, averaged over the pairs; a pair is (predicted, actual)."""
     return _correlation(*_resampled(pairs, kind, draws, seed))
 
 
 def _resampled(pairs: Pairs, kind: Kind, draws: int, seed: int) -> tuple[Floats, Floats, NDArray[np.intp]]:
-    """The correlations `(q,)`, those of resampled rows `(draws, q)`, and the queries that each draw takes `(draws, used)`."""
+    """The correlations `(q,)`, those on resampled rows `(draws, q)`, and the queries resampled in each draw, intp `(draws, used)`."""
     rows = len(pairs[0][0])
     found = _correlations(pairs, kind)
     used = np.flatnonzero(~np.isnan(found))
@@ -209,14 +208,14 @@ def _resampled(pairs: Pairs, kind: Kind, draws: int, seed: int) -> tuple[Floats,
 
 
 def _correlations(pairs: Pairs, kind: Kind) -> Floats:
-    """Averaged over the pairs, float64 `(q,)`; NaN where the second does not vary."""
+    """Correlations averaged over the pairs, float64 `(q,)`; NaN where the actual outputs do not vary."""
     return np.mean([_weighted(one, other, np.ones((1, len(one))), kind)[0] for one, other in pairs], axis=0)
 
 
 def _weighted(predicted: Floats, actual: Floats, counts: Floats, kind: Kind) -> Floats:
-    """Correlations by column with rows counted `counts[draw]` times: float64 `(draws, q)`. 0 where predictions do not vary, NaN where outputs do not."""
+    """Correlations by column with rows repeated `counts[draw]` times: float64 `(draws, q)`. 0 where predictions do not vary, NaN where outputs do not."""
     if predicted.shape != actual.shape:
-        raise ValueError(f"predictions have shape {predicted.shape}, outputs {actual.shape}; expected the same")
+        raise ValueError(f"predictions have shape {predicted.shape} but outputs {actual.shape}; the shapes must be equal")
     result = np.empty((len(counts), actual.shape[1]))
     size = max(1, CHUNK // max(actual.size, 1))
     for start in range(0, len(counts), size):
@@ -238,14 +237,14 @@ def _pearson(one: Floats, other: Floats, counts: Floats) -> Floats:
 
 
 def _levelled(array: Floats) -> Floats:
-    """Columns from 0 to 1, rounding taken for equality; 0 where they do not vary."""
+    """Columns scaled to [0, 1] and rounded, so that values equal up to rounding errors become ties; 0 for constant columns."""
     low, high = array.min(axis=0), array.max(axis=0)
     varies = high - low > ROUNDING * np.maximum(np.abs(low), np.abs(high))
     return np.where(varies, np.round((array - low) / np.where(varies, high - low, 1.0), 10), 0.0)
 
 
 def _ranks(array: Floats, counts: Floats) -> Floats:
-    """Mean ranks by column of rows that count `counts[draw]` times, ties sharing theirs: float64 `(draws, m, q)`."""
+    """Ranks by column of rows repeated `counts[draw]` times, averaged over ties: float64 `(draws, m, q)`."""
     ranks = np.empty((len(counts), *array.shape))
     for column, values in enumerate(array.T):
         _, group = np.unique(values, return_inverse=True)
@@ -259,24 +258,24 @@ def _correlation(found: Floats, drawn: Floats, chosen: NDArray[np.intp]) -> Corr
 
 
 def _estimate(found: Floats, drawn: Floats, chosen: NDArray[np.intp]) -> Estimate:
-    """Mean over the queries that vary, and its interval from the draws of rows and of queries; NaN where none varies."""
+    """Mean over the queries that vary, and its interval from resampled rows and queries; NaN if none varies."""
     if not chosen.shape[1]:
         return Estimate(float("nan"), float("nan"), float("nan"))
     taken = np.take_along_axis(drawn, chosen, axis=1)
-    there = ~np.isnan(taken)  # a draw of few rows may hold none that differ
+    there = ~np.isnan(taken)  # in a draw of few rows, all outputs may be equal
     means = np.where(there, taken, 0.0).sum(axis=1)[there.any(axis=1)] / there.sum(axis=1)[there.any(axis=1)]
     lo, hi = np.quantile(means, QUANTILES)
     return Estimate(float(np.nanmean(found)), float(lo), float(hi))
 
 
 def _spread(values: Floats, draws: int, rng: np.random.Generator) -> Estimate:
-    """Mean of values by query, with the interval of resampled queries."""
+    """Mean of values by query, with an interval from resampled queries."""
     lo, hi = np.quantile(values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1), QUANTILES)
     return Estimate(float(values.mean()), float(lo), float(hi))
 
 
 def _halves(seeds: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Disjoint halves of the seeds, each pair once; one seed is spared in turn where they are odd in number."""
+    """Pairs of disjoint halves of the seeds, each pair once; with an odd number of seeds, each pair omits one."""
     half = seeds // 2
     count = comb(seeds, half) * comb(seeds - half, half) // 2
     if count <= SPLITS:
@@ -294,7 +293,7 @@ def _halves(seeds: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def held_out_subsets(n: int, kept: int, count: int, rng: np.random.Generator, excluded: Masks) -> Masks:
-    """`count` distinct masks that keep exactly `kept` components, none of them `excluded` (bool `(m, n)`); fewer where there are no more."""
+    """`count` distinct masks that keep exactly `kept` components and are not among `excluded` (bool `(m, n)`); fewer if that many do not exist."""
     seen = {row.tobytes() for row in np.packbits(excluded, axis=1)}
     room = comb(n, kept)
     if room <= 4 * (count + len(seen)):

@@ -1,4 +1,4 @@
-"""What the exact ablations say about an explorer's findings."""
+"""Judge an explorer's findings by exact ablations and held-out masks."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from raysp.validation.verdicts import Metrics, NoiseBesideEffects, Reason, Verdi
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Resamples of a bootstrap interval, and held-out masks needed for a score.
+#: The number of resamples of a bootstrap interval, and the fewest held-out masks for a score.
 RESAMPLES, LEAST_HELDOUT = 1000, 8
-#: Masks at most that are scored when every mask is known, and to which the singles-only baseline is fitted.
+#: The most masks scored if every mask is known, and the most masks to which the singles-only baseline is fitted.
 MOST_SCORED, MOST_FITTED = 2000, 10_000
-#: Share of the strongest interaction (or single effect) below which one is not worth naming.
+#: An interaction below this share of the strongest one (or of the strongest single effect) is negligible.
 NEGLIGIBLE = 0.1
-#: Chance that the bound on low-impact pairs is wrong.
+#: The error probability of the bound on low-impact pairs.
 RISK = 0.05
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What validation found.
+    """The result of a validation.
 
-    `table`: one row an interaction measured: components list<int32>, order int32, role 'top', 'random' or 'low_impact', estimate (the surrogate's
+    `table`: one row per interaction measured: components list<int32>, order int32, role 'top', 'random' or 'low_impact', estimate (the surrogate's
     deviation from additivity), exact, error = estimate - exact, joint_effect = Δ(T), sum_of_effects = sum of Δ(i), kind. `heldout`: mask (packed bits), predicted,
     predicted_singles, exact. `metrics`: figures by name, without those that could not be computed. `verdict` with its `reasons`.
     """
@@ -55,8 +55,8 @@ class ValidationResult:
 def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0, *, noise: NumericNoise | None = None) -> ValidationResult:
     """Compare the plan's findings with the values (`(m,)`) of its masks.
 
-    `masks` and `told` are what the explorer had, for the singles-only baseline; `noise` is the numeric noise of a game that computes in a dtype.
-    Raises ValueError when the values do not fit the plan.
+    `masks` and `told` are the explorer's masks and values, for the singles-only baseline; `noise` is the numeric noise of a game with a model.
+    Raises ValueError if the values do not match the plan.
     """
     if values.shape != (len(plan.masks),):
         raise ValueError(f"values have shape {values.shape}; expected ({len(plan.masks)},) for masks of shape {plan.masks.shape}")
@@ -75,7 +75,7 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
 
 
 def _typical_effects(table: pa.Table, findings: Findings) -> tuple[float, float]:
-    """The sizes of the single effects and of the reported interactions' exact deviations that noise is compared with, as `typical_effects`."""
+    """Typical sizes of the single effects and of the reported interactions' exact deviations, as from `typical_effects`."""
     reported = np.array([role == "top" for role in table.column("role").to_pylist()], dtype=np.bool_)
     return typical_effects(findings.singles.column("value").to_numpy(), table.column("exact").to_numpy()[reported])
 
@@ -117,7 +117,7 @@ def _deviations(plan: ValidationPlan, values: Values, sets: list[Members]) -> tu
 
 
 def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Metrics:
-    """Mean absolute error of the reported interactions' estimates with its interval, their correlation and share of right signs."""
+    """Mean absolute error of the reported interactions' estimates with its interval, their correlation and the share of correct signs."""
     reported = np.array([role != "low_impact" for role in table.column("role").to_pylist()], dtype=np.bool_)
     estimate, exact = (table.column(name).to_numpy()[reported] for name in ("estimate", "exact"))
     if not len(exact):
@@ -140,7 +140,7 @@ def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Me
 
 
 def _assumption(plan: ValidationPlan, table: pa.Table, findings: Findings, scale: float) -> Metrics:
-    """What random pairs of low-impact components hold, against the weakest of the top interactions worth naming; rounding of values of this scale is nothing."""
+    """Deviations of random pairs of low-impact components beside the weakest non-negligible top interaction; rounding errors at this scale count as zero."""
     if not plan.low_pairs:
         return {}
     roles = np.array(table.column("role").to_pylist())
@@ -171,7 +171,7 @@ def _unseen(plan: ValidationPlan, values: Values, masks: Masks) -> tuple[Masks, 
 
 
 def _score(exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[Masks], Values], rng: np.random.Generator) -> tuple[pa.Table, Metrics]:
-    """Predicted against exact on the masks of the exam, and R² with intervals next to that of the baseline."""
+    """Predicted and exact values on the masks of the exam, and R² with intervals beside that of the baseline."""
     import pyarrow as pa
 
     heldout, exact = exam
@@ -211,7 +211,7 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
 
 
 def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values) -> Callable[[Masks], Values]:
-    """Prediction from single effects alone: a LASSO on the explorer's own random masks, or, for one that stayed near the intact input, their sum."""
+    """Prediction from single effects alone: a LASSO on the explorer's random masks or, if it only used masks near the intact input, the sum of its effects."""
     if plan.keep_probability == plan.findings.surrogate.keep_probability and len(told):
         rows = np.flatnonzero(random_rows(masks, plan.keep_probability))
         rows = np.random.default_rng(0).permutation(rows)[:MOST_FITTED] if len(rows) > MOST_FITTED else rows

@@ -1,4 +1,4 @@
-"""Synergy and redundancy, in one rule for every order, measured around the intact input."""
+"""Synergy and redundancy: one rule for every order, applied around the intact input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["synergy", "redundancy", "additive"]
 
-#: What each kind means, in a sentence.
+#: A one-sentence definition of each kind.
 KINDS: dict[Kind, str] = {
     "synergy": "They work only together: removing all of them does less than the single effects add up to, as removing one already breaks the rest.",
     "redundancy": "Each covers for the others: removing all of them does more than the single effects add up to.",
@@ -27,7 +27,7 @@ KINDS: dict[Kind, str] = {
 def kind_of(joint: float, parts: float) -> Kind:
     """The kind of a set T from its joint effect Δ(T) = v(all) - v(all without T) and the sum of its single effects Δ(i).
 
-    With the excess E = joint - parts: redundancy if E has the sign of the joint effect, synergy if the opposite one or if the joint effect is nil.
+    With the excess E = joint - parts: redundancy if E has the sign of the joint effect, synergy if it has the opposite sign or the joint effect is zero.
     """
     excess = joint - parts
     if abs(excess) <= ROUNDING * max(abs(joint), abs(parts)):
@@ -36,7 +36,7 @@ def kind_of(joint: float, parts: float) -> Kind:
 
 
 def effects(sets: Sequence[Sequence[int]], surrogate: FourierSurrogate) -> tuple[Floats, Floats]:
-    """Joint effects and sums of single effects of these sets as a surrogate has them, float64 `(len(sets),)` each."""
+    """Joint effects and sums of single effects of these sets according to a surrogate, float64 `(len(sets),)` each."""
     n = surrogate.n
     predicted = surrogate.predict(ablations(n, [(), *((i,) for i in range(n)), *sets]))
     single = predicted[0] - predicted[1 : n + 1]
@@ -44,7 +44,7 @@ def effects(sets: Sequence[Sequence[int]], surrogate: FourierSurrogate) -> tuple
 
 
 def surrogate_kinds(surrogate: FourierSurrogate, sets: Iterable[Sequence[int]]) -> pa.Table:
-    """Joint effect, sum of single effects, deviation from additivity and kind as a surrogate has them, for sets not measured.
+    """Joint effect, sum of single effects, deviation from additivity and kind according to a surrogate, for sets that were not measured.
 
     Columns components list<int32>, joint_effect, sum_of_effects, deviation double, kind string, in the order given.
     """

@@ -1,4 +1,4 @@
-"""How far rounding moves a game's values, beside how far its masks do. Pure numerics: `raysp.lenses.numeric_noise` measures."""
+"""The variation of a game's values due to rounding, relative to that due to its masks. Pure numerics: `raysp.lenses.numeric_noise` measures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from raysp.masks import Masks, Values
     from raysp.spectral.sets import Floats
 
-#: What noise is compared with: the spread of values over random masks, or, where every evaluation is a training, the effects of leaving one component out.
+#: What noise is compared with: the spread of values over random masks or, if every evaluation is a training, the effects of leaving out one component.
 NoiseScale = Literal["values", "leave_one_out"]
-#: Which of the two, by what an evaluation costs.
+#: The scale used, by the cost of an evaluation.
 SCALES: dict[CostClass, NoiseScale] = {"forward": "values", "training": "leave_one_out"}
-#: Noise, as a share of that spread, up to which dtype `auto` takes bfloat16. A deviation from additivity of a pair sums four values and so has twice the noise
-#: of one: at this share a tenth of the spread, below which validation does not consider an interaction worth naming. R² loses the share squared, 0.0025.
+#: Noise, as a share of that spread, up to which dtype `auto` chooses bfloat16. A pair's deviation from additivity sums four values and so has twice the noise of
+#: one: at this share, a tenth of the spread, which is where validation considers an interaction negligible. R² loses the share squared, 0.0025.
 AUTO_SHARE = 0.05
-#: Random masks measured, and how many more times each is.
+#: The number of random masks measured, and how often each is measured again.
 MASKS, REPEATS = 12, 2
-#: The same where an evaluation is a training: components left out one at a time, beside the training on everything.
+#: The same if an evaluation is a training: components left out one at a time, in addition to the training on everything.
 TRAININGS, TRAINING_REPEATS = 4, 1
 
 
@@ -34,8 +34,8 @@ TRAININGS, TRAINING_REPEATS = 4, 1
 class NoiseSample:
     """A few masks (bool, `(m, n)`) measured more than once.
 
-    `first` is the plain measurement; `repeats` are measurements of the same masks in other batches and another order; `reference` is one in float32, where the
-    game computes in a narrower dtype and memory holds both models. `tokens`, `seconds` and `evaluations` count what repeats and reference cost.
+    `first` is the plain measurement; `repeats` are measurements of the same masks in other batches and another order; `reference` is one in float32, if the game
+    computes in a narrower dtype and both models fit into memory. `tokens`, `seconds` and `evaluations` are the cost of the repeats and the reference.
     """
 
     masks: Masks
@@ -47,7 +47,7 @@ class NoiseSample:
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations were bought beside the first measurement."""
+        """The number of evaluations in addition to the first measurement."""
         return len(self.masks) * (len(self.repeats) + (self.reference is not None))
 
 
@@ -55,7 +55,7 @@ class NoiseSample:
 class NumericNoise:
     """The numeric noise of a game: standard deviation of one value, the spread it is compared with (`scale`), and their ratio, `share`.
 
-    `query_share` is the same ratio for single queries, pooled; equal to `share` for a game without queries. `masks` were measured `repeats` more times, and in
+    `query_share` is the same ratio pooled over single queries, equal to `share` for a game without queries. `masks` were measured `repeats` more times, and in
     float32 as well if `reference`.
     """
 
@@ -75,15 +75,15 @@ class NumericNoise:
         return max(self.share, self.query_share) <= AUTO_SHARE
 
     def row(self) -> dict[str, Any]:
-        """The figures as plain data, as stores and JSON hold them."""
+        """The figures as plain data, as in the store and in JSON."""
         return asdict(self)
 
 
 def numeric_noise(sample: NoiseSample, dtype: str, scale: NoiseScale) -> NumericNoise:
     """The noise in a sample of a game that computes in `dtype`. With scale `leave_one_out` the first mask keeps everything.
 
-    The larger of two estimates: the standard deviation over repeated measurements, and, with a reference, that of the differences from it over the masks
-    (a shift of all values alike changes no effect).
+    Returns the larger of two estimates: the standard deviation over repeated measurements and, with a reference, that of the differences from it over the masks
+    (a common shift of all values does not change any effect).
     """
     noise, spread = _noise_and_spread(sample, scale, _values)
     share = query_share = _share(noise, spread)
@@ -93,8 +93,8 @@ def numeric_noise(sample: NoiseSample, dtype: str, scale: NoiseScale) -> Numeric
 
 
 def noise_masks(n: int, scale: NoiseScale, keep_probability: float, seed: int) -> Masks:
-    """Masks to measure the noise of a game of `n` components with, bool `(m, n)`: random ones, or all components and some left out one at a time."""
-    rng = np.random.default_rng([seed, 4])  # a stream of its own: an explorer's draws and the validation's never move
+    """Masks on which to measure the noise of a game of `n` components, bool `(m, n)`: random ones, or everything and some components left out one at a time."""
+    rng = np.random.default_rng([seed, 4])  # a separate random stream, so that the draws of explorer and validation do not depend on it
     if scale == "values":
         return np.unique(rng.random((MASKS, n)) < keep_probability, axis=0)
     masks = np.ones((1 + min(TRAININGS, n), n), dtype=np.bool_)
@@ -112,7 +112,7 @@ def _outputs(measured: Measurement) -> Floats:
 
 
 def _noise_and_spread(sample: NoiseSample, scale: NoiseScale, columns: Any) -> tuple[float, float]:
-    """Noise and spread of the values or outputs, root mean squares over the columns."""
+    """Noise and spread of the values or outputs, as root mean squares over the columns."""
     first: Floats = columns(sample.first)
     passes = np.stack([first, *(columns(repeat) for repeat in sample.repeats)])
     noise = float(np.sqrt(passes.var(axis=0, ddof=1).mean())) if len(passes) > 1 else 0.0
@@ -125,7 +125,7 @@ def _noise_and_spread(sample: NoiseSample, scale: NoiseScale, columns: Any) -> t
 
 
 def _share(noise: float, spread: float) -> float:
-    """Noise over spread; where no mask changes the value, 1 if noise does and 0 if nothing does."""
+    """Noise over spread; if no mask changes the value, 1 if there is noise and 0 otherwise."""
     return noise / spread if spread > 0 else float(noise > 0)
 
 
@@ -134,7 +134,7 @@ def _root_mean_square(values: NDArray[np.float64]) -> float:
 
 
 def typical_effects(singles: Values, deviations: Values) -> tuple[float, float]:
-    """The median size of the single effects, and of the deviations, that are at least a tenth of the strongest single effect; 0.0 where there are none."""
+    """Median sizes of those single effects and of those deviations that are at least a tenth of the strongest single effect; 0.0 if there are none."""
     sizes, others = np.abs(singles), np.abs(deviations)
     bar = 0.1 * float(sizes.max(initial=0.0))
     found = [some[(some >= bar) & (some > 0)] for some in (sizes, others)]

@@ -1,4 +1,4 @@
-"""What to measure so that a finding can be trusted, or not."""
+"""Choose the masks that validate an explorer's findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raysp.masks import Masks
 from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
 from raysp.specs.validation import MAX_EXACT_ORDER, Validation
 
-#: P(keep) that is drawn as plain uniform masks.
+#: The P(keep) at which masks are drawn uniformly.
 UNIFORM = 0.5
 
 Members = tuple[int, ...]
@@ -22,7 +22,7 @@ Members = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """What is to be measured and what for. `masks` bool `(m, n)`, distinct; the sets and held-out masks refer to them by their content."""
+    """What to measure and why. `masks` (bool `(m, n)`, distinct) include every ablation of the sets, and the held-out masks."""
 
     findings: Findings
     n: int
@@ -35,10 +35,10 @@ class ValidationPlan:
     keep_probability: float
 
 
-def plan(  # noqa: PLR0917  the order in which a run loop has them
+def plan(  # noqa: PLR0917  in the order in which a run produces them
     findings: Findings, n: int, options: Validation, keep_probability: float, rng: np.random.Generator, known: Masks | None = None
 ) -> ValidationPlan:
-    """The exact ablations and held-out masks that check these findings.
+    """The exact ablations and held-out masks that validate these findings.
 
     `known` are the masks that the surrogate was fitted on; none of them is held out (`judge` leaves them out of the score in any case). Interactions above order 4 are not measured.
     """
@@ -64,7 +64,7 @@ def _heldout(n: int, count: int, keep_probability: float, rng: np.random.Generat
 
 
 def low_impact(findings: Findings, n: int) -> list[int]:
-    """The components whose interactions nobody looked for: those below the screening's cut, or with a single effect below the median."""
+    """The components among which interactions are assumed absent: those rejected by screening, or those with a single effect below the median."""
     kept = findings.diagnostics.get("kept")
     if kept is not None:
         return sorted(set(range(n)) - {int(i) for i in kept})
@@ -73,14 +73,14 @@ def low_impact(findings: Findings, n: int) -> list[int]:
 
 
 def _random_pairs(low: list[int], count: int, rng: np.random.Generator) -> list[Members]:
-    """Distinct pairs of these components, all alike likely."""
+    """Distinct pairs of these components, drawn uniformly."""
     total = comb(len(low), 2)
     chosen = rng.choice(total, min(count, total), replace=False) if total else np.zeros(0, dtype=np.intp)
     return sorted((low[first], low[second]) for first, second in (numbered_pair(row, len(low)) for row in chosen.tolist()))
 
 
 def numbered_pair(number: int, n: int) -> tuple[int, int]:
-    """The pair i < j < n of this number, from 0, in the order (0, 1), (0, 2), …, (n - 2, n - 1), without a list of all."""
-    behind = comb(n, 2) - 1 - number  # pairs behind it, counted from the last
-    row = (isqrt(8 * behind + 1) - 1) // 2  # rows that lie wholly behind: the last has one pair, the one before two
+    """The pair i < j < n with this number (from 0) in the order (0, 1), (0, 2), …, (n - 2, n - 1), without listing them all."""
+    behind = comb(n, 2) - 1 - number  # the number of pairs after it
+    row = (isqrt(8 * behind + 1) - 1) // 2  # complete rows after it: the last has one pair, the one before two
     return n - 2 - row, n - 1 - (behind - row * (row + 1) // 2)

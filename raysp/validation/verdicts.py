@@ -1,4 +1,4 @@
-"""From figures to a verdict: whether an answer can be trusted, and the reasons why."""
+"""Turn the figures of a validation into a verdict on whether the answer can be trusted, with reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Figures = dict[str, float | int | str]
 
 #: Verdicts from best to worst.
 LEVELS: tuple[Verdict, ...] = ("reliable", "use with care", "do not trust")
-#: What each code of a reason means. Pages, SQL and programs match codes; sentences may be reworded at any time.
+#: The meaning of each code of a reason. Pages, SQL and programs match codes; sentences may be reworded at any time.
 REASON_CODES: dict[str, str] = {
     "constant_value": "No mask changes the value, so there is nothing to attribute.",
     "complete": "Every mask was measured, so the answer is exact.",
@@ -36,9 +36,9 @@ REASON_CODES: dict[str, str] = {
     "cross_check_missing": "An attribution method that this game or model does not support.",
     "unclassified": "A reason stored before reasons had codes.",
 }
-#: Held-out R² that is good, and that is poor.
+#: Held-out R² from which a surrogate is good, and below which it is poor.
 GOOD_R2, POOR_R2 = 0.8, 0.5
-#: Gain in R² over singles that counts, and loss that disqualifies.
+#: The smallest relevant gain in R² over singles, and the loss beyond which interactions harm.
 GAIN, LOSS = 0.01, 0.02
 #: Mean error of the estimates relative to the mean size of the exact values: acceptable, and useless.
 GOOD_ERROR, POOR_ERROR = 0.5, 1.0
@@ -53,7 +53,7 @@ GOOD_NOISE, POOR_NOISE = 0.1, 0.5
 
 @dataclass(frozen=True)
 class NoiseBesideEffects:
-    """A game's numeric noise, and the typical sizes of the single effects and of the deviations from additivity that a run reports (0.0: none)."""
+    """A game's numeric noise, and the typical sizes of the single effects and deviations from additivity that a run reports (0.0: none)."""
 
     noise: NumericNoise
     single: float
@@ -68,7 +68,7 @@ class NoiseBesideEffects:
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason of a verdict: a code of `REASON_CODES`, the figures it rests on by name, and a sentence for people. ValueError for an unknown code."""
+    """One reason for a verdict: a code of `REASON_CODES`, the figures behind it by name, and a readable sentence. ValueError for an unknown code."""
 
     code: str
     figures: Figures
@@ -76,22 +76,22 @@ class Reason:
 
     def __post_init__(self) -> None:
         if self.code not in REASON_CODES:
-            raise ValueError(f"unknown code {self.code!r} of a reason; REASON_CODES lists {', '.join(REASON_CODES)}")
+            raise ValueError(f"unknown reason code {self.code!r}; use one of {', '.join(REASON_CODES)}")
 
     def row(self) -> dict[str, Any]:
-        """The reason as plain data, as stores and JSON hold it: keys code, figures, sentence."""
+        """The reason as plain data, as in the store and in JSON: keys code, figures, sentence."""
         return asdict(self)
 
 
 @dataclass
 class VerdictBuilder:
-    """A verdict in the making. Each reason may lower it; none raises it."""
+    """Builds a verdict: each reason may lower it, and none raises it."""
 
     level: int = 0
     reasons: list[Reason] = field(default_factory=list)
 
     def add(self, code: str, figures: Figures, sentence: str, level: int = 0) -> None:
-        """Add a reason, and lower the verdict to `level` (a place in `LEVELS`) if it stands above."""
+        """Add a reason, and lower the verdict to `level` (an index of `LEVELS`) if it is better than that."""
         self.reasons.append(Reason(code, figures, sentence))
         self.level = max(self.level, level)
 
@@ -104,7 +104,7 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool,
     """The verdict and its reasons.
 
     `constant`: the value never changed. `complete`: all masks were measured, and the surrogate reproduces every value. `screened`: the explorer
-    considered only components with a strong single effect. `noise`: the game's numeric noise, where it computes in a dtype.
+    considered only components with a strong single effect. `noise`: the numeric noise of a game with a model.
     """
     builder = VerdictBuilder()
     if constant:
