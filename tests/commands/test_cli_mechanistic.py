@@ -146,9 +146,9 @@ def test_the_prompts_of_a_task_need_no_weights(capsys, home, tmp_path):
 
 
 def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(capsys):
-    said = here(capsys, "mechanistic", "--help")[1]
+    said = here(capsys, "mechanistic", "--help-all")[1]
     assert "--prompts" in said
-    assert "The value is its mean" in " ".join(said.replace("│", "").split())
+    assert "The value is the mean over prompts" in " ".join(said.replace("│", "").split())
     assert "--limit" not in said
 
 
@@ -159,9 +159,9 @@ def what_is_there(home):
 
 MISTAKES = [
     (["mechanistic"], ["prompt: nothing is given", "prompts (a data set) and task"]),
-    (["mechanistic", "--prompt", "a b", "--task", "ioi"], ["prompt: prompt and task are given"]),
+    (["mechanistic", "--prompt", "a b", "--task", "ioi"], ["prompt: only one of prompt and task can be explained"]),
     (["mechanistic", "--task", "sums"], ["lens.task: 'sums' is not known", "greater-than"]),
-    (["mechanistic", "--task", "ioi"], ["task: 'ioi' needs words of one token", "use another model"]),
+    (["mechanistic", "--task", "ioi"], ["task: 'ioi' needs single-token words", "use another model"]),
     (["mechanistic", "--task", "greater-than", "--target", "7"], ["target: '7' is given, and task has its own"]),
     (["mechanistic", "--prompts", "nowhere.jsonl"], ["prompts: 'nowhere.jsonl' does not exist"]),
     (["mechanistic", "--prompt", "Her acting", "--target", "!", "--components", "tails"], ["components: 'tails'", "names nothing"]),
@@ -172,18 +172,18 @@ MISTAKES = [
     (["mechanistic", "--task", "greater-than", "--limit", "3"], ["--limit"]),
     (["plan", "mechanistic", "--prompt", "Her acting", "--target", "!", "--components", "heads:9"], ["components: 'heads:9'", "layers 0 to 1"]),
     (["prune", "nobody"], ["run: 'nobody' is unknown"]),
-    (["prune", "heads", "--keep", "0"], ["keep: 0.0 is no share between 0 and 1"]),
-    (["prune", "heads", "--keep", "nan"], ["keep: nan is no share"]),
+    (["prune", "heads", "--keep", "0"], ["keep: 0.0 is not between 0 and 1"]),
+    (["prune", "heads", "--keep", "nan"], ["keep: nan is not between 0 and 1"]),
     (["prune", "heads", "--keep", "most"], ["--keep", "valid number"]),
     (["prune", "heads", "--keep", "0.99"], ["keep: 0.99 keeps 6 of 6 components"]),
-    (["prune", "heads", "--best-of", "0"], ["best_of: 0 is no number of subsets"]),
+    (["prune", "heads", "--best-of", "0"], ["best_of: 0 is not a number of subsets"]),
     (["prune", "heads", "--heldout", "nowhere.jsonl"], ["heldout: 'nowhere.jsonl' does not exist"]),
     (["prune", "heads", "-o", "llama"], ["output: 'llama' exists and is not empty"]),
-    (["compare", "heads"], ["run: 'heads' is alone; name at least two runs"]),
+    (["compare", "heads"], ["run: 'heads' cannot be compared alone; name at least two runs"]),
     (["compare", "heads", "nobody"], ["run: 'nobody' is unknown"]),
     (["task", "sums"], ["task: 'sums' is not known; choose one of ioi, facts, greater-than, induction"]),
-    (["task", "induction"], ["task: 'induction' needs words of one token"]),
-    (["task", "greater-than", "--size", "0"], ["size: 0 is no number of prompts"]),
+    (["task", "induction"], ["task: 'induction' needs single-token words"]),
+    (["task", "greater-than", "--size", "0"], ["size: 0 is not a number of prompts"]),
     (["task", "greater-than", "--seed", "one"], ["--seed", "valid integer"]),
     (["task", "greater-than", "--size", "2", "-o", "nowhere/rows.jsonl"], ["output: 'nowhere/rows.jsonl' cannot be written"]),
     (["task", "greater-than", "--model", "nowhere/at/all"], ["model: 'nowhere/at/all'"]),

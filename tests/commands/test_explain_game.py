@@ -60,7 +60,7 @@ def test_a_person_reads_the_answer(data, told):
     assert "the × battery" in out
     assert "lasts × long" in out
     assert "yes" in out
-    assert "By the surrogate, removing" in out
+    assert "According to the surrogate, removing" in out
     assert "\x1b" not in out
 
 
