@@ -1,6 +1,6 @@
-"""A game: components, and how a mask over them becomes a value.
+"""A game: a set of components and a value function on masks over them.
 
-A game knows nothing of Ray, of explorers or of the store. Masks are bool arrays, ``True`` = kept.
+Games are independent of Ray, explorers and the store. Masks are bool arrays, ``True`` = kept.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from raysp.masks import Masks, Values, check_finite, check_masks
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One thing that can be ablated.
+    """A unit that can be ablated.
 
     `start` and `stop` are character offsets into the source text, if there is one; `size` is the number of tokens. `layer` and `unit` locate a part of a
-    model: `unit` is the number of the head, or of the first neuron.
+    model: `unit` is the index of the head, or of the first neuron.
     """
 
     index: int
@@ -40,7 +40,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One of the questions that each mask of a game answers: a short label, the prompt, the answer whose value is measured, and the foil it is compared with."""
+    """One of several outputs measured for each mask: a short label, the prompt, the target answer, and the foil with which the target is compared."""
 
     index: int
     label: str
@@ -51,7 +51,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training example: its number in the training set, the component it belongs to, and its text."""
+    """A training example: its index in the training set, the component to which it belongs, and its text."""
 
     index: int
     component: int
@@ -61,9 +61,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The values of a batch of masks, float64 `(m,)`, and what they cost: model tokens computed and seconds of model time.
+    """The values of a batch of masks, float64 `(m,)`, and their cost: model tokens processed and seconds of model time.
 
-    `outputs`, float64 `(m, queries)`, are the values of the single queries of a game that has some; the value is then their mean.
+    `outputs`, float64 `(m, queries)`, are the values of the individual queries, if the game has queries; the value is then their mean.
     """
 
     values: Values
@@ -74,11 +74,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class GameInfo:
-    """All that the rest of the system needs to know about a game: small, picklable, without models.
+    """Metadata of a game, used by the rest of the system: small, picklable, and without models.
 
-    `description` holds what the fingerprint was computed from, in readable form. `notes` are remarks for people, `warnings` those to show before any
-    evaluation is bought. `batch_masks` is the number of masks that take a second or two together. `queries` are answered by every mask; `examples` make
-    up the components of a training set.
+    `description` contains the inputs of the fingerprint in readable form. `notes` are remarks for the user, and `warnings` are shown before any
+    evaluation. `batch_masks` is the number of masks that together take a second or two. `queries` are measured for every mask; `examples` make up the
+    components of a training set.
     """
 
     fingerprint: str
@@ -98,7 +98,7 @@ class GameInfo:
 
 
 class Game(ABC):
-    """Components and a value for every mask over them. Subclasses set `info` and implement `measure`, and `compute_gradients` if they have any."""
+    """Base class of games. Subclasses set `info`, implement `measure`, and override `compute_gradients` if they can provide gradients."""
 
     info: GameInfo
     _report: GradientReport | None = None
@@ -110,29 +110,29 @@ class Game(ABC):
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The components, in the order of the masks' columns."""
+        """The components, in the order of the columns of masks."""
         return self.info.components
 
     @abstractmethod
     def measure(self, masks: Masks) -> Measurement:
-        """The values of checked masks (bool, `(m, n)`), and their cost."""
+        """Measure the values and the cost of checked masks (bool, `(m, n)`)."""
 
     def remeasure(self, masks: Masks) -> Measurement:
-        """As `measure`, computed again: a game that remembers values takes none of them, so that two measurements differ by its numeric noise."""
+        """Measure the masks without using cached values, so that two measurements differ by the numerical noise of the game."""
         return self.measure(masks)
 
     def evaluate(self, masks: object) -> Values:
-        """Values (float64, `(m,)`) of masks (bool, `(m, n)`), computed in this process.
+        """Compute the values (float64, `(m,)`) of masks (bool, `(m, n)`) in this process.
 
-        Raises ValueError for masks of another shape or type, EvaluationError for a value that is not finite.
+        Raises ValueError for masks of the wrong shape or type, and EvaluationError if a value is not finite.
         """
         checked = check_masks(masks, self.n)
         return check_finite(checked, self.measure(checked).values)
 
     def gradient_report(self, max_order: int = 1) -> GradientReport:
-        """What gradients say about the components, with terms of at least `max_order` (1 or 2) if there are any. Computed once, and again only for a higher order.
+        """Return the gradient report, with terms up to order `max_order` (1 or 2) where available.
 
-        EvaluationError if memory does not suffice.
+        The report is cached and recomputed only for a higher order. Raises EvaluationError if memory is insufficient.
         """
         if self._report is None or self._report.max_order < max_order:
             began = time.perf_counter()
@@ -141,19 +141,19 @@ class Game(ABC):
         return self._report
 
     def compute_gradients(self, max_order: int) -> GradientReport:  # noqa: ARG002  for games that have gradients
-        """The report, computed from scratch; empty unless a subclass has gradients."""
+        """Compute the gradient report; empty unless a subclass provides gradients."""
         return GradientReport()
 
 
 @dataclass
 class FunctionGame(Game):
-    """Any callable from masks (bool, `(m, n)`) to values (`(m,)`) as a game."""
+    """A game defined by a callable that maps masks (bool, `(m, n)`) to values (`(m,)`)."""
 
     function: Any
     info: GameInfo = field(repr=False)
 
     def measure(self, masks: Masks) -> Measurement:
-        """Call the function on the masks; it must return one number a mask."""
+        """Call the function on the masks; it must return one number per mask."""
         began = time.perf_counter()
         values = np.asarray(self.function(masks), dtype=np.float64)
         if values.shape != (len(masks),):
@@ -162,24 +162,24 @@ class FunctionGame(Game):
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """The identity of a game: 32 hex digits of the SHA-256 of the canonical JSON of everything that its values depend on."""
+    """The fingerprint of a game: the first 32 hex digits of the SHA-256 of the canonical JSON of everything on which its values depend."""
     canonical = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def labels(components: Sequence[Component], members: Sequence[int]) -> str:
-    """A set of components in words, such as ``never × fails``."""
+    """Format a set of components by their labels, such as ``never × fails``."""
     return " × ".join(components[i].label for i in members) or "∅"
 
 
 def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, with equal ones numbered in their order: `the dog jumps. ①`, `the dog jumps. ②`."""
+    """Make labels unique by numbering equal ones in order: `the dog jumps. ①`, `the dog jumps. ②`."""
     counts, seen = Counter(labels), Counter[str]()
     found: list[str] = []
     for label in labels:
         seen[label] += 1
         found.append(label if counts[label] == 1 else f"{label} {_circled(seen[label])}")
-    # A label may already have looked like another one with its number.
+    # A numbered label may equal a label that was already present.
     return tuple(found) if len(set(found)) == len(found) else distinct_labels(found)
 
 
@@ -192,7 +192,7 @@ _NUMBERS = re.compile("( ([\u2460-\u2473\u3251-\u325f\u32b1-\u32bf]|\\(\\d+\\)))
 
 
 def _circled(number: int) -> str:
-    """A number in a circle where Unicode has one, in brackets otherwise."""
+    """A circled number if Unicode has one, a number in parentheses otherwise."""
     for first, last, point in ((1, 20, 0x2460), (21, 35, 0x3251), (36, 50, 0x32B1)):
         if first <= number <= last:
             return chr(point + number - first)

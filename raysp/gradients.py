@@ -1,6 +1,6 @@
-"""What a model's gradients say about the components of a game: one object, computed once a game, stored, and read by explorers, cross-checks and actions.
+"""Gradient-based estimates of the effects of a game's components, computed once per game, stored, and used by explorers, cross-checks and actions.
 
-Everything in it is an approximation that costs a handful of evaluations; no answer rests on it alone.
+All of them are approximations at the cost of a few evaluations; no result relies on them alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from raysp.spectral.fourier import FourierSurrogate
 
 Floats = NDArray[np.float64]
 
-#: The largest sets that gradients say anything about.
+#: The largest order of terms that gradients can estimate.
 MOST = 2
 
 
 @dataclass(frozen=True)
 class PairTerms:
-    """Second-order terms of the value, around the intact input.
+    """Second-order terms of the value around the intact input.
 
-    `components` int64 `(k, 2)`, the smaller first; `deviations` float64 `(k,)` from additivity; `singles` float64 `(n,)`, the single effects that go with them.
+    `components` int64 `(k, 2)`, the smaller index first; `deviations` float64 `(k,)` from additivity; `singles` float64 `(n,)`, the matching single
+    effects.
     """
 
     components: NDArray[np.int64]
@@ -34,12 +35,13 @@ class PairTerms:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """Effects by method, and second-order terms where they were asked for.
+    """Effects by method, and second-order terms if requested.
 
-    `effects` holds by method float64 `(queries, n)`: approximations of v(all) - v(all without i), or scores that should rank like it; one row for a game
-    without queries. Methods in `unsigned` tell how much a component matters, but not in which direction. `leading` is the method that an estimate of all
-    masks is built on (None if there is none), and `intact` the value that goes with it. `priors` are the methods worth telling a fit about. `max_order`
-    is the order up to which this is all that gradients say. `notes` explain what is missing. `seconds` is what it cost.
+    `effects` maps each method to float64 `(queries, n)`: approximations of v(all) - v(all without i), or scores that should rank components in the same
+    way; one row for a game without queries. Methods in `unsigned` measure the importance of a component but not the sign of its effect. `leading` is the
+    method used to estimate the values of all masks (None if there is none), and `intact` is the corresponding value of the intact input. `priors` are the
+    methods recommended as priors for a fit. `max_order` is the order up to which terms were computed. `notes` explain what is missing. `seconds` is the
+    time taken.
     """
 
     effects: Mapping[str, Floats] = field(default_factory=dict)
@@ -53,15 +55,15 @@ class GradientReport:
     seconds: float = 0.0
 
     def singles(self, method: str) -> Values:
-        """A method's effects on the value, the mean over the queries: float64 `(n,)`."""
+        """The effects on the value by a method, averaged over the queries, float64 `(n,)`."""
         return self.effects[method].mean(axis=0)
 
     def prior_effects(self) -> Floats | None:
-        """The effects by the methods in `priors`, float64 `(methods, queries, n)`; None if there are none."""
+        """The effects by the methods in `priors`, float64 `(methods, queries, n)`, or None if there are none."""
         return np.stack([self.effects[method] for method in self.priors]) if self.priors else None
 
     def surrogate(self, max_order: int = 1) -> FourierSurrogate | None:
-        """The estimate of every mask, with terms of order 1 or, if they were computed, up to 2; None without a leading method."""
+        """Estimate the values of all masks from terms up to `max_order`, as far as they were computed; None without a leading method."""
         if self.leading is None or self.intact is None:
             return None
         pairs = self.pairs if max_order > 1 else None

@@ -1,4 +1,4 @@
-"""Masks: which components are kept. Bool, `(m, n)`, True = kept; with their values, float64 `(m,)`, and their packed form."""
+"""Masks, bool `(m, n)` with True = kept, their values, float64 `(m,)`, and their packed form."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,9 @@ Values = NDArray[np.float64]
 
 
 def check_masks(masks: object, n: int) -> Masks:
-    """The masks as a bool array `(m, n)`; ValueError naming both shapes or the type otherwise.
+    """Return the masks as a bool array `(m, n)`.
 
-    0/1 integers are taken; floats are not, as a soft mask has no meaning here.
+    Integers 0 and 1 are accepted; floats are not, as soft masks are not supported. Raises ValueError for any other shape or type.
     """
     array = np.asarray(masks)
     if array.ndim != 2 or array.shape[1] != n:
@@ -25,19 +25,19 @@ def check_masks(masks: object, n: int) -> Masks:
 
 
 def check_finite(masks: Masks, values: Values) -> Values:
-    """The values, unless one is NaN or infinite: EvaluationError naming the first such mask by what it removes."""
+    """Return the values if all are finite; otherwise raises EvaluationError, naming the components removed by the first mask with a non-finite value."""
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         removed = np.flatnonzero(~masks[bad[0]]).tolist()
-        raise EvaluationError(f"{len(bad)} of {len(values)} masks gave no finite value; the first gave {values[bad[0]]} with components {removed} removed")
+        raise EvaluationError(f"{len(bad)} of {len(values)} masks have non-finite values; the first is {values[bad[0]]} with components {removed} removed")
     return values
 
 
 def pack(masks: Masks) -> NDArray[np.uint8]:
-    """Masks `(m, n)` as bytes `(m, ceil(n / 8))`, component 0 in the highest bit of the first byte, spare bits 0."""
+    """Pack masks `(m, n)` into bytes `(m, ceil(n / 8))`, with component 0 in the highest bit of the first byte and padding bits 0."""
     return np.packbits(masks, axis=1)
 
 
 def unpack(packed: NDArray[np.uint8], n: int) -> Masks:
-    """The inverse of `pack`."""
+    """Unpack masks; the inverse of `pack`."""
     return np.unpackbits(packed, axis=1, count=n).astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Explorers: choose which masks to measure, and explain their values."""
+"""Explorers: algorithms that choose the masks to measure and explain their values."""
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.exhaustive import Exhaustive
@@ -9,12 +9,12 @@ from raysp.explorers.spex import SPEX
 from raysp.specs.explorers import ExplorerOptions
 from raysp.spectral.regression import r_squared
 
-#: The explorers by the name they have in specs.
+#: The explorers by their names in specs.
 EXPLORERS: dict[str, type[Explorer]] = {"screen": Screen, "proxyspex": ProxySPEX, "spex": SPEX, "singles": Singles, "exhaustive": Exhaustive}
 
 
 def explorer_of(options: ExplorerOptions) -> Explorer:
-    """The explorer with these options."""
+    """Create the explorer for the given options."""
     return EXPLORERS[options.kind].of(options)
 
 

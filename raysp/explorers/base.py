@@ -1,6 +1,7 @@
-"""What every explorer has in common: it asks for masks, is told their values, and reports what it found.
+"""The interface of explorers: ask for masks, tell their values, and return the findings.
 
-An explorer knows nothing of models, of Ray or of the store. It is built from options (`raysp.specs.explorers`), which never change; all state is its own.
+Explorers are independent of models, Ray and the store. They are built from immutable options (`raysp.specs.explorers`) and hold all further state
+themselves.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an explorer found.
+    """The results of an explorer.
 
-    `singles` has columns component int32, value double (the single effect), lo, hi double, method string ('removed' for exact single
-    ablations, 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of order 2 and more in the explorer's own index,
-    the significant first, then the strongest. `index` names that index. `notes` are sentences for the reader.
+    `singles` has columns component int32, value double (the single effect), lo and hi double, method string (such as 'removed' for exact single ablations
+    or 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of orders 2 and higher in the explorer's own index, named by `index`:
+    significant sets first, then by strength. `notes` are sentences for the user.
     """
 
     surrogate: FourierSurrogate
@@ -46,7 +47,7 @@ class Findings:
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
-        """The surrogate's sets in any index, as `FourierSurrogate.interactions`."""
+        """The interactions of the surrogate in any index; see `FourierSurrogate.interactions`."""
         return self.surrogate.interactions(index, max_order, min_order)
 
 
@@ -54,13 +55,13 @@ O_co = TypeVar("O_co", bound=ExplorerOptions, covariant=True)
 
 
 class Explorer(ABC, Generic[O_co]):
-    """An estimator with an ask/tell side. Keyword arguments are the fields of its options, all optional.
+    """An estimator with an ask/tell interface. Keyword arguments are the fields of its options, all optional.
 
-    `fit(masks, values)` learns from measurements that exist; `start(n)` followed by `ask` and `tell` chooses what to measure. `n`, the number of components,
-    is needed to ask without `start`; `random_state` (0 without one) seeds everything random. In a spec an explorer stands for its options.
+    `fit(masks, values)` learns from existing measurements; `start(n)` followed by `ask` and `tell` chooses what to measure. `n`, the number of components,
+    is required to ask without `start`. `random_state` (default 0) seeds all randomness. In a spec, an explorer stands for its options.
     """
 
-    #: The model that validates its options.
+    #: The Pydantic model that validates the options.
     Options: type[O_co]
 
     def __init__(self, *, n: int | None = None, random_state: int | None = None, **options: Any) -> None:
@@ -80,11 +81,11 @@ class Explorer(ABC, Generic[O_co]):
         if hasattr(cls, "Options"):
             fields = {name: field.get_default() for name, field in cls.Options.model_fields.items() if name != "kind"}
             parameters = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in {**fields, "n": None, "random_state": None}.items()]
-            cls.__signature__ = Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]  what help() shows, instead of **options
+            cls.__signature__ = Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]  shown by help() instead of **options
 
     @classmethod
     def of(cls, options: ExplorerOptions, n: int | None = None, random_state: int | None = None) -> Self:
-        """An explorer with these options, which are those of its kind."""
+        """Create an explorer from options of its own kind."""
         return cls(n=n, random_state=random_state, **options.model_dump(exclude={"kind"}, exclude_unset=True))
 
     def __repr__(self) -> str:
@@ -98,58 +99,61 @@ class Explorer(ABC, Generic[O_co]):
         return self.options.kind
 
     def spec_options(self) -> ExplorerOptions:
-        """Its options, for a spec. UserError if it has a seed or a number of components of its own: a spec states its own seed, and its game has the components."""
+        """The options, for use in a spec.
+
+        Raises UserError if `n` or `random_state` was given: a spec has its own seed, and its game determines the number of components.
+        """
         if self.n is not None or self._seeded:
             name, value = ("n", self.n) if self.n is not None else ("random_state", self.random_state)
-            raise UserError(f"explorer.{name}", value, "has no place in a spec", "leave it out and set seed" if name == "random_state" else "leave it out")
+            raise UserError(f"explorer.{name}", value, "cannot be set in a spec", "leave it out and set seed" if name == "random_state" else "leave it out")
         return self.options
 
     @property
     def keep_probability(self) -> float:
-        """P(keep) of the masks that the surrogate is meant to predict and is scored on."""
+        """P(keep) of the masks that the surrogate is meant to predict, and on which it is scored."""
         return 0.5
 
-    # ---- what a subclass provides
+    # ---- provided by subclasses
 
     @abstractmethod
     def least_budget(self, n: int) -> int:
-        """The fewest evaluations that give an answer for `n` components."""
+        """The minimum number of evaluations that gives a result for `n` components."""
 
     @abstractmethod
     def planned(self, n: int) -> int:
-        """The evaluations that a run on `n` components asks for (an upper bound where rounds adapt)."""
+        """The number of evaluations that a run on `n` components requests (an upper bound for adaptive explorers)."""
 
     @abstractmethod
     def _next(self) -> Masks | None:
-        """The masks of the next round, or None when done. May look at `self.masks` and `self.values`."""
+        """The masks of the next round, or None when done. May depend on `self.masks` and `self.values`."""
 
     @abstractmethod
     def result(self) -> Findings:
-        """What was found from all values told so far."""
+        """The findings from all measurements so far."""
 
     @abstractmethod
     def query_result(self, query: int) -> Findings:
-        """What was found for one column of `outputs`, on the masks chosen for the value."""
+        """The findings for one column of `outputs`, on the masks that were chosen for the value."""
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ExplorerOptions:  # noqa: ARG002  for those whose options depend on the game
-        """Its options with what only a game can settle: `labels` of the components, and the P(keep) that suits the game where none was chosen."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ExplorerOptions:  # noqa: ARG002  used by explorers whose options depend on the game
+        """The options completed from the game: its component `labels`, and the P(keep) that it suggests (`keep`) if none was chosen."""
         return self.options
 
     def check(self) -> None:
-        """UserError for options that contradict each other or do not fit the number of components."""
+        """Raise UserError if options contradict each other or do not match the number of components."""
 
     def query_notes(self) -> tuple[str, ...]:
-        """Remarks on how the queries are explained."""
+        """Notes on how the queries are explained."""
         return ()
 
     def sample(self) -> Sample:
-        """The rows that the surrogate is fitted to, with the P(keep) that they were drawn with."""
+        """The rows to which the surrogate is fitted, with the P(keep) from which they were drawn."""
         keep_probability = self.result().surrogate.keep_probability
         rows = random_rows(self.masks, keep_probability, self.weights)
         return Sample(self.masks[rows], self.values[rows], 1, keep_probability, seed=self.random_state, weights=self.weights[rows])
 
     def preview(self, masks: object, values: object) -> float | None:
-        """R² so far, for a progress bar: a quick fit on four fifths of these evaluations scored on the rest; None where that is not informative."""
+        """A quick estimate of R² for a progress bar, fitted to four fifths of the evaluations and scored on the rest; None if it is not informative."""
         from raysp.explorers.fitting import quick_r2
 
         return quick_r2(np.asarray(masks, dtype=np.bool_), np.asarray(values, dtype=np.float64), self.random_state)
@@ -157,9 +161,9 @@ class Explorer(ABC, Generic[O_co]):
     # ---- ask and tell
 
     def start(self, n: int, random_state: int = 0, *, labels: Sequence[str] = (), keep: Keep | None = None) -> Self:
-        """A new explorer with these options on `n` components, `labels` and `keep` as for `resolved`.
+        """Create a new explorer with the same options for `n` components; `labels` and `keep` are as in `resolved`.
 
-        UserError for a budget that is too small, and as `check`.
+        Raises UserError if the budget is too small, and as `check` does.
         """
         started = type(self).of(self.resolved(labels, keep), n, random_state)
         budget, least = started.options.budget, started.least_budget(n)
@@ -169,17 +173,17 @@ class Explorer(ABC, Generic[O_co]):
         return started
 
     def ask(self) -> Masks:
-        """The masks of the next round, bool `(m, n)`; the same until they are told. Empty, `(0, n)`, when done."""
+        """Return the masks of the next round, bool `(m, n)`, unchanged until `tell` is called. Empty, `(0, n)`, when done."""
         if self._pending is None:
             asked = self._next()
             self._pending = np.zeros((0, self._started_n), dtype=np.bool_) if asked is None else asked
         return self._pending
 
     def tell(self, masks: object, outputs: object, weights: object = None) -> None:
-        """Take what masks (bool, `(m, n)`) gave: values `(m,)`, or outputs `(m, queries)`, whose mean is the value.
+        """Add the measurements of masks (bool, `(m, n)`): values `(m,)`, or outputs `(m, queries)`, whose mean is the value.
 
-        `weights` `(m,)` are the numbers of measurements that each row is the mean of, one without. ValueError for other shapes or weights that are not
-        positive, EvaluationError for numbers that are not finite.
+        `weights` `(m,)` are the numbers of measurements that each row is the mean of (None: one each). Raises ValueError for other shapes or weights that
+        are not positive, and EvaluationError for values that are not finite.
         """
         checked, told, counts = checked_rows(masks, self._started_n, outputs, weights)
         self._masks.append(checked)
@@ -188,77 +192,77 @@ class Explorer(ABC, Generic[O_co]):
         self._pending = None
 
     def certain_masks(self) -> Masks:
-        """Masks (bool, `(m, n)`) that it will ask for whatever the values are, before any were told: those of the first round at least."""
+        """The masks (bool, `(m, n)`) that will be requested regardless of the values, at least those of the first round. Valid before the first `tell`."""
         return self.ask()
 
     def done(self) -> bool:
-        """Whether there is nothing more to ask."""
+        """Whether all masks have been requested and measured."""
         return len(self.ask()) == 0
 
     def results_by_query(self) -> Iterator[Findings]:
-        """`query_result` of one query after the other; the only one of a game without queries is its value."""
+        """Yield `query_result` for each query; a game without queries has one, its value."""
         for query in range(self.outputs.shape[1]):
             yield self.query_result(query)
 
     @property
     def masks(self) -> Masks:
-        """All masks told so far, bool `(m, n)`."""
+        """All masks measured so far, bool `(m, n)`."""
         return np.concatenate(self._masks) if self._masks else np.zeros((0, self._started_n), dtype=np.bool_)
 
     @property
     def outputs(self) -> Floats:
-        """What they gave, float64 `(m, queries)`: one column where there are no queries."""
+        """The outputs of `masks`, float64 `(m, queries)`, with one column if there are no queries."""
         return np.concatenate(self._outputs) if self._outputs else np.zeros((0, 1))
 
     @property
     def values(self) -> Values:
-        """Their values, float64 `(m,)`: the mean of their outputs."""
+        """The values of `masks`, float64 `(m,)`: the means of their outputs."""
         return self.outputs.mean(axis=1)
 
     @property
     def weights(self) -> Values:
-        """The number of measurements behind each, float64 `(m,)`."""
+        """The number of measurements behind each row, float64 `(m,)`."""
         return np.concatenate(self._weights) if self._weights else np.zeros(0)
 
     @property
     def fitted_rows(self) -> NDArray[np.bool_]:
-        """Which of the masks told the surrogate is fitted to, bool `(m,)`."""
+        """The rows of `masks` to which the surrogate is fitted, bool `(m,)`."""
         return np.ones(len(self.masks), dtype=np.bool_)
 
     @property
     def complete(self) -> bool:
-        """Whether all 2^n masks were told, each measured once: every index is then exact. Means of several measurements are taken to have noise."""
+        """Whether all 2^n masks were measured exactly once, so that every index is exact. Means of several measurements are assumed to be noisy."""
         return bool(np.all(self.weights == 1)) and is_complete(self.masks)
 
     @property
     def _started_n(self) -> int:
         if self.n is None:
-            raise ValueError(f"{type(self).__name__} does not know its number of components: pass n= or call start(n)")
+            raise ValueError(f"n: the number of components of {type(self).__name__} is not set; pass n= or call start(n)")
         return self.n
 
     # ---- gradients of the model
 
     @property
     def gradient_order(self) -> int:
-        """The largest order of terms that it can use from a `GradientReport`; 0 if it uses none."""
+        """The largest order of terms used from a `GradientReport`; 0 if none is used."""
         return 0
 
     @property
     def requires_gradients(self) -> bool:
-        """Whether it needs such a report."""
+        """Whether a `GradientReport` is required."""
         return False
 
-    def with_gradients(self, report: GradientReport) -> Self:  # noqa: ARG002  for those that use one
-        """Itself, once started, with a report of the model's gradients. UserError if it needs what the report lacks."""
+    def with_gradients(self, report: GradientReport) -> Self:  # noqa: ARG002  used by explorers with gradients
+        """Add a report of the model's gradients to a started explorer; returns self. Raises UserError if the report lacks required effects."""
         return self
 
-    # ---- as an estimator on measurements that exist
+    # ---- estimator interface for existing measurements
 
     def fit(self, masks: object, values: object, weights: object = None) -> Self:
-        """Learn from masks (bool, `(m, n)`), their values (`(m,)`, or outputs `(m, queries)`) and weights (`(m,)`); returns self.
+        """Fit to masks (bool, `(m, n)`), their values (`(m,)`, or outputs `(m, queries)`) and weights (`(m,)`); returns self.
 
-        A weight is the number of measurements that a value is the mean of, one without; masks given several times are one row with the sum of their
-        weights. Raises as `tell`; ValueError if masks are missing that the explorer needs.
+        A weight is the number of measurements that a value is the mean of (None: one each). Repeated masks are merged into one row with the sum of their
+        weights. Raises the errors of `tell`, and ValueError if masks that the explorer needs are missing.
         """
         array = np.asarray(masks)
         n = int(array.shape[-1]) if array.ndim else 0
@@ -270,28 +274,28 @@ class Explorer(ABC, Generic[O_co]):
 
     @property
     def findings(self) -> Findings:
-        """What `fit` found."""
+        """The findings of `fit`. Raises ValueError if the explorer is not fitted."""
         if self._findings is None:
-            raise ValueError(f"{type(self).__name__} is not fitted: call fit(masks, values) first")
+            raise ValueError(f"{type(self).__name__} is not fitted; call fit(masks, values) first")
         return self._findings
 
     def predict(self, masks: object) -> Values:
-        """The fitted surrogate's values (float64, `(m,)`) for masks (bool, `(m, n)`)."""
+        """Predict the values (float64, `(m,)`) of masks (bool, `(m, n)`) with the fitted surrogate."""
         surrogate = self.findings.surrogate
         return surrogate.predict(check_masks(masks, surrogate.n))
 
     def score(self, masks: object, values: object, weights: object = None) -> float:
-        """R² of the fitted surrogate on these masks, never clipped; rows count by their weights (`(m,)`)."""
+        """The R² of the fitted surrogate on masks (bool, `(m, n)`) and values (`(m,)`), not clipped, with row weights (`(m,)`; None: equal)."""
         truth = np.asarray(values, dtype=np.float64)
         return r_squared(truth, self.predict(masks), None if weights is None else np.asarray(weights, dtype=np.float64))
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
-        """The fitted surrogate's sets, as `FourierSurrogate.interactions`."""
+        """The interactions of the fitted surrogate; see `FourierSurrogate.interactions`."""
         return self.findings.surrogate.interactions(index=index, max_order=max_order, min_order=min_order)
 
 
 def checked_rows(masks: object, n: int, outputs: object, weights: object = None) -> tuple[Masks, Floats, Values]:
-    """Masks bool `(m, n)`, outputs float64 `(m, queries)` and weights float64 `(m,)`, checked as in `Explorer.tell`."""
+    """Return masks bool `(m, n)`, outputs float64 `(m, queries)` and weights float64 `(m,)`, validated as described in `Explorer.tell`."""
     checked = check_masks(masks, n)
     told = np.asarray(outputs, dtype=np.float64)
     if told.ndim not in {1, 2} or len(told) != len(checked) or not told.shape[-1] >= (told.ndim == 2):
@@ -301,6 +305,6 @@ def checked_rows(masks: object, n: int, outputs: object, weights: object = None)
     if counts.shape != (len(checked),):
         raise ValueError(f"weights have shape {counts.shape}; expected ({len(checked)},) for masks of shape {checked.shape}")
     if not (np.isfinite(counts).all() and (counts > 0).all()):
-        raise ValueError("weights must be positive and finite: the number of measurements that each value is the mean of")
+        raise ValueError("weights: must be positive and finite; give the number of measurements that each value is the mean of")
     check_finite(checked, told.mean(axis=1))
     return checked, told, counts

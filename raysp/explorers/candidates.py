@@ -1,4 +1,4 @@
-"""The sets that a screening ablates: choosing the top k, ranking pairs and triples, and measuring deviations from additivity."""
+"""The candidate sets of a screening: selection of the top k, ranking of pairs and triples, and deviations from additivity."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from raysp.spectral.sets import Floats, from_tuples
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Deviations from additivity by set; a single's is its effect.
+#: Deviations from additivity by set; the deviation of a single component is its effect.
 Deviations = dict[tuple[int, ...], float]
 
-#: Bounds of the automatic k: at least all of these few (their pairs are cheap), or this share; at most this share.
+#: Bounds of the automatic k: at least this number (their pairs are cheap) or share of the components, and at most this share.
 FEW, LEAST_SHARE, MOST_SHARE = 10, 0.1, 0.2
 
 AUTOMATIC_RULE = (
-    "Top k was chosen from the spread of the single effects: the effective number of components, (sum |Δ|)² / sum Δ², "
-    f"held between {LEAST_SHARE:.0%} and {MOST_SHARE:.0%} of all and not below {FEW}."
+    "Top k was chosen from the spread of the single effects: it is the effective number of components, (sum |Δ|)² / sum Δ², "
+    f"limited to between {LEAST_SHARE:.0%} and {MOST_SHARE:.0%} of all components and not below {FEW}."
 )
 
 
 def counted(top_k: float, n: int) -> int:
-    """A fraction below 1 or a count from 1 as a count, at least 2 where there are as many."""
+    """Convert `top_k`, a fraction below 1 or a count from 1, to a count of at least 2 (if n >= 2) and at most n."""
     return min(n, max(2, ceil(top_k * n) if top_k < 1 else int(top_k)))
 
 
 def most_automatic(n: int) -> int:
-    """The largest number of n components that `automatic` keeps."""
+    """The largest number of components, out of n, that `automatic` keeps."""
     return min(n, max(FEW, ceil(MOST_SHARE * n)))
 
 
 def automatic(effects: Floats) -> int:
-    """The number of effects that stand out: few when a few are large, more when they are alike."""
+    """Choose the number of components to keep from the spread of their effects: few if a few effects dominate, more if effects are similar."""
     n = len(effects)
     total, squares = float(np.abs(effects).sum()), float((effects**2).sum())
     effective = ceil(total**2 / squares - ROUNDING) if squares > 0 else n
@@ -49,10 +49,10 @@ def automatic(effects: Floats) -> int:
 
 
 def ranked_pairs(kept: np.ndarray, effects: Floats, limit: int | None = None) -> list[tuple[int, ...]]:
-    """The first `limit` (all without one) pairs of the components kept, the largest product of single effects first.
+    """The first `limit` (None: all) pairs of the kept components, by decreasing product of single effects.
 
-    In a ranking of the components, pair (i, j) comes behind all pairs whose members rank no lower: (i + 1) j - i (i + 1) / 2 of them, itself included.
-    So of the pairs only those need a look that have at most `limit`.
+    With components ranked by effect, all pairs whose members rank at least as high precede pair (i, j): (i + 1) j - i (i + 1) / 2 of them, including the
+    pair itself. Only pairs for which this number is at most `limit` need to be considered.
     """
     ranked = np.sort(kept)
     ranked = ranked[np.argsort(-np.abs(effects[ranked]), kind="stable")]
@@ -72,13 +72,13 @@ def ranked_pairs(kept: np.ndarray, effects: Floats, limit: int | None = None) ->
 
 
 def removed_sets(masks: Masks, order: int) -> list[tuple[int, ...]]:
-    """The sets of this order whose ablation is among the masks."""
+    """The sets of the given order whose ablation is among the masks."""
     chosen = ~distinct(masks[(~masks).sum(axis=1) == order])
     return [tuple(row) for row in np.nonzero(chosen)[1].reshape(len(chosen), order).tolist()]
 
 
 def ranked_triples(found: Deviations) -> list[tuple[int, ...]]:
-    """Triples whose three pairs were measured, those whose pairs deviate most first."""
+    """The triples whose three pairs were measured, by decreasing sum of the absolute deviations of the pairs."""
     pairs = {members: abs(value) for members, value in found.items() if len(members) == 2}
     partners: dict[int, set[int]] = {}
     for i, j in pairs:
@@ -89,9 +89,9 @@ def ranked_triples(found: Deviations) -> list[tuple[int, ...]]:
 
 
 def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> Deviations:
-    """The deviation of each of these sets (ascending in order) whose ablation, and that of all its subsets, is among the masks.
+    """The deviations from additivity of those `sets` (ascending in order) whose ablation, and that of all their subsets, is among the masks.
 
-    deviation(T) = v(all) - v(all without T) - sum of the deviations of the proper non-empty subsets.
+    deviation(T) = v(all) - v(all without T) - sum of the deviations of the proper nonempty subsets of T.
     """
     n = masks.shape[1]
     rows = lookup(masks, ablations(n, [(), *sets]))
@@ -104,12 +104,12 @@ def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> De
 
 
 def surrogate(n: int, masks: Masks, values: Values, found: Deviations) -> FourierSurrogate:
-    """v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum."""
+    """The function v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum."""
     return FourierSurrogate.from_deviations(n, float(values[lookup(masks, ablations(n, [()]))[0]]), found)
 
 
 def table(n: int, found: Deviations) -> pa.Table:
-    """The interactions measured, strongest first, in the columns of `FourierSurrogate.interactions`; their intervals have no width."""
+    """Tabulate the measured interactions, strongest first, with the columns of `FourierSurrogate.interactions` and intervals of zero width."""
     import pyarrow as pa
 
     sets = from_tuples(n, [members for members in found if len(members) > 1])

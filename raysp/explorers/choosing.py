@@ -1,4 +1,4 @@
-"""Active choices: the most informative masks, and the P(keep) at which values still resemble the intact value."""
+"""Adaptive design: the most informative masks, and the smallest P(keep) at which values still resemble the intact value."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from raysp.sampling.draws import distinct, random_masks
 from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features
 
-#: Random masks among which the most informative are chosen, for each one wanted; at least, and at most.
+#: Size of the pool of random masks from which the most informative are chosen: a multiple of the number wanted, with a minimum and a maximum.
 POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
-#: P(keep) tried by a pilot, from the plain question to the gentlest, and the masks at each.
+#: The values of P(keep) tried by a pilot, and the number of masks for each.
 PILOT_GRID, PILOT_MASKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 8
-#: Share of the way from the empty to the intact value that masks must keep on average for their values to resemble the intact one's.
+#: Share of the distance from the empty to the intact value that the median value must cover to resemble the intact one.
 RESEMBLING = 0.5
 
 
 def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, known: Masks) -> Masks:
-    """`count` masks, none of them `known`, whose values are jointly the least certain under the process (bool, `(count, n)`; fewer where there are no more).
+    """Choose `count` masks, not among `known`, whose values are jointly most uncertain under the process (bool, `(count, n)`; fewer if the pool is small).
 
-    Greedy: the mask with the largest variance is taken, and the variances of all others fall by what its value reveals about them.
+    The choice is greedy: the mask with the largest posterior variance is selected, and the variances of the others are conditioned on its value.
     """
     prior = posterior.prior
     wanted = int(np.clip(POOL_FACTOR * count, POOL_LEAST, POOL_MOST))
@@ -44,7 +44,10 @@ def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, kno
 
 
 def pilot_masks(n: int, rng: np.random.Generator) -> tuple[Masks, Floats]:
-    """The intact mask, the empty one, and a few at each P(keep) of the grid, distinct: bool `(m, n)`, with the P(keep) of each (1 and 0 for the first two)."""
+    """Distinct masks of a pilot: the intact one, the empty one, and `PILOT_MASKS` for each P(keep) of the grid.
+
+    Returns the masks, bool `(m, n)`, and their P(keep), float64 `(m,)` (1 and 0 for the first two).
+    """
     masks = [np.ones((1, n), dtype=np.bool_), np.zeros((1, n), dtype=np.bool_)]
     kept = [1.0, 0.0]
     for keep_probability in PILOT_GRID:
@@ -55,9 +58,10 @@ def pilot_masks(n: int, rng: np.random.Generator) -> tuple[Masks, Floats]:
 
 
 def resembling(kept: Floats, values: Values) -> float:
-    """The smallest P(keep) of a pilot at which the median value has come at least half of the way from the empty to the intact one.
+    """The smallest P(keep) of a pilot at which values resemble the intact one.
 
-    Where the two are alike, values are compared by how far they stray from the intact one. The largest of the grid when none resembles it.
+    That is, the median distance to the intact value is at most half of the largest distance, which is that of the empty mask or the largest median over
+    the grid. If no P(keep) qualifies, the largest one is returned.
     """
     intact, empty = float(values[0]), float(values[1])
     away = {p: np.abs(values[kept == p] - intact) for p in PILOT_GRID if np.any(kept == p)}

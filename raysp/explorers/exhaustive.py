@@ -1,4 +1,4 @@
-"""Every mask: the exact answer for a few components, and the reference for the other explorers."""
+"""Exhaustive evaluation of all masks: exact for small numbers of components, and the reference for the other explorers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from raysp.specs.explorers import ExhaustiveOptions
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.walsh import all_masks
 
-#: The most components whose 2^n masks are all evaluated.
+#: Maximum number of components for which all 2^n masks are evaluated.
 MAX_COMPONENTS = 16
-#: Masks of a round.
+#: Masks per round.
 ROUND = 4096
 
 
 class Exhaustive(Explorer[ExhaustiveOptions]):
-    """Measures all 2^n masks, for at most 16 components; every index is then exact."""
+    """Measure all 2^n masks, for at most 16 components; every index is then exact."""
 
     Options = ExhaustiveOptions
 
     def least_budget(self, n: int) -> int:
-        """All 2^n masks; UserError when n is too large."""
+        """All 2^n masks. Raises UserError if n is too large."""
         if n > MAX_COMPONENTS:
-            mend = f"take proxyspex or screen, or a coarser unit (at most {MAX_COMPONENTS} components)"
+            mend = f"use proxyspex or screen, or a coarser unit (at most {MAX_COMPONENTS} components)"
             raise UserError("explorer", self.name, f"would need 2^{n} evaluations for {n} components", mend)
         return 1 << n
 
     def planned(self, n: int) -> int:
-        """As `least_budget`: the answer is exact only if every mask is measured."""
+        """The same as `least_budget`, as the result is exact only if every mask is measured."""
         return self.least_budget(n)
 
     def _next(self) -> Masks | None:
@@ -39,17 +39,17 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
         return all_masks(n, told, min(told + ROUND, total)) if told < total else None
 
     def result(self) -> Findings:
-        """The exact transform; ValueError unless all masks were told."""
+        """The exact transform. Raises ValueError unless all masks have been measured."""
         return self._explained(self.values)
 
     def query_result(self, query: int) -> Findings:
-        """The same of one query."""
+        """The exact transform of one query."""
         return self._explained(self.outputs[:, query])
 
     def _explained(self, values: Values) -> Findings:
         masks = self.masks
         if not is_complete(masks):
-            raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct rows; {self.name} needs all {1 << masks.shape[1]} once")
+            raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct; {self.name} needs all {1 << masks.shape[1]} exactly once")
         surrogate = FourierSurrogate.from_values(masks, values)
         effects = removed_effects(masks, values)
         assert effects is not None
@@ -58,5 +58,5 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
             removed_table(effects),
             surrogate.interactions(self.options.index, min_order=2),
             self.options.index,
-            ("Every mask was measured: all values are exact.",),
+            ("Every mask was measured, so all values are exact.",),
         )

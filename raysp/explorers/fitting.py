@@ -1,7 +1,7 @@
-"""From evaluations to a Fourier surrogate, every choice made by cross-validation.
+"""Fitting of a Fourier surrogate to evaluations, with all choices made by cross-validation.
 
-A proxy offers models with out-of-fold predictions. They are stacked, singles alone among them: the answer is the stack, unless singles alone do as
-well. The surrogate has standard errors whichever models are in it.
+A proxy proposes models with out-of-fold predictions. They are stacked together with a model of single effects alone; the result is the stack, unless
+single effects alone predict equally well. The surrogate has standard errors regardless of the models it combines.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from raysp.spectral.regression import Exam, correlations, effective_rows, r_squa
 from raysp.spectral.sets import Floats
 from raysp.threads import one_thread
 
-#: Rows, learning rate and rounds of the quick estimate of R².
+#: Minimum number of rows, learning rate and rounds of the quick estimate of R².
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
-#: Standard errors by which the stack must predict better than singles alone to be preferred to them; and rows at which models with `optimistic_cv` need twice as many.
+#: Standard errors by which the stack must outperform single effects alone, and the number of rows at which models with `optimistic_cv` need twice as many.
 MARGIN, MARGIN_ROWS = 2.0, 25
-#: Models that weigh less than this in the stack are left out of it.
+#: Models with a smaller weight are removed from the stack.
 LEAST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted surrogate; `r2` and `r2_singles` are out-of-fold, `weights` are those of the models in it."""
+    """A fitted surrogate, the out-of-fold `r2` of it and `r2_singles` of single effects alone, and the stacking `weights` of its models by name."""
 
     surrogate: FourierSurrogate
     r2: float
@@ -39,9 +39,10 @@ class Fit:
 
 
 def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
-    """The LASSO on single components, its penalty cross-validated: the baseline that interactions have to beat.
+    """Fit a LASSO on single components with a cross-validated penalty: the baseline for interactions.
 
-    Masks bool `(m, n)` drawn with `keep_probability`, values `(m,)`, weights `(m,)` (the number of measurements behind each value, one without).
+    Masks are bool `(m, n)`, drawn with `keep_probability`; values are `(m,)`; weights `(m,)` are the numbers of measurements behind each value (None: one
+    each).
     """
     distinct, means, counts = averaged(masks, values, weights)
     sample = Sample(distinct, means, 1, keep_probability, seed=random_state, weights=counts)
@@ -53,7 +54,7 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
 
 
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
-    """The surrogate that predicts best out of fold, of terms up to the sample's order. Deterministic in its seed."""
+    """Fit the surrogate with the best out-of-fold predictions, with terms up to the order of the sample. Deterministic in the seed of the sample."""
     if not sample.varies:
         return Fit(constant(sample.n, sample.values, sample.keep_probability, sample.weights), float("nan"), float("nan"))
     with one_thread():
@@ -71,7 +72,10 @@ def _fit(sample: Sample, proxy: Proxy) -> Fit:
 
 
 def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:
-    """Held-out R² of a small booster on a ridge regression, on four fifths and one fifth; None for fewer than 40 rows or values that do not vary."""
+    """The held-out R² of a ridge regression plus a small booster, fitted to four fifths of the rows and scored on one fifth.
+
+    None for fewer than `QUICK_LEAST` rows or values that do not vary. Single ablations are excluded.
+    """
     from raysp.spectral.trees import train_booster
 
     near = (~masks).sum(axis=1) <= 1
@@ -92,9 +96,9 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
 
 
 def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float], float]:
-    """Weights of the models that the answer is made of, and its out-of-fold R².
+    """The weights of the models in the surrogate, and its out-of-fold R².
 
-    Models of single effects stay alone unless the stack of all does better by more than chance would have it: it had more to choose from.
+    Only models of single effects are used unless the full stack, which has more models to choose from, outperforms them by more than chance.
     """
     everything = np.stack([offer.held_out for offer in offers.values()], axis=1)
     rows = sample.scored & ~np.isnan(everything).any(axis=1)
@@ -104,7 +108,7 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     by_singles[alone] = _stacked(columns[:, alone], values, counts)
     left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
     gains = left_by_singles - left
-    # Where few rows hold all the gain its spread does not measure chance; but chance does not halve an error.
+    # If a few rows account for all of the gain, its spread does not measure chance; but a gain that halves the error is not due to chance.
     optimistic_cv = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.optimistic_cv)
     margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
     chance = np.sqrt(weighted_variance(gains, counts) / effective_rows(len(gains), counts))
@@ -126,7 +130,7 @@ def _score(sample: Sample, held_out: Values) -> float:
 
 
 def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float) -> FourierSurrogate:
-    """With standard errors, from the rows drawn at random."""
+    """Add standard errors, estimated from the rows drawn at random."""
     rows = sample.scored
     masks, values, counts = sample.masks[rows], sample.values[rows], sample.weights_of(rows)
     shrunk = correlations(surrogate.sets, masks, values - surrogate.predict(masks), sample.keep_probability, counts)

@@ -1,7 +1,7 @@
-"""A LASSO on proposed terms, grown along the hierarchy from its residual: the refit that follows a proxy.
+"""Refit of a proxy's terms by a LASSO whose candidate terms are grown along the hierarchy.
 
-Per fold the proposal's strongest terms and all singles go through a LASSO path; the terms kept, and those of their extensions by one component that
-correlate most with the residual, go through the next, as long as the out-of-fold error falls.
+In each fold, a LASSO path is fitted to the strongest terms of the proposal and all single components. The selected terms, together with the extensions
+of them by one component that correlate most with the residual, are the candidates of the next path, as long as the out-of-fold error decreases.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Exam, Path, correlations, extensions, lasso_path, weighted_mean
 from raysp.spectral.sets import Floats, Sets, singletons, union
 
-#: Terms of the proxy that become candidates, terms kept from a fit as parents, and terms added, in one growth step.
+#: Number of proxy terms used as candidates, of terms kept as parents in a growth step, and of terms added in a growth step.
 CANDIDATES, PARENTS, GROWN = 400, 250, 300
-#: Growth steps tried at most, and the share by which one must lower the out-of-fold error for another to be tried.
+#: Maximum number of growth steps, and the relative decrease of the out-of-fold error required to try another one.
 STEPS, PROGRESS = 8, 0.03
-#: Entries of a design (rows times terms) above which terms are fewer, so that a fit stays a matter of seconds.
+#: Entries of a design (rows times terms) above which the number of terms is reduced, so that a fit takes only seconds.
 MOST_ENTRIES = 3_000_000
-#: Single components that go into every fit, at most.
+#: Maximum number of single components in every fit.
 MOST_SINGLES = 300
 
 
 @dataclass
 class _Stage:
-    """One LASSO over the folds: out-of-fold predictions `(m, points)` by penalty, filled in fold by fold, and the penalty chosen."""
+    """One cross-validated LASSO: out-of-fold predictions `(m, points)` by penalty, filled in fold by fold, and the index of the chosen penalty."""
 
     predictions: Floats
     point: int = 0
 
     def choose(self, sample: Sample) -> Values:
-        """Settle on the penalty with the least out-of-fold error; its predictions `(m,)`."""
+        """Choose the penalty with the smallest out-of-fold error and return its predictions `(m,)`."""
         rows = sample.scored
         self.point = int(np.argmin(sample.exam(np.flatnonzero(rows)).error(self.predictions[rows])))
         return self.predictions[:, self.point]
 
 
 def singles(sample: Sample, parts: Sequence[Rows]) -> Proposal:
-    """The LASSO on single components, its penalty cross-validated. Those that are zero stay, so that each has an interval."""
+    """Fit a LASSO on single components with a cross-validated penalty. Zero coefficients are kept, so that every component has an interval."""
     stage, grid = _stage(sample), sample.penalties
     for held in parts:
         rest = sample.without(held)
@@ -59,10 +59,10 @@ def singles(sample: Sample, parts: Sequence[Rows]) -> Proposal:
 
 
 def grown(sample: Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurrogate], whole: FourierSurrogate) -> dict[str, Proposal]:
-    """The refit of each fold's proposal, and every growth step until one gains too little; `whole` is the proposal for the fit on everything.
+    """Refit the proposal of each fold and grow it until a step gains too little; `whole` is the proposal for the fit to all rows.
 
-    In each fold a step grows from the fit that does best on the fold's own held-out part. That choice, one number a step, is the only use made of
-    its values, apart from where the proxy stopped.
+    In each fold, a step grows from the fit that predicts the held-out part of that fold best. This choice of one number per step, and the early stopping
+    of the proxy, are the only uses of the held-out values.
     """
     grid = sample.penalties
     stages: list[_Stage] = []
@@ -88,7 +88,7 @@ def grown(sample: Sample, parts: Sequence[Rows], proposals: Sequence[FourierSurr
 
 
 def _grow(sample: Sample, whole: FourierSurrogate, points: Sequence[int]) -> FourierSurrogate:
-    """The growth repeated on everything, at the penalties chosen for each step."""
+    """Repeat the growth on all rows, with the penalties chosen for each step."""
     sets, grid = _first_sets(whole, sample), sample.penalties
     path = _path(sets, sample, grid[: points[0] + 1])
     for before, point in itertools.pairwise(points):
@@ -106,7 +106,7 @@ def _path(sets: Sets, sample: Sample, grid: Floats, exam: Exam | None = None) ->
 
 
 def _alone(sample: Sample) -> Sets:
-    """The single components that go into every fit: all, or those that correlate most with the values."""
+    """The single components included in every fit: all of them, or those that correlate most with the values."""
     every = singletons(sample.n)
     if sample.n <= MOST_SINGLES:
         return every
@@ -117,18 +117,18 @@ def _alone(sample: Sample) -> Sets:
 
 
 def _room(sample: Sample, wanted: int) -> int:
-    """As many of the terms wanted as keep a design within bounds."""
+    """The number of terms, at most `wanted`, that keeps the design within `MOST_ENTRIES`."""
     return min(wanted, max(MOST_ENTRIES // max(len(sample.values), 1) - min(sample.n, MOST_SINGLES), wanted // 8))
 
 
 def _first_sets(proposal: FourierSurrogate, sample: Sample) -> Sets:
-    """The proposal's strongest terms and all singles."""
+    """The strongest terms of the proposal and the single components."""
     sets = union(proposal.strongest(_room(sample, CANDIDATES), always=0).sets, _alone(sample))
     return sets.take(sets.orders <= sample.max_order)
 
 
 def _grown_sets(sample: Sample, path: Path, point: int) -> Sets:
-    """The terms that a fit uses, all singles, and the extensions of these by one component that correlate most with the residual."""
+    """The terms used by a fit, the single components, and the extensions of both by one component that correlate most with the residual."""
     fit = path.at(point)
     parents = union(fit.strongest(_room(sample, PARENTS), always=0).sets, _alone(sample))
     residual = sample.values - fit.predict(sample.masks)

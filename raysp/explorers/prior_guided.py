@@ -1,8 +1,8 @@
-"""Single effects learnt from evaluations with prior guesses of them, such as a model's gradients, so that fewer evaluations are needed.
+"""Estimation of single effects with prior guesses, such as those from a model's gradients, to reduce the number of evaluations needed.
 
-A Bayesian linear model. The effects are a mixture of the guesses, whose weights are free, and a rest that is expected to be the larger the larger the guesses are:
-gradients are better at saying which effects are strong than how strong each is. How large the rest is, and how far it follows the guesses, is chosen by the
-closed-form leave-one-out error.
+A Bayesian linear model: the effects are a linear combination of the guesses, with free weights, plus a residual whose prior variance grows with the
+magnitude of the guesses, because gradients identify strong effects more reliably than they estimate their size. The variance of the residual, and how
+closely it follows the guesses, are chosen by the closed-form leave-one-out error.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats, features, singletons
 
-#: Variance of all of the rest together, of the values' noise, and how much more of it strong guesses get than weak ones.
+#: Total prior variance of the residual effects relative to the noise variance, and how strongly it is concentrated on components with large guesses.
 TOGETHER, TOWARDS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (0.0, 1.0, 10.0)
-#: Variance of what is free: the guesses' weights and the level.
+#: Prior variance of the unpenalised parameters: the weights of the guesses and the intercept.
 FREE = 1e3
 
 Setting = tuple[float, float]
 
 
 def guided_singles(sample: Sample, parts: Sequence[Rows], guesses: Sequence[FourierSurrogate]) -> Proposal:
-    """The proposed model; `guesses` are in the basis of the sample's P(keep), and only their single effects are used. Every fold chooses its own setting unless rows are many."""
+    """Propose a model of single effects guided by `guesses`, which are in the basis of the sample's P(keep); only their single effects are used.
+
+    Each fold chooses its own hyperparameters, unless there are `MANY` rows.
+    """
     known = _Guesses.of(sample, guesses)
     signals = features(sample.masks, sample.keep_probability)
     everything = np.arange(len(sample.values))
@@ -52,7 +55,7 @@ def guided_singles(sample: Sample, parts: Sequence[Rows], guesses: Sequence[Four
 
 @dataclass(frozen=True)
 class _Guesses:
-    """Directions of unit length `(k, n)`, one per guess, and the strength that they give each component, `(n,)`, one on average."""
+    """Unit directions `(k, n)`, one per nonzero guess, and the strength that they assign to each component, `(n,)`, with mean one."""
 
     directions: Floats
     strength: Values
@@ -70,20 +73,20 @@ class _Guesses:
         return cls(directions, strength)
 
     def best(self, signals: Floats, values: Values, weights: Values | None = None) -> Setting:
-        """The setting with the least leave-one-out error."""
+        """The hyperparameters with the smallest leave-one-out error."""
         posed = _Problem.of(signals, self.directions, values, weights)
         settings = [(together, towards) for together in TOGETHER for towards in TOWARDS]
         return min(settings, key=lambda setting: posed.solve(self._prior(setting))[1])
 
     def fit(self, signals: Floats, values: Values, setting: Setting, weights: Values | None = None) -> tuple[float, Values]:
-        """Level and coefficients `(n,)` of the signals `(m, n)`."""
+        """Fit the intercept and the coefficients `(n,)` of the signals `(m, n)`."""
         posed = _Problem.of(signals, self.directions, values, weights)
         found = posed.solve(self._prior(setting))[0] * posed.scale
         n = signals.shape[1]
         return float(found[-1]) + posed.middle, found[:n] + found[n:-1] @ self.directions
 
     def _prior(self, setting: Setting) -> Values:
-        """Variances of the weights of signals, guesses and level, of the noise's."""
+        """The prior variances of the weights of signals, guesses and intercept, relative to the noise variance."""
         together, towards = setting
         rest = together / len(self.strength) * (1 + towards * self.strength) / (1 + towards)
         return np.concatenate([rest, np.full(len(self.directions) + 1, FREE)])
@@ -91,9 +94,9 @@ class _Guesses:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Values to be explained by signals, guesses and a level: the design `(m, n + k + 1)`, and the values with mean zero and variance one.
+    """A regression on signals, guesses and an intercept: the design `(m, n + k + 1)`, and the values standardised to mean zero and variance one.
 
-    Rows are multiplied by the root of their weight, so that the noise is that of one measurement in each.
+    Rows are multiplied by the square root of their weight, which equalises the noise variance of all rows.
     """
 
     design: Floats
@@ -112,11 +115,11 @@ class _Problem:
 
     @cached_property
     def products(self) -> Floats:
-        """Of the columns with one another."""
+        """The Gram matrix of the columns."""
         return self.design.T @ self.design
 
     def solve(self, prior: Values) -> tuple[Values, float]:
-        """The posterior mean of the weights and the mean squared leave-one-out error, by whichever matrix is smaller."""
+        """The posterior mean of the weights and the mean squared leave-one-out error, from the smaller of the primal and dual systems."""
         if len(self.design) <= self.design.shape[1]:
             inverse = np.linalg.inv((self.design * prior) @ self.design.T + np.eye(len(self.design)))
             solved = inverse @ self.target

@@ -1,7 +1,7 @@
-"""Proxies: cheap models of a game, trained on its evaluations and handed over as Fourier sums.
+"""Proxies: cheap models of a game, trained on its evaluations and converted to Fourier sums.
 
-A proxy offers models with their out-of-fold predictions; the fit (see `fitting`) keeps of them what predicts held-out masks. To add one, write a
-function with the signature of `Proxy` and enter it in `PROXIES`.
+A proxy proposes models with their out-of-fold predictions, which the fit (see `fitting`) combines. To add a proxy, write a function with the signature
+of `Proxy` and add it to `PROXIES`.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 if TYPE_CHECKING:
     from raysp.spectral.posterior import Posterior
 
-#: Masks times components up to which a second, deeper ensemble is tried.
+#: Number of mask entries (masks times components) up to which a second, deeper ensemble is tried.
 DEEP_ENTRIES = 12_000
 #: Depths of the shallow and the deep ensemble.
 SHALLOW, DEEP = 3, 5
-#: Rows of the kernel's matrices at most, also for wide samples; beyond, a random part is learnt from.
+#: Maximum number of rows of the kernel matrices, in general and for wide samples; with more rows, a random subset is used.
 KERNEL_ROWS, WIDE_ROWS = 6000, 3000
-#: Share of the variance that the kernel may leave for nothing else to be tried.
+#: Share of the variance left unexplained by the kernel below which no other proxy is tried.
 EXPLAINED = 1e-3
-#: Learning rates of the trees, the second for wide samples.
+#: Learning rates of the trees, in general and for wide samples.
 RATE, WIDE_RATE = 0.1, 0.2
-#: Rows, in all and a component, below which each fold learns relevances and scales of its own.
+#: Number of rows, in total and per component, below which relevances and scales are learnt separately in each fold.
 FEW_ROWS, FEW_PER_COMPONENT = 400, 8
-#: Sets that may stand out without having their choice cross-validated: the bar for a set is high, and so few fit no noise.
+#: Number of sets that stand out up to which their selection is not cross-validated: the threshold for a set is high, so a few do not overfit noise.
 FEW_SPIKES = 10
-#: Units of the network's layer, and its strength of weight decay.
+#: Units of the hidden layer of the network, and its weight decay.
 UNITS, DECAY = 64, 1e-2
-#: Masks on which a network is turned into a Fourier sum.
+#: Number of masks on which a network is distilled into a Fourier sum.
 DISTILLED = 3000
 
 Propose = Callable[[Sample, Exam, int], FourierSurrogate]
 
 
 def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-    """Boosted trees and the sparse refit of their strongest terms, grown along the hierarchy."""
+    """Boosted trees, and a sparse refit of their strongest terms, grown along the hierarchy."""
     proposals, whole, held_out = _by_fold(sample, parts, boosted)
     return {"trees": Proposal(held_out, lambda: whole, optimistic_cv=True), **grown(sample, parts, proposals, whole)}
 
 
 def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-    """A sparse linear model on products of components, grown from the single ones."""
+    """A sparse linear model on products of components, grown from single components."""
     nothing = constant(sample.n, sample.values, sample.keep_probability, sample.weights)
     return grown(sample, parts, [nothing] * len(parts), nothing)
 
 
 def mlp(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-    """A shallow network, written as a Fourier sum, and the sparse refit of its strongest terms."""
+    """A shallow network, converted to a Fourier sum, and a sparse refit of its strongest terms."""
     proposals, whole, held_out = _by_fold(sample, parts, network)
     return {"mlp": Proposal(held_out, lambda: whole), **grown(sample, parts, proposals, whole)}
 
@@ -67,8 +67,9 @@ def mlp(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A Gaussian process on masks (see `spectral.kernel`).
 
-    Where evaluations are many, its out-of-fold predictions come from one inverse, the prior being that of all rows. Where they are few, such a prior
-    knows too much of what is held out: each fold learns its own, and where many sets stood out two folds do, from the beginning.
+    With many evaluations, the out-of-fold predictions of all folds use a single inverse and the prior learnt from all rows. With few evaluations, such a
+    prior would leak information about the held-out rows, so each fold learns its own. If many sets stand out, the full procedure is repeated from
+    scratch, but only in two folds.
     """
     from raysp.spectral.posterior import Posterior, first_look, learn
 
@@ -100,7 +101,7 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
 
 def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], Posterior]) -> Values:
-    """What is predicted for each part's rows by what is learnt from all others; NaN for rows in no part."""
+    """Predict the rows of each part by the process learnt from all other rows, float64 `(m,)`; NaN for rows in no part."""
     held_out = np.full(len(sample.values), np.nan)
     for held in parts:
         held_out[held] = learn(sample.without(held)).predict(sample.masks[held])
@@ -108,13 +109,13 @@ def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], P
 
 
 def _kernel_rows(sample: Sample) -> Rows:
-    """The rows that the kernel's matrices have room for: all, or a random part."""
+    """The rows used in the kernel matrices: all, or a random subset."""
     room = WIDE_ROWS if sample.wide else KERNEL_ROWS
     return np.sort(np.random.default_rng(sample.seed).permutation(len(sample.values))[:room])
 
 
 def given(surrogate: FourierSurrogate) -> Proxy:
-    """The proxy that starts from an estimate, such as that of a model's gradients: scaled to the values, its strongest terms refitted."""
+    """Create a proxy from an estimate, such as that of a model's gradients: scaled to the values, and with its strongest terms refitted."""
 
     def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         estimate = surrogate.rebased(sample.keep_probability)
@@ -134,16 +135,16 @@ def given(surrogate: FourierSurrogate) -> Proxy:
 
 @dataclass(frozen=True)
 class GradientInformed:
-    """A proxy's models, single effects guided by prior estimates, and the same guided effects fitted to what each model leaves unexplained.
+    """The models of a proxy, single effects guided by prior estimates, and each model with guided single effects fitted to its residual.
 
-    Where evaluations are too few for interactions, guided single effects are all that is offered.
+    With too few evaluations for interactions, only the guided single effects are proposed.
     """
 
     inner: Proxy
     estimates: Sequence[FourierSurrogate]
 
     def __call__(self, sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-        """As `Proxy`."""
+        """Propose models by name; see `Proxy`."""
         known = [estimate.rebased(sample.keep_probability) for estimate in self.estimates]
         offers = self.inner(sample, parts) if sample.allows_interactions else {}
         found = {"gradients": guided_singles(sample, parts, known)}
@@ -165,9 +166,9 @@ def _sum_of(*builds: Callable[[], FourierSurrogate]) -> Callable[[], FourierSurr
 
 
 def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
-    """The kernel, and where it leaves something to explain, trees and their refit: the fit takes whichever combination predicts best.
+    """The kernel and, if it leaves variance unexplained, trees and their refit; the fit stacks them.
 
-    Very wide samples, where the kernel is slow, get trees alone.
+    Very wide samples, for which the kernel is slow, use trees alone.
     """
     if sample.wide:
         return trees(sample, parts)
@@ -177,12 +178,12 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     return found if left < EXPLAINED * weighted_variance(sample.values, sample.weights) else {**found, **trees(sample, parts)}
 
 
-#: The proxies by name; `gradient` is made by `given` from what a game knows of itself.
+#: The proxies by name; proxy `gradient` is created by `given` from the gradient estimate of a game.
 PROXIES: dict[str, Proxy] = {"auto": auto, "trees": trees, "kernel": kernel, "linear": linear, "mlp": mlp}
 
 
 def boosted(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
-    """Boosted trees (LightGBM, early stopping on the exam); deeper ones too where they cost little, whichever predicts the exam better."""
+    """Boosted trees (LightGBM, with early stopping on the exam); if cheap, deeper trees are trained too, and those with the smaller exam error are used."""
     from raysp.spectral.trees import booster_transform, train_booster
 
     depths = {min(SHALLOW, sample.max_order)} | ({min(DEEP, sample.max_order)} if sample.masks.size <= DEEP_ENTRIES else set[int]())
@@ -199,7 +200,7 @@ def boosted(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
 
 
 def network(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
-    """A network with one hidden layer (scikit-learn), written as the sparse sum that reproduces it on masks of the same kind."""
+    """A network with one hidden layer (scikit-learn), distilled into a sparse Fourier sum on masks from the same distribution."""
     from sklearn.neural_network import MLPRegressor
 
     level, spread = float(weighted_mean(sample.values, sample.weights)), float(np.sqrt(weighted_variance(sample.values, sample.weights))) or 1.0
@@ -222,7 +223,7 @@ def network(sample: Sample, exam: Exam, seed: int) -> FourierSurrogate:
 
 
 def _by_fold(sample: Sample, parts: Sequence[Rows], propose: Propose) -> tuple[list[FourierSurrogate], FourierSurrogate, Values]:
-    """A proposal from each fold's other rows, their average, and the out-of-fold predictions."""
+    """The proposals learnt without each fold, their average, and their out-of-fold predictions."""
     held_out = np.full(len(sample.values), np.nan)
     proposals: list[FourierSurrogate] = []
     for number, held in enumerate(parts):
@@ -232,7 +233,7 @@ def _by_fold(sample: Sample, parts: Sequence[Rows], propose: Propose) -> tuple[l
 
 
 def _line(guess: Values, values: Values, weights: Values | None) -> tuple[float, float]:
-    """Slope and level of the least-squares line through these points, which count by their weights (None: all alike)."""
+    """The slope and intercept of the weighted least-squares line through the points (`weights` None: equal)."""
     spread, middle, level = weighted_variance(guess, weights), weighted_mean(guess, weights), weighted_mean(values, weights)
     slope = float(weighted_mean((guess - middle) * (values - level), weights)) / spread if spread > 0 else 0.0
     return slope, float(level - slope * middle)

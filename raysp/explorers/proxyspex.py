@@ -1,4 +1,4 @@
-"""ProxySPEX: random masks, a proxy model, its exact Fourier form, refitted to the evaluations (Butler et al., NeurIPS 2025)."""
+"""ProxySPEX: a proxy model trained on random masks, its exact Fourier form, and a refit to the evaluations (Butler et al., NeurIPS 2025)."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from raysp.gradients import GradientReport
     from raysp.spectral.sets import Floats
 
-#: The n + 1 single ablations are bought when they take at most this share of the budget.
+#: The n + 1 single ablations are evaluated if they take at most this share of the budget.
 SWEEP_SHARE = 0.25
-#: Rows of the interactions table handed over; the surrogate holds the rest.
+#: Maximum number of rows in the interactions table; the surrogate contains the rest.
 REPORTED = 2000
-#: In rounds: share of the random budget in the first, in each that follows, and of these the part that is chosen rather than drawn.
+#: Share of the random budget in the first round and in each later one, and the share of a later round that is chosen rather than drawn.
 FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
-#: Masks of a round at least.
+#: Minimum number of masks per round.
 LEAST_ROUND = 32
-#: Rows at most that the kernel behind a choice of masks learns from.
+#: Maximum number of rows from which the kernel that chooses masks is learnt.
 LEARNT = 2500
-#: Distance of the share that given masks keep from one half within which P(keep) is taken to be one half; and from P(keep) that is reported.
+#: Deviation of the kept share of given masks from one half up to which P(keep) is set to one half, and deviation from P(keep) above which it is noted.
 NEAR, ASTRAY = 0.1, 0.03
-#: Queries times evaluations up to which each query gets the run's own proxy: the slow ones take seconds for some hundred evaluations.
+#: Queries times evaluations up to which each query is fitted with the proxy of the run; slow proxies take seconds for a few hundred evaluations.
 AFFORDABLE = 5000
-#: The proxy beyond, which takes a second or two and predicts no query noticeably worse; and the proxies that are slow.
+#: The proxy used beyond this limit, which takes a second or two with no noticeable loss of accuracy per query, and the proxies that are slow.
 CHEAP, SLOW = "trees", ("auto", "kernel", "mlp")
-#: Interactions whose intervals `until_width` is about.
+#: Number of strongest interactions whose intervals `until_width` checks.
 WATCHED = 10
 
 
 class ProxySPEX(Explorer[ProxySPEXOptions]):
-    """A proxy model trained on random masks and turned into interactions.
+    """Interactions from a proxy model trained on random masks.
 
-    Asked for first are, with `keep="auto"`, a pilot of some fifty masks that settles P(keep); then the intact mask and, if they take at most a quarter of
-    the budget, all n single ablations (the guide's step 3). The rest are distinct random masks: at once, or in rounds where `adaptive`, `until_r2` or
-    `until_width` want a look at what is known. Fits learn from random and chosen masks and are scored on random ones alone; single ablations are so
-    unlikely among random masks that as extra rows they would only pull a fit off the distribution it is scored on, so they are reported as measured.
+    With `keep="auto"`, a pilot of about fifty masks first determines P(keep). Next come the intact mask and, if they take at most a quarter of the budget,
+    all n single ablations (step 3 of the guide). The remaining masks are distinct and random, requested at once, or in rounds if `adaptive`, `until_r2` or
+    `until_width` is set. Fits use random and chosen masks and are scored on random ones only. Single ablations are reported as measured but not used for
+    fitting: they are so unlikely among random masks that they would bias the fit away from the distribution on which it is scored.
     """
 
     Options = ProxySPEXOptions
@@ -69,7 +69,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     @property
     def keep_probability(self) -> float:
-        """P(keep) of the random masks, one half until a pilot has settled it; of masks that were given rather than asked for, their own share."""
+        """P(keep) of the random masks: one half until a pilot has determined it, or estimated from the masks if they were passed to `fit`."""
         if self._was_given and self.options.keep in (None, "auto"):
             return _share(self.masks, self.weights, exactly=self.options.keep == "auto")
         if self.options.keep != "auto":
@@ -83,21 +83,24 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     @property
     def _was_given(self) -> bool:
-        """Whether it was told masks without being asked: by `fit`."""
+        """Whether masks were told without being requested, as in `fit`."""
         return len(self._rounds) < len(self._masks)
 
     @property
     def gradient_order(self) -> int:
-        """Singles for proxy auto; singles and pairs for the proxy `gradient`, as gradients have no terms of larger sets."""
+        """Order 1 for proxy `auto`; up to order 2 for proxy `gradient`, as gradients have no terms of higher order."""
         return min(self.options.max_order, 2) if self.options.proxy == "gradient" else int(self.options.proxy == "auto")
 
     @property
     def requires_gradients(self) -> bool:
-        """For the proxy `gradient`."""
+        """Whether the proxy is `gradient`."""
         return self.options.proxy == "gradient"
 
     def with_gradients(self, report: GradientReport) -> Self:
-        """As `Explorer.with_gradients`: the proxy `gradient` starts from the report's estimate; proxy auto uses its effects as priors, weighted by their merit."""
+        """Add gradients as in `Explorer.with_gradients`.
+
+        Proxy `gradient` starts from the estimate of the report; proxy `auto` uses its effects as prior guesses, with fitted weights.
+        """
         if self.requires_gradients:
             self._estimate = report.surrogate(self.gradient_order)
         elif self.gradient_order:
@@ -106,30 +109,30 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self
 
     def least_budget(self, n: int) -> int:
-        """As many as singles would need, at least 16; with a pilot, these on top; all masks when that is less."""
+        """2 log2(n + 1) evaluations, at least 16, plus those of a pilot; at most 2^n without the pilot."""
         pilot = len(self._pilot_of(n)[0]) if self.options.keep == "auto" else 0
         return min(1 << min(n, 62), max(16, ceil(2 * log2(n + 1))) + pilot)
 
     def planned(self, n: int) -> int:
-        """The budget, or 4 n log2 n; never more than there are masks."""
+        """The budget, or 4 n log2 n by default; at most 2^n."""
         return min(self.options.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ProxySPEXOptions:  # noqa: ARG002  no option of it names components
-        """The game's P(keep) where none was chosen."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ProxySPEXOptions:  # noqa: ARG002  no option refers to component labels
+        """The options with the P(keep) of the game if none was chosen."""
         return self.options if keep is None or self.options.keep is not None else self.options.model_copy(update={"keep": keep})
 
     def check(self) -> None:
-        """UserError for a width of intervals of interactions when there are to be none."""
+        """Raise UserError if `until_width` is set although no interactions are fitted."""
         if self.options.until_width is not None and self.options.max_order < 2:
-            raise UserError("until_width", self.options.until_width, "is about interactions, and max_order is 1", "raise max_order")
+            raise UserError("until_width", self.options.until_width, "applies to interactions, but max_order is 1", "raise max_order or omit until_width")
 
-    # ---- what to ask
+    # ---- choice of masks
 
     def _next(self) -> Masks | None:
         n = self._started_n
         left = self.planned(n) - len(self.masks)
         if not self._rounds:
-            self._proxy()  # a proxy that is not available fails here, before any evaluation is bought
+            self._proxy()  # a proxy that is not available fails here, before any evaluation
         if not self._rounds and self.options.keep == "auto":
             return self._noted("pilot", self._pilot_of(n)[0][:left])
         if not any(role == "first" for role, _ in self._rounds):
@@ -143,7 +146,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self._noted("random", masks, chosen) if len(masks) else None
 
     def certain_masks(self) -> Masks:
-        """As `Explorer.certain_masks`: all masks, unless rounds or P(keep) depend on values."""
+        """See `Explorer.certain_masks`: all masks, unless rounds or P(keep) depend on values."""
         first = self.ask()
         if self.options.keep == "auto" or self._looks:
             return first
@@ -151,16 +154,16 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     @property
     def _looks(self) -> bool:
-        """Whether it asks in rounds, as values decide what to ask or when to stop."""
+        """Whether masks are requested in rounds, because values determine what to measure or when to stop."""
         return self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None
 
     def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
-        """The masks of a round, once its role is noted, and how many of them (the first) were chosen rather than drawn."""
+        """Record the role of a round, and the number of its masks (the first ones) that were chosen rather than drawn; returns the masks."""
         self._rounds.append((role, chosen))
         return masks
 
     def _round(self, left: int) -> tuple[Masks, int]:
-        """Random masks: all that are left, or a round of them, the first so many of it chosen."""
+        """The masks of the next round (all that are left, if there are no rounds), and the number of its first masks that were chosen."""
         sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
         rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
         if not self._looks:
@@ -174,14 +177,14 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return np.concatenate([chosen, self._random(count - len(chosen), rng, known)]), len(chosen)
 
     def _random(self, count: int, rng: np.random.Generator, known: Masks) -> Masks:
-        """Random masks; where the budget is for all there are, the rest of them."""
+        """Random masks; if the budget covers all 2^n masks, they are drawn uniformly from those that remain."""
         n, p = self._started_n, self.keep_probability
         if p == UNIFORM or self.planned(n) >= 1 << min(n, 62):
             return uniform_masks(n, count, rng, known)
         return random_masks(n, count, p, rng, known)
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
-        """The masks whose values are least certain under a kernel trained on what is known; none while nothing can be learnt."""
+        """The masks whose values are most uncertain under a kernel fitted to the measurements so far; none if the values do not vary."""
         sample = self._sample_of(self.values)
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
@@ -196,7 +199,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             return most_telling(posterior, count, rng, self.masks)
 
     def _satisfied(self) -> bool:
-        """Whether the answer meets `until_r2` and `until_width`."""
+        """Whether the current findings meet `until_r2` and `until_width`."""
         if not any(role == "random" for role, _ in self._rounds) or (self.options.until_r2 is None and self.options.until_width is None):
             return False
         findings = self.result()
@@ -215,17 +218,17 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     # ---- findings
 
     def result(self) -> Findings:
-        """The surrogate fitted on all values told; exact when they are all there are."""
+        """The surrogate fitted to all measurements; exact if all masks were measured."""
         masks, values = self.masks, self.values
         if self._found is not None and self._found[0] == len(values):
             return self._found[1]
-        # Of measurements that somebody else made, a difference of two is noise as much as effect, unless the whole table is there.
+        # In measurements passed to `fit`, a difference of two values may be mostly noise, so it is reported only for a complete table.
         effects = removed_effects(masks, values) if not self._was_given or self.complete else None
         notes: list[str] = []
         diagnostics: dict[str, Any] = {"keep_probability": self.keep_probability}
         if self.complete:
             surrogate = FourierSurrogate.from_values(masks, values)
-            notes.append("Every mask was measured: all values are exact.")
+            notes.append("Every mask was measured, so all values are exact.")
         else:
             sample = self._sample_of(values)
             found = fit_proxy(sample, self._proxy())
@@ -242,7 +245,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self._found[1]
 
     def query_result(self, query: int) -> Findings:
-        """The surrogate of one query, with a proxy that the number of queries allows."""
+        """The surrogate of one query, with a proxy that is affordable for the number of queries."""
         values = self.outputs[:, query]
         if self.complete:
             surrogate = FourierSurrogate.from_values(self.masks, values)
@@ -253,29 +256,29 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, self._index())
 
     def query_notes(self) -> tuple[str, ...]:
-        """Whether another proxy than the run's own stands in for it."""
+        """A note if queries are fitted with a proxy other than that of the run."""
         note = affordable_proxy(self.options.proxy, *self.outputs.shape)[1]
         return (note,) if note else ()
 
     def _about_masks(self) -> list[str]:
-        """Remarks on the masks' P(keep)."""
+        """Notes on the P(keep) of the masks."""
         p, sample = self.keep_probability, self._sample_of(self.values)
         masks, weights = (self.masks, self.weights) if self._was_given else (sample.masks, None)
         share = float(weighted_mean(masks.mean(axis=1), weights)) if len(sample.masks) else p
         if self._was_given and self.options.keep is None:
-            about = f"The masks keep {share:.0%} of the components on average: effects and their intervals are those over such masks."
+            about = f"The masks keep {share:.0%} of the components on average; effects and intervals refer to such masks."
             return [about] if p != UNIFORM else []
         if abs(share - p) > ASTRAY:
-            # Masks are never asked twice, and few components have few masks that keep nearly all.
-            return [f"Distinct masks that keep each component with probability {p:g} are few; those asked keep {share:.0%} of the components on average."]
+            # Masks are never repeated, and with few components only few masks keep nearly all of them.
+            return [f"Distinct masks that keep each component with probability {p:g} are few; those measured keep {share:.0%} of the components on average."]
         return [f"Masks keep each component with probability {p:g}."] if self.options.keep == "auto" else []
 
     def _index(self) -> str:
-        """The index asked for; where masks keep other than half, Banzhaf interactions over such masks stand for those over all."""
+        """The requested index, with weighted Banzhaf interactions in place of `bii` if P(keep) is not one half."""
         return "wbii" if self.options.index == "bii" and self.keep_probability != UNIFORM else self.options.index
 
     def proxy_for(self, query: int | None = None, name: str | None = None) -> Proxy:
-        """The proxy `name` (its own without one) for one of the queries or, without a number, their mean, with prior effects of it if there are any."""
+        """The proxy `name` (None: that of the options) for a query (None: the mean over queries), with prior effects if available."""
         inner = PROXIES[name or self.options.proxy]
         if self._priors is None:
             return inner
@@ -286,26 +289,26 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self.options.proxy != "gradient":
             return self.proxy_for()
         if self._estimate is None:
-            raise UserError("proxy", self.options.proxy, "needs the model's gradients, and this game has none", "take proxy auto")
+            raise UserError("proxy", self.options.proxy, "needs the model's gradients, but this game has none", "use proxy auto")
         return given(self._estimate)
 
     @property
     def fitted_rows(self) -> NDArray[np.bool_]:
-        """As `Explorer.fitted_rows`: all of a complete table, otherwise the rows of `sample`, which leaves single ablations out."""
+        """See `Explorer.fitted_rows`: all rows of a complete table, otherwise the rows of `sample`, which excludes single ablations."""
         return np.ones(len(self.masks), dtype=np.bool_) if self.complete else self._learnable()[0]
 
     def sample(self) -> Sample:
-        """The rows to learn from, with what is known of how they came about."""
+        """The rows used for fitting, and which of them were drawn at random."""
         return super().sample() if self.complete else self._sample_of(self.values)
 
     def _sample_of(self, values: Values) -> Sample:
-        """The same with these values (`(m,)`) of all masks told."""
+        """The sample with the given values (`(m,)`) of all measured masks."""
         used, drawn = self._learnable()
         masks, weights = self.masks[used], self.weights[used]
         return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights)
 
     def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which of the masks told a fit learns from, and which of them were drawn at random, bool `(m,)` each."""
+        """The measured masks used for fitting, and those of them that were drawn at random, bool `(m,)` each."""
         if self._was_given:
             rows = random_rows(self.masks, self.keep_probability, self.weights)
             return rows, rows
@@ -319,27 +322,27 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
                 used[rows] = drawn[rows] = self._pilot_of(self._started_n)[1][: len(told)] == self.keep_probability
             elif role == "random":
                 used[rows], drawn[rows] = True, np.arange(len(told)) >= chosen
-            else:  # one intact mask is as good as drawn, a sweep is not
+            else:  # a single intact mask is treated as drawn, a sweep of single ablations is not
                 used[rows] = drawn[rows] = len(told) == 1
         return used, drawn
 
 
 def affordable_proxy(proxy: str, evaluations: int, queries: int) -> tuple[str, str | None]:
-    """The proxy that each of so many queries is fitted with, and a sentence where it is not the run's own."""
+    """The proxy with which each query is fitted, and a note if it differs from that of the run (else None)."""
     if proxy == "gradient":
-        return CHEAP, f"Queries are fitted with proxy {CHEAP} each: the gradient estimate is of their mean."
+        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because the gradient estimate is available only for their mean."
     if proxy in SLOW and queries * evaluations > AFFORDABLE:
-        return CHEAP, f"Queries are fitted with proxy {CHEAP} each, as {queries:,} queries of {evaluations:,} evaluations each are too many for {proxy}."
+        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because {queries:,} queries with {evaluations:,} evaluations are too many for {proxy}."
     return proxy, None
 
 
 def _additive(effects: Floats) -> FourierSurrogate:
-    """The game in which removing components takes these effects away, and nothing else happens."""
+    """An additive surrogate with the given single effects, float64 `(n,)`."""
     return FourierSurrogate.from_deviations(len(effects), 0.0, {(i,): float(effect) for i, effect in enumerate(effects)})
 
 
 def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
-    """The P(keep) of given masks, estimated by the share of components that they keep; one half if that is near and `exactly` is not asked for."""
+    """Estimate the P(keep) of given masks by the share of components they keep; rounded to one half if close to it and not `exactly`."""
     if not masks.size:
         return UNIFORM
     kept = masks.mean(axis=1)
@@ -351,9 +354,9 @@ def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
 
 def _remarks(found: Fit, values: Values, learnt: int) -> list[str]:
     if np.isnan(found.r2) and not np.ptp(values) > 0:
-        return ["The value does not change whatever is removed: there is nothing to explain."]
+        return ["The value is the same for all masks; there is nothing to explain."]
     if np.isnan(found.r2):
-        return [f"The {learnt:,} random masks all have the same value, though others have not: nothing was learnt. Keep more of the components (keep auto)."]
+        return [f"All {learnt:,} random masks have the same value, although other masks do not; nothing could be learnt. Keep more components (keep auto)."]
     if set(found.weights) == {"singles"}:
-        return [f"Interactions do not help: single effects alone predict as well (cross-validated R² {found.r2_singles:.3f})."]
-    return [f"Cross-validated R² {found.r2:.3f}; single effects alone {found.r2_singles:.3f}."]
+        return [f"Interactions do not help: single effects alone predict equally well (cross-validated R² {found.r2_singles:.3f})."]
+    return [f"Cross-validated R²: {found.r2:.3f}; single effects alone: {found.r2_singles:.3f}."]

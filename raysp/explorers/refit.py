@@ -1,6 +1,7 @@
-"""Peeled terms fitted again to all evaluations of a SPEX design: least squares, or a LASSO that may add single components, whichever cross-validates better.
+"""Refit of peeled terms to all evaluations of a SPEX design, by least squares or by a LASSO that may add single components.
 
-Folds are whole blocks of the design, so that what is left out is transformed like the rest and everything stays sparse.
+The method with the smaller cross-validation error is used. Folds consist of whole blocks of the design, so that held-out data can be transformed like
+the rest and the regression remains sparse.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ from raysp.spectral.sets import Floats, Sets, positions, singletons, union
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix
 
-#: Blocks told below which nothing can be cross-validated.
+#: Minimum number of measured blocks for cross-validation.
 LEAST_BLOCKS = 8
-#: Factor on the column of the mean that makes its penalty nothing.
+#: Scale factor of the column of the mean that makes its penalty negligible.
 FREE = 1e4
-#: Share of the variance that is rounding.
+#: Share of the variance that is attributed to rounding.
 ROUNDING = 1e-20
 
 
 @dataclass(frozen=True)
 class Refit:
-    """The surrogate of the terms that are not zero, the same with all single components for their intervals, and the method of the fit.
+    """The result of a refit.
 
-    `r2` is out of fold, `method` 'least squares' (on the peeled terms) or 'lasso' (on these and all singles), `residual` the share of the
-    variance left on all samples.
+    `surrogate` has the nonzero terms; `singles` also has all single components, so that each has an interval. `r2` is the out-of-fold R². `method` is
+    'least squares' (on the peeled terms) or 'lasso' (on these and all single components). `residual` is the unexplained share of the variance on all
+    samples.
     """
 
     surrogate: FourierSurrogate
@@ -47,7 +49,7 @@ class Refit:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A regression in the transform domain: sparse columns of `sets` (all singles and the empty set among them), `peeled` those found by decoding."""
+    """A regression in the transform domain: sparse columns of `sets` (including all single components and ∅), and the positions of the `peeled` ones."""
 
     sets: Sets
     columns: csc_matrix
@@ -56,13 +58,13 @@ class _Problem:
     grid: Floats
 
     def least_squares(self, rows: NDArray[np.intp]) -> Floats:
-        """Coefficients `(len(sets),)` of the peeled terms alone."""
+        """Fit the peeled terms alone; returns coefficients `(len(sets),)`, zero for the others."""
         found = np.zeros(len(self.sets))
         found[self.peeled] = least_squares(self.columns[rows][:, self.peeled], self.targets[rows])
         return found
 
     def lasso(self, rows: NDArray[np.intp], points: int) -> Floats:
-        """Coefficients `(len(sets), points)` down the grid of penalties; the mean is free."""
+        """Fit all terms along the grid of penalties, leaving the mean unpenalised; returns coefficients `(len(sets), points)`."""
         from scipy.sparse import diags
         from sklearn import linear_model
 
@@ -77,9 +79,9 @@ class _Problem:
 
 
 def refit(spectrum: Spectrum, peeled: Sets, values: Values, random_state: int = 0) -> Refit:
-    """The peeled terms, or these and single components, fitted to all blocks told; at least `LEAST_BLOCKS` of them, with `values` `(m,)` that vary.
+    """Fit the peeled terms, possibly with single components, to all measured blocks, of which there must be at least `LEAST_BLOCKS`.
 
-    The empty set is always among the terms and never penalised. Deterministic in `random_state`.
+    The `values` `(m,)` must vary. The empty set is always included and never penalised. Deterministic in `random_state`.
     """
     problem = _problem(spectrum, peeled, values)
     blocks = len(problem.targets) // spectrum.values.shape[2]
@@ -103,7 +105,7 @@ def _problem(spectrum: Spectrum, peeled: Sets, values: Values) -> _Problem:
 
 
 def _described(problem: _Problem, coefficients: Floats, errors: tuple[float, float], count: int, method: str) -> Refit:
-    """With standard errors."""
+    """Build the result, with standard errors."""
     out_of_fold, variance = errors
     residual = problem.targets - problem.columns @ coefficients
     left = float(residual @ residual) / len(residual)

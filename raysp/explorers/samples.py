@@ -1,4 +1,4 @@
-"""Evaluations to learn from, how they are split for cross-validation, and what a proxy makes of them."""
+"""Samples of evaluations, their cross-validation folds, and the proposals of proxies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from raysp.spectral.indices import UNIFORM
 from raysp.spectral.regression import Exam, penalties, weighted_mean
 from raysp.spectral.sets import Floats, singletons
 
-#: Folds of the cross-validation; fewer where evaluations are many, as each fold then leaves enough.
+#: Number of cross-validation folds for few and for many evaluations, and the number of evaluations considered many.
 FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
-#: Masks times components above which a sample is wide: every step that can be is then made cheaper, and there are but three folds.
+#: Number of mask entries (masks times components) above which a sample is wide and cheaper variants are used, and its number of folds.
 WIDE, FOLDS_WIDE = 2_000_000, 3
 
-#: Fewer evaluations than this are fitted by singles alone.
+#: Minimum number of evaluations for fitting interactions; with fewer, only single effects are fitted.
 LEAST_FOR_INTERACTIONS = 30
-#: Fewer rows than this without the single ablations are no sample of their own.
+#: Minimum number of rows other than single ablations for which the single ablations are excluded.
 LEAST_RANDOM = 8
 
 Rows = NDArray[np.intp]
@@ -30,11 +30,10 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Sample:
-    """Masks (bool, `(m, n)`) with values (`(m,)`), drawn with `keep_probability`; terms up to `max_order` are wanted.
+    """Masks (bool, `(m, n)`) drawn with `keep_probability`, and their values (`(m,)`), to be fitted with terms up to `max_order`.
 
-    `drawn` marks the rows drawn at random: all without it. The others were chosen for what they teach; fits learn from them and are never
-    scored on them, so that every score is one on random masks. `weights` float64 `(m,)` are the numbers of measurements that the values are means of;
-    None where all are alike.
+    `drawn` marks the rows drawn at random (None: all). The others were chosen for their information; they are used for fitting but never for scoring, so
+    that every score refers to random masks. `weights` float64 `(m,)` are the numbers of measurements that the values are means of (None: equal).
     """
 
     masks: Masks
@@ -56,17 +55,17 @@ class Sample:
 
     @property
     def wide(self) -> bool:
-        """Whether there are so many masks and components that speed comes before the last thousandth."""
+        """Whether the sample is so large that speed takes precedence over the last bit of accuracy."""
         return self.masks.size > WIDE
 
     @property
     def allows_interactions(self) -> bool:
-        """Whether interactions are wanted, and the evaluations enough to look for them."""
+        """Whether interactions are requested and there are enough evaluations to fit them."""
         return self.max_order > 1 and self.n > 1 and len(self.values) >= LEAST_FOR_INTERACTIONS
 
     @property
     def penalties(self) -> Floats:
-        """The grid of penalties that all LASSO fits share."""
+        """The grid of penalties shared by all LASSO fits."""
         return penalties(self.values, self.weights)
 
     @property
@@ -76,7 +75,7 @@ class Sample:
 
     @property
     def varies(self) -> bool:
-        """Whether there is anything to explain, and something to score it on."""
+        """Whether the scored values vary, so that there is something to explain."""
         return int(self.scored.sum()) > 1 and bool(np.ptp(self.values[self.scored]) > 0)
 
     def folds(self) -> list[Rows]:
@@ -85,24 +84,25 @@ class Sample:
         return [np.sort(rows[part]) for part in folds(len(rows), self.seed, FOLDS_WIDE if self.wide else None)]
 
     def without(self, held: Rows) -> Sample:
-        """All other rows."""
+        """The sample without the held-out rows."""
         weights = None if self.weights is None else np.delete(self.weights, held)
         return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held), drawn=None, weights=weights)
 
     def exam(self, held: Rows) -> Exam:
-        """These rows, to score a fit on."""
+        """The held-out rows, as an exam."""
         return Exam(self.masks[held], self.values[held], self.weights_of(held))
 
     def weights_of(self, rows: Rows | NDArray[np.bool_]) -> Values | None:
-        """The weights of these rows."""
+        """The weights of the given rows."""
         return None if self.weights is None else self.weights[rows]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A model on offer: what it predicts out of fold (float64, `(m,)`, NaN for rows never held out), and the model fitted on everything, once asked for.
+    """A proposed model: its out-of-fold predictions (float64, `(m,)`, NaN for rows never held out), and `build`, which fits it to all rows.
 
-    `additive` is one of single effects alone. `optimistic_cv` is one that was stopped from growing where it predicts each fold best: out of fold it looks better than it is, the more so the fewer rows there are.
+    `additive` marks a model of single effects alone. `optimistic_cv` marks a model whose growth was stopped where it predicts each held-out fold best, so
+    that its out-of-fold error is biased downwards, more so with fewer rows.
     """
 
     held_out: Values
@@ -111,21 +111,21 @@ class Proposal:
     additive: bool = False
 
 
-#: What a proxy does: models by name, from a sample and its folds.
+#: A proxy: a function that proposes models by name, given a sample and its folds.
 Proxy = Callable[[Sample, Sequence[Rows]], dict[str, Proposal]]
 
 
 def folds(m: int, random_state: int, count: int | None = None) -> list[Rows]:
-    """The held-out rows of each fold, at random."""
+    """The held-out rows of each fold of a random partition of `m` rows."""
     order = np.random.default_rng(random_state).permutation(m)
     wanted = count or (FOLDS_MANY if m >= MANY else FOLDS_FEW)
     return [np.sort(part) for part in np.array_split(order, min(m, wanted))]
 
 
 def random_rows(masks: Masks, keep_probability: float = UNIFORM, weights: Values | None = None) -> NDArray[np.bool_]:
-    """The rows that look randomly drawn, bool `(m,)`; `weights` (`(m,)`) are how often each was given, once without.
+    """The rows that appear to be drawn at random, bool `(m,)`; `weights` (`(m,)`) are the number of times each row was given (None: once).
 
-    All rows, or if single ablations are more than chance would draw and enough other rows are there, those with more than one component removed.
+    These are all rows, or, if there are more single ablations than expected by chance and enough other rows, those with more than one component removed.
     """
     near, n = (~masks).sum(axis=1) <= 1, masks.shape[1]
     counts = np.ones(len(masks)) if weights is None else weights
@@ -135,6 +135,6 @@ def random_rows(masks: Masks, keep_probability: float = UNIFORM, weights: Values
 
 
 def constant(n: int, values: Values, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
-    """The mean of the values, for games that do not change and samples too small to learn from."""
+    """A surrogate that is constant at the mean of the values, for games that do not vary and samples too small for a fit."""
     mean = np.array([weighted_mean(values, weights) if len(values) else 0.0])
     return FourierSurrogate(singletons(n).take(np.array([0])), mean, keep_probability=keep_probability)

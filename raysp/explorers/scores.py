@@ -1,4 +1,4 @@
-"""Precomputed single effects, read from a file."""
+"""Loading and validation of precomputed single effects."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.spectral.sets import Floats
 
-#: Columns taken from a table of several.
+#: Column names recognised in a table with several columns.
 COLUMNS = ("score", "scores", "value", "values", "effect")
 
 
 def load_scores(path: str) -> Floats:
-    """Scores, float64 `(n,)`, one a component in their order.
+    """Load scores, float64 `(n,)`, one per component in the order of the components.
 
-    JSON: a list, or an object with `scores`. CSV, Parquet: one column, or one named score or value. npy: one dimension. UserError otherwise.
+    Accepted formats are JSON (a list, or an object with the key `scores`), CSV and Parquet (a single column, or one with a name in `COLUMNS`), and npy
+    (one-dimensional). Raises UserError for other files.
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError("scores", path, "is no file", "give a JSON, CSV, Parquet or npy file of one number a component")
+        raise UserError("scores", path, "is not a file", "give a JSON, CSV, Parquet or npy file with one number per component")
     readers = {".json": _json, ".csv": _csv, ".parquet": _parquet, ".npy": _npy}
     if file.suffix not in readers:
-        raise UserError("scores", path, "is of no known type", f"give one of {', '.join(readers)}")
+        raise UserError("scores", path, "has an unknown file type", f"give one of {', '.join(readers)}")
     try:
         scores = np.asarray(readers[file.suffix](file), dtype=np.float64)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError("scores", path, f"cannot be read ({error})", "give one number a component") from None
+        raise UserError("scores", path, f"cannot be read ({error})", "give one number per component") from None
     if scores.ndim != 1:
-        raise UserError("scores", path, f"has shape {scores.shape}", "give one number a component")
+        raise UserError("scores", path, f"has shape {scores.shape}", "give one number per component")
     return scores
 
 
 def check_scores(scores: Floats, n: int, shown: object) -> Floats:
-    """The scores, if there is a finite one for each of n components; UserError otherwise."""
+    """Return the scores if they are finite and there is one for each of n components. Raises UserError otherwise."""
     if len(scores) != n:
-        raise UserError("scores", shown, f"holds {len(scores)} numbers for {n} components", f"give {n}, in the order of the components")
+        raise UserError("scores", shown, f"contains {len(scores)} numbers for {n} components", f"give {n} numbers in the order of the components")
     if not np.isfinite(scores).all():
-        raise UserError("scores", shown, f"holds {int((~np.isfinite(scores)).sum())} values that are not finite", "give a finite number a component")
+        raise UserError("scores", shown, f"contains {int((~np.isfinite(scores)).sum())} values that are not finite", "give one finite number per component")
     return scores
 
 
@@ -68,5 +69,5 @@ def _npy(file: Path) -> Any:
 def _column(table: Any) -> Any:
     named = [name for name in table.column_names if name.lower() in COLUMNS]
     if len(table.column_names) > 1 and not named:
-        raise ValueError(f"its columns are {', '.join(table.column_names)}, none of them called score or value")
+        raise ValueError(f"none of its columns {', '.join(table.column_names)} is named score or value")
     return table.column(named[0] if named else 0).to_numpy()

@@ -1,4 +1,4 @@
-"""The guide's SPEX: rank components by their single effect, keep the top, ablate pairs of them, and look for deviations from additivity."""
+"""Screening, the guide's variant of SPEX: rank components by single effect, keep the top k, and measure deviations from additivity of their pairs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
     from raysp.gradients import GradientReport
 
-#: Share of what is left after the singles that triples may take.
+#: Share of the budget left after single ablations that is reserved for triples.
 TRIPLE_SHARE = 1 / 3
 
 
 class Screen(Explorer[ScreenOptions]):
-    """Single ablations, then pair (and on request triple) ablations among the components that matter most.
+    """Single ablations, followed by pair (and optionally triple) ablations among the most important components.
 
-    Everything reported is measured exactly; what is not measured is taken to be additive. Right near the intact input, so scored at P(keep) = 0.9.
+    All reported effects are measured exactly; everything not measured is assumed to be additive. The surrogate is accurate near the intact input and is
+    therefore scored at P(keep) = 0.9.
     """
 
     Options = ScreenOptions
@@ -42,11 +43,11 @@ class Screen(Explorer[ScreenOptions]):
 
     @property
     def keep_probability(self) -> float:
-        """Near the intact input, where the ablations were made."""
+        """0.9: near the intact input, where the ablations are measured."""
         return 0.9
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ScreenOptions:  # noqa: ARG002  a screening always asks near the intact input
-        """Labels in `always_include` replaced by indices; UserError for one that no component has."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ScreenOptions:  # noqa: ARG002  a screening always measures near the intact input
+        """The options with labels in `always_include` replaced by indices. Raises UserError for an unknown label."""
         if not labels:
             return self.options
         known: dict[str, list[int]] = {}
@@ -55,19 +56,22 @@ class Screen(Explorer[ScreenOptions]):
         chosen: list[int] = []
         for name in self.options.always_include:
             if isinstance(name, str) and name not in known and not name.lstrip("-").isdigit():
-                raise UserError("always_include", name, "is no component", f"give an index or a label such as {', '.join(list(known)[:5])}")
+                raise UserError("always_include", name, "is not a component", f"give an index or a label such as {', '.join(list(known)[:5])}")
             chosen.extend(known[name] if isinstance(name, str) and name in known else [int(name)])
         return self.options.model_copy(update={"always_include": tuple(dict.fromkeys(chosen))})
 
     # ---- budgets
 
     def least_budget(self, n: int) -> int:
-        """Intact, empty, every single and one pair; with precomputed scores intact, empty, two singles and their pair. Fewer for one or two components."""
+        """The intact and the empty mask, every single ablation and one pair; with precomputed scores, only two single ablations and their pair.
+
+        One or two components require fewer.
+        """
         singles = min(n, max(2, len(self.options.always_include))) if self.options.scores is not None else n
         return 2 if n == 1 else 2 + singles + (1 if n > 2 else 0)
 
     def planned(self, n: int) -> int:
-        """An upper bound: the count kept automatically is known only after the singles."""
+        """An upper bound, as the number of components kept automatically is known only after the single ablations."""
         kept = self._most_kept(n)
         singles = n if self.options.scores is None else kept
         pairs = comb(kept, 2)
@@ -81,30 +85,30 @@ class Screen(Explorer[ScreenOptions]):
     def _triples_wanted(self, kept: int) -> int:
         return min(comb(kept, 3), comb(kept, 2))
 
-    def preview(self, masks: object, values: object) -> float | None:  # noqa: ARG002  nothing is held out: all that is measured is used
-        """None: a screening measures what it reports."""
+    def preview(self, masks: object, values: object) -> float | None:  # noqa: ARG002  nothing is held out, as every measurement is used
+        """None, as a screening reports exact measurements."""
         return None
 
     # ---- ask / tell
 
     def check(self) -> None:
-        """UserError for scores or components that do not fit the number of components."""
-        if self.options.scores != GRADIENT:  # these come after the start
+        """Raise UserError if scores or included components do not match the number of components."""
+        if self.options.scores != GRADIENT:  # gradients are added after the start
             self._given_scores()
         self._included()
 
     @property
     def gradient_order(self) -> int:
-        """Singles, for the scores `gradient`."""
+        """Order 1 for the scores `gradient`."""
         return int(self.options.scores == GRADIENT)
 
     @property
     def requires_gradients(self) -> bool:
-        """For the scores `gradient`."""
+        """Whether the scores are `gradient`."""
         return self.options.scores == GRADIENT
 
     def with_gradients(self, report: GradientReport) -> Self:
-        """As `Explorer.with_gradients`: the scores `gradient` are the single effects of the report's leading method."""
+        """Add gradients as in `Explorer.with_gradients`; the scores `gradient` are the single effects by the leading method of the report."""
         if self.requires_gradients:
             self._given = None if report.leading is None else report.singles(report.leading)
             self._given_scores()
@@ -123,7 +127,7 @@ class Screen(Explorer[ScreenOptions]):
         return distinct(wanted, told if len(told) else None)[: self.options.budget] if n else None
 
     def _first_round(self) -> Masks:
-        """Intact, empty, and the single ablations that are needed."""
+        """The intact mask, the empty mask, and the single ablations that are needed."""
         n = self._started_n
         measured = range(n) if self._given_scores() is None else self._kept().tolist()
         return distinct(ablations(n, [(), range(n), *((i,) for i in measured)]))
@@ -145,27 +149,27 @@ class Screen(Explorer[ScreenOptions]):
         pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()), self.values)
         return ablations(self._started_n, candidates.ranked_triples(pairs)[: max(room, 0)])
 
-    # ---- what is known
+    # ---- measurements
 
     def _given_scores(self) -> Floats | None:
         if self.options.scores == GRADIENT and self._given is None:
-            mend = "leave scores out, to have the single effects measured"
-            raise UserError("scores", self.options.scores, "needs the model's gradients, and this game has none", mend)
+            mend = "omit scores to measure the single effects"
+            raise UserError("scores", self.options.scores, "needs the model's gradients, but this game has none", mend)
         if self.options.scores is not None and self._given is None:
             read = load_scores(self.options.scores) if isinstance(self.options.scores, str) else np.array(self.options.scores, dtype=np.float64)
             self._given = check_scores(read, self._started_n, self.options.scores)
         return self._given
 
     def _included(self) -> list[int]:
-        """The components always kept; UserError for a label not resolved or an index out of range."""
+        """The components that are always kept. Raises UserError for an unresolved label or an index out of range."""
         n = self._started_n
         for name in self.options.always_include:
             if isinstance(name, str) or not 0 <= name < n:
-                raise UserError("always_include", name, f"is no component of {n}", f"give an index from 0 to {n - 1}, or a component's label")
+                raise UserError("always_include", name, f"is not one of the {n} components", f"give an index from 0 to {n - 1}, or the label of a component")
         return [int(i) for i in self.options.always_include]
 
     def _effects(self) -> Floats:
-        """The single effects that rank: given, or measured."""
+        """The single effects used for ranking: given or measured."""
         given = self._given_scores()
         if given is not None:
             return given
@@ -178,7 +182,7 @@ class Screen(Explorer[ScreenOptions]):
         rows = lookup(self.masks, wanted)
         if np.any(rows < 0):
             removed = [np.flatnonzero(~mask).tolist() for mask in wanted[rows < 0][:3]]
-            raise ValueError(f"{int((rows < 0).sum())} of {len(wanted)} masks that {self.name} needs are not among those given; the first remove {removed}")
+            raise ValueError(f"masks: {int((rows < 0).sum())} of {len(wanted)} masks that {self.name} needs are missing; add those that remove {removed}")
         return rows
 
     def _kept(self) -> np.ndarray:
@@ -189,18 +193,18 @@ class Screen(Explorer[ScreenOptions]):
         return np.array(sorted(list(dict.fromkeys(wanted))[: self._room(len(effects))]), dtype=np.intp)
 
     def _room(self, n: int) -> int:
-        """How many components can be kept: with scores, as many as the budget has single ablations for, beside intact, empty and a pair."""
+        """The maximum number of components to keep; with scores, the budget minus the intact mask, the empty mask and one pair."""
         return n if self.options.scores is None or self.options.budget is None else max(self.options.budget - 3, min(n, 2))
 
     def _deviations(self, sets: Sequence[tuple[int, ...]], values: Values) -> Deviations:
-        """The deviations of these sets (ascending in order) and of all singles, as far as they were measured."""
+        """The deviations of all single components and the given sets (ascending in order), as far as they were measured."""
         single = np.flatnonzero(lookup_removed(self.masks)[1:] >= 0)
         return candidates.measure(self.masks, values, [(i,) for i in single.tolist()] + list(sets))
 
     # ---- result
 
     def result(self) -> Findings:
-        """Exact deviations from additivity of every set measured; ValueError when the masks for it were not told."""
+        """The exact deviations from additivity of every measured set. Raises ValueError if required masks are missing."""
         values, given = self.values, self._given_scores()
         kept, found = self._measured(values)
         diagnostics = {"kept": kept.tolist(), "measured": len([members for members in found if len(members) > 1]), "empty": self._empty_value()}
@@ -210,7 +214,7 @@ class Screen(Explorer[ScreenOptions]):
         return Findings(surrogate, singles, candidates.table(n, found), "additivity", self._notes(kept, found), diagnostics)
 
     def query_result(self, query: int) -> Findings:
-        """The same of one query, for the components that the value kept; single effects are those measured."""
+        """The findings for one query, with the components chosen by the mean value; only measured single effects are included."""
         n, values = self._started_n, self.outputs[:, query]
         kept, found = self._measured(values)
         singles = self._singles(values, None)
@@ -219,7 +223,7 @@ class Screen(Explorer[ScreenOptions]):
         )
 
     def _measured(self, values: Values) -> tuple[np.ndarray, Deviations]:
-        """The components kept, intp `(k,)`, and the deviations of all sets measured."""
+        """The kept components, intp `(k,)`, and the deviations of all measured sets."""
         n = self._started_n
         self._rows(self._first_round())
         kept = self._kept()
@@ -232,7 +236,7 @@ class Screen(Explorer[ScreenOptions]):
         return float(self.values[self._rows(np.zeros((1, self._started_n), dtype=np.bool_))[0]])
 
     def _singles(self, values: Values, fallback: Floats | None) -> pa.Table:
-        """Single effects measured, and for the other components those of `fallback` (`(n,)`), or zero by the method 'unmeasured'."""
+        """Tabulate the measured single effects; the others are from `fallback` (`(n,)`), or zero with the method 'unmeasured'."""
         n = self._started_n
         rows = lookup_removed(self.masks)
         measured = rows[1:] >= 0
@@ -247,15 +251,15 @@ class Screen(Explorer[ScreenOptions]):
         n, k = self._started_n, len(kept)
         among = {int(i) for i in kept}
         pairs = sum(len(members) == 2 and among.issuperset(members) for members in found)
-        notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with a weaker component were not."]
+        notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with weaker components were not."]
         if isinstance(self.options.top_k, str):
             notes.append(candidates.AUTOMATIC_RULE)
         if self._given_scores() is not None:
-            ranked = "what the model's gradients say" if self.options.scores == GRADIENT else "the scores given"
+            ranked = "the model's gradients" if self.options.scores == GRADIENT else "the given scores"
             notes.append(
-                f"Components were ranked by {ranked}; the single effects of the {k} kept were measured, as deviations need them; the others are taken to have none."
+                f"Components were ranked by {ranked}. Single effects were measured for the {k} kept components; the others are assumed to have no effect."
             )
         if self.options.order == 3:
             triples = sum(len(members) == 3 for members in found)
-            notes.append(f"{triples} of the {comb(k, 3)} triples were measured, those whose pairs deviate most.")
+            notes.append(f"{triples} of the {comb(k, 3)} triples were measured: those whose pairs deviate most from additivity.")
         return tuple(notes)

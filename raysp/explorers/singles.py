@@ -1,4 +1,4 @@
-"""Single components alone, by LASSO on random masks: the baseline that every interaction has to beat."""
+"""Single effects by LASSO on random masks: the baseline for interactions."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from raysp.specs.explorers import SinglesOptions
 
 __all__ = ["Singles", "default_budget", "fit_singles"]
 
-#: Evaluations of a run with no budget: at least these.
+#: Minimum number of evaluations of a run without a budget.
 LEAST_DEFAULT = 64
 
 
 def default_budget(n: int, factor: float = 4.0) -> int:
-    """The usual factor · n · log2 n evaluations (ProxySPEX, step 1), at least 64 and at most 2^n."""
+    """The default of factor · n · log2 n evaluations (ProxySPEX, step 1), at least 64 and at most 2^n."""
     wanted = max(LEAST_DEFAULT, round(factor * n * log2(n)) if n > 1 else 0)
     return min(wanted, 1 << n) if n < 63 else wanted
 
 
 class Singles(Explorer[SinglesOptions]):
-    """One effect a component, no interactions: LASSO on masks that keep each component with probability one half."""
+    """One effect per component, without interactions: a LASSO on masks that keep each component with probability one half."""
 
     Options = SinglesOptions
 
     def least_budget(self, n: int) -> int:
-        """A few more than a mask for every doubling of the components; all of them when that is less."""
+        """2 log2(n + 1) evaluations, at least 8 and at most 2^n."""
         return min(1 << min(n, 62), max(8, ceil(2 * log2(n + 1))))
 
     def planned(self, n: int) -> int:
-        """The budget, or 4 n log2 n; never more than there are masks."""
+        """The budget, or 4 n log2 n by default; at most 2^n."""
         return min(self.options.budget or default_budget(n), 1 << min(n, 62))
 
     def _next(self) -> Masks | None:
@@ -44,11 +44,11 @@ class Singles(Explorer[SinglesOptions]):
         return uniform_masks(self._started_n, self.planned(self._started_n), np.random.default_rng(self.random_state))
 
     def result(self) -> Findings:
-        """The LASSO on all masks told."""
+        """The LASSO on all measurements."""
         return self._explained(self.values)
 
     def query_result(self, query: int) -> Findings:
-        """The same of one query."""
+        """The LASSO on one query."""
         return self._explained(self.outputs[:, query])
 
     def _explained(self, values: Values) -> Findings:

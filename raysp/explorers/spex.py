@@ -1,4 +1,4 @@
-"""SPEX: coded masks, a sparse Walsh-Hadamard transform, peeling and a refit (Kang et al., ICML 2025)."""
+"""SPEX: coded masks, a sparse Walsh-Hadamard transform, peeling, and a refit (Kang et al., ICML 2025)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from raysp.spectral.peeling import Peeled, Spectrum, peel, transform
 from raysp.spectral.queries import MATRICES, Design, design
 from raysp.spectral.walsh import MAX_DENSE, all_masks
 
-#: Largest order looked for, and bins (2^b) made, unless the user or the budget decides; the least b tried.
+#: Default maximum order and default b (2^b bins), unless given or limited by the budget, and the smallest b tried.
 DEFAULT_ORDER, DEFAULT_B, LEAST_B = 5, 8, 3
-#: All masks are taken instead of a design when the budget pays for them, or without one when they are no more than this many times as many.
+#: All masks are measured instead of a design if the budget allows or, without a budget, if they are at most this many times as many.
 TABLE_FACTOR = 4 / 3
-#: Masks of a round: whole blocks up to about as many, so that several evaluators have something to do.
+#: Approximate number of masks per round (whole blocks), so that several evaluators can work in parallel.
 ROUND = 2048
-#: Evaluations at most that a preview looks at.
+#: Maximum number of evaluations used by a preview.
 PREVIEWED = 2000
 
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a run: blocks of 2^b masks for a code that corrects t errors; `b` is None when all masks are taken."""
+    """The size of a run: blocks of 2^b masks for a code that corrects t errors; `b` is None if all masks are measured."""
 
     evaluations: int
     b: int | None = None
@@ -45,10 +45,11 @@ class Size:
 
 
 class SPEX(Explorer[SPEXOptions]):
-    """Finds sparse interactions of any shape, without a hierarchy to lead there, from masks laid out by an error-correcting code.
+    """Sparse interactions of any structure, without assuming a hierarchy, from masks designed with an error-correcting code.
 
-    3 · 2^b · (P + 1) evaluations, P the parity bits of a code that corrects `max_order` errors on n components. Blocks come matrix by matrix: any
-    number of them gives an answer, a third of them the first decoded terms. Where all 2^n masks are hardly more, these are asked for.
+    A run takes 3 · 2^b · (P + 1) evaluations, where P is the number of parity bits of a code that corrects `max_order` errors on n components. Blocks are
+    requested matrix by matrix: any number of them gives a result, and a third of them gives the first decoded terms. If all 2^n masks are hardly more,
+    they are measured instead.
     """
 
     Options = SPEXOptions
@@ -57,19 +58,19 @@ class SPEX(Explorer[SPEXOptions]):
         super().__init__(**given)
         self._made: Design | None = None
 
-    # ---- what it costs
+    # ---- budgets
 
     def least_budget(self, n: int) -> int:
-        """The smallest design with the b and the order asked for, where they are; all masks when that is less."""
+        """The size of the smallest design with the given b and order, if any; at most 2^n."""
         least = _evaluations(n, self.options.b or LEAST_B, min(self.options.max_order or 1, n))
         return min(least, 1 << n) if n <= MAX_DENSE else least
 
     def planned(self, n: int) -> int:
-        """The design's masks (those that come twice are asked for once)."""
+        """The number of masks in the design (an upper bound, as repeated masks are requested only once)."""
         return self.size(n).evaluations
 
     def size(self, n: int) -> Size:
-        """The design for n components: the largest b that fits, of the largest order for which any does; UserError when the budget is too small."""
+        """The design for n components: the largest order that fits the budget, then the largest b. Raises UserError if the budget is too small."""
         table = 1 << n if n <= MAX_DENSE else None
         limit = self.options.budget if table is None else min(table, self.options.budget or table)
         orders = [self.options.max_order] if self.options.max_order else [DEFAULT_ORDER] if self.options.budget is None else range(DEFAULT_ORDER, 0, -1)
@@ -100,42 +101,42 @@ class SPEX(Explorer[SPEXOptions]):
         return made.fresh(first, max(last, first + 1))
 
     def preview(self, masks: object, values: object) -> float | None:
-        """As every explorer's, on a sample of the evaluations."""
+        """See `Explorer.preview`; uses a random subset of the evaluations."""
         array, told = np.asarray(masks), np.asarray(values)
         chosen = np.sort(np.random.default_rng(self.random_state).permutation(len(told))[:PREVIEWED])
         return super().preview(array[chosen], told[chosen])
 
     def result(self) -> Findings:
-        """What the blocks told so far show. ValueError unless the masks told are the first ones that were asked for, all of one weight."""
+        """The findings from the blocks measured so far. Raises ValueError unless the masks are the first ones of the design, with equal weights."""
         return self._explained(self.values)
 
     def query_result(self, query: int) -> Findings:
-        """The same of one query."""
+        """The findings for one query."""
         return self._explained(self.outputs[:, query])
 
     def _explained(self, values: Values) -> Findings:
         masks, weights = self.masks, self.weights
         if len(weights) and np.ptp(weights) > 0 and not is_complete(masks):
-            raise ValueError(f"weights range from {weights.min():g} to {weights.max():g}; the transform of spex needs equally weighted rows. Use proxyspex")
+            raise ValueError(f"weights: range from {weights.min():g} to {weights.max():g}, but the transform of spex needs equal weights; use proxyspex")
         notes: list[str] = []
         if is_complete(masks):
             surrogate, diagnostics = FourierSurrogate.from_values(masks, values), dict[str, Any](rows=len(values))
-            notes.append("Every mask was measured: all values are exact.")
+            notes.append("Every mask was measured, so all values are exact.")
             return self._findings_of(surrogate, surrogate, removed_effects(masks, values), notes, diagnostics)
         size = self.size(masks.shape[1])
         diagnostics: dict[str, Any] = {"b": size.b, "t": size.t, "rows": len(values)}
         if size.b is None:
             _check_queries(masks, [all_masks(masks.shape[1])], size)
-            notes.append(f"{len(values):,} of {size.evaluations:,} masks were told: too few for a transform; single effects were fitted.")
+            notes.append(f"{len(values):,} of {size.evaluations:,} masks were measured, too few for a transform; single effects were fitted instead.")
             surrogate = singles = fit_singles(masks, values, self.random_state)
         else:
             surrogate, singles = self._solve(masks, values, notes, diagnostics)
         return self._findings_of(surrogate, singles, removed_effects(masks, values), notes, diagnostics)
 
-    # ---- from values to terms
+    # ---- decoding
 
     def _design(self) -> Design:
-        """The design, made once."""
+        """The design, constructed once."""
         if self._made is None:
             size = self.size(self._started_n)
             assert size.b is not None
@@ -143,7 +144,7 @@ class SPEX(Explorer[SPEXOptions]):
         return self._made
 
     def _solve(self, masks: Masks, values: Values, notes: list[str], diagnostics: dict[str, Any]) -> tuple[FourierSurrogate, FourierSurrogate]:
-        """The surrogate of an incomplete table, and one that has every single component."""
+        """The surrogate from an incomplete table, and one with a term for every single component."""
         made = self._design()
         _check_queries(masks, (made.fresh(block, block + 1) for block in range(made.blocks)), self.size(made.n))
         spectrum = transform(made, values)
@@ -152,11 +153,11 @@ class SPEX(Explorer[SPEXOptions]):
         if blocks < made.blocks:
             notes.append(_part_told(spectrum))
         if len(values) < 2 or not np.ptp(values) > 0:
-            notes.append("The value does not change whatever is removed: there is nothing to explain.")
+            notes.append("The value is the same for all masks; there is nothing to explain.")
             flat = constant(made.n, values)
             return flat, flat
         if blocks < LEAST_BLOCKS:
-            notes.append("So few blocks say nothing of interactions: single effects were fitted.")
+            notes.append("There are too few blocks to find interactions; single effects were fitted instead.")
             fitted = fit_singles(masks, values, self.random_state)
             return fitted, fitted
         peeled = peel(spectrum, self.options.decoder)
@@ -187,7 +188,7 @@ def _evaluations(n: int, b: int, t: int) -> int:
 
 
 def _check_queries(masks: Masks, queries: Iterable[Masks], size: Size) -> None:
-    """ValueError unless the masks are the queries, which come in pieces, row for row, or a beginning of them."""
+    """Raise ValueError unless the masks equal the queries (given in pieces), or a leading part of them, row by row."""
     row = 0
     for piece in queries:
         part = masks[row : row + len(piece)]
@@ -199,23 +200,23 @@ def _check_queries(masks: Masks, queries: Iterable[Masks], size: Size) -> None:
             return
     design_of = "all 2^n masks" if size.b is None else f"its coded masks (b = {size.b}, t = {size.t})"
     raise ValueError(
-        f"masks have shape {masks.shape}, and row {row} is not what spex asks for there; expected {design_of} for n = {masks.shape[1]} and this "
-        f"random_state, {size.evaluations:,} at most, in the order in which ask() gives them, or a beginning of them. Use proxyspex for other masks"
+        f"masks: row {row} is not the mask that spex requests there (shape {masks.shape}); expected {design_of} for n = {masks.shape[1]} and this "
+        f"random_state, at most {size.evaluations:,}, in the order of ask(), or a leading part of them; use proxyspex for other masks"
     )
 
 
 def _part_told(spectrum: Spectrum) -> str:
     matrices = int(spectrum.complete.sum())
-    decoded = f"the bins of {matrices} of {MATRICES} matrices could be decoded" if matrices else "none can be decoded yet, single effects were fitted"
-    return f"{int(spectrum.told.sum())} of {spectrum.told.size} blocks were told: {decoded}."
+    decoded = f"the bins of {matrices} of {MATRICES} matrices could be decoded" if matrices else "none can be decoded yet; single effects were fitted"
+    return f"{int(spectrum.told.sum())} of {spectrum.told.size} blocks were measured: {decoded}."
 
 
 def _remarks(spectrum: Spectrum, peeled: Peeled, found: Refit) -> list[str]:
     notes: list[str] = []
     if spectrum.complete.any():
-        noise = f"the noise of an evaluation is about {peeled.noise:.3g}" if peeled.noise else "without noise"
+        noise = f"the noise per evaluation is about {peeled.noise:.3g}" if peeled.noise else "no noise was detected"
         left = f"{peeled.unresolved} of {spectrum.values.shape[2] * int(spectrum.complete.sum())} bins still hold more than noise"
         notes.append(f"{len(peeled.sets)} terms decoded from {int(spectrum.told.sum())} blocks; {noise}; {left if peeled.unresolved else 'all bins resolved'}.")
-    refitted = "by least squares" if found.method == "least squares" else "with all single effects by LASSO"
+    refitted = "by least squares" if found.method == "least squares" else "by LASSO with all single effects"
     notes.append(f"Refitted {refitted}: {len(found.surrogate)} terms, cross-validated R² {found.r2:.3f}.")
     return notes

@@ -1,1 +1,1 @@
-"""Which masks to draw, and tables over masks. Knows nothing of models or explorers."""
+"""Sampling of masks, and tables of single effects computed from them. Independent of models and explorers."""

@@ -1,4 +1,4 @@
-"""Which masks to draw: uniform ones, biased ones, and ablations around the intact input."""
+"""Sampling of masks (uniform, biased, and ablations around the intact input), and searching and merging of masks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from raysp.masks import Masks, Values, pack
 from raysp.spectral.walsh import all_masks
 
-#: Up to this many components distinct masks are drawn by number.
+#: Up to this many components, distinct masks are drawn from the enumeration of all masks.
 NUMBERED = 20
-#: Entries of a strip of masks that are drawn at once.
+#: Entries of one strip of masks when drawing.
 STRIP = 1 << 20
-#: Draws tried for masks that are hard to find before fewer are returned.
+#: Maximum number of draws when new distinct masks are rare, after which fewer are returned.
 ATTEMPTS = 50
 
 
 def uniform_masks(n: int, count: int, rng: np.random.Generator, excluded: Masks | None = None) -> Masks:
-    """`count` distinct masks, every component kept with probability one half, none of them `excluded`; fewer only when there are no more."""
+    """Draw `count` distinct masks, bool `(count, n)`, keeping every component with probability one half and avoiding those in `excluded`.
+
+    Up to `NUMBERED` components, fewer are returned only if no others exist; beyond, see `random_masks`.
+    """
     if n <= NUMBERED:
         free = distinct(all_masks(n), excluded) if excluded is not None else all_masks(n)
         return free[rng.choice(len(free), min(count, len(free)), replace=False)]
@@ -27,7 +30,10 @@ def uniform_masks(n: int, count: int, rng: np.random.Generator, excluded: Masks 
 
 
 def random_masks(n: int, count: int, keep_probability: float, rng: np.random.Generator, excluded: Masks | None = None) -> Masks:
-    """`count` distinct masks, every component kept with `keep_probability`, none of them `excluded`; fewer when they cannot be found."""
+    """Draw `count` distinct masks, bool `(count, n)`, keeping every component with `keep_probability` and avoiding those in `excluded`.
+
+    Fewer are returned if not enough distinct masks are found within `ATTEMPTS` draws.
+    """
     found = np.zeros((0, n), dtype=np.bool_)
     for _ in range(ATTEMPTS):
         if len(found) >= count:
@@ -37,7 +43,7 @@ def random_masks(n: int, count: int, keep_probability: float, rng: np.random.Gen
 
 
 def _drawn(count: int, n: int, keep_probability: float, rng: np.random.Generator) -> Masks:
-    """Random masks with repetitions, a strip of rows at a time: the numbers drawn take eight times the room of the masks."""
+    """Draw random masks with repetitions, one strip of rows at a time, as the random numbers take eight times the memory of the masks."""
     masks = np.empty((count, n), dtype=np.bool_)
     step = max(STRIP // max(n, 1), 1)
     for start in range(0, count, step):
@@ -47,7 +53,7 @@ def _drawn(count: int, n: int, keep_probability: float, rng: np.random.Generator
 
 
 def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
-    """The masks without repetitions and without the excluded ones, first occurrence first."""
+    """The distinct masks that are not in `excluded`, in order of first occurrence."""
     if masks.shape[1] == 0 or not len(masks):
         return masks[:1]
     skip = 0 if excluded is None else len(excluded)
@@ -57,9 +63,10 @@ def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
 
 
 def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None = None) -> tuple[Masks, NDArray[np.float64], Values]:
-    """Distinct masks, first occurrence first, each with the weighted mean of its values (`(m,)` or `(m, queries)`) and the sum of its weights (`(m,)`).
+    """Merge rows with equal masks, so that no mask is on both sides of a cross-validation split.
 
-    Without weights every row counts once. With rows of one mask on both sides of a split, a fit would be scored on what it has seen.
+    Returns the distinct masks in order of first occurrence, the weighted mean of the values of each (`(m,)` or `(m, queries)`), and the sum of its
+    weights (`(m,)`). Without weights, every row counts once.
     """
     counts = np.ones(len(masks)) if weights is None else weights
     _, first, place = np.unique(keys(masks), return_index=True, return_inverse=True)
@@ -74,13 +81,13 @@ def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None =
 
 
 def keys(masks: Masks) -> np.ndarray:
-    """One comparable value a mask, `(m,)`."""
+    """One comparable key per mask, `(m,)`."""
     packed = np.ascontiguousarray(pack(masks))
     return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
 
 
 def ablations(n: int, removed: Iterable[Sequence[int]]) -> Masks:
-    """The intact mask with each of these sets removed, bool `(m, n)`."""
+    """One mask per set, with the components of the set removed from the intact mask, bool `(len(removed), n)`."""
     sets = list(removed)
     masks = np.ones((len(sets), n), dtype=np.bool_)
     for row, members in enumerate(sets):
@@ -89,24 +96,24 @@ def ablations(n: int, removed: Iterable[Sequence[int]]) -> Masks:
 
 
 def single_ablations(n: int) -> Masks:
-    """The intact mask, then every component removed alone: bool `(n + 1, n)`."""
+    """The intact mask, followed by the ablation of each single component, bool `(n + 1, n)`."""
     return np.concatenate([np.ones((1, n), dtype=np.bool_), ~np.eye(n, dtype=np.bool_)])
 
 
 def lookup_removed(masks: Masks) -> np.ndarray:
-    """The first row of `masks` that keeps everything, then those that remove each component alone, intp `(n + 1,)`; -1 where there is none."""
+    """The first row of `masks` that is intact, then for each component the first row that removes it alone, intp `(n + 1,)`; -1 if there is none."""
     n = masks.shape[1]
     found = np.full(n + 1, -1, dtype=np.intp)
     gone = n - masks.sum(axis=1)
     intact, near = np.flatnonzero(gone == 0), np.flatnonzero(gone == 1)
     found[0] = intact[0] if len(intact) else -1
     component = np.argmin(masks[near], axis=1)
-    found[1 + component[::-1]] = near[::-1]  # the first of several rows is written last
+    found[1 + component[::-1]] = near[::-1]  # of several rows, the first is written last and prevails
     return found
 
 
 def lookup(masks: Masks, wanted: Masks) -> np.ndarray:
-    """The first row of `masks` equal to each wanted mask, intp `(len(wanted),)`; -1 where there is none."""
+    """The first row of `masks` equal to each wanted mask, intp `(len(wanted),)`; -1 if there is none."""
     if not len(masks):
         return np.full(len(wanted), -1, dtype=np.intp)
     unique, first = np.unique(keys(masks), return_index=True)

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-#: The method of a single effect that stands in a table without having been measured or estimated.
+#: The method of a single effect that was neither measured nor estimated.
 UNMEASURED = "unmeasured"
 
 
 def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Table:
-    """Single effects by component: component int32, value, lo, hi double, method string."""
+    """Tabulate single effects with their standard errors, float64 `(n,)` each.
+
+    Columns: component int32, value, lo and hi double (95 % interval), method string.
+    """
     import pyarrow as pa
 
     return pa.table(
@@ -36,20 +39,21 @@ def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Tabl
 
 
 def removed_effects(masks: Masks, values: Values) -> Floats | None:
-    """Δ(i) = v(all) - v(all without i) for every component, float64 `(n,)`, if all these were measured."""
+    """Δ(i) = v(all) - v(all without i) for every component, float64 `(n,)`, or None unless all of these masks were measured."""
     rows = lookup_removed(masks)
     return None if np.any(rows < 0) else values[rows[0]] - values[rows[1:]]
 
 
 def removed_table(effects: Floats) -> pa.Table:
-    """Single effects measured exactly, as `singles_table`."""
+    """Tabulate exactly measured single effects, as in `singles_table`."""
     return singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
 
 
 def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
-    """The mean effect of keeping each component, over contexts such as the surrogate was fitted on (zero where it has no such term).
+    """Tabulate the mean effect of keeping each component over contexts like those the surrogate was fitted on (zero for components without a term).
 
-    Over all contexts (Banzhaf values) for masks that keep half, weighted ones (`wbii`) otherwise: values at one half would be an extrapolation.
+    These are Banzhaf values if masks keep each component with probability one half, and weighted Banzhaf values (`wbii`) otherwise, as values at one half
+    would then be an extrapolation.
     """
     sets, found, errors = surrogate.index("bv") if surrogate.keep_probability == UNIFORM else surrogate.index("wbii", 1, 1)
     values, widths = np.zeros(surrogate.n), np.zeros(surrogate.n)

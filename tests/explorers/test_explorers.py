@@ -139,7 +139,7 @@ def test_an_explorer_in_a_spec_stands_for_its_options():
 @pytest.mark.parametrize("own", [{"random_state": 7}, {"random_state": 0}, {"n": 5}])
 def test_an_explorer_with_a_seed_or_components_of_its_own_is_refused_in_a_spec(explorer, own):
     (name,) = own
-    with pytest.raises(ValueError, match=rf"explorer\.{name}: {own[name]} has no place in a spec; leave it out"):
+    with pytest.raises(ValueError, match=rf"explorer\.{name}: {own[name]} cannot be set in a spec; leave it out"):
         RunSpec(lens=FeatureLens(prompt="a b"), explorer=type(explorer)(**own))
 
 

@@ -381,7 +381,7 @@ def test_effects_are_over_masks_such_as_were_given():
 def test_random_masks_of_one_value_are_not_called_a_value_that_never_changes():
     started = explore(ProxySPEX(budget=1500), lambda masks: masks.all(axis=1).astype(float), 60)
     notes = " ".join(started.result().notes)
-    assert "all have the same value, though others have not" in notes
+    assert "have the same value, although other masks do not" in notes
     assert "nothing to explain" not in notes
 
 

@@ -108,7 +108,7 @@ def test_components_are_included_whatever_their_effect():
 
 
 def test_unknown_components_are_refused():
-    with pytest.raises(UserError, match=r"always_include: 'zebra' is no component.*never"):
+    with pytest.raises(UserError, match=r"always_include: 'zebra' is not a component.*never"):
         Screen(always_include=("zebra",)).start(2, labels=["never", "fails"])
     with pytest.raises(UserError, match="always_include: 12"):
         Screen(always_include=(12,)).start(10)
@@ -128,7 +128,7 @@ def test_scores_replace_the_single_ablations_except_where_deviations_need_them()
     assert found(findings) == pytest.approx({(2, 3): 3.0})
     assert findings.singles["method"].to_pylist() == ["removed" if i in {2, 3} else "given" for i in range(10)]
     assert findings.singles["value"].to_pylist()[4] == 0.1
-    assert any("ranked by the scores given" in note for note in findings.notes)
+    assert any("ranked by the given scores" in note for note in findings.notes)
 
 
 @pytest.mark.parametrize("kind", ["list.json", "object.json", "one.csv", "named.csv", "table.parquet", "array.npy"])
@@ -157,8 +157,8 @@ def test_scores_come_from_files(tmp_path, kind):
         ("broken.json", "[1,", "cannot be read"),
         ("nan.json", json.dumps([*SCORES[:9], float("nan")]), "not finite"),
         ("matrix.json", "[[1, 2], [3, 4]]", r"shape \(2, 2\)"),
-        ("unnamed.csv", "a,b\n1,2\n", "none of them called score"),
-        ("scores.txt", "1", "no known type"),
+        ("unnamed.csv", "a,b\n1,2\n", "is named score"),
+        ("scores.txt", "1", "unknown file type"),
     ],
 )
 def test_bad_scores_are_refused_before_anything_is_measured(tmp_path, name, text, message):
@@ -188,7 +188,7 @@ def test_without_an_estimate_gradient_scores_are_refused():
 
 
 def test_missing_scores_are_refused():
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         Screen(scores="nowhere.json").start(10)
 
 

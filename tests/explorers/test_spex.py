@@ -114,7 +114,7 @@ def test_planted_terms_are_exact_without_noise():
     assert fourier(findings) == pytest.approx(game.terms())
     assert findings.diagnostics["terms_decoded"] == 40
     assert any("all bins resolved" in note for note in findings.notes)
-    assert any("without noise" in note for note in findings.notes)
+    assert any("no noise was detected" in note for note in findings.notes)
 
 
 def test_a_hundred_terms_among_a_thousand_components_are_exact():
@@ -163,13 +163,13 @@ def test_few_components_are_measured_in_full(n):
     weights = np.arange(1.0, n + 1)
     findings = explore(SPEX(), lambda masks: masks @ weights, n).result()
     assert findings.singles["value"].to_pylist() == pytest.approx(weights.tolist())
-    assert findings.notes == ("Every mask was measured: all values are exact.",)
+    assert findings.notes == ("Every mask was measured, so all values are exact.",)
 
 
 def test_a_value_that_never_changes_is_said_to_be_one():
     findings = explore(SPEX(b=4), constant, 40).result()
     assert len(findings.surrogate) == 1
-    assert any("does not change" in note for note in findings.notes)
+    assert any("same for all masks" in note for note in findings.notes)
     assert findings.singles["value"].to_pylist() == [0.0] * 40
 
 
@@ -204,7 +204,7 @@ def test_any_number_of_blocks_gives_an_answer(monkeypatch, blocks, says):
     for _ in range(blocks):
         started.tell(started.ask(), game.predict(started.ask()))
     findings = started.result()
-    assert f"{blocks} of 108 blocks were told" in findings.notes[0]
+    assert f"{blocks} of 108 blocks were measured" in findings.notes[0]
     assert says in findings.notes[0]
     assert findings.singles.num_rows == 60
     assert np.isfinite(findings.surrogate.predict(uniform(60, 50))).all()
@@ -226,10 +226,10 @@ def test_all_its_masks_can_be_fitted_and_no_others():
     queries = explore(explorer, game.predict, 60, 1).masks
     assert explorer.fit(queries, game.predict(queries)).score(uniform(60, 100), game.predict(uniform(60, 100))) == pytest.approx(1)
     twice = np.concatenate([queries, queries[:1]])
-    with pytest.raises(ValueError, match="weights range from 1 to 2; the transform of spex needs equally weighted rows"):
+    with pytest.raises(ValueError, match="weights: range from 1 to 2, but the transform of spex needs equal weights"):
         explorer.fit(twice, game.predict(twice))
     for wrong in (uniform(60, 100), queries[::-1]):
-        with pytest.raises(ValueError, match=r"row \d+ is not what spex asks for.*b = 5, t = 5.*n = 60.*3,456 at most.*ask\(\).*proxyspex"):
+        with pytest.raises(ValueError, match=r"row \d+ is not the mask that spex requests.*b = 5, t = 5.*n = 60.*at most 3,456.*ask\(\).*proxyspex"):
             explorer.fit(wrong, game.predict(wrong))
 
 

@@ -195,7 +195,7 @@ def test_a_table_measured_several_times_is_explained_by_its_means(explorer):
 def test_the_transform_of_spex_refuses_rows_of_different_weight():
     started = SPEX(b=4, max_order=2).start(40)
     masks = started.ask()
-    with pytest.raises(ValueError, match=r"weights range from 1 to 2.*Use proxyspex"):
+    with pytest.raises(ValueError, match=r"weights: range from 1 to 2.*use proxyspex"):
         SPEX(b=4, max_order=2).fit(masks, np.arange(len(masks)), np.where(np.arange(len(masks)) % 2, 1.0, 2.0))
 
 

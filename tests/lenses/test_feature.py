@@ -179,7 +179,7 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_mask(models, tmp_p
         game.model.loaded.model.get_input_embeddings().weight[word[2]] = torch.nan
     masks = np.ones((2, game.n), bool)
     masks[1, 0] = False
-    with pytest.raises(EvaluationError, match=r"no finite value.*components \["):
+    with pytest.raises(EvaluationError, match=r"non-finite values.*components \["):
         game.evaluate(masks)
 
 
