@@ -49,7 +49,7 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
     def _explained(self, values: Values) -> Findings:
         masks = self.masks
         if not is_complete(masks):
-            raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct; {self.name} needs all {1 << masks.shape[1]} exactly once")
+            raise ValueError(f"masks have shape {masks.shape} with {len(distinct(masks))} distinct; {self.name} needs all {1 << masks.shape[1]} once each")
         surrogate = FourierSurrogate.from_values(masks, values)
         effects = removed_effects(masks, values)
         assert effects is not None

@@ -154,7 +154,7 @@ def removal_curve(surrogate: FourierSurrogate, rs: Sequence[int] | None = None, 
 
 def _limits(n: int, r: int, *, at_most: bool, costs: object, budget: object, groups: Sequence[Hashable] | None, group_limits: object) -> _Limits:
     if int(r) != r or not 0 <= r <= n:
-        raise UserError("r", r, f"is not an integer from 0 to the number of components, {n}", f"give an integer from 0 to {n}")
+        raise UserError("r", r, f"is not a number of components out of {n}", f"give an integer from 0 to {n}")
     rows = [np.ones((1, n)), *_cost_rows(n, costs, budget), *_group_rows(n, groups, group_limits)]
     matrix = np.concatenate([row[:, :n] for row in rows])
     upper = np.concatenate([[float(r)], *(row[:, n] for row in rows[1:])])
