@@ -1,7 +1,7 @@
-"""Options of the explorers: how a spec has masks chosen and their values explained.
+"""Options of the explorers, which choose masks and explain their values.
 
-Options are validated and immutable. The number of components and the seed are no options: a run takes them from its game and its spec. What
-explorers do with their options lives in `raysp.explorers`; nothing here imports it.
+Options are validated and immutable. They do not include the number of components and the seed, which a run takes from its game and its spec. The
+explorers themselves are in `raysp.explorers`, which this module does not import.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from raysp.errors import UserError
 
-#: Stands in place of a file of scores: the single effects that the model's gradients estimate.
+#: Used in place of a file of scores: single effects estimated from the model's gradients.
 GRADIENT = "gradient"
 #: The largest b of SPEX, whose masks come in blocks of 2^b.
 MAX_B = 20
@@ -22,10 +22,10 @@ Keep = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 
 
 class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
-    """Options that all explorers share."""
+    """Options shared by all explorers."""
 
     kind: str
-    budget: int | None = Field(default=None, ge=1, description="Evaluations this run may buy (validation is extra and stated).")
+    budget: int | None = Field(default=None, ge=1, description="Maximum number of evaluations for exploration (validation is extra and reported).")
 
 
 class ScreenOptions(ExplorerOptions, frozen=True):
@@ -33,13 +33,14 @@ class ScreenOptions(ExplorerOptions, frozen=True):
 
     kind: Literal["screen"] = "screen"
     top_k: float | Literal["auto"] = Field(
-        default="auto", description="Components kept: a fraction below 1, a count from 1, or auto from the spread of the single effects."
+        default="auto", description="Components kept: a fraction below 1, a count from 1, or auto, based on the spread of the single effects."
     )
-    always_include: tuple[int | str, ...] = Field(default=(), description="Components kept whatever their single effect: indices or labels.")
+    always_include: tuple[int | str, ...] = Field(default=(), description="Components kept regardless of their single effect: indices or labels.")
     scores: str | tuple[float, ...] | None = Field(
-        default=None, description="Precomputed single effects, a JSON, CSV, Parquet or npy file of them, or gradient for the model's own, instead of measuring."
+        default=None,
+        description="Single effects to use instead of measuring them: numbers, a JSON, CSV, Parquet or npy file, or gradient for estimates from gradients.",
     )
-    order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 for triples among the strongest pairs as well.")
+    order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs.")
 
     @field_validator("top_k")
     @classmethod
@@ -55,32 +56,34 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     kind: Literal["proxyspex"] = "proxyspex"
     max_order: int = Field(default=4, ge=1, le=10, description="Largest order of the terms of the surrogate.")
     proxy: Literal["auto", "trees", "kernel", "linear", "mlp", "gradient"] = Field(
-        default="auto", description="The proxy model; auto takes whichever of trees, kernel and singles, or combination of them, predicts best."
+        default="auto", description="The proxy model; auto combines kernel, trees and single effects by cross-validation."
     )
     keep: Keep | None = Field(
         default=None,
-        description="P(keep) of the random masks; auto: the smallest at which values still resemble the intact one. Without one 0.5; auto for parts of a model.",
+        description="P(keep) of the random masks; auto: the smallest at which values resemble the intact one. Default 0.5, or auto for parts of a model.",
     )
-    adaptive: bool = Field(default=False, description="Ask in rounds, half of each chosen for what the kernel knows least about.")
+    adaptive: bool = Field(default=False, description="Request masks in rounds and choose half of each later round where the kernel is most uncertain.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
     until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the first ten interactions are narrower than this.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 
 class SPEXOptions(ExplorerOptions, frozen=True):
-    """Options of `spex`: masks laid out by an error-correcting code, and a sparse Fourier transform."""
+    """Options of `spex`: masks designed with an error-correcting code, and a sparse Fourier transform."""
 
     kind: Literal["spex"] = "spex"
     max_order: int | None = Field(
         default=None, ge=1, le=10, description="Largest order of the terms of the surrogate. Default 4 (proxyspex), 5 or what the budget allows (spex)."
     )
     b: int | None = Field(default=None, ge=1, le=MAX_B, description="Masks come in blocks of 2^b, whose transforms sort terms into 2^b bins.")
-    decoder: Literal["soft", "hard"] = Field(default="soft", description="How parities measured with noise are decoded: soft tries flipping the least sure.")
+    decoder: Literal["soft", "hard"] = Field(
+        default="soft", description="How noisy parities are decoded: soft decoding tries flipping the least reliable bits."
+    )
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 
 class SinglesOptions(ExplorerOptions, frozen=True):
-    """Options of `singles`: one effect a component, no interactions."""
+    """Options of `singles`: one effect per component, without interactions."""
 
     kind: Literal["singles"] = "singles"
 
@@ -94,7 +97,7 @@ class ExhaustiveOptions(ExplorerOptions, frozen=True):
 
 AnyExplorerOptions = ScreenOptions | ProxySPEXOptions | SPEXOptions | SinglesOptions | ExhaustiveOptions
 
-#: The options by the name that their explorer has in specs.
+#: The options by the name of their explorer in specs.
 EXPLORER_OPTIONS: dict[str, type[ExplorerOptions]] = {
     "screen": ScreenOptions,
     "proxyspex": ProxySPEXOptions,
@@ -106,8 +109,8 @@ EXPLORER_OPTIONS: dict[str, type[ExplorerOptions]] = {
 
 @runtime_checkable
 class StandsForOptions(Protocol):
-    """An explorer in a spec: it stands for its options."""
+    """An explorer given in a spec, which stands for its options."""
 
     def spec_options(self) -> ExplorerOptions:
-        """Its options. UserError if it has a seed or a number of components of its own, which a spec has no place for."""
+        """Its options. Raises UserError if it has its own seed or number of components, which cannot be set in a spec."""
         ...
