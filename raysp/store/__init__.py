@@ -1,4 +1,4 @@
-"""The store: the only code that uses DuckDB. It knows nothing of models, explorers or Ray."""
+"""The store: the only code that uses DuckDB. It does not depend on models, explorers or Ray."""
 
 from raysp.store.export import plain, write_table
 from raysp.store.store import Store

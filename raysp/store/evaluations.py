@@ -108,13 +108,13 @@ def known(cur: Cursor, game_id: int, masks: Masks) -> Values:
 
 
 def pace(cur: Cursor, game_id: int) -> tuple[int, float]:
-    """How many evaluations of a game there are, and the median of their seconds (NaN without any)."""
+    """The number of evaluations of a game and the median of their seconds (NaN if there are none)."""
     count, seconds = cur.execute("SELECT count(*), median(seconds) FROM evaluations WHERE game_id = ?", [game_id]).fetchall()[0]
     return int(count), float("nan") if seconds is None else float(seconds)
 
 
 def of_run(cur: Cursor, run_id: str, game_id: int, n: int, phase: str | None) -> Table:
-    """A run's evaluations in the order asked: mask fixed-size list<bool>, value, phase, round, position, reused, fitted, evaluation_id."""
+    """A run's evaluations in the order requested: mask fixed-size list<bool>, value, phase, round, position, reused, fitted, evaluation_id."""
     rows = cur.sql(OF_RUN, params={"run": run_id, "game": game_id, "phase": phase}).to_arrow_table()
     return rows.set_column(0, "mask", to_lists(from_binary(rows["mask"], n)))
 

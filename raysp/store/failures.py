@@ -48,28 +48,28 @@ def explained(path: Path, error: Exception) -> UserError:
 
 def missing(path: Path) -> UserError:
     """The error for a store that does not exist."""
-    return UserError("store", str(path), "does not exist", "make a run first, or name the right file with --store")
+    return UserError("store", str(path), "does not exist", "make a run first, or name another file with --store")
 
 
 def newer(path: Path, found: int, known: int) -> UserError:
     """The error for a store written by a later raysp."""
-    return UserError("store", str(path), f"has schema {found}, this raysp knows {known}", "upgrade raysp: pip install -U raysp")
+    return UserError("store", str(path), f"has schema {found}, but this version of raysp supports at most {known}", "upgrade raysp: pip install -U raysp")
 
 
 def no_surrogate(run_id: str) -> UserError:
     """The error for a run without a stored surrogate."""
-    problem = "has no surrogate in the store: it has not ended, or an earlier version of raysp made it"
-    return UserError("run", run_id, problem, "ask the same question again, which reuses its evaluations")
+    problem = "has no surrogate in the store: it is unfinished, or was made by an earlier version of raysp"
+    return UserError("run", run_id, problem, "run the same question again, which reuses its evaluations")
 
 
 def foreign(path: Path) -> UserError:
-    """The error for a DuckDB file with tables that are not raysp's."""
-    return UserError("store", str(path), "is a DuckDB file, but not a store of raysp's", "name another file with --store")
+    """The error for a DuckDB file whose tables are not raysp's."""
+    return UserError("store", str(path), "is a DuckDB file, but not a raysp store", "name another file with --store")
 
 
 @contextmanager
 def explaining(path: Path) -> Generator[None]:
-    """Translate errors of DuckDB and the system on a store into UserError. ConstraintException passes: callers handle it."""
+    """Translate errors of DuckDB and the system on a store into UserError. A ConstraintException is left to the caller."""
     try:
         yield
     except duckdb.ConstraintException:

@@ -50,7 +50,7 @@ def find_run(cur: Cursor, wanted: str) -> str:
     """Return the id of the run that `wanted` refers to. Raises UserError if there is none or more than one."""
     rows = cur.execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
     if not rows:
-        raise UserError("run", wanted, "is unknown: the store holds no runs", "make one first, or name another file with --store")
+        raise UserError("run", wanted, "is unknown: the store has no runs", "make one first, or name another file with --store")
     return str(rows[0][0]) if wanted == "last" else _match(wanted, rows)
 
 
@@ -62,7 +62,7 @@ def insert_run(cur: Cursor, row: Mapping[str, Any]) -> None:
 
 
 def continue_run(cur: Cursor, row: Mapping[str, Any]) -> None:
-    """Update a run's row for another attempt: the columns that describe the question are replaced; its start stays, and so do its names unless new ones are given."""
+    """Update a run's row for another attempt: the columns that describe the question are replaced, its start is kept, and so are its names unless new ones are given."""
     kept = {"name": "coalesce($name, name)", "set_name": "coalesce($set_name, set_name)"}
     changes = [f"{key} = {kept.get(key, '$' + key)}" for key in row if key not in ("run_id", "started")]
     values = {key: value for key, value in row.items() if key != "started"}

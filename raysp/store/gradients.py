@@ -1,4 +1,4 @@
-"""What gradients say about a game, as rows."""
+"""Write and read the gradient reports of games."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ Cursor = duckdb.DuckDBPyConnection
 
 
 def report_of(cur: Cursor, fingerprint: str) -> GradientReport | None:
-    """The report stored for the game with this fingerprint."""
+    """The gradient report stored for the game with this fingerprint, None if there is none."""
     found = cur.execute(
         "SELECT r.game_id, r.leading_method, r.intact, r.priors, r.max_order, r.pair_singles, r.notes, r.seconds"
         " FROM gradient_reports r JOIN games g USING (game_id) WHERE g.fingerprint = ?",
@@ -39,7 +39,7 @@ def report_of(cur: Cursor, fingerprint: str) -> GradientReport | None:
 
 
 def replace_report(cur: Cursor, game_id: int, report: GradientReport, now: datetime) -> None:
-    """Store a game's report in place of an earlier one; within the caller's transaction."""
+    """Store a game's gradient report, replacing an earlier one, within the caller's transaction."""
     for table in ("gradient_reports", "gradient_effects", "gradient_pairs"):
         cur.execute(f"DELETE FROM {table} WHERE game_id = ?", [game_id])  # noqa: S608  our own names
     pairs = report.pairs

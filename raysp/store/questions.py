@@ -18,8 +18,8 @@ TIMEOUT_SECONDS = 60.0
 def ask(cur: duckdb.DuckDBPyConnection, query: str, timeout_s: float = TIMEOUT_SECONDS) -> Table:
     """Return the answer to one SELECT-like statement. Raises UserError for any other statement, for SQL errors, and after `timeout_s` seconds.
 
-    It runs in a read-only transaction on a connection with a locked configuration and no access to other files:
-    checking the statement's type improves the message and is not what makes it safe.
+    It runs in a read-only transaction on a connection with a locked configuration and no access to other files;
+    the check of the statement's type only improves the message, and safety does not depend on it.
     """
     _check(cur, query)
     timer = threading.Timer(timeout_s, cur.interrupt)
@@ -60,7 +60,9 @@ def _check(cur: duckdb.DuckDBPyConnection, query: str) -> None:
     except duckdb.Error as error:
         raise sql_failure(error) from None
     if len(statements) != 1:
-        raise UserError("sql", None, f"holds {len(statements)} statements", "ask one question at a time")
+        raise UserError("sql", None, f"holds {len(statements)} statements", "give one statement at a time")
     if statements[0].type not in READING:
         kind = str(statements[0].type).rsplit(".", 1)[-1]
-        raise UserError("sql", None, f"{kind} is not allowed: the store is only read here", "begin with SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN")
+        raise UserError(
+            "sql", None, f"{kind} is not allowed, because queries may only read the store", "begin with SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN"
+        )

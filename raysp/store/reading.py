@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class StoreReader:
-    """What `Store` can be asked. Methods may be called from any thread: each has a cursor of its own."""
+    """The reading methods of `Store`. They may be called from any thread, as each call uses its own cursor."""
 
     def __init__(self, con: Connection, path: Path) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class StoreReader:
     def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
         """Return the surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
 
-        Raises ValueError for an unknown run, and UserError if none is stored: the run has not ended, an earlier version of raysp made it, or there is no such query.
+        Raises ValueError for an unknown run, and UserError if none is stored: the run is unfinished, was made by an earlier version of raysp, or has no such query.
         """
         _, n = self._game_of(run_id)
         found = surrogates.read(self._cursor(), run_id, n, query)
@@ -88,19 +88,19 @@ class StoreReader:
         return surrogates.fitted_evaluations(self._cursor(), run_id, n)
 
     def find_game(self, fingerprint: str) -> int | None:
-        """The id of the game with this fingerprint, if it is stored."""
+        """Return the id of the game with this fingerprint, None if it is not stored."""
         return games.find(self._cursor(), fingerprint)
 
     def pace(self, game_id: int) -> tuple[int, float]:
-        """How many evaluations of a game are stored, and the median of the seconds that one took; 0 and NaN if there are none."""
+        """Return the number of stored evaluations of a game and the median of their seconds; 0 and NaN if there are none."""
         return evaluations.pace(self._cursor(), game_id)
 
     def gradient_report(self, fingerprint: str) -> GradientReport | None:
-        """What gradients say about the game with this fingerprint, if that was computed before."""
+        """Return the gradient report of the game with this fingerprint, None if it was never computed."""
         return gradients.report_of(self._cursor(), fingerprint)
 
     def numeric_noise(self, fingerprint: str, keep_probability: float) -> dict[str, Any] | None:
-        """The numeric noise measured of the game with this fingerprint at this P(keep), columns of `noise.FIGURES`; None where it was never measured."""
+        """Return the numeric noise of the game with this fingerprint at this P(keep), by `noise.FIGURES`; None if it was never measured."""
         return noise.find(self._cursor(), fingerprint, keep_probability)
 
     def run_table(self, name: str, run_id: str) -> Table:
@@ -116,7 +116,7 @@ class StoreReader:
         return bool(self._cursor().execute("SELECT 1 FROM requests WHERE run_id = ? LIMIT 1", [run_id]).fetchall())
 
     def run_row(self, run_id: str) -> dict[str, Any]:
-        """A run's row, JSON columns decoded, with the reasons of its verdict under `reasons` and its game's row under `game`. ValueError if there is no such run."""
+        """Return a run's row, JSON columns decoded, with the verdict's reasons under `reasons` and its game's row under `game`. ValueError for an unknown run."""
         return games.run_row(self._cursor(), run_id)
 
     def components(self, game_id: int) -> tuple[Component, ...]:
@@ -147,7 +147,7 @@ class StoreReader:
         finally:
             cur.close()
 
-    # ---- inside
+    # ---- internal
 
     def _cursor(self) -> Connection:
         if not hasattr(self._local, "cursor"):

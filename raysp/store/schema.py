@@ -1,4 +1,4 @@
-"""The schema: append-only migrations, each applied once, in a transaction, and recorded."""
+"""The schema: append-only migrations, each applied once in a transaction, and recorded."""
 
 import re
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
 """Copies of a live store for other processes to read, made when one of them asks.
 
-A reader that finds the store locked leaves a file beside it; the writer looks for that file, builds a snapshot aside and puts it in place in one step. A run
-that nobody watches copies nothing, however large its store is.
+A reader that finds the store locked leaves a file beside it; the writer looks for that file, builds a snapshot and moves it into place atomically. A run
+that nobody watches is never copied, however large its store is.
 """
 
 import logging
@@ -15,21 +15,21 @@ from raysp.store.connection import SNAPSHOT_FILES, Connection, drafts, request_p
 from raysp.store.failures import explaining
 
 SHARE = 0.05
-"""At most this share of the writer's time goes into snapshots."""
+"""The largest share of the writer's time spent on snapshots."""
 LEAST_SECONDS = 1.0
-"""The time between two snapshots, at least."""
+"""The shortest time between two snapshots."""
 LOOK_SECONDS = 0.2
 """How often the writer looks for a request."""
 WAIT_SECONDS = 10.0
-"""How long a reader waits for its request to be answered; an older snapshot, if there is one, then has to do."""
+"""How long a reader waits for its request to be answered before it falls back to an older snapshot, if there is one."""
 FAILED_SECONDS = 60.0
-"""The time after a snapshot that failed in which none is tried."""
+"""The waiting time after a failed snapshot."""
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes snapshots of one live store: in a thread of its own when a reader asks, or immediately by `publish`."""
+    """Publishes snapshots of a live store: from a background thread when a reader asks, or immediately by `publish`."""
 
     def __init__(self, con: Connection, path: Path) -> None:
         self._con, self._path = con, path
@@ -45,16 +45,16 @@ class Publisher:
         self._thread.start()
 
     def publish(self) -> Path:
-        """Build a snapshot of what is committed now, put it in place and return its path. Raises UserError if the disk is full."""
+        """Build a snapshot of what is committed now, move it into place and return its path. Raises UserError if the disk is full."""
         with self._building, explaining(snapshot_path(self._path)):
             return self._build()
 
     def stop(self) -> None:
-        """Stop serving, without waiting for a snapshot under way."""
+        """Stop serving, without waiting for a snapshot in progress."""
         self._ended.set()
 
     def close(self) -> None:
-        """Stop serving, after a snapshot under way."""
+        """Stop serving, after a snapshot in progress."""
         self.stop()
         if self._thread.is_alive():
             self._thread.join()
@@ -78,7 +78,7 @@ class Publisher:
             os.utime(final)
         elif time.monotonic() >= self._due:
             self.publish()
-        if _changed(request) == asked:  # a later one is answered next
+        if _changed(request) == asked:  # a later request is answered next
             request.unlink(missing_ok=True)
 
     def _build(self) -> Path:
@@ -103,7 +103,7 @@ class Publisher:
 def ask_for_snapshot(path: Path) -> None:
     """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered, at most `WAIT_SECONDS`.
 
-    A writer that has made one very recently does not make another. Where the request cannot be written, or nobody answers, this only takes time.
+    A writer that has made one very recently does not make another. If the request cannot be written or is not answered, nothing but the wait happens.
     """
     request, until = request_path(path), time.monotonic() + WAIT_SECONDS
     with suppress(OSError):
@@ -114,7 +114,7 @@ def ask_for_snapshot(path: Path) -> None:
 
 
 def _changed(file: Path) -> int:
-    """When a file was changed last, in nanoseconds; 0 if there is none."""
+    """When a file was last changed, in nanoseconds; 0 if it does not exist."""
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:

@@ -65,12 +65,12 @@ class Store(StoreReader):
             return cls.read(path)
         place = Path(path).expanduser().resolve()
         if place in _writers:
-            raise UserError("store", str(path), "is open in this process already", "share that Store, or close it first")
+            raise UserError("store", str(path), "is already open in this process", "share that Store, or close it first")
         store = cls(open_writer(place), place, read_only=False)
         _writers[place] = store
         store._interrupt_orphans()
         store._publisher.start()
-        weakref.finalize(store, store._publisher.stop)  # its thread must not keep alive what nobody uses
+        weakref.finalize(store, store._publisher.stop)  # its thread must not keep an unused store alive
         return store
 
     @classmethod
@@ -95,12 +95,12 @@ class Store(StoreReader):
     def _read_snapshot(cls, place: Path, holder: int) -> Self:
         snapshot = snapshot_path(place)
         writer = f"process {holder}" if holder else "another process"
-        later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "ask again in a few seconds")
+        later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
         ask_for_snapshot(place)
         if not snapshot.exists():
             raise later
         age = max(0.0, time.time() - snapshot.stat().st_mtime)
-        note = f"answering from the snapshot of {age:.0f} s ago: the store is being written by {writer}"
+        note = f"reading a snapshot made {age:.0f} s ago, because the store is being written by {writer}"
         try:
             return cls(open_reader(snapshot), snapshot, read_only=True, note=note)
         except OlderSchemaError:
@@ -109,7 +109,7 @@ class Store(StoreReader):
             raise explained(snapshot, error) from None
 
     def close(self) -> None:
-        """Close the file. What was committed is kept in any case."""
+        """Close the file. Committed data is kept in any case."""
         if not self.read_only:
             self._publisher.close()
             _writers.pop(self.path, None)
@@ -135,15 +135,15 @@ class Store(StoreReader):
     def start_run(
         self, run_id: str, spec_json: str, info: GameInfo, *, lens: str, explorer: str, seed: int, name: str | None = None, set_name: str | None = None
     ) -> int:
-        """Start a run, or continue the run of that id; its row then says what is asked now. Returns the id of its game.
+        """Start a run, or continue the run with that id, whose row then describes the current question. Returns the id of its game.
 
-        A run that has asked for no evaluation yet may be replaced by another question. ValueError if it has, and of another game.
+        A run without requested evaluations may be replaced by another question. ValueError if it has requested evaluations of another game.
         """
         game_id = self.register_game(info)
         before = self._cursor().execute("SELECT game_id FROM runs WHERE run_id = ?", [run_id]).fetchall()
         continued = bool(before) and self.has_requests(run_id)
         if continued and before[0][0] != game_id:
-            raise ValueError(f"run {run_id} exists and is about another game")
+            raise ValueError(f"run {run_id} exists and has evaluations of another game")
         row = {
             "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
             "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
@@ -165,7 +165,7 @@ class Store(StoreReader):
         surrogate: RunSurrogates | None = None,
         **tables: Table | None,
     ) -> None:
-        """Store a run's answer, in place of an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
+        """Store a run's answer, replacing an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
 
         Reasons are mappings with the keys code, figures (a mapping) and sentence.
 
@@ -208,7 +208,7 @@ class Store(StoreReader):
             answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
 
     def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
-        """Store what gradients say about a game, in place of an earlier report."""
+        """Store a game's gradient report, replacing an earlier one."""
         game_id = self.register_game(info)
         with self._transaction() as cur:
             gradients.replace_report(cur, game_id, report, _now())
@@ -281,28 +281,28 @@ class Store(StoreReader):
                 evaluations.insert_reused(cur, batch)
 
     def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
-        """Add costs to a phase that no stored evaluation carries: wall time, discarded evaluations, fixed costs."""
+        """Add costs to a phase beyond those of its stored evaluations: wall time, discarded evaluations, fixed costs."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
 
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
-        """Record an event, now."""
+        """Record an event at the current time."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
 
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
-        """Store what was measured of a game's numeric noise, columns of `noise.FIGURES`. What is stored already stands."""
+        """Store the numeric noise of a game, by `noise.FIGURES`. Stored figures are never replaced."""
         with self._transaction() as cur:
             noise.insert(cur, fingerprint, keep_probability, figures, _now())
 
     # ---- snapshots
 
     def publish(self) -> Path:
-        """Write a snapshot of what is committed beside the file and return its path. Readers in other processes request one by themselves."""
+        """Write a snapshot of what is committed beside the file and return its path. Readers in other processes request their own."""
         self._must_write()
         return self._publisher.publish()
 
-    # ---- inside
+    # ---- internal
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
@@ -322,7 +322,7 @@ class Store(StoreReader):
         if self.read_only:
             raise ValueError(f"the store {self.path} is open for reading only")
 
-    def _batch(  # noqa: PLR0917  what a batch is made of
+    def _batch(  # noqa: PLR0917  the parts of a batch
         self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None, game_id: int | None = None
     ) -> evaluations.Batch:
         game_id, n = self._game_of(run_id) if game_id is None else (game_id, games.size(self._cursor(), game_id))
@@ -352,7 +352,7 @@ def _now() -> datetime:
 
 
 def _model(spec_json: str, info: GameInfo) -> str | None:
-    """The model's name as it was asked for: a game knows its weights, not what they are called."""
+    """The model's name as given in the question, because a game identifies weights, not names."""
     lens = json.loads(spec_json).get("lens")
     named = lens.get("model") if isinstance(lens, dict) else None
     return _text(named or info.description.get("model"))

@@ -256,7 +256,7 @@ def test_what_the_store_has_is_not_measured_again(asked):
 def test_a_run_stored_before_surrogates_were_is_to_be_asked_again(asked):
     run_id = asked.of(asked.lens(components="heads:0", value="logprob_diff"))
     asked.write("DELETE FROM surrogates WHERE run_id = ?", run_id)
-    with pytest.raises(raysp.UserError, match=r"has no surrogate in the store.*; ask the same question again"):
+    with pytest.raises(raysp.UserError, match=r"has no surrogate in the store.*; run the same question again"):
         asked.prune(run_id)
 
 

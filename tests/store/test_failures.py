@@ -80,7 +80,7 @@ def test_somebody_elses_database(tmp_path):
     for way in (Store.open, Store.read):
         with pytest.raises(UserError) as caught:
             way(path)
-        one_line(caught, "not a store of raysp's")
+        one_line(caught, "not a raysp store")
 
 
 def test_missing_for_reading(tmp_path):

@@ -143,5 +143,5 @@ def test_a_newer_schema_is_refused(tmp_path, way):
     Store.open(path).close()
     with duckdb.connect(str(path)) as con:
         con.execute("INSERT INTO migrations VALUES (99, 'future', TIMESTAMP '2030-01-01')")
-    with pytest.raises(UserError, match=r"has schema 99, this raysp knows \d+; upgrade raysp"):
+    with pytest.raises(UserError, match=r"has schema 99, but this version of raysp supports at most \d+; upgrade raysp"):
         way(path)

@@ -41,7 +41,7 @@ def test_a_snapshot_is_read_while_the_store_is_written(tmp_path, name):
         store.add_evaluations("run-1", "explore", ~np.eye(8, dtype=bool), np.arange(8))
         store._publisher._due = 0.0
         note, evaluations, runs = read_elsewhere(path)
-        assert note.startswith("answering from the snapshot of ")
+        assert note.startswith("reading a snapshot made ")
         assert "is being written by process" in note
         assert (evaluations, runs) == ("16", "1")
     assert read_elsewhere(path) == ["None", "16", "1"]

@@ -214,7 +214,7 @@ def test_mistakes_of_the_caller_are_value_errors(store):
 
 
 def test_runs_are_found_by_id_beginning_name_and_last(store):
-    with pytest.raises(UserError, match="holds no runs"):
+    with pytest.raises(UserError, match="the store has no runs"):
         store.find_run("last")
     begin(store, "aa11", name="review")
     begin(store, "aa22", name="review")

@@ -108,7 +108,7 @@ def test_an_answer_in_place_of_another_brings_its_own_surrogate(store):
 
 def test_a_run_without_a_surrogate_says_what_to_do(store):
     begin(store)
-    with pytest.raises(UserError, match=r"run: 'run-1' has no surrogate in the store.*ask the same question again") as caught:
+    with pytest.raises(UserError, match=r"run: 'run-1' has no surrogate in the store.*run the same question again") as caught:
         store.surrogate("run-1")
     assert "\n" not in str(caught.value)
 
