@@ -1,1 +1,1 @@
-"""Language models: loading them, holding them, scoring many ablations of one input at a time."""
+"""Language models: loading them, keeping them in memory, and scoring many ablations of an input at a time."""

@@ -1,4 +1,4 @@
-"""PEFT adapters that were saved in a folder of their own: which base model they belong to, and merging them into its weights."""
+"""PEFT adapters saved in a separate folder: find their base model, and merge them into its weights."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from raysp.errors import UserError
 from raysp.models.identity import file_hash
 
 CONFIG = "adapter_config.json"
-#: Fields of an adapter's configuration that say where its base model was, or how it was trained.
+#: Fields of an adapter's configuration that record the location of its base model, or how it was trained.
 OF_NO_EFFECT = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "task_type")
 
 
@@ -19,7 +19,7 @@ def has_adapter(folder: Path) -> bool:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no model."""
+    """Whether a folder holds an adapter but no model."""
     return has_adapter(folder) and not (folder / "config.json").is_file()
 
 
@@ -50,7 +50,7 @@ def merged(model: Any, folder: Path, name: str, *, allow_pickle: bool) -> Any:
 
 
 def merged_hash(base: str, folder: Path) -> str:
-    """One hash for a base model (by its own) and the adapter in a folder."""
+    """A joint hash of a base model (given its own hash) and the adapter in a folder."""
     described = {key: value for key, value in json.loads((folder / CONFIG).read_text(encoding="utf-8")).items() if key not in OF_NO_EFFECT}
     weights = sorted(f"{path.name} {file_hash(path)}" for pattern in ("adapter_model*.safetensors", "adapter_model*.bin") for path in folder.glob(pattern))
     return hashlib.sha256("\n".join([base, *weights, json.dumps(described, sort_keys=True)]).encode()).hexdigest()

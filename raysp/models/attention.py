@@ -15,11 +15,11 @@ from raysp.models.resident import REFUSALS, ResidentModel
 
 
 def rollout(model: ResidentModel, symbols: Integers) -> Floats | None:
-    """The share of each token in the position that is read out, float64 `(k,)`, for token ids int64 `(k,)`; None if the model does not return attentions.
+    """The contribution of each token to the position that is read out, float64 `(k,)`, for token ids int64 `(k,)`; None if the model returns no attentions.
 
     A causal model is read at its last position, a bidirectional classifier at its first or, if its configuration says that it pools by the mean, at all alike.
-    The attention of a layer is the mean over its heads, plus the identity for the residual connection, with rows normalised to one. EvaluationError if memory
-    does not hold the attentions.
+    The attention of a layer is the mean over its heads, plus the identity for the residual connection, with rows normalised to one. EvaluationError if the
+    attentions do not fit into memory.
     """
     layers = _attentions(model, symbols)
     if layers is None:
@@ -46,7 +46,7 @@ def _attentions(model: ResidentModel, symbols: Integers) -> list[Floats] | None:
                 found = getattr(model.loaded.model(input_ids=ids, output_attentions=True, **options), "attentions", None)
         except REFUSALS as error:
             if is_out_of_memory(error):
-                raise EvaluationError(f"memory does not hold the attentions of {len(symbols)} tokens on {model.loaded.device}") from error
+                raise EvaluationError(f"the attentions of {len(symbols)} tokens do not fit into memory on {model.loaded.device}") from error
             return None
         if not found or not all(_is_square(layer, len(symbols)) for layer in found):
             return None

@@ -1,4 +1,4 @@
-"""What the outputs of a classification head are: logits of classes that exclude one another, of labels that are each true or not, or numbers of a regression."""
+"""The kind of a classification head's outputs: logits of mutually exclusive classes, logits of independent labels, or values of a regression."""
 
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ def head_of(model: Any) -> Head:
 
 
 def has_independent_labels(model: Any) -> bool:
-    """Whether each output has a probability of its own. False for language models."""
+    """Whether the outputs are independent probabilities. False for language models."""
     return getattr(model.config, "problem_type", None) == "multi_label_classification"
 
 

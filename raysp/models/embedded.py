@@ -1,6 +1,6 @@
 """GGUF files as ordinary model folders: dequantised once, kept under `home()/models`, or in the temporary folder if the home is read-only.
 
-The default model comes in a Python package, so that a fresh machine answers without a model hub. Nothing here knows of scoring.
+The default model comes in a Python package, so that no model hub is needed. Independent of scoring.
 """
 
 import fcntl

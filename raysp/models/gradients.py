@@ -14,7 +14,7 @@ from raysp.models.inputs import Floats, Inputs
 from raysp.models.memory import is_out_of_memory, release
 from raysp.models.resident import ResidentModel
 
-# A backward pass keeps what a forward pass throws away: several times fewer tokens fit at once.
+# A backward pass keeps the activations that a forward pass discards, so several times fewer tokens fit at once.
 SHARE = 4
 
 
@@ -34,8 +34,8 @@ class GradientInputs:
 def along(model: ResidentModel, reading: GradientInputs, scales: Floats, budget: int | None = None) -> tuple[Floats, Floats]:
     """The value with the scaled tokens' embeddings multiplied by each scale (float64 `(s,)`), and the gradients there times the unscaled embeddings, `(s, k)`.
 
-    The latter, a number a token, are what the value would gain with the whole vector if it went on as it does there. At most `budget` tokens go through
-    the model at once, by default a quarter of those that go when only values are asked for. EvaluationError when memory does not hold one sequence.
+    The latter, one number per token, are the first-order gains of the value from adding the whole vector. At most `budget` tokens go through
+    the model at once, by default a quarter of the usual number. EvaluationError if a single sequence does not fit into memory.
     """
     values, slopes = np.zeros(len(scales)), np.zeros((len(scales), len(reading.moving)))
     for sequence in range(reading.inputs.m):
@@ -51,7 +51,9 @@ def along(model: ResidentModel, reading: GradientInputs, scales: Floats, budget:
                 if not is_out_of_memory(error):
                     raise
                 if rows == 1:
-                    raise EvaluationError(f"memory does not hold the gradient of one input of {len(part.symbols)} tokens on {model.loaded.device}") from error
+                    raise EvaluationError(
+                        f"the gradient of one input of {len(part.symbols)} tokens does not fit into memory on {model.loaded.device}"
+                    ) from error
                 rows //= 2
                 release(model.loaded.device)
                 continue
@@ -67,7 +69,7 @@ def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Gradien
     moving[: len(reading.moving)] = reading.moving
     factors = np.where(moving, scales[:, None], 1.0)
     with model.lock, torch.enable_grad():
-        # Through the module rather than from its weights: some models scale embeddings in there. The weights themselves ask for no gradients.
+        # Through the module rather than from its weights, as some models scale embeddings in it. The weights themselves need no gradients.
         table = model.loaded.model.get_input_embeddings()
         whole: Tensor = table(torch.from_numpy(part.symbols).to(device)).detach()
         rows = (whole * torch.from_numpy(factors).to(device, whole.dtype)[:, :, None]).requires_grad_()

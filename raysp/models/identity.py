@@ -1,6 +1,6 @@
-"""What a model and its tokenizer *are*, as hashes of all that changes token ids or scores: two folders with equal content are one model.
+"""The identity of a model and its tokenizer, as hashes of everything that affects token ids or scores: two folders with equal content are one model.
 
-Hashing gigabytes takes seconds, so the hashes of files are remembered by path, size and time of change in `home()/hashes.json`.
+Hashing gigabytes takes seconds, so the hashes of files are cached by path, size and modification time in `home()/hashes.json`.
 """
 
 import contextlib
@@ -14,16 +14,16 @@ from typing import Any
 
 from raysp.home import home
 
-#: Fields of a configuration, at any depth, that record who wrote it or how it is held in memory.
+#: Fields of a configuration, at any depth, that record its origin or how the model is held in memory.
 OF_NO_EFFECT = frozenset({"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "_from_model_config"})
-#: Options of a tokenizer that change no ids here: where its files lie, and how batches are cut and padded, which raysp does itself.
+#: Options of a tokenizer that do not affect ids here: the location of its files, and truncation and padding, which raysp does itself.
 NOT_IN_IDS = frozenset(
     {"name_or_path", "model_max_length", "padding_side", "truncation_side", "max_length", "stride", "truncation_strategy", "processor_class"}
 )
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content in hex, read in pieces, remembered until the file changes."""
+    """SHA-256 of a file's content in hex, read in pieces and cached until the file changes."""
     resolved = path.resolve()
     status = resolved.stat()
     key, stamp = str(resolved), [status.st_size, status.st_mtime_ns]
@@ -37,17 +37,17 @@ def file_hash(path: Path) -> str:
 
 
 def model_hash(weights: Sequence[Path], config: Path, *, code: Sequence[Path] = (), generation: Any = None) -> str:
-    """The identity of a model: of its weights, its configuration, its own code where that is run, and its generation configuration, which ends answers."""
+    """The identity of a model: its weights, its configuration, its own code if that is run, and its generation configuration, which determines where answers end."""
     lines = sorted(f"{path.name} {file_hash(path)}" for path in (*weights, *code))
     described = [json.loads(config.read_text(encoding="utf-8")), {} if generation is None else generation.to_diff_dict()]
     return _hash([lines, *(_effective(each) for each in described)])
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """The identity of a tokenizer as it was loaded, with what each of its files and settings made of it.
+    """The identity of a tokenizer as loaded, including the effect of its files and settings.
 
-    A fast tokenizer is its pipeline of normaliser, pre-tokeniser, model and post-processor, which the settings have altered; of a slow one its vocabulary and
-    the files that it was read from are taken. Class, settings, special tokens and chat template come on top.
+    A fast tokenizer is identified by its pipeline of normaliser, pre-tokeniser, model and post-processor, which reflects the settings; a slow one by its vocabulary and
+    the files that it was read from. Class, settings, special tokens and chat template are included as well.
     """
     if tokenizer.is_fast:
         pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -62,7 +62,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def folder_stamp(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of change of the files in a local folder (none for a model of another kind): a folder that is written again has another stamp."""
+    """Names, sizes and modification times of the files in a local folder (none for other models): rewriting a folder changes its stamp."""
     folder = Path(name).expanduser()
     with contextlib.suppress(OSError):
         return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir() if file.is_file()))
@@ -87,12 +87,12 @@ def _memory() -> Path:
 def _read() -> dict[str, list[int | str]]:
     try:
         return json.loads(_memory().read_text())
-    except (OSError, ValueError):  # absent, unreadable or damaged: it is only a memory
+    except (OSError, ValueError):  # absent, unreadable or damaged: it is only a cache
         return {}
 
 
 def _remember(key: str, entry: list[int | str]) -> None:
-    # Two processes at once may lose one another's entry; the loser hashes again some day.
+    # Concurrent processes may lose each other's entries, which are then computed again.
     with contextlib.suppress(OSError):
         home().mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".hashes-", dir=home())

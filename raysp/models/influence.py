@@ -132,9 +132,9 @@ def pair_deviations(gradients: Gathered, weights: Floats, of: Integers, n: int, 
         effects = -_solved((weights @ queries.astype(np.float64))[None], examples, examples, damping)[0]
         if len(examples) < examples.shape[1]:
             alike = by_component(_solved(examples, examples, examples, damping), of, n)
-        else:  # many examples: never one number for each two of them
+        else:  # for many examples, a matrix over all pairs must not be formed
             alike = _solved(examples, examples, by_component(examples.T, of, n).T, damping)
-        # Component I with J: the effects of I's members times their likeness to J's, which is how much more they matter once J is gone.
+        # Component I with J: the effects of I's members times their similarity to J's, which is how much more they matter once J is removed.
         gained = by_component((effects[:, None] * alike).T, of, n).T
         singles += by_component(effects[None], of, n)[0] + np.diag(gained)
         pairs += gained + gained.T

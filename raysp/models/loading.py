@@ -18,14 +18,14 @@ from raysp.models.memory import is_out_of_memory
 from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
 
 Task = Literal["causal", "classifier"]
-#: Change of a logit, relative to the largest, by a later token that is rounding.
+#: A change of a logit by a later token, relative to the largest logit, that counts as rounding.
 CAUSAL = 1e-3
 #: Where Linux describes the processor.
 CPU_INFO = Path("/proc/cpuinfo")
 _WEIGHTS = ("*.safetensors", "*.bin")
 #: Names that safetensors gives to dtypes that are converted when they are loaded.
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_NO_MODEL = "give the embedded model's name, the id of a model on the hub, or a local folder"
+_NO_MODEL = "give the name of the embedded model, the id of a model on the hub, or a local folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ def load_tokenizer(options: ModelOptions) -> Any:
 
 
 def following(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that follows another, without special tokens: those it has after a line break.
+    """Token ids of a text that follows another, without special tokens: the ids that it has after a line break.
 
-    Many tokenizers put a blank before a text, which a text that follows another does not have.
+    Many tokenizers put a blank before a text, which must not appear within a longer text.
     """
     alone, line, both = ([*tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]] for piece in (text, "\n", f"\n{text}"))
     return both[len(line) :] if line and both[: len(line)] == line else alone
@@ -117,7 +117,7 @@ def locate(options: ModelOptions, *, weights: bool = True) -> Path:
 
 
 def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | None]:
-    """The folder of the model that the options name, and that of the adapter which belongs into it if the name is an adapter's. UserError as `locate`."""
+    """The folder of the model that the options name and, if the name is that of an adapter, the adapter's folder. UserError as `locate`."""
     folder = locate(options, weights=weights)
     if not adapters.is_adapter(folder):
         return folder, None
@@ -129,7 +129,7 @@ def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | 
 
 
 def _tokenizer_folder(base: Path, adapter: Path | None) -> Path:
-    """An adapter's own tokenizer goes before that of its base model."""
+    """The folder of the tokenizer: an adapter's own tokenizer takes precedence over that of its base model."""
     return adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
 
 
@@ -159,7 +159,7 @@ def _weight_files(folder: Path, options: ModelOptions) -> list[Path]:
     if pickled and options.allow_pickle:
         return pickled
     if pickled:
-        raise UserError("model", options.model, "holds only pickled weights, which can run code", "allow_pickle takes them if you trust their author")
+        raise UserError("model", options.model, "holds only pickled weights, which can run code", "set allow_pickle to load them if you trust their author")
     raise UserError("model", options.model, "holds no safetensors weights", _NO_MODEL)
 
 
@@ -184,7 +184,7 @@ def _not_causal(options: ModelOptions, name: str) -> UserError:
 
 
 def _looks_ahead(model: Any) -> bool:
-    """Whether another last token changes what a model predicts at the first; False for one that cannot be asked with two tokens."""
+    """Whether the last of two tokens affects a model's prediction at the first; False for a model that cannot run on two tokens."""
     ids = torch.tensor([[1, 2], [1, 3]], device=model.get_input_embeddings().weight.device)
     try:
         with torch.no_grad():
@@ -268,8 +268,8 @@ def required_bytes(options: ModelOptions) -> tuple[int, torch.device]:
 def does_not_fit(options: ModelOptions, device: torch.device) -> DoesNotFitError:
     """The error of a model that is larger than the memory of its device."""
     dtype = str(choose_dtype(options.dtype, device)).removeprefix("torch.")
-    mend = "take a smaller model, bfloat16, or a device with more memory" + (", or give each evaluator more GPUs (--gpus)" if device.type == "cuda" else "")
-    return DoesNotFitError("model", options.model, f"does not fit the memory of {device} in {dtype}", mend)
+    remedy = "use a smaller model, bfloat16, or a device with more memory" + (", or give each evaluator more GPUs (--gpus)" if device.type == "cuda" else "")
+    return DoesNotFitError("model", options.model, f"does not fit into the memory of {device} in {dtype}", remedy)
 
 
 def checkpoint_bytes(folder: Path, dtype: torch.dtype) -> int:
@@ -319,7 +319,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _code_hint(error: BaseException) -> str:
-    return "allow_remote_code runs it if you trust its author" if "trust_remote_code" in str(error) else _NO_MODEL
+    return "set allow_remote_code to run it if you trust its author" if "trust_remote_code" in str(error) else _NO_MODEL
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def sites(model: Any, architecture: Architecture, recipe: Recipe) -> tuple[Site,
     names = {id(module): name for name, module in model.named_modules()}
     wrong = [layer for layer in recipe.layers if not 0 <= layer < architecture.layers]
     if wrong:
-        raise UserError("adapted_layers", wrong[0], f"is no layer of the model, which has {architecture.layers}", f"name layers 0-{architecture.layers - 1}")
+        raise UserError("adapted_layers", wrong[0], f"is not a layer of the model, which has {architecture.layers}", f"name layers 0-{architecture.layers - 1}")
     found: list[Site] = []
     linear: set[str] = set()
     for layer in sorted(set(recipe.layers)):
@@ -70,7 +70,7 @@ def sites(model: Any, architecture: Architecture, recipe: Recipe) -> tuple[Site,
                     found.append(Site(module, name, layer, width_in(module), width_out(module)))
     for name in recipe.modules:
         if name not in linear:
-            raise UserError("target_modules", name, "is no linear layer of these blocks", f"name some of {', '.join(sorted(linear))}")
+            raise UserError("target_modules", name, "is not a linear layer of these blocks", f"name some of {', '.join(sorted(linear))}")
     return tuple(found)
 
 

@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(slots=True)
 class MaskTree:
-    """A model run block by block, and an ablation of its parts; at most `budget` tokens run at once, halved when memory runs out."""
+    """A model run block by block, with an ablation of its parts; at most `budget` tokens run at once, halved when memory runs out."""
 
     blockwise: BlockwiseModel
     ablation: Ablation

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and what running out of it looks like."""
+"""The free memory of a device, and recognising out-of-memory errors."""
 
 import contextlib
 import gc
@@ -8,7 +8,7 @@ import torch
 
 from raysp.errors import DoesNotFitError
 
-#: What torch's errors say on each device; the last is from cuBLAS and cuDNN, which allocate beside torch.
+#: Phrases in torch's errors on each device; the last is from cuBLAS and cuDNN, which allocate outside torch.
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "status_alloc_failed")
 #: Where Linux reports the machine's memory.
 MEMINFO = Path("/proc/meminfo")
@@ -36,7 +36,7 @@ def release(device: torch.device) -> None:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on a device without swapping; None where the system does not tell.
+    """Bytes that can still be allocated on a device without swapping; None if the system does not report them.
 
     On a CPU the smaller of what the machine has available and what the process's control group allows; the page cache counts as available.
     """
@@ -59,7 +59,7 @@ def _machine() -> int | None:
 
 
 def _control_group(limit: Path, used: Path, statistics: Path) -> int | None:
-    with contextlib.suppress(OSError, ValueError):  # ValueError: there is no limit, which reads `max`
+    with contextlib.suppress(OSError, ValueError):  # ValueError: without a limit the file contains `max`
         cache = sum(int(size) for name, size in map(str.split, statistics.read_text().splitlines()) if name in _CACHE)
         return int(limit.read_text()) - int(used.read_text()) + cache
     return None

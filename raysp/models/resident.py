@@ -147,9 +147,9 @@ class ResidentModel:
         return bool((inputs.symbols >= self.vocabulary).any()), bool((np.diff(inputs.positions) > 1).any())
 
     def score_checked(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> tuple[Scores, Method]:
-        """As `score`, and the way that was used: a slower one if the given one does not agree with a single forward pass on the longest of these inputs.
+        """As `score`, and the method used: a slower one if the given one does not agree with a single forward pass on the longest of these inputs.
 
-        That costs one forward pass whenever inputs are longer than any checked before, such as those of a prompt of which `choose` was shown pieces.
+        That costs one forward pass whenever inputs are longer than any checked before, for example if `choose` was given only pieces of a prompt.
         """
         scores = self.score(inputs, way, root, logprobs=logprobs)
         kind, longest = self._kind(inputs), int(inputs.lengths.argmax())
@@ -199,12 +199,12 @@ class ResidentModel:
 
     @contextmanager
     def _forward(self, tokens: int) -> Generator[None]:
-        """Within the block the model reads inputs of up to so many tokens; its errors become EvaluationErrors of one line."""
+        """Within the block, the model reads inputs of at most `tokens` tokens; its errors become one-line EvaluationErrors."""
         try:
             yield
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise EvaluationError(f"memory does not hold one input of {tokens} tokens on {self.loaded.device}") from error
+                raise EvaluationError(f"one input of {tokens} tokens does not fit into memory on {self.loaded.device}") from error
             kind, said = type(self.loaded.model).__name__, (str(error).strip().splitlines() or [""])[0][:160]
             raise EvaluationError(f"the model cannot read an input of {tokens} tokens: {kind} fails in its own forward pass ({said})") from error
 

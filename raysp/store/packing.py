@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from raysp.masks import Masks, pack, unpack
 
 Table = Any
-"""A pyarrow.Table; pyarrow has no types of its own."""
+"""A pyarrow.Table; pyarrow is not typed."""
 
 
 def to_binary(masks: Masks) -> Any:

@@ -342,7 +342,7 @@ class Store(StoreReader):
 
 
 def _roll_back(cur: Connection) -> None:
-    # A failed commit has rolled back by itself; the first error is the one to tell.
+    # A failed commit has already rolled back, and the first error is the one to report.
     with suppress(duckdb.Error):
         cur.execute("ROLLBACK")
 

@@ -264,7 +264,7 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
-    with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
+    with pytest.raises(DoesNotFitError, match="does not fit into the memory of cpu in float32; use a smaller model"):
         resident(options(tmp_path / "b"))
 
 
@@ -316,7 +316,7 @@ def test_on_a_cpu_the_least_recently_used_models_leave_before_another_is_loaded(
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
     folder = save("gpt2", tmp_path / "b")
     leaves(monkeypatch, tmp_path, checkpoint_bytes(Path(folder), torch.float32))
-    with pytest.raises(DoesNotFitError, match="does not fit the memory of cpu in float32; take a smaller model"):
+    with pytest.raises(DoesNotFitError, match="does not fit into the memory of cpu in float32; use a smaller model"):
         resident(options(folder))
 
 

@@ -46,7 +46,7 @@ def test_locked_by_another_process_names_it(tmp_path, monkeypatch):
 def test_twice_in_one_process_is_refused(tmp_path):
     with Store.open(tmp_path / "s.duckdb"), pytest.raises(UserError) as caught:
         Store.open(tmp_path / "s.duckdb")
-    one_line(caught, "open in this process already")
+    one_line(caught, "is already open in this process")
 
 
 @pytest.mark.parametrize("way", [Store.open, Store.read])
