@@ -1,4 +1,4 @@
-"""Chat templates. Some state the day (Llama 3, Granite): it is part of the question and comes from the lens, so that a run of another day asks the same."""
+"""Chat templates. Some state the date (Llama 3, Granite): it is taken from the lens, as part of the question, so that runs on different days ask the same."""
 
 import datetime as dt
 import json
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Messages = Sequence[Mapping[str, Any]]
-#: The function that templates ask for the day, and the letters of the formats that they may give it.
+#: The function that templates call for the date, and the format codes that they may use.
 CLOCK = "strftime_now"
 _LETTERS = "aAbBcdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ"
 
 
 def apply_chat_template(tokenizer: Any, messages: Messages, day: dt.date | None, *, tools: Sequence[Any] = (), prompting: bool = True) -> str:
-    """What the tokenizer's chat template makes of messages and tools, ready for an answer if `prompting`; `day` is what it takes for today (None: today).
+    """Apply the tokenizer's chat template to messages and tools, ready for an answer if `prompting`; `day` is the date it states (None: today).
 
-    Raises what the template raises.
+    Raises whatever the template raises.
     """
     template = tokenizer.get_chat_template(tools=list(tools) or None)
     dated = {"chat_template": _clock(day or _today()) + template} if CLOCK in template else {}
@@ -23,16 +23,16 @@ def apply_chat_template(tokenizer: Any, messages: Messages, day: dt.date | None,
 
 
 def _clock(day: dt.date) -> str:
-    """A macro that takes the place of transformers' own clock, which is always today's. Templates are given plain data only, no functions."""
+    """A macro that replaces transformers' own clock, which always states today. Templates are given plain data only, no functions."""
     at = dt.datetime.combine(day, dt.time())
     formats = [f"%{flag}{letter}" for flag in ("-", "") for letter in _LETTERS]
     filters = "".join(f" | replace({json.dumps(each)}, {json.dumps(at.strftime(each))})" for each in formats)
-    # The line ends behind the macro: blocks at the beginning of the template stay at the beginning of a line.
+    # The macro ends with a line break, so that blocks at the beginning of the template stay at the beginning of a line.
     return f"{{% macro {CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n"
 
 
 def day_note(tokenizer: Any, messages: Messages, day: dt.date | None, *, tools: Sequence[Any] = ()) -> tuple[str, ...]:
-    """A note with the day that the chat template writes around these messages; none where it writes no day."""
+    """A note with the date that the chat template writes around these messages; none if it writes no date."""
     known = day or _today()
     there, before = (apply_chat_template(tokenizer, messages, each, tools=tools) for each in (known, known - dt.timedelta(days=400)))
     return () if there == before else (f"the model's chat template states the date: {known} (another with --date)",)

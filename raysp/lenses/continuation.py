@@ -1,6 +1,6 @@
-"""Where an answer begins: the one rule by which every lens splits a text into a prompt and the answers that follow it.
+"""Where an answer begins: the rule by which all lenses split a text into a prompt and the answers that follow it.
 
-An answer is the tokens of the whole text (prompt and answer tokenised together) after the longest beginning that it shares with the tokens of the prompt alone.
+An answer consists of the tokens of the whole text (prompt and answer tokenised together) after the longest prefix that it shares with the tokens of the prompt alone.
 Tokenising an answer by itself gives other tokens: SentencePiece tokenizers put a blank before every text, and a blank that ends a prompt often belongs to the
 answer's first token. Several answers to one prompt share one beginning, the shortest of theirs, so that their scores have the same condition.
 """
@@ -29,7 +29,7 @@ class Continuation:
 def continuations(loaded: LoadedModel, prompts: Sequence[str], answers: Sequence[Sequence[str]], *, special: bool) -> list[Continuation]:
     """Each prompt with its answers, tokenised. `special` states whether the tokenizer adds its own special tokens around a text.
 
-    An answer that adds no token to its prompt comes back empty.
+    An answer that adds no token to its prompt is returned empty.
     """
     texts = [*prompts, *(prompt + answer for prompt, each in zip(prompts, answers, strict=True) for answer in each)]
     if not texts:
@@ -45,7 +45,7 @@ def continuations(loaded: LoadedModel, prompts: Sequence[str], answers: Sequence
 
 
 def split(loaded: LoadedModel, prompt: Sequence[int] | Integers, wholes: Sequence[Sequence[int] | Integers]) -> Continuation:
-    """The rule itself, on token ids of a prompt and of the whole texts that begin with it. A prompt of which nothing is left becomes the token that begins a text."""
+    """The rule itself, on token ids of a prompt and of the whole texts that begin with it. An empty prompt becomes the token that begins a text."""
     alone, texts = np.asarray(prompt, np.int64), [np.asarray(whole, np.int64) for whole in wholes]
     start = min((_shared(alone, text) for text in texts), default=len(alone))
     return Continuation(never_empty(loaded, alone[:start]), tuple(text[start:] for text in texts), alone[start:])

@@ -31,11 +31,11 @@ from raysp.specs.lenses import DataLens, DataValue
 
 Influence = Literal["influence", "tracin", "gradient_dot"]
 INFLUENCES: tuple[Influence, ...] = ("influence", "tracin", "gradient_dot")
-#: Methods whose effects fits are told about.
+#: The methods whose effects are given to fits as priors.
 PRIORS: tuple[Influence, ...] = ("influence", "tracin")
 #: Length of a query's label in characters.
 SHOWN = 60
-#: What may not fit into memory, and the remedy.
+#: What did not fit into memory, and the remedy.
 BATCH = "one batch of training (give a smaller batch_size or max_tokens)"
 #: The most pairs that gradients propose; and the most components for which pairs are computed without being asked for.
 PROPOSED, MOST_PAIRED = 5000, 1000
@@ -112,7 +112,12 @@ class DataGame(Game):
     @property
     def _fast(self) -> Trainer:
         if isinstance(self.trainer, PlainTrainer):
-            raise UserError("model", self.lens.model, "is trained the plain way, without adapters side by side", "use another model")
+            raise UserError(
+                "model",
+                self.lens.model,
+                "is trained one subset at a time, because its architecture does not support adapters side by side",
+                "use another model",
+            )
         return self.trainer
 
     @property
@@ -197,7 +202,7 @@ class DataGame(Game):
         )
 
     def _pairs(self, gathered: Gathered) -> PairTerms:
-        """How pairs deviate, on the mean of the queries, where curvature goes with the examples: the strongest."""
+        """The strongest predicted deviations of pairs on the mean of the queries, with the removed examples' share of the curvature removed as well."""
         weights = np.full(len(self.asked), 1 / len(self.asked))
         singles, deviations = pair_deviations(gathered, weights, self.groups.of, self.n)
         first, second = np.triu_indices(self.n, 1)
@@ -206,12 +211,12 @@ class DataGame(Game):
         return PairTerms(chosen, deviations[chosen[:, 0], chosen[:, 1]], singles)
 
     def _of_examples(self, stack: Stack) -> Iterator[Singles]:
-        """Gradients of what each example adds to the loss, float32 `(some, parameters)`, in parts."""
+        """Gradients of each example's contribution to the loss, float32 `(some, parameters)`, in parts."""
         for _, rows in self._fast.gradients(stack, 0, np.arange(len(self.training.samples))):
             yield -rows.numpy()
 
     def _of_queries(self, stack: Stack) -> tuple[Singles, Floats]:
-        """Gradients of what the queries are worth, float32 `(queries, parameters)`, and what they are worth, float64 `(queries,)`."""
+        """Gradients of the queries' scores, float32 `(queries, parameters)`, and the scores, float64 `(queries,)`."""
         trainer = self._fast
         scored = trainer.logprobs(stack)[0]
         numbers = np.arange(len(trainer.asked))

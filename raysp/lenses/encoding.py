@@ -1,6 +1,6 @@
 """Training examples and queries as token ids: the prompt in its template or chat markup, followed by the answer.
 
-Where the answer begins is the rule of `continuation`, the same as in the other lenses. Where neither side has white space at the seam, a space goes in between,
+The answer begins by the rule of `continuation`, as in the other lenses. If neither side has white space at the seam, a space is inserted,
 except in a chat, where the answer is a message of its own. Training examples end with the end-of-sequence token; queries do not, because their value is about
 the answer alone.
 """
@@ -22,9 +22,9 @@ from raysp.models.loading import LoadedModel
 from raysp.specs.lenses import DataLens
 
 _SLOT = "{prompt}"
-#: A private-use character, which no chat template treats in a way of its own.
+#: A private-use character, which no chat template treats specially.
 _MARK = "\ue000"
-#: Values that look at nothing but a query's own answer.
+#: Values that depend on a query's own answer only.
 _ALONE = ("logprob", "logprob_mean", "prob", "loss")
 
 
@@ -72,7 +72,7 @@ def encode(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> En
 def encode_query(loaded: LoadedModel, lens: DataLens, sample: Sample, labels: Sequence[str] = ()) -> EncodedQuery:
     """The texts of one query: its answer, then the other labels, or its foil where it has no label or the value is `margin`. Errors as `encode`.
 
-    Values that look at nothing else have its answer alone.
+    For values that depend on nothing else, the answer alone is returned.
     All share one prompt, cut so that the longest answer fits; UserError for a foil that is the answer.
     """
     limit, _ = _limit(loaded, lens)
@@ -95,7 +95,7 @@ def encode_queries(
 
 
 def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
-    """What a query's own answer is compared with."""
+    """The answers with which a query's own answer is compared."""
     if lens.value in _ALONE:
         return []
     if sample.label is not None and lens.value != "margin":
@@ -107,7 +107,7 @@ def _limit(loaded: LoadedModel, lens: DataLens) -> tuple[int, tuple[str, ...]]:
     """The maximum length of an example in tokens, and a note if the model sets it."""
     names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
     reads = next((value for name in names if (value := getattr(loaded.model.config.get_text_config(), name, None))), lens.max_tokens)
-    return (lens.max_tokens, ()) if lens.max_tokens <= reads else (reads, (f"max_tokens is {reads}, which is all the model reads",))
+    return (lens.max_tokens, ()) if lens.max_tokens <= reads else (reads, (f"max_tokens is {reads}, the longest input of the model",))
 
 
 def _continuations(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], answers: Sequence[Sequence[str]]) -> list[Continuation]:
@@ -140,7 +140,7 @@ def _chat(lens: DataLens, sample: Sample, filled: str) -> str | tuple[Message, .
     if sample.messages:
         if lens.template != _SLOT:
             raise UserError(
-                "template", lens.template, "is given, and these examples are conversations", "leave template out: the model's chat template is used"
+                "template", lens.template, "is given, and these examples are conversations", "omit template, because the model's chat template is used"
             )
         return sample.messages
     system = [{"role": "system", "content": sample.system}] if sample.system.strip() else []
@@ -148,20 +148,20 @@ def _chat(lens: DataLens, sample: Sample, filled: str) -> str | tuple[Message, .
 
 
 def _render(loaded: LoadedModel, lens: DataLens, messages: Sequence[Message], tools: Sequence[Any] = (), *, prompting: bool = True) -> str:
-    """What the chat template makes of messages and tools, ready for an answer if `prompting`."""
+    """Apply the chat template to messages and tools, ready for an answer if `prompting`."""
     if not loaded.tokenizer.chat_template:
         raise UserError(
             "chat", None, "is needed, but the model's tokenizer has no chat template", "give prompts and completions, or name an instruction-tuned model"
         )
     try:
         given = apply_chat_template(loaded.tokenizer, messages, lens.date, tools=tools, prompting=prompting)
-    except Exception as error:  # noqa: BLE001  templates raise what their authors please
+    except Exception as error:  # noqa: BLE001  templates may raise any exception
         given, problem = None, (str(error).strip().splitlines() or [type(error).__name__])[0]
     else:
         problem = ""
     if given is not None and all(message.get("content") is not None for message in messages):
         return given
-    # Some templates do not know messages without content, and fail or write the word None.
+    # Some templates do not support messages without content, and fail or write the word None.
     try:
         filled = [{**message, "content": message.get("content") or ""} for message in messages]
         emptied = apply_chat_template(loaded.tokenizer, filled, lens.date, tools=tools, prompting=prompting)
@@ -171,7 +171,7 @@ def _render(loaded: LoadedModel, lens: DataLens, messages: Sequence[Message], to
 
 
 def _stated_day(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """A note with the day that the chat template writes, looked for in the first example that it is used for."""
+    """A note with the date that the chat template writes, taken from the first example that uses the template."""
     first = next((sample for sample in samples if lens.chat or sample.messages), None)
     if first is None:
         return ()
@@ -179,7 +179,7 @@ def _stated_day(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) 
 
 
 def _dropped(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """A note for each part of conversations that the chat template does not write, looked for in the first example that has it."""
+    """A note for each part of conversations that the chat template does not write, checked on the first example that has it."""
     notes: list[str] = []
     offering = next((sample for sample in samples if sample.tools), None)
     if offering is not None and _render(loaded, lens, offering.messages, offering.tools) == _render(loaded, lens, offering.messages):
@@ -193,7 +193,7 @@ def _dropped(loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample]) -> 
 
 
 def _completion(loaded: LoadedModel, lens: DataLens, sample: Sample) -> str:
-    """The answer to be learnt or asked about; one that calls tools as the chat template writes it, without the end of the turn."""
+    """The answer to be learnt or asked about; if it calls tools, as the chat template writes it, without the end of the turn."""
     if sample.answer is None:
         return _answer(lens, sample, sample.completion)
     prompt = _render(loaded, lens, sample.messages, sample.tools)
@@ -202,13 +202,13 @@ def _completion(loaded: LoadedModel, lens: DataLens, sample: Sample) -> str:
         for message in (sample.answer, {"role": "assistant", "content": _MARK}, {"role": "assistant", "content": sample.answer.get("content") or ""})
     )
     if not whole.startswith(prompt) or whole == silent:
-        problem = "calls tools, which the model's chat template does not write" if whole == silent else "is not written behind the prompt by the chat template"
+        problem = "calls tools, which the model's chat template does not write" if whole == silent else "is not written after the prompt by the chat template"
         raise UserError(f"messages, row {sample.row}", sample.completion, problem, "use a model whose chat template does, or give the call as content")
     return whole[len(prompt) :].removesuffix(marked.partition(_MARK)[2])
 
 
 def _answer(lens: DataLens, sample: Sample, text: str) -> str:
-    """An answer with the space that parts it from the prompt."""
+    """An answer with the space that separates it from the prompt."""
     before, after = _template(lens)
     prompt = before + sample.prompt + after
     apart = lens.chat or sample.messages or not prompt or prompt[-1:].isspace() or text[:1].isspace()

@@ -9,7 +9,7 @@ from raysp.lenses.chat import apply_chat_template, day_note
 from raysp.specs.lenses import FeatureLens
 
 _FIELD = re.compile(r"\{(prompt|question)\}")
-_MARK = "\ue000"  # a private-use character, which no chat template treats in a way of its own
+_MARK = "\ue000"  # a private-use character, which no chat template treats specially
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What gradients say about removing parts of a model: each component's output is multiplied by a gate, and the value is differentiated with respect to the gates.
+"""Gradient estimates of removing parts of a model: each component's output is multiplied by a gate, and the value is differentiated with respect to the gates.
 
 First order: attribution patching (Nanda 2023; Syed et al. 2023), d value / d gate at the intact model, one backward pass for all components. Second order:
-how that gradient changes once a component is removed, a Hessian-vector product with the full step from 1 to 0 instead of an infinitesimal one. It costs no
-more and sees saturation. Both are approximations, to be verified by exact ablations.
+the change of that gradient once a component is removed, a Hessian-vector product with the full step from 1 to 0 instead of an infinitesimal one. It costs no
+more and captures saturation. Both are approximations, to be verified by exact ablations.
 """
 
 from collections.abc import Iterator

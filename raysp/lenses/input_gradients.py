@@ -1,4 +1,4 @@
-"""What a model's gradients and attentions say about the components of a prompt: quick and approximate.
+"""Attribution of a prompt's components by a model's gradients and attentions: quick and approximate.
 
 A removed token is represented by the zero vector, and only the components' tokens are varied; the fixed text stays. Integrated gradients therefore add up
 to the effect of removing all components with ablation `zero`.
@@ -30,7 +30,7 @@ NO_TOKENS = "this tokenizer does not report which characters a token covers"
 
 
 class UnavailableError(Exception):
-    """The model does not support what was asked for; the message says why."""
+    """The model does not support the requested method; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class AnsweredPrompt:
     n: int
 
     def owners(self) -> tuple[Integers, Integers]:
-        """The tokens of the whole prompt, and the component that each belongs to (-1: none). UnavailableError if the tokenizer does not tell."""
+        """The tokens of the whole prompt, and the component that each belongs to (-1: none). UnavailableError if the tokenizer does not report it."""
         if not self.model.loaded.tokenizer.is_fast:
             raise UnavailableError(NO_TOKENS)
         return self.source.owners()
@@ -51,7 +51,7 @@ class AnsweredPrompt:
 
 @dataclass(frozen=True, slots=True)
 class InputGradients:
-    """The value with nothing removed; gradient x input and integrated gradients of each component, float64 `(n,)`; what the latter lack to add up."""
+    """The value with nothing removed; gradient x input and integrated gradients of each component, float64 `(n,)`; and the residual of the latter's sum."""
 
     intact: float
     at_input: Floats
@@ -60,7 +60,7 @@ class InputGradients:
 
     @property
     def adds_up(self) -> bool:
-        """Whether integrated gradients add up, nearly, to the effect of zeroing every component."""
+        """Whether integrated gradients approximately add up to the effect of zeroing every component."""
         return bool(abs(self.missing) <= MISSING * np.abs(self.integrated).sum())
 
 

@@ -57,7 +57,7 @@ class MechanisticGame(Game):
         return Measurement(values, self.mask_tree.tokens - before, time.perf_counter() - began)
 
     def by_prompt(self, masks: Masks) -> Floats:
-        """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError where memory does not hold one prompt."""
+        """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError if one prompt does not fit into memory."""
         with self.model.at_work("one prompt"):
             return self.reading.by_prompt(self.mask_tree, masks)
 
@@ -96,7 +96,7 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
 
 def _check_options(lens: MechanisticLens) -> None:
     if "{question}" in lens.template:
-        raise UserError("template", lens.template, "has a place for a question, and this lens asks none", "write the question into the template")
+        raise UserError("template", lens.template, "has a place for a question, but this lens has no question", "write the question into the template")
     if lens.ablation == "clamp" and lens.clamp is None:
         raise UserError("clamp", None, "is needed by ablation clamp", "give the constant, for example 0.5")
     if lens.clamp is not None and not math.isfinite(lens.clamp):
@@ -175,9 +175,9 @@ def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
     """Notes on the prompts, the first `MOST_NOTES` of them."""
     found = list(dict.fromkeys(note for each in asked for note in each.answers.notes))
     if lens.value == "kl" and (lens.target is not None or lens.foil is not None):
-        found.insert(0, "target and foil are not used by value kl, which is of all that could follow")
+        found.insert(0, "target and foil are not used by value kl, which covers the whole next-token distribution")
     more = len(found) - MOST_NOTES
-    return found if more <= 0 else [*found[:MOST_NOTES], f"… and {more} remarks like these on other prompts"]
+    return found if more <= 0 else [*found[:MOST_NOTES], f"… and {more} more notes like these on other prompts"]
 
 
 def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Question]) -> Any:
@@ -275,8 +275,8 @@ def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor, r
 
 
 def _not_blockwise(lens: MechanisticLens, problem: str) -> UserError:
-    mend = "use another model: the blocks of this one take more than hidden states, positions and a mask"
-    return UserError("model", lens.model, f"cannot be run block by block: {problem}", mend)
+    remedy = "use another model: the blocks of this one take more than hidden states, positions and a mask"
+    return UserError("model", lens.model, f"cannot be run block by block: {problem}", remedy)
 
 
 def _tokens_of_a_mask(mask_tree: MaskTree, reading: Reading) -> float:

@@ -1,4 +1,4 @@
-"""Measuring how far rounding moves a game's values: the same masks in other batches and orders, and in float32 where memory holds both models."""
+"""Measure how much rounding changes a game's values: the same masks in other batches and orders and, if both models fit into memory, in float32."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from raysp.validation.numeric_noise import REPEATS, SCALES, TRAINING_REPEATS, No
 
 
 def sample_noise(lens: AnyLens, game: Game, masks: Masks, first: Measurement | None = None) -> NoiseSample:
-    """Measure masks (bool, `(m, n)`) of a lens's game more than once; `first` is their plain measurement where it is known already.
+    """Measure masks (bool, `(m, n)`) of a lens's game more than once; `first` is their plain measurement, if already known.
 
     Raises what `Game.measure` does, and TypeError for a lens without a model.
     """
@@ -34,12 +34,12 @@ def sample_noise(lens: AnyLens, game: Game, masks: Masks, first: Measurement | N
     tokens = sum(measured.tokens for measured in (*repeats, *([reference] if reference else [])))
     sample = NoiseSample(masks, first, repeats, reference, tokens, time.perf_counter() - began)
     if reference is not None and not held and numeric_noise(sample, dtype, scale).is_small:
-        let_go(wide)  # where noise is large a run turns to float32
+        let_go(wide)  # if noise is large, a run switches to float32
     return sample
 
 
 def _elsewhere(game: Game, masks: Masks, number: int) -> Measurement:
-    """The same masks in another order and in batches of two other sizes, nothing remembered of earlier measurements."""
+    """The same masks in another order and in batches of two other sizes, without caches from earlier measurements."""
     order = np.arange(len(masks))[::-1] if number == 0 else np.random.default_rng(number).permutation(len(masks))
     cut = max(len(masks) // (number + 3), 1)
     parts = [game.remeasure(masks[some]) for some in (order[:cut], order[cut:]) if len(some)]
@@ -51,7 +51,7 @@ def _elsewhere(game: Game, masks: Masks, number: int) -> Measurement:
 
 
 def _in_float32(lens: ModelOptions, game: Game, masks: Masks) -> Measurement | None:
-    """The same masks measured by the lens's game, in float32; None where that asks another question, as its own greedy answer differs."""
+    """The same masks measured by the lens's game in float32; None if that is another question because the model's greedy answer differs."""
     other = build_game(lens)  # pyright: ignore[reportArgumentType]  a lens with a model is one of these
     return other.measure(masks) if _question(other.info.description) == _question(game.info.description) else None
 

@@ -15,7 +15,7 @@ from raysp.masks import Masks, Values, pack
 from raysp.models.inputs import Floats, Integers, Scores
 from raysp.models.mask_tree import Group, MaskTree
 
-#: Probability with which a model that guesses is taken for one that can do a task.
+#: The probability with which a guessing model is mistaken for one that can do a task.
 RISK = 0.05
 
 
@@ -39,7 +39,7 @@ class Reading:
         for prompt, (answer, context) in enumerate(zip(self.answers, self.contexts, strict=True)):
             inputs = answer.inputs([context])
             reads = list(zip(inputs.read_sequence.tolist(), inputs.read_index.tolist(), inputs.read_token.tolist(), strict=True))
-            if self.reduction == "kl":  # of all that could follow: no token in particular
+            if self.reduction == "kl":  # the whole next-token distribution rather than a particular token
                 reads = [(0, len(context[0]) - 1, 0)]
             begin = number
             for sequence in sorted({sequence for sequence, _, _ in reads}):
@@ -140,16 +140,16 @@ class Reading:
         if not self.answers[0].foil_ids:
             worst = self.reduction == "accuracy" and not intact.any()
             named = f"task {task}" if task else "these prompts"
-            return (f"the intact model gives none of the targets of {named}: so there is nothing to explain",) if worst else ()
+            return (f"the intact model gives none of the targets of {named}, so there is nothing to explain",) if worst else ()
         from scipy.stats import binomtest
 
         right = int((intact > 0).sum())
         guessed: Any = binomtest(right, len(intact), 0.5, alternative="greater")
-        # With very few prompts even a perfect score is no better than chance; it is no reason for a warning.
+        # With very few prompts, even a perfect score is not significantly better than chance, so there is no warning.
         if guessed.pvalue <= RISK or right == len(intact):
             return ()
         prompts = f"{len(intact)} prompts of task {task}" if task else f"these {len(intact)} prompts"
-        return (f"the intact model prefers target to foil in {right} of {prompts}, no better than chance: so effects on it mean little",)
+        return (f"the intact model prefers target to foil in {right} of {prompts}, no better than chance, so effects on it mean little",)
 
 
 def _scores(found: dict[str, Floats]) -> Scores:

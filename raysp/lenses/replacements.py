@@ -86,7 +86,7 @@ class Replacements:
         if self.kind == "patch":
             problem = f"needs {tokens}, and has {_listed(lengths)}" if lengths else f"is {of} itself"
             return UserError("counterfactual", None, problem, "give one of the same length")
-        problem = f"need {tokens}, and have {_listed(lengths)}" if lengths else f"hold nothing but {of} itself"
+        problem = f"need {tokens}, and have {_listed(lengths)}" if lengths else f"contain only {of} itself"
         return UserError("references", None, problem, "give some of the same length, or use mean")
 
 

@@ -1,4 +1,4 @@
-"""Cutting a prompt into components, and writing it again without some of them. Knows text only, neither tokens nor models.
+"""Cut a prompt into components, and write it again without some of them. Operates on text only, not on tokens or models.
 
 Leaving out words or longer units gives what a person would have typed without them: the kept pieces joined by one space (lines by a line break, paragraphs
 by an empty line, pieces of a delimiter by the separator that is most common between them). Sentences keep what stands between them: nothing in Chinese, a
@@ -105,7 +105,7 @@ def _append(text: str, following: str, gap: bool) -> tuple[str, bool]:
 
 
 def segment(lens: FeatureLens) -> Segmentation:
-    """The components that a lens asks for; unit `token` is the tokenizer's business and not known here.
+    """The components that a lens asks for; unit `token` needs a tokenizer and is handled elsewhere.
 
     UserError for an empty prompt, fewer than two components, and an option that the unit lacks.
     """

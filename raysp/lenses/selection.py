@@ -66,7 +66,7 @@ def numbers_of(name: str, whole: str, text: str | None, count: int, there: str) 
         raise UserError(name, whole, f"contains {text!r}, which is not a range", "write 3, 3-7 or all")
     first, last = int(matched[1]), int(matched[2] or matched[1])
     if first > last or last >= count:
-        problem = "is a range that ends before it begins" if first > last else "is not there"
+        problem = "is a range that ends before it begins" if first > last else "does not exist"
         raise UserError(name, whole, f"{text} {problem}", f"the model has {there}")
     return list(range(first, last + 1))
 

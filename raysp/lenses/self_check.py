@@ -1,6 +1,6 @@
-"""What a way of scoring is checked on when a game is built: pieces of a prompt, in every way that masks change it.
+"""The inputs on which a scoring method is checked when a game is built: pieces of a prompt, in every way that masks change it.
 
-A check on whole contexts would cost as much as several evaluations. How masks share beginnings, hide tokens and put vectors in their place shows on a piece;
+A check on whole contexts would cost as much as several evaluations. Pieces show how masks share prefixes, hide tokens and replace them by vectors;
 whether the length of the prompt matters, as in an attention window, is checked on the first batch that is measured (`ResidentModel.score_checked`).
 """
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from raysp.lenses.contexts import Context
 
-#: Tokens of a piece.
+#: The number of tokens of a piece.
 PIECE = 128
-#: The longest step between the positions of tokens that stand side by side in a piece.
+#: The largest difference between the positions of adjacent tokens in a piece.
 GAP = 4
 
 
 def pieces(contexts: Sequence[Context]) -> list[Context]:
-    """Contexts of at most `PIECE` tokens: where one is longer, a piece of each, around where they first differ."""
+    """Contexts of at most `PIECE` tokens: if one is longer, a piece of each, around the place where they first differ."""
     if max(len(ids) for ids, _, _ in contexts) <= PIECE:
         return list(contexts)
     start = max(_shared(contexts) - PIECE // 2, 0)
@@ -35,7 +35,7 @@ def _shared(contexts: Sequence[Context]) -> int:
 
 
 def _piece(context: Context, start: int) -> Context:
-    """Some tokens of a context, at positions that count from 0 and skip no more than `GAP`."""
+    """Some tokens of a context, at positions that start at 0 with steps of at most `GAP`."""
     ids, positions, _ = context
     start = min(start, len(ids) - 1)
     ids, steps = ids[start : start + PIECE], np.diff(positions[start : start + PIECE])

@@ -368,7 +368,7 @@ def test_induction_repeats_the_word_before_the_target():
         ({"ablation": "clamp"}, "clamp", "needed"),
         ({"clamp": 1.0}, "clamp", "is given"),
         ({"ablation": "clamp", "clamp": float("nan")}, "clamp", "not a number"),
-        ({"template": "{question} {prompt}"}, "template", "asks none"),
+        ({"template": "{question} {prompt}"}, "template", "has no question"),
         ({"ablation": "patch"}, "counterfactual", "needed"),
         ({"ablation": "patch", "counterfactual": "short"}, "counterfactual", "tokens"),
         ({"ablation": "patch", "counterfactual": PROMPT}, "counterfactual", "the prompt itself"),
@@ -417,7 +417,7 @@ def test_remarks_on_many_prompts_are_a_few(models, tmp_path):
     many = [{"prompt": f"{PROMPT} {i} {'very ' * (i % 3)}"} for i in range(14)]
     notes = build_game(lens(models, prompts=jsonl(tmp_path / "many.jsonl", many), max_new_tokens=3)).info.notes
     assert len(notes) == 10  # the model, eight remarks, and how many more there are
-    assert re.fullmatch(r"… and \d remarks like these on other prompts", notes[-1])
+    assert re.fullmatch(r"… and \d more notes like these on other prompts", notes[-1])
 
 
 def test_a_target_that_a_divergence_does_not_use_is_said(models):

@@ -141,7 +141,7 @@ def test_memory_that_holds_no_single_input_is_an_error_in_words(way):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.loaded.model.register_forward_pre_hook(limit)
-    with pytest.raises(EvaluationError, match="one input of .* does not fit into memory"):
+    with pytest.raises(EvaluationError, match=r"one input of .* does not fit into memory"):
         model.score(random_inputs(), way)
 
 
