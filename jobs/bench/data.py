@@ -1,15 +1,15 @@
-"""The data lens: retrainings a minute beside plain PEFT, and how well attribution methods predict held-out retrainings.
+"""The data lens: retrainings per minute compared with plain PEFT, and how well attribution methods predict held-out retrainings.
 
     python -m jobs.bench data [--quick] [--parts speed,lds] [--rounds 3] [--output FILE]
 
-One JSON line a row, the summary last. Everything runs on the embedded model.
+Prints one JSON line per row, the summary last. Everything runs on the embedded model.
 
 `speed`: the same recipe (64 components, random subsets of 32, 3 epochs, rank 8 on the last 4 layers) by raysp and by the usual loop (PEFT, torch's AdamW,
-padded batches, one subset after the other), each subset's queries included, in turns in one process: in the dtype that raysp picks on this machine, and the loop in
-float32 besides where that is another. Three shapes of text: questions and answers in the model's chat template, the same without it, and film reviews to be labelled, whose
+padded batches, one subset after the other), each subset's queries included, alternating in one process: in the dtype that raysp picks on this machine, and the loop
+also in float32 if that differs. Three shapes of text: questions and answers in the model's chat template, the same without it, and film reviews to be labelled, whose
 prompts are long and whose answers are a word. Values must agree. Seconds on CPUs are of the process (its own time on the cores), so that a busy machine changes ratios
-little, and wall seconds stand beside them; on a GPU they are wall seconds. One process with one thread does all this; how many subsets a machine trains in a minute is then
-seen with a process a core, as evaluators are with `--threads 1` (or with one on a GPU).
+little, and wall seconds are reported beside them; on a GPU they are wall seconds. One process with one thread does all this; how many subsets a machine trains per minute is
+then measured with one process per core, as evaluators are with `--threads 1` (or with one on a GPU).
 
 `lds`: see `data_lds.py`. Peers are installed by the extra `bench`.
 """
@@ -62,7 +62,7 @@ def shapes(quick: bool) -> dict[str, DataLens]:
 
 
 def speed(quick: bool, rounds: int) -> Iterator[Row]:
-    """Seconds a retraining takes each way, round by round."""
+    """Seconds per retraining of each implementation, round by round."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, lens in shapes(quick).items():
@@ -107,7 +107,7 @@ def _masks(game: DataGame, seed: int) -> Any:
 
 
 def _abreast(name: str, lens: DataLens, cores: int) -> Row:
-    """The subsets that this machine trains in a minute, with an evaluator for each core or one on a GPU."""
+    """The number of subsets that this machine trains per minute, with an evaluator for each core or one on a GPU."""
     count = cores if choose_device(lens.device).type == "cpu" else 1
     context = mp.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(count, context) as helpers:
@@ -117,7 +117,7 @@ def _abreast(name: str, lens: DataLens, cores: int) -> Row:
 
 
 def _rate(lens: DataLens, number: int, ready: Any) -> float:
-    """Subsets a minute of one evaluator while the others are running."""
+    """Subsets per minute of one evaluator while the others are running."""
     torch.set_num_threads(1)
     game = build_data_game(lens)
     masks = _masks(game, number)
@@ -145,7 +145,7 @@ def plainly(game: DataGame) -> Callable[[Any], Any]:
 
 
 def speed_summary(found: list[Row]) -> Row:
-    """Ratios of seconds a retraining, the least of the rounds of each: plain loops in either dtype against raysp in the dtype that it chooses."""
+    """Ratios of seconds per retraining, each the minimum over rounds: plain loops in either dtype against raysp in the dtype that it chooses."""
     rows, rates = ([row for row in found if row["row"] == kind] for kind in ("speed", "rate"))
     if not rows:
         return {"vs_peft_loop": target(None, LOOP), "vs_peft_fp32": target(None, FLOAT32)}

@@ -1,13 +1,13 @@
 """The linear datamodeling score (LDS) of data attribution methods at equal numbers of retrainings: rows for `data.py`.
 
-Per training set: subsets that keep each component with probability one half are trained on, each from a seed of its own, and methods that learn from retrainings are
+Per training set: models are trained on subsets that keep each component with probability one half, each with its own seed, and methods that learn from retrainings are
 given the first of them, up to a budget. They are scored on other subsets, of exactly half of the components, against the mean output of trainings from other seeds:
-Spearman's correlation a query, the mean over queries, intervals from resampled queries and subsets (`raysp.validation.data_scores`). Beside them the ceiling (trainings
+Spearman's correlation per query, the mean over queries, intervals from resampled queries and subsets (`raysp.validation.data_scores`). Beside them stand the ceiling (trainings
 against trainings from other seeds) and the floor (shuffled components). Gradient methods pay for one training, or for as many as they average
 over.
 
-`screening` rows compare `proxyspex`, which uses the model's gradients as priors, with `unaided`, which does not, along a ladder of budgets: how many
-retrainings do gradients save?
+`screening` rows compare `proxyspex`, which uses the model's gradients as priors, with `unaided`, which does not, at increasing budgets, to measure how many
+retrainings gradients save.
 
 Trainings are kept (`kept.py`), so a second run repeats none.
 """
@@ -48,7 +48,7 @@ METHODS = (*RETRAINING, *GRADIENTS, *PEERS)
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much is trained: budgets of the methods, subsets to score on and their seeds, budgets for the cost of screening, trainings that peers average over."""
+    """The protocol: budgets of the methods, subsets to score on and their seeds, budgets of the screening rows, and trainings that peers average over."""
 
     budgets: tuple[int, ...] = (100, 300, 600)
     heldout: int = 100
@@ -75,7 +75,7 @@ def kept(game: Any, seed: int | None) -> Kept:
 
 @dataclass
 class Case:
-    """A training set under a protocol: its game, and what was trained of it."""
+    """A training set under a protocol: its game, and the trainings on it."""
 
     data: DataSet
     protocol: Protocol
@@ -156,7 +156,7 @@ def fitted(case: Case, method: str, budget: int) -> Method:
 
 
 def scored(case: Case, named: Row, compute: Callable[[], Method]) -> Row:
-    """A method's row: LDS with its interval and by query, seconds of the fit; or why there is none."""
+    """A method's row: LDS with its interval and by query, seconds of the fit; or the reason why there is none."""
     try:
         began = time.perf_counter()
         method = compute()

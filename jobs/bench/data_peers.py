@@ -96,7 +96,7 @@ def _other(name: str) -> str:
 
 
 def padded(texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
-    """Ids int64 and whether each is a target, float32, `(texts, longest)`, filled up behind, where no token before sees it."""
+    """Ids int64 and whether each is a target, float32, `(texts, longest)`, padded at the end, where no real token attends to it."""
     longest = max(len(text.ids) for text in texts)
     ids, wanted = torch.zeros((len(texts), longest), dtype=torch.int64), torch.zeros((len(texts), longest))
     for row, text in enumerate(texts):
@@ -161,7 +161,7 @@ def dattri(given: Checkpoints) -> Floats:
     with _silent():
         attributor = IFAttributorDataInf(task=task, device="cpu", regularization=1.0)
         attributor.cache(train)
-        squares = torch.stack([rows.square().mean() for rows in attributor._cached_train_reps.values()])  # noqa: SLF001  there is no other way to the gradients' size
+        squares = torch.stack([rows.square().mean() for rows in attributor._cached_train_reps.values()])  # noqa: SLF001  the gradients' size is not accessible otherwise
         attributor.regularization = DATAINF * float(squares.mean())
         return attributor.attribute(train, asked).detach().double().numpy().T.copy()
 
@@ -172,7 +172,7 @@ def _batches(arrays: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 @contextlib.contextmanager
 def _silent() -> Any:
-    """Silence progress bars and remarks: stdout is for rows."""
+    """Silence progress bars and messages, as stdout is for rows."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,6 +1,6 @@
-"""The training sets of `data.py`: one as it is, and one with planted interactions between examples.
+"""The training sets of `data.py`: a real one, and one with planted interactions between examples.
 
-`planted` writes made-up facts of three kinds, each with a query of its own, among facts that no query asks for and general statements:
+`planted` contains made-up facts of three kinds, each with its own query, among facts that no query asks for and general statements:
 - **copies**: three near-duplicates are the only source of a fact; any one of them teaches it, the others add little (redundant).
 - **contradictions**: one example teaches a fact, two near-duplicates teach another answer to the same question; either of these does the harm.
 - **hops**: one example states where somebody lives, another what is drunk there; the query asks what they drink.
@@ -37,7 +37,7 @@ GENERAL = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data lens with a name, for the rows; `planted` says that interactions are known to be there."""
+    """A data lens with a name for the rows; `planted` is True if it has planted interactions."""
 
     name: str
     lens: DataLens
@@ -46,7 +46,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many facts of each kind are planted, and examples in all."""
+    """The numbers of planted facts of each kind, and of examples in total."""
 
     copies: int
     contradictions: int

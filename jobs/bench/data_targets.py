@@ -40,7 +40,7 @@ def comparisons(found: Sequence[Row]) -> list[Row]:
 
 
 def screening(found: Sequence[Row]) -> list[Row]:
-    """The number of retrainings needed with gradients to score as well as without, at each budget of the ladder, and the ratio; null where it never does."""
+    """The number of retrainings needed with gradients to score as well as without, at each budget, and the ratio; null if that score is never reached."""
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in found:
         if row["row"] == "screening" and "lds" in row:
@@ -66,7 +66,7 @@ def screening(found: Sequence[Row]) -> list[Row]:
 def summary(found: Sequence[Row]) -> Row:
     """The targets, with `lds` by training set, method and budget, `lds_ceiling` and `lds_floor`.
 
-    Whether proxyspex matches the best (and if not, whether it falls short by no more than noise), and leads by more than noise where interactions are planted.
+    States whether proxyspex matches the best method (if not, whether it falls short by no more than noise), and leads by more than noise on planted interactions.
     """
     compared = [row for row in comparisons(found) if row["budget"] >= CLAIMED]
     least = min((row["difference"] for row in compared), default=None)

@@ -15,7 +15,7 @@ def peak() -> float:
     """The most memory that this process has had resident, in GiB."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # getrusage's figure begins with that of the process that started this one, models and all.
+        # getrusage's figure includes the peak of the parent process, with its models.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
@@ -26,7 +26,7 @@ def main(n: int, count: int, proxy: str) -> None:
     game = BenchGame("big", "planted", n, fourier_sum(hierarchical_terms(n, 60, n)), (count,))
     masks = uniform(game, count, TRAIN, 0)
     values = game(masks)
-    # Imports are no part of a fit's time.
+    # Imports are not part of a fit's time.
     few = uniform(BenchGame("warm", "planted", 6, game.function, ()), 60, TRAIN, 0)
     explorer("ProxySPEX", proxy=proxy, max_order=2).fit(few, few @ range(6))
     started = explorer("ProxySPEX", proxy=proxy, max_order=MAX_ORDER)

@@ -1,6 +1,6 @@
 """The games of `engine.py` that need no model: planted sums, and tree ensembles on scikit-learn's own data.
 
-A game is a function from masks to values with a name; it knows nothing of explorers. Each is the same in every process: its
+A game is a named function from masks to values, independent of explorers. Each is the same in every process: its
 randomness follows from a seed of its name.
 """
 
@@ -22,7 +22,7 @@ MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 @dataclass(frozen=True)
 class BenchGame:
-    """A game and how it is benchmarked: at which budgets, with P(keep), on how many held-out masks, with which b of SPEX (None: without it)."""
+    """A game and how it is benchmarked: budgets, P(keep), number of held-out masks, and the b of SPEX (None: without SPEX)."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class BenchGame:
 
 
 def uniform(game: BenchGame, count: int, *seed: int) -> Masks:
-    """`count` random masks, distinct where chance would not make them so. Fewer are the first of more."""
+    """`count` random masks, made distinct if chance would repeat some. A smaller count gives the first masks of a larger one."""
     rng = np.random.default_rng([*seed, game.n])
     if game.n > FEW:
         return rng.random((count, game.n)) < game.keep
@@ -130,7 +130,7 @@ def baseline_game(data: str) -> Callable[[Masks], Values]:
 
 
 def synthetic_games(quick: bool) -> list[BenchGame]:
-    """All games of this module; few and small ones if `quick`. Nothing is fitted before a value is asked for."""
+    """All games of this module; few and small ones if `quick`. Nothing is fitted before a value is requested."""
     games = [
         *(
             BenchGame(f"planted-{n}", "planted", n, fourier_sum(hierarchical_terms(n, 60, n)), budgets, spex=spex)

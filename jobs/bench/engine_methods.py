@@ -22,7 +22,7 @@ def options(task: Task) -> dict[str, Any]:
 
 
 def explorer(name: str, **chosen: Any) -> Any:
-    """An explorer with these options; UnavailableError where raysp has none."""
+    """An explorer with these options; UnavailableError if raysp does not have it."""
     try:
         return getattr(raysp, name)(**chosen)
     except AttributeError as error:
@@ -50,7 +50,7 @@ def proxyspex(task: Task, proxy: str) -> Fitted:
 
 
 def asked_findings(started: Any, game: BenchGame) -> tuple[Any, float, int]:
-    """What an explorer that asks for its own masks finds in the end, its seconds without the game's, and its evaluations."""
+    """The findings of an explorer that asks for its own masks, its seconds excluding the game, and its number of evaluations."""
     seconds, evaluations = 0.0, 0
     while True:
         began = time.perf_counter()
@@ -81,7 +81,7 @@ def adaptive(task: Task) -> Fitted:
 
 
 def spex(task: Task) -> Fitted:
-    """SPEX with the game's b: a design of its own, far larger than the others' budgets."""
+    """SPEX with the game's b, whose own design is far larger than the others' budgets."""
     chosen = explorer("SPEX", max_order=MAX_ORDER, b=task.game.spex)
     return asked(chosen.start(task.game.n, task.seed), task)
 
@@ -104,12 +104,12 @@ METHODS: dict[str, Callable[[Task], Fitted]] = {
     "singles": singles,
     **PEERS,
 }
-#: Those run unless others are named.
+#: The methods run by default.
 USUAL = tuple(name for name in METHODS if name not in ("linear", "mlp"))
 
 
 def fit(method: str, task: Task) -> tuple[Fitted, float]:
-    """A fit and its held-out R², never clipped; UnavailableError where there is no such method."""
+    """A fit and its held-out R², never clipped; UnavailableError for an unavailable method."""
     from raysp.explorers import r_squared
 
     with quiet():

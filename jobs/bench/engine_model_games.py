@@ -82,13 +82,13 @@ class Heads:
         return resident(ModelOptions(dtype="float32")).loaded
 
     def name(self) -> str:
-        """Of all that the values depend on."""
+        """A fingerprint of everything that the values depend on."""
         loaded = self.loaded
         asked = {"lens": "bench heads", "prompt": self.prompt, "target": self.target, "foil": self.foil, "layers": self.layers}
         return fingerprint(asked | {"weights": loaded.weights, "tokens": loaded.tokens, "dtype": str(loaded.dtype)})
 
     def __call__(self, masks: Masks) -> Values:
-        """Logit of the target less that of the foil behind the prompt, `(m,)`."""
+        """Logit of the target minus that of the foil after the prompt, `(m,)`."""
         import torch
 
         loaded = self.loaded
@@ -130,12 +130,12 @@ class Ablated:
 
 
 def lens(prompt: str, template: str, target: str, foil: str, **options: Any) -> Prompt:
-    """A prompt in a template, valued by the logit of one answer less that of another."""
+    """A prompt in a template; the value is the logit of one answer minus that of another."""
     return Prompt(FeatureLens(prompt=prompt, template=template, target=target, foil=foil, value="logit_diff", dtype="float32", **options))
 
 
 def model_games(quick: bool) -> list[BenchGame]:
-    """All games of this module; the two cheapest if `quick`. Nothing is loaded before a value is asked for."""
+    """All games of this module; the two cheapest if `quick`. Nothing is loaded before a value is requested."""
     reviews = [lens(text, REVIEW, " positive", " negative") for text in REVIEWS]
     born = lens(SENTENCES, "{prompt}" + QUESTION, " Lisbon", " Oslo", question="In which city was Ada born?", unit="sentence")
     called = lens(WORDS, "{prompt}" + QUESTION, " Paul", " John", question="What is the name of Maria's brother?")

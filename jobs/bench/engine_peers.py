@@ -29,7 +29,7 @@ CHUNK = 4_000_000
 
 
 class UnavailableError(Exception):
-    """A method that this installation does not have."""
+    """The method is not available in this installation."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Task:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Redirect a library's output to stderr: stdout is for rows."""
+    """Redirect a library's output to stderr, as stdout is for rows."""
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def package(name: str) -> Any:
-    """A module; UnavailableError where it is not installed."""
+    """A module; UnavailableError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -111,7 +111,7 @@ def spectralexplain(task: Task) -> Fitted:
 
 
 class Watch:
-    """A game as shapiq calls it, that notes when the values were handed over."""
+    """A game with shapiq's interface, which records when the values were returned."""
 
     def __init__(self, game: BenchGame) -> None:
         self.game, self.evaluations, self.began = game, 0, 0.0
@@ -125,7 +125,7 @@ class Watch:
 
 
 def shapiq_approximator(name: str, task: Task) -> Any:
-    """A class of shapiq; UnavailableError where the version has none, or the game is not of its kind."""
+    """A class of shapiq; UnavailableError if the version lacks it or it does not support the game."""
     approximators = package("shapiq.approximator")
     if not hasattr(approximators, name):
         raise UnavailableError(f"shapiq {version('shapiq')} has no {name}")

@@ -27,7 +27,7 @@ TIME_LIMIT = 600
 
 @dataclass(frozen=True)
 class Planting:
-    """How many of how many components interact, the design's b, the levels of noise (dB; None for none), and what is too slow to be asked."""
+    """Number of interacting components and of all components, the design's b, the noise levels (dB; None for none), and the methods too slow to run."""
 
     n: int
     terms: int
@@ -64,7 +64,7 @@ def judged(terms: Terms, found: Terms) -> dict[str, Any]:
 
 
 def ours(planting: Planting, game: BenchGame, decoder: str, seed: int) -> tuple[Terms, float, int]:
-    """What raysp's SPEX finds: terms, seconds with the design but without the game, evaluations."""
+    """The findings of raysp's SPEX: terms, seconds including the design but not the game, evaluations."""
     started = explorer("SPEX", max_order=MAX_ORDER, b=planting.b, decoder=decoder).start(planting.n, seed)
     findings, seconds, evaluations = asked_findings(started, game)
     return findings.surrogate.terms(), seconds, evaluations
@@ -76,7 +76,7 @@ class TimeLimitError(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Generator[None]:
-    """TimeLimitError once the block has taken so much processor time; only in the main thread, and where there are such alarms."""
+    """Raise TimeLimitError once the block has taken this much processor time; only in the main thread, on systems with such alarms."""
     reached = False
 
     def stop(*_: object) -> None:
@@ -89,7 +89,7 @@ def time_limit(seconds: int) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        # Compiled code that is interrupted makes an error of its own of it.
+        # Interrupted compiled code raises an error of its own instead.
         if reached and not isinstance(error, TimeLimitError):
             raise TimeLimitError from error
         raise
@@ -99,7 +99,7 @@ def time_limit(seconds: int) -> Generator[None]:
 
 
 def theirs(planting: Planting, game: BenchGame, decoder: str, seed: int, limit: int = TIME_LIMIT) -> tuple[Terms, float, int]:
-    """What spectralexplain's SPEX finds: terms, seconds of the decoding alone, evaluations. TimeLimitError where that takes too long."""
+    """The findings of spectralexplain's SPEX: terms, seconds of the decoding alone, evaluations. TimeLimitError if decoding takes too long."""
     library = package("spectralexplain")
     with quiet():
         np.random.seed(seed)  # noqa: NPY002  its design is drawn from the global generator
@@ -123,7 +123,7 @@ def tasks(planting: Planting, seeds: int) -> Iterator[dict[str, Any]]:
 
 @cache
 def warm(who: str, decoder: str, n: int) -> None:
-    """A small case of the same field, as the algebra is compiled when it is first used; once a process."""
+    """Run a small case over the same field once per process, because the algebra is compiled on first use."""
     small = Planting(n, 5, 4, ())
     with contextlib.suppress(UserError, AssertionError):
         decoded(who, small, planted(small, None, 0)[1], decoder, 0)

@@ -122,14 +122,14 @@ def evaluations(rows: Rows, best: Mapping[Case, str]) -> dict[str, Any]:
 
 
 def about(r2: float) -> float:
-    """The least R² that counts as equal to this one."""
+    """The lowest R² that counts as equal to this one."""
     return r2 - max((1 - r2) / 50, 1e-4)
 
 
 def adaptive(rows: Rows) -> dict[str, Any]:
     """Evaluations at which `adaptive` has the R² that `auto` has on uniform masks at a game's largest budget N, over N.
 
-    What is unexplained may be a fiftieth more, or 0.0001: less than two runs on other masks differ by.
+    The unexplained share may be larger by a fiftieth, or by 0.0001: less than the difference between two runs on different masks.
     """
     largest = {game: max(budget for other, budget in rows.cases("auto") if other == game) for game, _ in rows.cases("auto")}
     curves = {game: (budget, rows.curve(game, "adaptive")) for game, budget in largest.items()}
@@ -173,7 +173,7 @@ def big(rows: Rows) -> dict[str, Any]:
 def spex(rows: Rows) -> dict[str, Any]:
     """The recovery targets on the largest planted game, and the means over seeds of all rows side by side.
 
-    Of a peer that was stopped only the time is known: the ratio to it is one at least, and what it finds counts as all there is.
+    For a peer that was stopped, only the time is known: the ratio is a lower bound, and its recovery counts as complete.
     """
     there = [row for row in rows.all if row["row"] == "spex"]
     largest = max((row["n"] for row in there), default=0)

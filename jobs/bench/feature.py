@@ -2,7 +2,7 @@
 
     python -m jobs.bench feature [--quick]
 
-`vs_one_by_one` is against one forward pass a mask in a batch of one, `vs_one_by_one_3` against one forward pass for each of three
+`vs_one_by_one` is against one forward pass per mask in a batch of one, `vs_one_by_one_3` against one forward pass for each of three
 target tokens of each mask (as captum's LLMAttribution does), `vs_batched` against left-padded batches sorted by length. All read
 logits at the last position only, so the peers are as fast as they can be. Both sides use the same masks, dtype and threads;
 values are checked to be equal to 1e-4. All inputs share a few-shot header, except in the `_bare` rows of a full run. `overhead` is `raysp.run` on
@@ -70,7 +70,7 @@ def one_by_one(game: FeatureGame, masks: Masks) -> Values:
 
 
 def batched(game: FeatureGame, masks: Masks, rows: int = 16) -> Values:
-    """Left-padded batches of inputs sorted by length, with explicit position ids: the loop that a careful person writes."""
+    """Left-padded batches of inputs sorted by length, with explicit position ids: a carefully written baseline."""
     model, answers = game.model.loaded.model, game.answers
     contexts = [symbols for symbols, _, _ in game.parts.source.contexts(masks)]
     values = np.empty(len(masks))
@@ -96,7 +96,7 @@ def timed(function: Callable[..., Values], *arguments: Any) -> tuple[Values, flo
 
 
 def compare(name: str, peer: Callable[..., Values], game: FeatureGame, count: int, peer_count: int) -> dict[str, Any]:
-    """Seconds a mask of a peer over seconds a mask of ours, on random masks. The peer, whose cost per mask is constant, gets only the first few."""
+    """Seconds per mask of a peer over those of raysp, on random masks. The peer, whose cost per mask is constant, gets only the first few."""
     masks = np.random.default_rng(0).random((count, game.n)) < 0.5
     game.evaluate(np.ones((1, game.n), np.bool_))  # the first request computes what all inputs begin with, once a game
     peer(game, masks[:1])
@@ -124,7 +124,7 @@ def rows(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def overhead(quick: bool) -> Iterator[dict[str, Any]]:
-    """Masks a second of a run's exploration on Ray with the store, over those of a bare loop in this process over the same batches."""
+    """Masks per second of a run's exploration on Ray with the store, over those of a bare loop in this process over the same batches."""
     lens = FeatureLens(prompt=PROMPT, template=HEADER + TEMPLATE, dtype="float32", **ONE)
     with TemporaryDirectory() as folder:
         spec = RunSpec(lens=lens, explorer=Singles(budget=80 if quick else 384), validation=NO_VALIDATION, evaluators=1, store=f"{folder}/bench.duckdb")

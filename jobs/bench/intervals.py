@@ -56,7 +56,7 @@ def additive(proxy: str, seed: int) -> bool:
 
 
 def rows(proxy: str, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """A row a level of noise, then one on additive games."""
+    """One row per level of noise, then one on additive games."""
     for noise in NOISES[1:2] if quick else NOISES:
         found = [planted(proxy, noise, seed) for seed in range(3 if quick else 10)]
         power = {size: [sum(each["power"][size][i] for each in found) for i in (0, 1)] for size in found[0]["power"]}

@@ -1,8 +1,8 @@
-"""The mechanistic lens: ablations a second beside the usual loop and public libraries, pairs found by gradients, heads pruned.
+"""The mechanistic lens: ablations per second compared with the usual loop and public libraries, pairs found by gradients, heads pruned.
 
     python -m jobs.bench mechanistic [--quick] [--parts speed,pairs,prune] [--seeds 3] [--output FILE]
 
-One JSON line a row, the summary last. Everything runs on the embedded model in float32.
+Prints one JSON line per row, the summary last. Everything runs on the embedded model in float32.
 
 `speed`: every head of the model ablated alone (n = 270), random masks over all that keep nine heads of ten, and random masks that keep half of the heads of three
 layers, timed in turns in one process: ours; a hook for each head and one forward pass for each mask, the usual loop; nnsight and transformer-lens, both with a batch of masks in
@@ -52,7 +52,7 @@ GROUPS = ((0, 1, 2), MIDDLE, (27, 28, 29))
 SUBSETS, TRAIN, HELDOUT, DRAWS = 5000, 48, 200, 64
 QUICK_SUBSETS, QUICK_TRAIN, QUICK_HELDOUT, QUICK_DRAWS = 800, 2, 20, 16
 
-#: Seeds between the prompts of a task and those that are held out of it.
+#: The distance between the seeds of a task's prompts and of its held-out prompts.
 APART = 1_000_003
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 
 
 def speed(quick: bool) -> Iterator[Row]:
-    """Every method on the same masks, in turns."""
+    """Time every method on the same masks, alternating."""
     every = build_mechanistic_game(MechanisticLens(**ASKED, components="heads"))
     three = build_mechanistic_game(MechanisticLens(**ASKED, components="heads", layers=f"{MIDDLE[0]}-{MIDDLE[-1]}"))
     methods: dict[str, Callable[[Any], Any]] = {}

@@ -19,7 +19,7 @@ ROWS = 64
 
 
 def _asked(game: MechanisticGame) -> tuple[Any, torch.Tensor, int, int, int]:
-    """Model, ids `(1, length)`, target, foil, heads a layer."""
+    """Model, ids `(1, length)`, target, foil, heads per layer."""
     answer = game.reading.answers[0]
     model = game.model.loaded.model
     ids = torch.from_numpy(game.reading.contexts[0][0])[None].to(model.device)
@@ -57,7 +57,7 @@ def head_loop(game: MechanisticGame) -> Method:
 
 
 def nnsight(game: MechanisticGame) -> Method:
-    """nnsight: one trace a batch, the rows' masks multiplied into what every output projection reads."""
+    """nnsight: one trace per batch, with the rows' masks multiplied into the input of every output projection."""
     from nnsight import LanguageModel
 
     _, ids, target, foil, heads = _asked(game)
@@ -84,11 +84,11 @@ def _width(game: MechanisticGame) -> int:
 
 
 def transformer_lens(game: MechanisticGame) -> Method:
-    """transformer-lens: the same weights in its bridge, a hook a layer on `hook_z` with the rows' masks."""
+    """transformer-lens: the same weights in its bridge, with a hook per layer on `hook_z` that applies the rows' masks."""
     from transformer_lens.model_bridge import TransformerBridge
 
     model, ids, target, foil, heads = _asked(game)
-    # The bridge takes the model's modules apart: it gets a copy.
+    # The bridge takes the model's modules apart, so it gets a copy.
     bridge = TransformerBridge.boot_transformers(
         "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=copy.deepcopy(model), tokenizer=game.model.loaded.tokenizer, dtype=torch.float32
     )

@@ -51,7 +51,7 @@ def summary(rows: list[Row]) -> Row:
 
 
 def _seconds(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Seconds a mask of each workload and method, the best of the rounds."""
+    """Seconds per mask of each workload and method, the minimum over rounds."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["row"] == "speed":
@@ -91,5 +91,5 @@ def _gained(gains: dict[Cell, dict[int, float]]) -> Row:
 
 
 def _with_noise(gains: list[float]) -> Row:
-    """The mean of gains and its standard error, None of a single one."""
+    """The mean of gains and its standard error, None for a single gain."""
     return {"gain": round(mean(gains), 4), "error": round(stdev(gains) / math.sqrt(len(gains)), 4) if len(gains) > 1 else None}

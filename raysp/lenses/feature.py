@@ -182,7 +182,7 @@ def _labels(segmentation: Segmentation) -> list[str]:
     pieces = segmentation.pieces
     for chain in chains(segmentation.spans):
         for part, number in enumerate(chain, 1):
-            text = " ".join(pieces[number].split()) or repr(pieces[number])  # blanks that are all there is, as Python writes them
+            text = " ".join(pieces[number].split()) or repr(pieces[number])  # a component of blanks only is shown as Python writes it
             labels.append(text if len(chain) == 1 else f"{text} {part}/{len(chain)}")
     return labels
 

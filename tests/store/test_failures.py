@@ -39,7 +39,7 @@ def test_locked_by_another_process_names_it(tmp_path, monkeypatch):
         one_line(caught, f"process {other.pid} has it open", "--store")
         with pytest.raises(UserError) as caught:
             Store.read(tmp_path / "s.duckdb")
-        one_line(caught, f"being written by process {other.pid}", "ask again")
+        one_line(caught, f"being written by process {other.pid}", "try again")
         other.stdin.close()
 
 
