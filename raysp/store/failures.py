@@ -69,13 +69,21 @@ def foreign(path: Path) -> UserError:
 
 @contextmanager
 def explaining(path: Path) -> Generator[None]:
-    """Translate errors of DuckDB and the system on a store into UserError. A ConstraintException is left to the caller."""
+    """Translate errors of DuckDB and the system on a store into UserError, and an interrupted query into KeyboardInterrupt.
+
+    A ConstraintException is left to the caller.
+    """
     try:
         yield
     except duckdb.ConstraintException:
         raise
     except (duckdb.Error, OSError) as error:
         raise explained(path, error) from None
+    except RuntimeError as error:
+        # DuckDB replaces the KeyboardInterrupt of a signal that arrives during a query; a run would end as failed where it was interrupted.
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 def sql_failure(error: Exception) -> UserError:

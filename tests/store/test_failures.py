@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 
 import duckdb
 import numpy as np
@@ -11,6 +12,7 @@ from stores import begin, game, python
 
 from raysp.errors import UserError
 from raysp.store import Store, snapshots
+from raysp.store.failures import explaining
 
 HOLD = """
 import sys
@@ -184,3 +186,16 @@ def test_killed_while_writing_keeps_every_commit(tmp_path):
         assert kept["c"] % 500 == 0
         assert kept["c"] == kept["t"]
         assert store.run_row("run-1")["status"] == "interrupted"
+
+
+def test_a_signal_during_a_query_is_an_interrupt(tmp_path):
+    """DuckDB makes a RuntimeError of it, by which a run would have failed instead of being interrupted."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), explaining(tmp_path / "s.duckdb"), duckdb.connect(config={"threads": 1}) as con:
+            con.execute("SELECT sum(hash(range)) FROM range(2000000000)")
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
