@@ -182,7 +182,7 @@ def _print_choice(done: Any) -> None:
     display.out.print(f"  · {choice.note}", markup=False)
     found = done.verified
     if found is not None:
-        queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run itself'}"
+        queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run'}"
         size = scale([found.chosen, *found.means.values(), *(each for gain in found.gains.values() for each in (gain.value, gain.lo, gain.hi))])
         title = size.titled(f"Verified on {queries}, {found.seeds} training seeds")
         table = Table("trained on", "value", "gain of what is kept", "95 % interval", title=title, box=None)

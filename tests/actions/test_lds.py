@@ -142,7 +142,7 @@ def test_of_a_loss_a_helpful_example_lowers_it(trained):
     run_id = trained.run(budget=24, value="loss")
     wish = LdsOptions(subsets=10, seeds=1, methods=("singles", "influence"), brittleness=(3,))
     done = scored(trained, run_id, wish)
-    assert "a loss counts negative" in done.conventions["sign"]
+    assert "a loss counts as negative" in done.conventions["sign"]
     masks, outputs = trainings(trained, run_id)[1]
     gone = [mask for mask in masks if mask.sum() == N - 3]
     intact = outputs[masks.all(axis=1)][0]

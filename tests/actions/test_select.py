@@ -183,7 +183,7 @@ def test_select_says_what_goes_and_what_trainings_say(trained, capsys, tmp_path)
     arguments = ["select", trained.run(), "--keep", "best:6", "-o", output, "--verify", "--seeds", "1", "--store", str(trained.store)]
     code, out, _ = here(capsys, *arguments)
     assert code == 0
-    for words in ("4 of 10 components are dropped", "everything", "random sets as large", "queries of the run itself", f"training set: {output} (6 rows)"):
+    for words in ("4 of 10 components are dropped", "everything", "random sets of the same size", "queries of the run", f"training set: {output} (6 rows)"):
         assert words in " ".join(out.split())
     code, out, err = here(capsys, *arguments, "--overwrite", "--json")
     assert (code, err) == (0, "")
