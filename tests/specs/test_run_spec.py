@@ -153,7 +153,7 @@ def test_prompts_are_one_value_of_a_model_and_many_runs_of_a_prompt():
     model, words = spec_from("mechanistic", {"prompts": "rows.jsonl"}), spec_from("feature", {"prompts": "rows.jsonl", "limit": "3"})
     assert (model.lens.prompts, model.examples) == ("rows.jsonl", None)
     assert (words.examples, words.limit) == ("rows.jsonl", 3)
-    with pytest.raises(UserError, match="give a mechanistic lens its prompts as prompts"):
+    with pytest.raises(UserError, match="give the prompts of a mechanistic lens as prompts"):
         run_all(run_spec({"lens": {"kind": "mechanistic"}, "examples": "rows.jsonl"}))
 
 
