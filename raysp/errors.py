@@ -43,5 +43,6 @@ class InterruptedRunError(RuntimeError):
 
 
 def _short(value: object, limit: int = 80) -> str:
+    """The value as Python writes it; a long one loses its middle, since a path is recognised by its end."""
     text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 + limit // 2 - limit :]}"

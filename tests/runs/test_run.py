@@ -136,8 +136,8 @@ def test_a_value_that_is_no_number_names_the_components_and_marks_the_run(home):
         ({"explorer": raysp.Exhaustive(), "n": 17}, ["17", "16"]),
         ({"n": 1}, ["components: 1", "smaller unit"]),
         ({"explorer": raysp.Screen(always_include=("nobody",))}, ["always_include: 'nobody'"]),
-        ({"explorer": raysp.ProxySPEX(proxy="gradient")}, ["proxy: 'gradient' needs the model's gradients", "take proxy auto"]),
-        ({"explorer": raysp.Screen(scores="gradient")}, ["scores: 'gradient' needs the model's gradients", "leave scores out"]),
+        ({"explorer": raysp.ProxySPEX(proxy="gradient")}, ["proxy: 'gradient' needs the model's gradients", "use proxy auto"]),
+        ({"explorer": raysp.Screen(scores="gradient")}, ["scores: 'gradient' needs the model's gradients", "omit scores"]),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_one_line_and_stores_no_run(home, options, parts):
