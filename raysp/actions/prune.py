@@ -22,7 +22,7 @@ from raysp.game import Game, Measurement, Query, fingerprint
 from raysp.masks import Masks
 from raysp.runs.continuation import check_same_game
 from raysp.runs.stored_game import StoredGame
-from raysp.sampling.draws import single_ablations
+from raysp.sampling.ablations import single_ablations
 from raysp.specs.lenses import COSTS, MechanisticLens
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate

@@ -83,3 +83,19 @@ def decoded(cell: Any) -> Any:
     if isinstance(cell, Mapping):
         return {key: decoded(value) for key, value in cell.items()}
     return [decoded(value) for value in cell] if isinstance(cell, list | tuple) else cell
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as a JSON object on one line, without its end; numbers keep their digits at every depth."""
+    pieces = (f"{json.dumps(name, ensure_ascii=False)}: {_json_text(cell)}" for name, cell in row.items())
+    return ("{" + ", ".join(pieces) + "}").encode("utf-8", "surrogatepass")
+
+
+def _json_text(cell: Any) -> str:
+    if isinstance(cell, NumberText):
+        return str(cell)
+    if isinstance(cell, Mapping):
+        return json_line(cell).decode("utf-8", "surrogatepass")
+    if isinstance(cell, list | tuple):
+        return "[" + ", ".join(map(_json_text, cell)) + "]"
+    return json.dumps(cell, ensure_ascii=False, default=str)

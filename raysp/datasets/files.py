@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raysp.datasets.rows import ArrowRows, CsvRows, FormatError, JsonRows, Rows
+from raysp.datasets.arrow_rows import ArrowRows
+from raysp.datasets.csv_rows import CsvRows
+from raysp.datasets.json_rows import JsonRows
+from raysp.datasets.rows import FormatError, Rows
 from raysp.errors import UserError
 
 #: Formats by the end of a file's name, before that of its compression.

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raysp.datasets.arrow_rows import ArrowRows
 from raysp.datasets.corpora import PREFIX, read_corpus
+from raysp.datasets.csv_rows import CsvRows
 from raysp.datasets.files import file_format, opener, read_file
-from raysp.datasets.rows import ArrowRows, CsvRows, JoinedRows, JsonRows, Rows
+from raysp.datasets.json_rows import JsonRows
+from raysp.datasets.rows import JoinedRows, Rows
 from raysp.errors import UserError
 
 _KINDS = "give a JSONL, JSON, CSV or Parquet file (.gz, .bz2 and .xz are read too), a saved folder or a hub name"

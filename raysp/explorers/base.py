@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from raysp.errors import UserError
 from raysp.explorers.samples import Sample, random_rows
 from raysp.masks import Masks, Values, check_finite, check_masks
-from raysp.sampling.draws import averaged
+from raysp.sampling.matching import averaged
 from raysp.specs.explorers import ExplorerOptions, Keep
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.regression import r_squared

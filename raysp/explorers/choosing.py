@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import distinct, random_masks
+from raysp.sampling.draws import random_masks
+from raysp.sampling.matching import distinct
 from raysp.spectral.posterior import Posterior
 from raysp.spectral.sets import Floats, features
 

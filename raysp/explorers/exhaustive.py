@@ -5,7 +5,7 @@ from __future__ import annotations
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import distinct
+from raysp.sampling.matching import distinct
 from raysp.sampling.tables import removed_effects, removed_table
 from raysp.specs.explorers import ExhaustiveOptions
 from raysp.spectral.fourier import FourierSurrogate, is_complete

@@ -14,7 +14,7 @@ from raysp.explorers.hierarchical_lasso import singles
 from raysp.explorers.proxies import GradientInformed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import averaged
+from raysp.sampling.matching import averaged
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Exam, correlations, effective_rows, r_squared, ridge, stack_weights, standard_errors, weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats

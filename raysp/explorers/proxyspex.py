@@ -16,7 +16,9 @@ from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.samples import Proxy, Sample, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import distinct, random_masks, single_ablations, uniform_masks
+from raysp.sampling.ablations import single_ablations
+from raysp.sampling.draws import random_masks, uniform_masks
+from raysp.sampling.matching import distinct
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.specs.explorers import Keep, ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose

@@ -11,7 +11,7 @@ from raysp.explorers.base import Findings
 from raysp.explorers.candidates import measure
 from raysp.game import GameInfo, labels
 from raysp.runs.layer_energy import energy_by_layer
-from raysp.sampling.draws import ablations
+from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import ValidationResult, surrogate_kinds
 

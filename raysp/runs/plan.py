@@ -15,7 +15,7 @@ from raysp.runs.gradients import Gradients
 from raysp.runs.local import LocalBackend
 from raysp.runs.run import ends_of, start_explorer
 from raysp.runs.stored_game import PLAN, StoredGame
-from raysp.sampling.draws import distinct
+from raysp.sampling.matching import distinct
 from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
 from raysp.store import Store

@@ -25,7 +25,7 @@ from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
-from raysp.sampling.draws import distinct
+from raysp.sampling.matching import distinct
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import RunSurrogates, Store
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import lookup_removed
+from raysp.sampling.matching import lookup_removed
 from raysp.spectral.fourier import Z95, FourierSurrogate
 from raysp.spectral.indices import UNIFORM
 from raysp.spectral.sets import Floats

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from raysp.sampling.draws import ablations
+from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Floats
 

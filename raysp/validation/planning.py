@@ -11,7 +11,9 @@ import numpy as np
 
 from raysp.explorers.base import Findings
 from raysp.masks import Masks
-from raysp.sampling.draws import ablations, distinct, random_masks, uniform_masks
+from raysp.sampling.ablations import ablations
+from raysp.sampling.draws import random_masks, uniform_masks
+from raysp.sampling.matching import distinct
 from raysp.specs.validation import MAX_EXACT_ORDER, Validation
 
 #: The P(keep) at which masks are drawn uniformly.

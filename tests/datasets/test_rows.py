@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp.datasets.csv_rows import CsvRows
 from raysp.datasets.examples import read_examples
+from raysp.datasets.json_rows import JsonRows
 from raysp.datasets.prompt_sets import read_questions, references
-from raysp.datasets.rows import CsvRows, JsonRows
 from raysp.datasets.sources import open_rows, write_rows
 from raysp.datasets.training_sets import read_training_set
 from raysp.errors import UserError

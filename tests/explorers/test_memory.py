@@ -13,7 +13,9 @@ from raysp.explorers import ProxySPEX, Screen, Singles
 from raysp.explorers.base import Findings
 from raysp.explorers.candidates import ranked_pairs
 from raysp.explorers.fitting import quick_r2
-from raysp.sampling.draws import ablations, lookup, lookup_removed, random_masks, single_ablations
+from raysp.sampling.ablations import ablations, single_ablations
+from raysp.sampling.draws import random_masks
+from raysp.sampling.matching import lookup, lookup_removed
 from raysp.sampling.tables import singles_table
 from raysp.specs.validation import Validation
 from raysp.spectral.fourier import FourierSurrogate

@@ -14,7 +14,8 @@ from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, rese
 from raysp.explorers.proxyspex import AFFORDABLE, CHEAP, affordable_proxy
 from raysp.explorers.samples import Sample, random_rows
 from raysp.gradients import GradientReport, PairTerms
-from raysp.sampling.draws import distinct, single_ablations
+from raysp.sampling.ablations import single_ablations
+from raysp.sampling.matching import distinct
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.posterior import learn
 

@@ -9,7 +9,7 @@ from spectral.known_games import and_or, planted
 from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
 from raysp.explorers.prior_guided import _Guesses
 from raysp.explorers.samples import Sample, random_rows
-from raysp.sampling.draws import averaged, distinct
+from raysp.sampling.matching import averaged, distinct
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.kernel import Evidence, first_prior
 from raysp.spectral.posterior import Posterior

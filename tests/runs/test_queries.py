@@ -9,7 +9,7 @@ import raysp
 from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
 from raysp.masks import unpack
 from raysp.runs.queries import direction, measured, side
-from raysp.sampling.draws import ablations, single_ablations
+from raysp.sampling.ablations import ablations, single_ablations
 
 
 @pytest.fixture(scope="module")
