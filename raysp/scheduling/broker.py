@@ -1,0 +1,472 @@
+"""The broker: gives the masks that runs order to workers, and the answers to whoever asked.
+
+It is a data structure with a clock: it calls nobody, starts no thread, and is not thread-safe. Its rules:
+
+- a mask of a game is in the hands of one worker at a time; whoever else asks for it meanwhile is told the same answer,
+- a row of an order is answered exactly once, however late or often workers answer,
+- whoever is served next is decided by `fairness`, how much is leased at once by `costs`, and which masks are given up by `quarantine`.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raysp.errors import EvaluationError
+from raysp.game import Measurement
+from raysp.scheduling.fairness import Shares
+from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Heirs, Part, Piece, Placed, RunShare, inherited
+from raysp.scheduling.order import BrokerState, Delivery, Expired, Lease, Order, Rows
+from raysp.scheduling.quarantine import Quarantine
+
+#: A lease is about this much work: nobody waits longer for a worker to become free.
+LEASE_SECONDS = 1.0
+#: Leases that a worker may have: one that it measures and one that waits, so that it is never idle between them. Together they are at most `LEASE_SECONDS`.
+DEPTH = 2
+#: A lease expires after this many times its estimated seconds, and not before `LEAST_TERM`.
+TERM_FACTOR = 10.0
+LEAST_TERM = 60.0
+#: The least term where the worker has yet to load the model, or where no batch of the game was measured yet.
+LOADING_TERM = 600.0
+#: A run whose model the worker has loaded is served before another one if it is ahead by at most this virtual time, in seconds.
+RESIDENT_SECONDS = 2.0
+#: Runs that are looked at for one whose model is loaded.
+LOOK_AHEAD = 8
+#: A worker that is idle and has not asked for a lease for this long is not counted on to take over what others failed with.
+ABSENT_SECONDS = 60.0
+#: Games without orders whose cost is remembered.
+GAMES_REMEMBERED = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """The leases that a worker has, the oldest first, when it last asked for one, and the expired lease that it has yet to answer."""
+
+    name: str
+    seen: float
+    flights: dict[int, Flight] = field(default_factory=dict)
+    stalled: int | None = None
+
+
+class Broker:
+    """Orders and leases of many runs. All methods take time in O(log runs), and in the masks of the order or lease concerned."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._shares = Shares(clock)
+        self._games: dict[str, GameOrders] = {}
+        self._workers: dict[str, Worker] = {}
+        self._flights: dict[int, Flight] = {}
+        self._quarantine = Quarantine(clock)
+        self._number = time.time_ns()  # numbers of an earlier broker must not recur: its workers may still answer
+        self._saved = self._retries = self._unwanted = 0
+
+    # ---- what runs do
+
+    def open(self, run_id: str, *, priority: int = 5, workers: int | None = None, masks: int | None = None) -> None:
+        """Let a run place orders, or change what an open run may have.
+
+        `priority` is 0 to 9, 9 first; each step doubles the run's share. The run has at most `workers` workers at once. `masks` announces how many masks it
+        will order in all, by which the broker tells short runs from long ones. Raises ValueError for other priorities and limits.
+        """
+        self._shares.open(run_id, priority, workers, masks)
+
+    def place(self, order: Order) -> list[Delivery]:
+        """Queue an order. The number of an unfinished order of the run is ignored.
+
+        Rows that another order has queued or in flight are not queued again: its answer is delivered to both. Returns the errors of rows that are
+        quarantined. Raises LookupError for a run that is not open.
+        """
+        run = self._shares.runs.get(order.run_id)
+        if run is None:
+            raise LookupError(f"run {order.run_id} is not open")
+        if order.number in run.orders:
+            return []
+        game = self._game(order.fingerprint)
+        game.cost.expect(order.seconds)
+        run.cost = game.cost
+        placed = run.orders[order.number] = Placed.of(order, run, game)
+        told: list[Delivery] = []
+        for row, error in self._quarantine.find(order).items():
+            rows = np.array([row], dtype=np.intp)
+            placed.set(rows, DONE)
+            told.append(Delivery(order.run_id, order.number, rows, None, error, paid=False, attempts=0))
+        game.add(placed)
+        if not placed.left:
+            self._drop(placed)
+        elif len(rows := np.flatnonzero(placed.state == QUEUED)):
+            run.queue.append(Piece(placed, rows))
+            self._shares.wake(run)
+        return told
+
+    def close(self, run_id: str) -> None:
+        """Forget a run and its orders. What others wait for is measured for the next of them, and answers that are on their way go to it."""
+        run = self._shares.runs.get(run_id)
+        if run is None:
+            return
+        self._shares.close(run)
+        heirs = _heirs(run)
+        for placed in run.orders.values():
+            self._bequeath(placed, heirs[placed])
+        for piece in (*run.suspects, *run.queue):
+            for other, rows, _ in inherited((piece.placed, piece.rows, piece.rows), heirs[piece.placed]):
+                self._enqueue(piece.again(other, other.among(rows, SHARED)))
+        for placed in list(run.orders.values()):
+            self._drop(placed)
+
+    # ---- what workers do
+
+    def lease(self, worker: str, resident: Collection[str] = ()) -> Lease | None:
+        """What a worker is to measure next, if there is anything for it. `resident` are the models that it has loaded (as `Order.model` names them).
+
+        A worker that has a lease is given a second one only if both together are short, and none while it has an expired one to answer.
+        """
+        now = self._clock()
+        asking = self._workers.get(worker)
+        if asking is None:
+            asking = self._workers[worker] = Worker(worker, now)
+        asking.seen = now
+        if asking.stalled is not None or len(asking.flights) >= DEPTH:
+            return None
+        piece = self._choose(asking, resident)
+        if piece is None:
+            return None
+        cost = piece.placed.game.cost
+        count = cost.share(len(piece.rows), LEASE_SECONDS)
+        if asking.flights and (not cost.known or cost.seconds(count) > LEASE_SECONDS - _seconds(asking)):
+            self._shares.resume(piece.placed.run)
+            return None
+        return self._send(asking, piece, count, resident)
+
+    def extend(self, number: int, seconds: float) -> None:
+        """Let a lease last for at least `seconds` from now, as its worker is known to be alive. An expired lease stays expired."""
+        flight = self._flights.get(number)
+        if flight is not None:
+            flight.expires = max(flight.expires, self._clock() + seconds)
+
+    def finish(self, number: int, measurement: Measurement) -> list[Delivery]:
+        """Take the answer of a lease, also after it expired: what is to be told to whom. Rows that were answered already are told nobody."""
+        flight = self._flights.get(number)
+        if flight is None:
+            return self._forgotten(number)
+        count = len(flight.lease.rows)
+        if len(measurement.values) != count:
+            return self.fail(number, EvaluationError(f"the game returned {len(measurement.values)} values for {count} masks"))
+        flight.piece.placed.game.cost.observe(count, measurement.seconds)
+        if measurement.seconds > 0:
+            self._shares.correct(flight.run, measurement.seconds - flight.lease.seconds, flight.weight)
+        return self._answer(flight, measurement, None)
+
+    def fail(self, number: int, error: Exception) -> list[Delivery]:
+        """Take the error that a game raised for the masks of a lease. It is told to everybody who waits for one of them."""
+        flight = self._flights.get(number)
+        if flight is None:
+            return self._forgotten(number)
+        return self._answer(flight, None, error)
+
+    def lose(self, worker: str, *, begun: int | None, reason: str = "") -> list[Delivery]:
+        """Take back the leases of a worker that died. `begun` is the number of the lease that it was measuring (None: of none), and `reason` what its death looked like.
+
+        Only that lease is held responsible: it is halved, so that a mask that kills workers is found, and a single mask that has killed three workers is
+        quarantined and its error returned. All other leases go to other workers as they are.
+        """
+        lost = self._workers.pop(worker, None)
+        told: list[Delivery] = []
+        if lost is not None:
+            for number, flight in reversed(lost.flights.copy().items()):
+                self._fence(lost, flight)
+                told += self._blame(flight, reason) if number == begun else self._requeue(flight)
+        return told
+
+    def expire(self) -> Expired:
+        """Take back leases whose time has passed, with all other leases of their workers, and give them to others.
+
+        The oldest lease of such a worker is held responsible as if the worker had died. The worker is given nothing before it answers or is lost; a late answer
+        is used for masks that are still wanted.
+        """
+        now = self._clock()
+        leases: list[Lease] = []
+        told: list[Delivery] = []
+        for worker in self._workers.values():
+            if not any(flight.expires <= now for flight in worker.flights.values()):
+                continue
+            worker.stalled = oldest = next(iter(worker.flights))
+            for number, flight in reversed(worker.flights.copy().items()):
+                self._fence(worker, flight)
+                leases.append(flight.lease)
+                told += self._blame(flight, f"no answer in {now - flight.leased:.0f} s") if number == oldest else self._requeue(flight)
+        return Expired(tuple(leases), tuple(told))
+
+    def snapshot(self) -> BrokerState:
+        """What waits, what is in flight and what was served, by run."""
+        runs = self._shares.runs
+        return BrokerState(
+            queued={name: run.counts[QUEUED] for name, run in runs.items()},
+            in_flight={name: run.counts[LEASED] for name, run in runs.items()},
+            shared={name: run.counts[SHARED] for name, run in runs.items()},
+            served={name: run.served for name, run in runs.items()},
+            leases=sum(len(worker.flights) for worker in self._workers.values()),
+            duplicates_saved=self._saved,
+            retries=self._retries,
+            quarantined=self._quarantine.count,
+            unwanted=self._unwanted,
+        )
+
+    # ---- choosing
+
+    def _choose(self, asking: Worker, resident: Collection[str]) -> Piece | None:
+        """The piece to serve next. Its run has left the competition; all others stay in it."""
+        passed: list[RunShare] = []
+        best: Piece | None = None
+        horizon = np.inf
+        for run in self._shares.competing():
+            passed.append(run)
+            if (len(passed) > LOOK_AHEAD and best is not None) or run.virtual > horizon:
+                break
+            piece = self._next(run, asking)
+            if piece is None:
+                continue
+            loaded = _model(piece) in resident
+            if best is None or loaded:
+                best = piece
+            if loaded or not resident:
+                break
+            horizon = min(horizon, run.virtual + RESIDENT_SECONDS)
+        best = self._of_own(asking, best)
+        for run in passed:
+            if best is None or run is not best.placed.run:
+                self._shares.resume(run)
+        return best
+
+    def _of_own(self, asking: Worker, best: Piece | None) -> Piece | None:
+        """The next piece of the run whose lease the worker has, if that run may have no further worker but this one; otherwise the best of others."""
+        for flight in asking.flights.values():
+            run = flight.run
+            if run.counts[QUEUED] and not run.ready and not run.closed and (best is None or run.virtual <= best.placed.run.virtual):
+                return self._next(run, asking) or best
+        return best
+
+    def _next(self, run: RunShare, asking: Worker) -> Piece | None:
+        """The next piece of a run that this worker may have. A worker is not given what it failed with while there are others."""
+        run.suspects = [piece for piece in run.suspects if piece.refresh()]
+        for piece in run.suspects:
+            if asking.name not in piece.killed or not self._present(piece.killed):
+                return piece
+        while run.queue:
+            if run.queue[0].refresh():
+                return run.queue[0]
+            run.queue.popleft()
+        return None
+
+    def _present(self, without: Collection[str] = ()) -> set[str]:
+        """The workers that can be counted on, without some."""
+        since = self._clock() - ABSENT_SECONDS
+        return {name for name, worker in self._workers.items() if name not in without and worker.stalled is None and (worker.flights or worker.seen >= since)}
+
+    def _send(self, worker: Worker, piece: Piece, count: int, resident: Collection[str]) -> Lease:
+        """Lease the first rows of a piece to a worker."""
+        placed, run, now = piece.placed, piece.placed.run, self._clock()
+        sent = piece if count == len(piece.rows) else piece.split(count)
+        if sent is piece:
+            run.suspects.remove(piece) if piece.killed else run.queue.popleft()
+        order, cost = placed.order, placed.game.cost
+        placed.set(sent.rows, LEASED)
+        seconds = cost.seconds(count)
+        term = max(LEAST_TERM, TERM_FACTOR * (seconds + _seconds(worker)))
+        if not cost.measured or _model(piece) not in resident:
+            term = max(term, LOADING_TERM)
+        begins = max([now, *(flight.expires for flight in worker.flights.values())])
+        self._number += 1
+        packed = order.packed if count == len(order.packed) else order.packed[sent.rows]
+        lease = Lease(self._number, worker.name, order.run_id, order.number, sent.rows, order.fingerprint, packed, begins + term, seconds)
+        weight = self._shares.charge(run, seconds)
+        places = np.arange(count, dtype=np.intp)
+        flight = Flight(lease, run, sent, weight, now, lease.expires, [(placed, sent.rows, places)])
+        self._flights[lease.number] = worker.flights[lease.number] = flight
+        placed.flights[flight] = None
+        run.holding[worker.name] += 1
+        self._retries += sent.attempts > 0
+        sent.attempts += 1
+        self._shares.resume(run)
+        return lease
+
+    # ---- answering
+
+    def _forgotten(self, number: int) -> list[Delivery]:
+        """Note the answer of a lease that nobody waits for any more."""
+        self._unwanted += 1
+        for worker in self._workers.values():
+            if worker.stalled == number:
+                worker.stalled = None
+        return []
+
+    def _answer(self, flight: Flight, measurement: Measurement | None, error: Exception | None) -> list[Delivery]:
+        """Tell the answer of a lease to everybody who still waits for one of its rows."""
+        del self._flights[flight.lease.number]
+        worker = self._workers.get(flight.lease.worker)
+        if worker is not None:
+            self._release(worker, flight)
+            if worker.stalled == flight.lease.number:
+                worker.stalled = None
+        wanted: list[Part] = []
+        for placed, rows, places in flight.parts:
+            placed.flights.pop(flight, None)
+            undone = placed.state[rows] != DONE
+            part = (placed, rows, places) if undone.all() else (placed, rows[undone], places[undone])
+            if len(part[1]):
+                wanted.append(part)
+        answered = sum(len(rows) for _, rows, _ in wanted)
+        self._unwanted += not answered
+        told: list[Delivery] = []
+        for placed, rows, places in wanted:
+            share = len(rows) / answered
+            told += self._tell((placed, rows, places), measurement, error, share=share, attempts=flight.piece.attempts)
+        return told
+
+    def _tell(self, part: Part, measurement: Measurement | None, error: Exception | None, *, share: float, attempts: int) -> list[Delivery]:
+        """Deliver an answer to an order, which pays this share of it, and to those who wait for the same masks."""
+        placed, rows, places = part
+        order = placed.order
+        told = [Delivery(order.run_id, order.number, rows, _part(measurement, places, share), error, paid=measurement is not None, attempts=attempts)]
+        placed.set(rows, DONE)
+        if placed.keys is not None and placed.game.duplicates is not None:
+            waiting: dict[Placed, tuple[list[int], list[int]]] = {}
+            for place, other, its_row in placed.game.duplicates.take(placed, placed.keys, rows.tolist()):
+                mine = waiting.setdefault(other, ([], []))
+                mine[0].append(its_row)
+                mine[1].append(int(places[place]))
+            for other, (its_rows, its_places) in waiting.items():
+                told.append(self._tell_too(other, np.array(its_rows, dtype=np.intp), _part(measurement, np.array(its_places), 0.0), error, attempts))
+        if not placed.left:
+            self._drop(placed)
+        return told
+
+    def _tell_too(self, other: Placed, rows: Rows, measurement: Measurement | None, error: Exception | None, attempts: int) -> Delivery:
+        """Deliver the answer to another order's masks, free of charge."""
+        other.set(rows, DONE)
+        self._saved += len(rows) if measurement is not None else 0
+        if not other.left:
+            self._drop(other)
+        return Delivery(other.order.run_id, other.order.number, rows, measurement, error, paid=False, attempts=attempts)
+
+    # ---- taking back
+
+    def _bequeath(self, placed: Placed, heirs: Heirs) -> None:
+        """Pass the leases of an order on to those who wait for the same masks."""
+        for flight in list(placed.flights):
+            flight.parts = [part for old in flight.parts for part in (inherited(old, heirs) if old[0] is placed else [old])]
+            for other, rows, _ in flight.parts:
+                other.flights[flight] = None
+                if flight.live:
+                    other.set(other.among(rows, SHARED), LEASED)
+
+    def _release(self, worker: Worker, flight: Flight) -> None:
+        """Note that a worker does not hold a lease any more."""
+        if worker.flights.pop(flight.lease.number, None) is None:
+            return
+        holding = flight.run.holding
+        holding[worker.name] -= 1
+        if not holding[worker.name]:
+            del holding[worker.name]
+        self._shares.wake(flight.run)
+
+    def _fence(self, worker: Worker, flight: Flight) -> None:
+        """Take a lease from its worker. It may still be answered, as long as somebody waits."""
+        flight.live = False
+        self._release(worker, flight)
+        if not flight.parts:
+            del self._flights[flight.lease.number]
+
+    def _requeue(self, flight: Flight) -> list[Delivery]:
+        """Give the rows of a lease to other workers."""
+        for placed, rows, _ in flight.parts:
+            self._enqueue(flight.piece.again(placed, placed.among(rows, LEASED)))
+        return []
+
+    def _blame(self, flight: Flight, reason: str) -> list[Delivery]:
+        """Hold the masks of a lease responsible for a worker: halve them, or quarantine a single one that has failed too often."""
+        failure = self._quarantine.record(flight.lease.worker)
+        killed = flight.piece.killed | {failure.worker}
+        told: list[Delivery] = []
+        for placed, leased, _ in flight.parts.copy():
+            rows = placed.among(leased, LEASED)
+            if len(flight.lease.rows) > 1:
+                for half in (rows[len(rows) // 2 :], rows[: len(rows) // 2]):
+                    self._enqueue(Piece(placed, half, flight.piece.attempts, killed))
+            elif len(rows):
+                failures = (*flight.piece.failures, failure)
+                if self._quarantine.guilty(failures, self._present() | killed):
+                    error = self._quarantine.add(placed.order, int(rows[0]), failures, reason)
+                    told += self._tell((placed, rows, np.zeros(1, dtype=np.intp)), None, error, share=0.0, attempts=flight.piece.attempts)
+                else:
+                    self._enqueue(Piece(placed, rows, flight.piece.attempts, killed, failures))
+        return told
+
+    def _enqueue(self, piece: Piece) -> None:
+        """Queue a piece before all others of its run."""
+        if not len(piece.rows):
+            return
+        run = piece.placed.run
+        piece.placed.set(piece.rows, QUEUED)
+        if piece.killed:
+            run.suspects.append(piece)
+        else:
+            run.queue.appendleft(piece)
+        self._shares.wake(run)
+
+    def _drop(self, placed: Placed) -> None:
+        """Forget an order, and the expired leases that nobody else waits for."""
+        placed.run.orders.pop(placed.order.number, None)
+        placed.game.remove(placed)
+        for flight in placed.flights:
+            flight.parts = [part for part in flight.parts if part[0] is not placed]
+            if not flight.parts and not flight.live:
+                self._flights.pop(flight.lease.number, None)
+        placed.flights.clear()
+
+    def _game(self, fingerprint: str) -> GameOrders:
+        """The books of a game. Those of games that nobody orders are forgotten when there are too many."""
+        game = self._games.pop(fingerprint, None) or GameOrders(fingerprint)
+        self._games[fingerprint] = game  # the newest is the last
+        if len(self._games) > 2 * GAMES_REMEMBERED:
+            idle = [name for name, other in self._games.items() if not other.orders and other is not game]
+            for name in idle[: len(self._games) - GAMES_REMEMBERED]:
+                del self._games[name]
+        return game
+
+
+def _seconds(worker: Worker) -> float:
+    """The estimated seconds of the leases that a worker has."""
+    return sum(flight.lease.seconds for flight in worker.flights.values())
+
+
+def _model(piece: Piece) -> str:
+    order = piece.placed.order
+    return order.fingerprint if order.model is None else order.model
+
+
+def _part(measurement: Measurement | None, places: Rows, share: float) -> Measurement | None:
+    """Some rows of a measurement, with a share of its cost."""
+    if measurement is None or (share == 1.0 and len(places) == len(measurement.values)):
+        return measurement
+    outputs = None if measurement.outputs is None else measurement.outputs[places]
+    return Measurement(measurement.values[places], round(measurement.tokens * share), measurement.seconds * share, outputs)
+
+
+def _heirs(run: RunShare) -> dict[Placed, Heirs]:
+    """Take the orders of a closed run out of the index of masks: who inherits which of their rows."""
+    found: dict[Placed, Heirs] = {}
+    for placed in run.orders.values():
+        index = placed.game.duplicates
+        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, np.flatnonzero(placed.state != DONE).tolist())
+    for mine in found.values():
+        for row, first in list(mine.items()):
+            heir: tuple[Placed, int] | None = first
+            while heir is not None and heir[0].run is run:  # it leaves as well
+                heir = found[heir[0]].get(heir[1])
+            if heir is None:
+                del mine[row]
+            else:
+                mine[row] = heir
+    return found

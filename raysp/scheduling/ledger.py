@@ -1,0 +1,190 @@
+"""The broker's books: games, runs, orders with the state of each row, pieces of orders that wait, and leases that are out."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.scheduling.costs import Cost
+from raysp.scheduling.duplicates import Duplicates
+from raysp.scheduling.order import Lease, Order, Rows
+from raysp.scheduling.quarantine import Failure, keys
+
+#: States of a row: it waits for a worker, a worker has it, another order has it measured, or it was answered or given up.
+QUEUED, LEASED, SHARED, DONE = range(4)
+
+
+@dataclass(slots=True, eq=False)
+class GameOrders:
+    """What the broker knows of one game: its cost, its unfinished orders, and the index of masks while more than one run asks for some."""
+
+    fingerprint: str
+    cost: Cost = field(default_factory=Cost)
+    orders: dict["Placed", None] = field(default_factory=dict)
+    by_run: Counter[str] = field(default_factory=Counter)
+    duplicates: Duplicates["Placed"] | None = None
+
+    def add(self, placed: "Placed") -> None:
+        """Add an order with all rows queued. Masks that another order has measured become shared."""
+        self.orders[placed] = None
+        self.by_run[placed.run.run_id] += 1
+        if self.duplicates is None:
+            if len(self.by_run) == 1:
+                return  # nobody to share with
+            self.duplicates = Duplicates()
+            for other in self.orders:
+                if other is not placed:
+                    other.keys = keys(other.order.packed)
+                    self.duplicates.claim(other, other.keys, np.flatnonzero(other.state != DONE).tolist())
+        placed.keys = keys(placed.order.packed)
+        undone = np.flatnonzero(placed.state != DONE)
+        shared = self.duplicates.add(placed, placed.keys, undone.tolist())
+        placed.set(np.array(shared, dtype=np.intp), SHARED)
+
+    def remove(self, placed: "Placed") -> None:
+        """Remove an order of which nothing is left."""
+        del self.orders[placed]
+        self.by_run[placed.run.run_id] -= 1
+        if not self.by_run[placed.run.run_id]:
+            del self.by_run[placed.run.run_id]
+        if self.duplicates is not None and len(self.by_run) < 2 and not self.duplicates.shared:
+            self.duplicates = None
+            for other in self.orders:
+                other.keys = None
+
+
+@dataclass(slots=True, eq=False)
+class RunShare:
+    """A run, what it has waiting, and what it was given; `entry` is not 0 while it competes for workers. `holding` counts its leases by worker."""
+
+    run_id: str
+    priority: int
+    limit: int | None
+    masks: int | None
+    cost: Cost | None = None
+    virtual: float = 0.0
+    served: float = 0.0
+    entry: int = 0
+    closed: bool = False
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    queue: deque["Piece"] = field(default_factory=deque)
+    suspects: list["Piece"] = field(default_factory=list)
+    orders: dict[int, "Placed"] = field(default_factory=dict)
+    holding: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ready(self) -> bool:
+        """Whether something waits that a further worker may take."""
+        return bool(self.counts[QUEUED]) and not self.closed and (self.limit is None or len(self.holding) < self.limit)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of work that the run has left: of the masks it announced, otherwise of those it waits for, or as much again as it was given."""
+        if self.cost is None:
+            return 0.0
+        waiting = self.cost.each * (self.counts[QUEUED] + self.counts[LEASED])
+        return max(waiting, self.served) if self.masks is None else max(waiting, self.cost.each * (self.masks - self.counts[DONE]))
+
+
+@dataclass(slots=True, eq=False)
+class Placed:
+    """An order with the state of each of its rows. `keys` are its masks as bytes, while the game is shared; `flights` are the leases that have some."""
+
+    order: Order
+    run: RunShare
+    game: GameOrders
+    state: NDArray[np.uint8]
+    left: int
+    keys: list[bytes] | None = None
+    flights: dict["Flight", None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, order: Order, run: RunShare, game: GameOrders) -> "Placed":
+        """An order, all of whose rows are queued."""
+        count = len(order.packed)
+        run.counts[QUEUED] += count
+        return cls(order, run, game, np.zeros(count, dtype=np.uint8), count)
+
+    def among(self, rows: Rows, state: int) -> Rows:
+        """Those of these rows that are in a state."""
+        fits = self.state[rows] == state
+        return rows if fits.all() else rows[fits]
+
+    def set(self, rows: Rows, state: int) -> None:
+        """Change the state of rows, which must differ from their present one only if it is not `DONE`."""
+        if not len(rows):
+            return
+        counts = self.run.counts
+        before = self.state[rows]
+        first = int(before[0])
+        if (before == first).all():
+            counts[first] -= len(rows)
+        else:
+            for each, count in enumerate(np.bincount(before, minlength=4).tolist()):
+                counts[each] -= count
+        counts[state] += len(rows)
+        self.state[rows] = state
+        if state == DONE:
+            self.left -= len(rows)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Rows of an order that wait together, how often they were leased, the workers that failed with them, and their failures while alone in a lease."""
+
+    placed: Placed
+    rows: Rows
+    attempts: int = 0
+    killed: frozenset[str] = frozenset()
+    failures: tuple[Failure, ...] = ()
+
+    def refresh(self) -> bool:
+        """Forget rows that were answered meanwhile; whether any are left."""
+        self.rows = self.placed.among(self.rows, QUEUED)
+        return len(self.rows) > 0
+
+    def split(self, count: int) -> "Piece":
+        """Cut off the first rows, as a piece of its own."""
+        first, self.rows = self.again(self.placed, self.rows[:count]), self.rows[count:]
+        return first
+
+    def again(self, placed: Placed, rows: Rows) -> "Piece":
+        """A piece of the same history with other rows, perhaps of another order that asks for the same masks."""
+        return Piece(placed, rows, self.attempts, self.killed, self.failures)
+
+
+#: An order, some of its rows, and the places of their answers among those of a lease.
+Part = tuple[Placed, Rows, Rows]
+#: Rows of an order that is given up, and who takes them over: another order and its row.
+Heirs = dict[int, tuple[Placed, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A lease that is out, or that has expired and may still be answered (then it is not `live`).
+
+    `parts` says who receives which of its rows: an order, rows of that order, and their places in the lease. There is one part unless a run was closed.
+    """
+
+    lease: Lease
+    run: RunShare
+    piece: Piece
+    weight: float
+    leased: float
+    expires: float
+    parts: list[Part]
+    live: bool = True
+
+
+def inherited(part: Part, heirs: Heirs) -> list[Part]:
+    """The part of a lease or piece as it passes to the heirs of its rows."""
+    _, rows, places = part
+    found: dict[Placed, tuple[list[int], list[int]]] = {}
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        if row in heirs:
+            other, its_row = heirs[row]
+            mine = found.setdefault(other, ([], []))
+            mine[0].append(its_row)
+            mine[1].append(place)
+    return [(other, np.array(its_rows, dtype=np.intp), np.array(its_places, dtype=np.intp)) for other, (its_rows, its_places) in found.items()]
