@@ -1,7 +1,9 @@
 """The progress of a run, as reported to watchers."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,15 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+
+
+def progress_json(progress: Progress) -> str:
+    """Progress as the store keeps it."""
+    return json.dumps(asdict(progress), ensure_ascii=False)
+
+
+def progress_from(text: str) -> Progress:
+    """Progress as `progress_json` wrote it; fields that this version does not know are dropped."""
+    known = {field.name for field in fields(Progress)}
+    told: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
+    return Progress(**told | {"warnings": tuple(told.get("warnings", ()))})

@@ -4,7 +4,6 @@ A run does not depend on Ray or on models: a `Backend` measures the batches of m
 stored as soon as it is measured; a resumed run pays only for the rest.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
+from raysp.runs.state import spec_json
 from raysp.sampling.matching import distinct
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import RunSurrogates, Store
@@ -131,7 +131,7 @@ class Run:
     def _begin(self, explorer: Explorer) -> None:
         self.store.start_run(
             self.run_id,
-            json.dumps(self.spec.model_dump(mode="json", exclude_none=True)),
+            spec_json(self.spec),
             self.backend.info,
             lens=self.spec.lens.kind,
             explorer=explorer.name,

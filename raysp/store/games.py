@@ -36,14 +36,14 @@ def components(cur: Cursor, game_id: int) -> tuple[Component, ...]:
 
 
 def run_row(cur: Cursor, run_id: str) -> dict[str, Any]:
-    """A run's row, JSON columns decoded, with `reasons_of` under `reasons` and its game's row under `game`. ValueError if there is no such run."""
+    """A run's row, JSON columns decoded, with `reasons_of` under `reasons` and its game's row (None before it has begun) under `game`. ValueError if there is no such run."""
     run = _one(cur, "SELECT * FROM runs WHERE run_id = ?", run_id)
     if run is None:
         raise ValueError(f"no run {run_id}")
     game = _one(cur, "SELECT * FROM games WHERE game_id = ?", run["game_id"])
-    assert game is not None
+    described = game and game | {"description": json.loads(game["description"])}
     decoded = {key: json.loads(value) if key in JSON_COLUMNS and value else value for key, value in run.items()}
-    return decoded | {"reasons": reasons_of(cur, run_id), "game": game | {"description": json.loads(game["description"])}}
+    return decoded | {"reasons": reasons_of(cur, run_id), "game": described}
 
 
 def find_run(cur: Cursor, wanted: str) -> str:

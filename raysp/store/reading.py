@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from raysp.errors import UserError
 from raysp.game import Component, Example, Query
-from raysp.store import answers, evaluations, games, gradients, noise, questions, surrogates, training_sets
+from raysp.store import answers, evaluations, games, gradients, noise, questions, run_states, surrogates, training_sets
 from raysp.store.connection import Connection
 from raysp.store.failures import explaining, no_surrogate
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import numpy as np
@@ -135,6 +136,17 @@ class StoreReader:
         """Return the view run_summary: one row per run, newest first."""
         return self._cursor().sql("SELECT * FROM run_summary").to_arrow_table()
 
+    def run_states(self, run_ids: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """Return the states of these runs, or of all, in the order of their submission.
+
+        Rows have run_id, name, status, desired, priority, progress (JSON), error, verdict, and for queued runs the position in the queue, from 1.
+        """
+        return run_states.run_states(self._cursor(), run_ids)
+
+    def unfinished_runs(self) -> list[dict[str, Any]]:
+        """Return the runs submitted to a service that have not ended, in the order of their submission: columns of `run_states`, set_name and spec (JSON)."""
+        return run_states.unfinished_runs(self._cursor())
+
     def find_run(self, wanted: str) -> str:
         """Return the id of the run that `wanted` refers to: an id or its beginning, a name (the newest run of that name), or 'last'. Raises UserError otherwise."""
         return games.find_run(self._cursor(), wanted)
@@ -159,5 +171,7 @@ class StoreReader:
             found = self._cursor().execute("SELECT game_id, n FROM runs WHERE run_id = ?", [run_id]).fetchall()
             if not found:
                 raise ValueError(f"no run {run_id}: start_run comes first")
+            if found[0][0] is None:
+                raise UserError("run", run_id, "has not begun, so it has no game yet", f"wait for it with `raysp watch {run_id}`")
             self._games[run_id] = (int(found[0][0]), int(found[0][1]))
         return self._games[run_id]

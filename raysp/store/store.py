@@ -7,9 +7,6 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
@@ -23,8 +20,10 @@ from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, evaluations, games, gradients, noise, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
-from raysp.store.reading import StoreReader
+from raysp.store.run_states import submission
 from raysp.store.snapshots import Publisher, ask_for_snapshot
+from raysp.store.stamps import now, version
+from raysp.store.state_writer import RunStateWriter
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
 
-class Store(StoreReader):
+class Store(RunStateWriter):
     """Runs, games, evaluations and answers.
 
     Every writing method is one transaction: after a crash it has happened completely or not at all. Methods may be called from any thread. Errors that a
@@ -137,7 +136,8 @@ class Store(StoreReader):
     ) -> int:
         """Start a run, or continue the run with that id, whose row then describes the current question. Returns the id of its game.
 
-        A run without requested evaluations may be replaced by another question. ValueError if it has requested evaluations of another game.
+        A run without requested evaluations may be replaced by another question; one that was submitted to a service and has not ended stays the service's.
+        ValueError if it has requested evaluations of another game.
         """
         game_id = self.register_game(info)
         before = self._cursor().execute("SELECT game_id FROM runs WHERE run_id = ?", [run_id]).fetchall()
@@ -147,9 +147,10 @@ class Store(StoreReader):
         row = {
             "run_id": run_id, "name": name, "set_name": set_name, "status": "running", "lens": lens, "explorer": explorer,
             "model": _model(spec_json, info), "dtype": _text(info.description.get("dtype")),
-            "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": _version(), "started": _now(),
+            "game_id": game_id, "n": info.n, "seed": seed, "spec": spec_json, "version": version(), "started": now(),
         }  # fmt: skip
         with self._transaction() as cur:
+            row |= submission(cur, run_id)
             if continued:
                 games.continue_run(cur, row)
             else:
@@ -178,7 +179,7 @@ class Store(StoreReader):
             answers.replace_answers(cur, run_id, tables, components)
             surrogates.replace(cur, run_id, game_id, surrogate)
             answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
-            answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, _now())
+            answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, now())
 
     def add_prunings(self, run_id: str, rows: Table) -> None:
         """Store the prunings of a run's model, replacing earlier ones: columns of the table in SQL, to which `created` is added.
@@ -187,31 +188,31 @@ class Store(StoreReader):
         """
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.replace_rows(cur, "prunings", run_id, rows, _now())
+            answers.replace_rows(cur, "prunings", run_id, rows, now())
 
     def replace_data_scores(self, run_id: str, rows: Table) -> None:
         """Store how well methods predicted retraining, replacing earlier scores of the run; columns and errors as `add_prunings`."""
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.replace_rows(cur, "data_scores", run_id, rows, _now())
+            answers.replace_rows(cur, "data_scores", run_id, rows, now())
 
     def add_selections(self, run_id: str, rows: Table) -> None:
         """Store selections from a run's training set, replacing those made by the same `rule`; columns and errors as `add_prunings`."""
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.replace_selections(cur, run_id, rows, _now())
+            answers.replace_selections(cur, run_id, rows, now())
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
         """Set a run's status: running, done, failed or interrupted."""
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else _now())
+            answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else now())
 
     def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
         """Store a game's gradient report, replacing an earlier one."""
         game_id = self.register_game(info)
         with self._transaction() as cur:
-            gradients.replace_report(cur, game_id, report, _now())
+            gradients.replace_report(cur, game_id, report, now())
 
     # ---- evaluations and costs
 
@@ -242,7 +243,7 @@ class Store(StoreReader):
         answered = None if outputs is None else self._checked_outputs(batch, outputs)
         if not len(told):
             return 0
-        cost = evaluations.Cost(float(tokens), float(seconds), _now())
+        cost = evaluations.Cost(float(tokens), float(seconds), now())
         with self._writing, explaining(self.path):
             self._must_write()
             first, self._next_id = self._next_id, self._next_id + len(told)
@@ -288,12 +289,12 @@ class Store(StoreReader):
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
         """Record an event at the current time."""
         with self._transaction() as cur:
-            cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [_now(), run_id, kind, message])
+            cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [now(), run_id, kind, message])
 
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
         """Store the numeric noise of a game, by `noise.FIGURES`. Stored figures are never replaced."""
         with self._transaction() as cur:
-            noise.insert(cur, fingerprint, keep_probability, figures, _now())
+            noise.insert(cur, fingerprint, keep_probability, figures, now())
 
     # ---- snapshots
 
@@ -336,19 +337,18 @@ class Store(StoreReader):
         return int(self._cursor().execute("SELECT coalesce(max(evaluation_id), 0) FROM evaluations").fetchall()[0][0])
 
     def _interrupt_orphans(self) -> None:
-        """Mark runs that are still `running` as interrupted: this process owns the file, so the processes that drove them have ended."""
+        """Mark runs that are still `running` as interrupted: this process owns the file, so the processes that drove them have ended.
+
+        Those submitted to a service stay as they are, because the service continues them.
+        """
         with self._transaction() as cur:
-            cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running'")
+            cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running' AND submitted IS NULL")
 
 
 def _roll_back(cur: Connection) -> None:
     # A failed commit has already rolled back, and the first error is the one to report.
     with suppress(duckdb.Error):
         cur.execute("ROLLBACK")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _model(spec_json: str, info: GameInfo) -> str | None:
@@ -360,10 +360,3 @@ def _model(spec_json: str, info: GameInfo) -> str | None:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _version() -> str:
-    try:
-        return installed("raysp")
-    except PackageNotFoundError:
-        return "0"

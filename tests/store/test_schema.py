@@ -34,7 +34,7 @@ COLUMNS = {
     "reasons": "run_id position code figures sentence",
     "reuses": "run_id phase round position evaluation_id",
     "runs": "run_id name set_name status lens explorer model dtype game_id n seed spec version started finished value_intact value_empty index"
-    " r2 r2_lo r2_hi r2_singles verdict metrics notes diagnostics error",
+    " r2 r2_lo r2_hi r2_singles verdict metrics notes diagnostics error submitted desired priority progress",
     "selections": "run_id rule dropped kept components heldout_before heldout_after difference lo hi seeds note created",
     "singles": "run_id component label value lo hi method",
     "extra_costs": "run_id phase evaluations tokens seconds wall_seconds",

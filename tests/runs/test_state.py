@@ -1,0 +1,83 @@
+"""What may happen to a run, and what a service that starts again knows of it."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+import raysp
+from raysp.runs.progress import Progress
+from raysp.runs.state import ENDED, TRANSITIONS, UNFINISHED, RunRequest, Status, advance, state, states, steer, submit, unfinished
+from raysp.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as opened:
+        yield opened
+
+
+def feature(**options):
+    return raysp.RunSpec(lens=raysp.FeatureLens(prompt="It was good", target=" yes", foil=" no"), **options)
+
+
+def function():
+    return raysp.RunSpec(lens=raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=4))
+
+
+def test_every_state_is_in_the_table_and_can_be_left():
+    assert set(TRANSITIONS) == set(get_args(Status)) == UNFINISHED | ENDED
+    assert all(TRANSITIONS.values())
+    assert all(TRANSITIONS[ended] == {"queued"} for ended in ENDED)
+
+
+def test_only_the_moves_of_the_table_are_made(store):
+    moves = [(before, after) for before in TRANSITIONS for after in TRANSITIONS]
+    submit(store, [RunRequest(feature(), f"{before}-{after}") for before, after in moves])
+    for before, after in moves:
+        run_id = f"{before}-{after}"
+        for step in ("running", "done") if before == "done" else (before,):
+            advance(store, run_id, step)
+        if after in TRANSITIONS[before] or after == before:
+            assert advance(store, run_id, after).status == after
+        else:
+            with pytest.raises(ValueError, match=f"run {run_id} is {before} and cannot become {after}"):
+                advance(store, run_id, after)
+            assert state(store, run_id).status == before
+
+
+def test_a_submitted_run_is_read_back_by_whoever_continues_it(store):
+    request = RunRequest(feature(name="mine", seed=3), "r", "a set", 7)
+    submit(store, [request, RunRequest(function(), "f")])
+    advance(store, "r", "running", progress=Progress("r", "explore", 3, 10, warnings=("w",)))
+    found = unfinished(store)
+    assert found[0].request == request
+    assert found[0].state.progress == Progress("r", "explore", 3, 10, warnings=("w",))
+    assert (found[1].state.run_id, found[1].request) == ("f", None)
+
+
+def test_what_is_wanted_is_recorded_and_only_of_runs_that_have_not_ended(store):
+    submit(store, [RunRequest(feature(), "r")])
+    assert steer(store, "r", "paused").desired == "paused"
+    assert steer(store, "r", "cancelled").status == "queued"
+    advance(store, "r", "cancelled")
+    with pytest.raises(raysp.UserError, match=r"^run: 'r' is cancelled and cannot be paused; `raysp resume r` starts it again$"):
+        steer(store, "r", "paused")
+    submit(store, [RunRequest(feature(), "r")])
+    assert (states(store)[0].status, states(store)[0].desired, states(store)[0].position) == ("queued", "running", 1)
+
+
+def test_a_run_with_evaluations_is_not_submitted_with_another_question(store):
+    spec = function()
+    run = raysp.run(spec.model_copy(update={"explorer": raysp.Exhaustive().options, "local": True, "store": str(store.path.with_name("other.duckdb"))}))
+    with Store.open(store.path.with_name("other.duckdb")) as other:
+        with pytest.raises(raysp.UserError, match="was started with another question: seed was 0 and is 4 here"):
+            submit(other, [RunRequest(feature(), "new"), RunRequest(spec.model_copy(update={"explorer": raysp.Exhaustive().options, "seed": 4}), run.run_id)])
+        assert [each.run_id for each in states(other)] == [run.run_id]
+        assert np.isfinite(other.run_evaluations(run.run_id)["value"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("priority", [-1, 10])
+def test_a_priority_is_0_to_9(priority):
+    with pytest.raises(raysp.UserError, match=f"^priority: {priority} is out of range; give 0 to 9; 9 is served first$"):
+        RunRequest(feature(), "r", priority=priority)
