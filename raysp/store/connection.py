@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from raysp.store import schema
-from raysp.store.failures import explained, explaining, lock_holder, missing, newer
+from raysp.store.failures import explained, explaining, lock_holder, missing
 
 Connection = duckdb.DuckDBPyConnection
 WAIT_SECONDS = 2.0
@@ -69,10 +69,7 @@ def open_reader(path: Path) -> Connection:
 
 
 def _check_schema(con: Connection, path: Path) -> None:
-    at, known = schema.version(con, path), schema.migrations()[-1][0]
-    if at > known:
-        raise newer(path, at, known)
-    if at < known:
+    if schema.missing(con, path):
         raise OlderSchemaError
 
 

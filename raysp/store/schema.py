@@ -20,28 +20,31 @@ def migrations() -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-def version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """Return the number of the last migration applied to this file, 0 for an empty file. Raises UserError if its tables are not raysp's."""
+def applied(con: duckdb.DuckDBPyConnection, path: Path) -> set[int]:
+    """The numbers of the migrations applied to this file, none for an empty file. Raises UserError if its tables are not raysp's, or if raysp lacks one of them."""
     tables = {str(name) for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if not tables:
-        return 0
+        return set()
     if not {"migrations", "evaluations"} <= tables:
         raise foreign(path)
-    return int(con.execute("SELECT max(number) FROM migrations").fetchall()[0][0] or 0)
+    found, known = {int(number) for (number,) in con.execute("SELECT number FROM migrations").fetchall()}, {number for number, _, _ in migrations()}
+    if not found <= known:
+        raise newer(path, max(found - known), max(known))
+    return found
+
+
+def missing(con: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[int, str, str]]:
+    """The migrations that this file lacks, in order, whatever was applied after them. Raises UserError as `applied`."""
+    before = applied(con, path)
+    return [migration for migration in migrations() if migration[0] not in before]
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: Path, upto: int | None = None) -> list[str]:
-    """Apply the missing migrations, up to number `upto` if given, and return their names. Raises UserError if the file is newer than this raysp."""
-    known = migrations()
-    at = version(con, path)
-    if at > known[-1][0]:
-        raise newer(path, at, known[-1][0])
-    applied: list[str] = []
-    for number, name, sql in known:
-        if at < number <= (upto or known[-1][0]):
-            _apply(con, number, name, sql)
-            applied.append(name)
-    return applied
+    """Apply the missing migrations, up to number `upto` if given, and return their names. Raises UserError as `applied`."""
+    wanted = [migration for migration in missing(con, path) if upto is None or migration[0] <= upto]
+    for number, name, sql in wanted:
+        _apply(con, number, name, sql)
+    return [name for _, name, _ in wanted]
 
 
 def _apply(con: duckdb.DuckDBPyConnection, number: int, name: str, sql: str) -> None:

@@ -126,6 +126,23 @@ def test_migrations_are_applied_once(tmp_path):
         assert schema.migrate(con, path) == []
 
 
+def test_a_migration_that_was_added_with_a_lower_number_is_applied_too(tmp_path, monkeypatch):
+    """Two branches may add migrations at the same time, and a store may have seen only the one with the higher number."""
+    path, known = tmp_path / "s.duckdb", schema.migrations()
+    after = known[-1][0] + 2
+    later, earlier = (after, "later", "CREATE TABLE later (a INTEGER)"), (after - 1, "earlier", "CREATE TABLE earlier (a INTEGER)")
+    monkeypatch.setattr(schema, "migrations", lambda: [*known, later])
+    Store.open(path).close()
+    monkeypatch.setattr(schema, "migrations", lambda: [*known, earlier, later])
+    with Store.read(path) as store:  # which upgrades it
+        assert store.sql("FROM earlier UNION ALL FROM later").num_rows == 0
+        assert store.sql("SELECT number, name FROM migrations ORDER BY number").to_pylist()[-2:] == [
+            {"number": number, "name": name} for number, name, _ in (earlier, later)
+        ]
+    with duckdb.connect(str(path)) as con:
+        assert schema.migrate(con, path) == []
+
+
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "s.duckdb"
     good = schema.migrations()
