@@ -10,7 +10,7 @@ from raysp.game import Game, Measurement
 from raysp.lenses import build_game
 from raysp.masks import Masks
 from raysp.models.resident import fits_beside, is_resident, let_go
-from raysp.specs.lenses import ModelOptions, with_dtype
+from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import REPEATS, SCALES, TRAINING_REPEATS, NoiseSample, numeric_noise
 
@@ -20,7 +20,9 @@ def sample_noise(lens: AnyLens, game: Game, masks: Masks, first: Measurement | N
 
     Raises what `Game.measure` does, and TypeError for a lens without a model.
     """
-    if not isinstance(lens, ModelOptions):
+    wide = with_dtype(lens, "float32")
+    model = wide.loads
+    if model is None:
         raise TypeError(f"a {lens.kind} lens has no dtype, and so no numeric noise")
     first = game.measure(masks) if first is None else first
     began = time.perf_counter()
@@ -28,13 +30,12 @@ def sample_noise(lens: AnyLens, game: Game, masks: Masks, first: Measurement | N
     count = TRAINING_REPEATS if scale == "leave_one_out" else REPEATS
     repeats = tuple(_elsewhere(game, masks, number) for number in range(count))
     dtype = str(game.info.description["dtype"])
-    wide = with_dtype(lens, "float32")
-    held = is_resident(wide)
-    reference = None if dtype == "float32" or not fits_beside(wide) else _in_float32(wide, game, masks)
+    held = is_resident(model)
+    reference = None if dtype == "float32" or not fits_beside(model) else _in_float32(wide, game, masks)
     tokens = sum(measured.tokens for measured in (*repeats, *([reference] if reference else [])))
     sample = NoiseSample(masks, first, repeats, reference, tokens, time.perf_counter() - began)
     if reference is not None and not held and numeric_noise(sample, dtype, scale).is_small:
-        let_go(wide)  # if noise is large, a run switches to float32
+        let_go(model)  # if noise is large, a run switches to float32
     return sample
 
 
@@ -50,9 +51,9 @@ def _elsewhere(game: Game, masks: Masks, number: int) -> Measurement:
     return Measurement(values, sum(part.tokens for part in parts), sum(part.seconds for part in parts), outputs)
 
 
-def _in_float32(lens: ModelOptions, game: Game, masks: Masks) -> Measurement | None:
+def _in_float32(lens: AnyLens, game: Game, masks: Masks) -> Measurement | None:
     """The same masks measured by the lens's game in float32; None if that is another question because the model's greedy answer differs."""
-    other = build_game(lens)  # pyright: ignore[reportArgumentType]  a lens with a model is one of these
+    other = build_game(lens)
     return other.measure(masks) if _question(other.info.description) == _question(game.info.description) else None
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysp.game import GameInfo, Measurement
 from raysp.masks import Masks
-from raysp.specs.lenses import ModelOptions, forced_dtype, with_dtype
+from raysp.specs.lenses import forced_dtype, with_dtype
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.validation.numeric_noise import SCALES, NoiseSample, NumericNoise, noise_masks, numeric_noise
 
@@ -60,13 +60,13 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
 
     Returns None for a game without a model. The noise is measured once and stored, so the same question always resolves to the same dtype.
     """
-    lens = spec.lens
-    if not isinstance(lens, ModelOptions) or "dtype" not in backend.info.description:
+    lens, model = spec.lens, spec.lens.loads
+    if model is None or "dtype" not in backend.info.description:
         return None
     if lens.default_keep == "auto" and keep_probability == UNCHOSEN:
         keep_probability = NEAR_INTACT
     found = _noise_of(lens, backend, store, keep_probability, seed=spec.seed)
-    if lens.dtype != "auto" or forced_dtype() or found.noise.dtype == "float32" or found.noise.is_small:
+    if model.dtype != "auto" or forced_dtype() or found.noise.dtype == "float32" or found.noise.is_small:
         return found
     backend.rebuild(with_dtype(lens, "float32"))
     reference = found.sample and found.sample.reference
@@ -83,16 +83,14 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
     return wide
 
 
-def _noise_of(
-    lens: ModelOptions, backend: "NoisyBackend", store: "Store", keep_probability: float, *, seed: int, first: Measurement | None = None
-) -> Calibration:
+def _noise_of(lens: AnyLens, backend: "NoisyBackend", store: "Store", keep_probability: float, *, seed: int, first: Measurement | None = None) -> Calibration:
     """The noise of the backend's current game, looked up or measured."""
     info = backend.info
     known = store.numeric_noise(info.fingerprint, keep_probability)
     if known is not None:
         return Calibration(NumericNoise(**known))
     dtype, scale = str(info.description["dtype"]), SCALES[lens.cost_class]
-    sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)  # pyright: ignore[reportArgumentType]  every lens with a model is an AnyLens
+    sample = backend.noise_sample(with_dtype(lens, dtype), noise_masks(info.n, scale, keep_probability, seed), first)
     noise = numeric_noise(sample, dtype, scale)
     if not store.read_only:
         store.add_numeric_noise(info.fingerprint, keep_probability, noise.row())
@@ -101,7 +99,7 @@ def _noise_of(
 
 def continued_lens(lens: AnyLens, store: "Store", run_id: str) -> AnyLens:
     """The lens in the dtype of the run to be continued, if that run exists and both have dtype `auto`."""
-    if not isinstance(lens, ModelOptions) or lens.dtype not in ("auto", forced_dtype()) or not store.has_requests(run_id):
+    if lens.loads is None or lens.loads.dtype not in ("auto", forced_dtype()) or not store.has_requests(run_id):
         return lens
     return settled_lens(lens, store.run_row(run_id))
 

@@ -9,7 +9,7 @@ from typing import cast
 from raysp.datasets.examples import read_examples
 from raysp.errors import UserError
 from raysp.specs.lenses import FeatureLens, LensSpec
-from raysp.specs.run import LENSES, RunSpec, resolve_paths
+from raysp.specs.run import LENSES, RunSpec, resolve
 
 
 def set_name(spec: RunSpec) -> str | None:
@@ -27,7 +27,7 @@ class PlannedRun:
 
 def parts(spec: RunSpec) -> list[PlannedRun]:
     """The runs that a spec expands to: one per example, or the question itself followed by its repeats."""
-    plain = resolve_paths(spec).model_copy(update={"examples": None, "limit": None, "repeat_on": ()})
+    plain = resolve(spec).model_copy(update={"examples": None, "limit": None, "repeat_on": ()})
     if spec.examples is not None:
         if spec.repeat_on:
             raise UserError("repeat_on", list(spec.repeat_on), "cannot be combined with examples", "repeat one example at a time")
@@ -48,7 +48,7 @@ def _repeat(spec: RunSpec, wish: str) -> PlannedRun:
         raise UserError("repeat_on", wish, "is not valid", "write model:NAME or prompt:TEXT")
     if what not in spec.lens.varies:
         raise UserError("lens", spec.lens.kind, f"cannot be repeated on another {what}", f"use the {_kinds(lambda lens: what in lens.varies)} lens")
-    return PlannedRun(wish, resolve_paths(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
+    return PlannedRun(wish, resolve(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
 
 
 def _check_takes_examples(spec: RunSpec) -> None:

@@ -9,7 +9,7 @@ from raysp.runs.local import Engine, LocalEngine
 from raysp.runs.parts import PlannedRun, new_run_id, parts, set_name
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.result import Result
-from raysp.specs.run import RunSpec, resolve_paths
+from raysp.specs.run import RunSpec, resolve
 
 
 def engine(spec: RunSpec) -> AbstractContextManager[Engine]:
@@ -29,7 +29,7 @@ def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None)
     """
     if spec.examples is not None or spec.repeat_on:
         raise UserError("examples" if spec.examples else "repeat_on", spec.examples or list(spec.repeat_on), "asks for several runs", "use raysp.run_all(spec)")
-    resolved = resolve_paths(spec)
+    resolved = resolve(spec)
     with engine(resolved) as place:
         return place.run(resolved, run_id or new_run_id(), None, watch)
 

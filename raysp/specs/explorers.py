@@ -27,6 +27,11 @@ class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
     kind: str
     budget: int | None = Field(default=None, ge=1, description="Maximum number of evaluations for exploration (validation is extra and reported).")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The local files that the options name, by field."""
+        return {}
+
 
 class ScreenOptions(ExplorerOptions, frozen=True):
     """Options of `screen`: single ablations, then ablations of pairs (and triples) of the strongest components."""
@@ -41,6 +46,11 @@ class ScreenOptions(ExplorerOptions, frozen=True):
         description="Single effects to use instead of measuring them: numbers, a JSON, CSV, Parquet or npy file, or gradient for estimates from gradients.",
     )
     order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs.")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """As `ExplorerOptions.files`."""
+        return {"scores": self.scores} if isinstance(self.scores, str) and self.scores != GRADIENT else {}
 
     @field_validator("top_k")
     @classmethod

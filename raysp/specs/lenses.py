@@ -62,6 +62,8 @@ class LensSpec(BaseModel):
     takes_examples: ClassVar[bool] = False
     #: Actions that a finished run can be used for.
     actions: ClassVar[frozenset[Action]] = frozenset()
+    #: Fields whose value may be the path of a file or folder; each of them may also be something else, such as a hub name.
+    path_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> str:
@@ -73,9 +75,21 @@ class LensSpec(BaseModel):
         """A function of the user's that evaluations call."""
         return None
 
+    @property
+    def loads(self) -> "ModelOptions | None":
+        """The model that evaluations load; None if they need none."""
+        return None
+
+    @property
+    def takes_date(self) -> bool:
+        """Whether a chat template may be used, and no date is given for it to state."""
+        return False
+
 
 class ModelOptions(LensSpec):
     """Which model, and how it is loaded."""
+
+    path_fields = ("model",)
 
     model: str = Field(
         default="smollm2-135m-instruct",
@@ -88,6 +102,11 @@ class ModelOptions(LensSpec):
     device: str = Field(default="auto", description="Where the model runs: auto, cpu, cuda, cuda:N or mps.")
     allow_pickle: bool = Field(default=False, description="Load pickled weights, which can run code.")
     allow_remote_code: bool = Field(default=False, description="Run code from the model's repository.")
+
+    @property
+    def loads(self) -> "ModelOptions":
+        """As `LensSpec.loads`."""
+        return self
 
 
 def _day(given: Any) -> Any:
@@ -109,7 +128,7 @@ class ChatOptions(ModelOptions):
 
     @property
     def takes_date(self) -> bool:
-        """Whether a chat template may be used, and no date is given for it to state."""
+        """As `LensSpec.takes_date`."""
         return self.chat and self.date is None
 
 
@@ -118,6 +137,7 @@ class FeatureLens(ChatOptions):
 
     varies = frozenset({"model", "prompt"})
     takes_examples = True
+    path_fields = ("model", "spans")
 
     kind: Literal["feature"] = "feature"
     prompt: str = Field(default="", description="Text whose parts are ablated.")
@@ -147,6 +167,7 @@ class MechanisticLens(ChatOptions):
     default_keep = "auto"
     varies = frozenset({"model", "prompt"})
     actions = frozenset({"prune"})
+    path_fields = ("model", "prompts", "references")
 
     kind: Literal["mechanistic"] = "mechanistic"
     prompt: str = Field(default="", description="Prompt whose answer is explained.")
@@ -188,6 +209,7 @@ class DataLens(ChatOptions):
     cost_class = "training"
     default_validation = Validation(heldout=60, top=5, random=5, low_pairs=5)
     actions = frozenset({"lds", "select"})
+    path_fields = ("model", "train", "queries")
 
     kind: Literal["data"] = "data"
     train: str = Field(
@@ -232,7 +254,7 @@ class DataLens(ChatOptions):
 
     @property
     def takes_date(self) -> bool:
-        """As `ChatOptions.takes_date`; examples may be conversations."""
+        """As `LensSpec.takes_date`; examples may be conversations."""
         return self.date is None
 
 
@@ -275,12 +297,12 @@ class FunctionLens(LensSpec):
         return self
 
 
-Lens = TypeVar("Lens", bound=BaseModel)
+Lens = TypeVar("Lens", bound=LensSpec)
 
 
 def with_dtype(lens: Lens, dtype: str) -> Lens:
     """The lens with its model in this dtype; a lens without a model is returned unchanged."""
-    return lens.model_copy(update={"dtype": dtype}) if isinstance(lens, ModelOptions) else lens
+    return lens.model_copy(update={"dtype": dtype}) if lens.loads is not None else lens
 
 
 def parse_spans(text: str) -> list[tuple[int, int]]:

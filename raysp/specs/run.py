@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raysp.errors import UserError
-from raysp.specs.explorers import EXPLORER_OPTIONS, GRADIENT, AnyExplorerOptions, ProxySPEXOptions, ScreenOptions, StandsForOptions
-from raysp.specs.lenses import ChatOptions, DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype
+from raysp.specs.explorers import EXPLORER_OPTIONS, AnyExplorerOptions, ProxySPEXOptions, StandsForOptions
+from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype, with_dtype
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
@@ -103,21 +103,19 @@ def load_spec(path: str | Path) -> RunSpec:
     return run_spec(fields, where=f"{path}", lines=_line_numbers(tree, where=f"{path}"))
 
 
-def resolve_paths(spec: RunSpec) -> RunSpec:
-    """The spec with absolute local paths, dtype `auto` as RAYSP_AUTO_DTYPE sets it, and today's date where a chat template may state it.
+def resolve(spec: RunSpec) -> RunSpec:
+    """The spec as it is asked here and now: with absolute local paths, dtype `auto` as RAYSP_AUTO_DTYPE sets it, and today's date where a chat template may state it.
 
     Evaluators and the scheduler have environments of their own, and may continue the run on another day.
     """
     lens, explorer = spec.lens, spec.explorer
-    if isinstance(lens, ChatOptions) and lens.takes_date:
+    if lens.takes_date:
         lens = lens.model_copy(update={"date": dt.datetime.now().astimezone().date()})
-    if getattr(lens, "dtype", None) == "auto" and (dtype := forced_dtype()):
-        lens = lens.model_copy(update={"dtype": dtype})
-    named = ("model", "spans", "prompts", "references", "train", "queries")
-    local = {name: _absolute(value) for name in named if (value := getattr(lens, name, None)) and _exists(value)}
+    if lens.loads is not None and lens.loads.dtype == "auto" and (dtype := forced_dtype()):
+        lens = with_dtype(lens, dtype)
+    local = {name: _absolute(value) for name in lens.path_fields if (value := getattr(lens, name)) and _exists(value)}
     lens = lens.model_copy(update=local)
-    if isinstance(explorer, ScreenOptions) and isinstance(explorer.scores, str) and explorer.scores != GRADIENT:
-        explorer = explorer.model_copy(update={"scores": _absolute(explorer.scores)})
+    explorer = explorer.model_copy(update={name: _absolute(path) for name, path in explorer.files.items()})
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
 
 

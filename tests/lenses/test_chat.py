@@ -13,7 +13,7 @@ from raysp.errors import UserError
 from raysp.lenses import build_game
 from raysp.lenses.chat import apply_chat_template
 from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
-from raysp.specs.run import resolve_paths, run_spec
+from raysp.specs.run import resolve, run_spec
 
 MESSAGES = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
 LLAMA = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}Today Date: {{ date_string }}\n" + MESSAGES
@@ -113,10 +113,10 @@ def test_a_template_with_a_date_is_what_transformers_makes_of_it_today(beginning
 
 def test_a_spec_takes_todays_date_once_and_only_where_a_chat_template_may_state_it(folders, rows):
     spec = raysp.RunSpec(lens=feature(folders["dated"]))
-    assert resolve_paths(spec).lens.date == dt.datetime.now().astimezone().date()
-    assert resolve_paths(raysp.RunSpec(lens=feature(folders["dated"], date="2020-02-29"))).lens.date == dt.date(2020, 2, 29)
-    assert resolve_paths(raysp.RunSpec(lens=feature(folders["dated"], chat=False))).lens.date is None
-    assert resolve_paths(raysp.RunSpec(lens=DataLens(train=rows))).lens.date is not None
+    assert resolve(spec).lens.date == dt.datetime.now().astimezone().date()
+    assert resolve(raysp.RunSpec(lens=feature(folders["dated"], date="2020-02-29"))).lens.date == dt.date(2020, 2, 29)
+    assert resolve(raysp.RunSpec(lens=feature(folders["dated"], chat=False))).lens.date is None
+    assert resolve(raysp.RunSpec(lens=DataLens(train=rows))).lens.date is not None
 
 
 def test_dates_are_written_in_one_way():

@@ -21,7 +21,7 @@ from raysp.models.loading import checkpoint_bytes, choose_dtype, following, load
 from raysp.models.memory import available_bytes, is_out_of_memory
 from raysp.models.resident import resident
 from raysp.specs.lenses import AUTO_DTYPE, FeatureLens, ModelOptions
-from raysp.specs.run import RunSpec, resolve_paths
+from raysp.specs.run import RunSpec, resolve
 
 
 def options(folder, **rest):
@@ -206,7 +206,7 @@ def test_the_environment_sets_what_auto_chooses_and_nothing_else(dtype, monkeypa
     monkeypatch.setenv(AUTO_DTYPE, dtype)
     cpu = torch.device("cpu")
     assert (choose_dtype("auto", cpu), choose_dtype("float32", cpu)) == (getattr(torch, dtype), torch.float32)
-    asked = resolve_paths(RunSpec(lens=FeatureLens(prompt="a b")))
+    asked = resolve(RunSpec(lens=FeatureLens(prompt="a b")))
     assert asked.lens.dtype == dtype  # a cluster's processes do not see the environment of the one who asks
 
 

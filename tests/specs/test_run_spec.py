@@ -17,7 +17,7 @@ from raysp.runs.parts import parts
 from raysp.runs.run import start_explorer
 from raysp.runtime.engine import run, run_all
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens
-from raysp.specs.run import LENSES, RunSpec, load_spec, resolve_paths, run_spec
+from raysp.specs.run import LENSES, RunSpec, load_spec, resolve, run_spec
 from raysp.store import Store
 from raysp.validation import Validation
 
@@ -109,7 +109,7 @@ def test_wrong_flags_name_field_value_and_mend(flags, parts):
 
 def test_scores_from_gradients_are_no_file_and_a_cross_check_is_a_flag():
     spec = spec_from("feature", {"prompt": "a b", "explorer": "screen", "scores": "gradient", "cross_check": True})
-    assert resolve_paths(spec).explorer.scores == "gradient"
+    assert resolve(spec).explorer.scores == "gradient"
     assert spec.cross_check
     assert not spec_from("feature", {"prompt": "a b"}).cross_check
 
@@ -161,7 +161,7 @@ def test_files_of_a_model_lens_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("rows.jsonl", "texts.txt"):
         (tmp_path / name).write_text("")
-    lens = resolve_paths(spec_from("mechanistic", {"prompts": "rows.jsonl", "references": "texts.txt", "model": "nowhere"})).lens
+    lens = resolve(spec_from("mechanistic", {"prompts": "rows.jsonl", "references": "texts.txt", "model": "nowhere"})).lens
     assert (lens.prompts, lens.references, lens.model) == (str(tmp_path / "rows.jsonl"), str(tmp_path / "texts.txt"), "nowhere")
 
 
@@ -296,9 +296,9 @@ def test_local_files_of_examples_and_queries_are_made_absolute(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name in ("rows.jsonl", "asked.jsonl"):
         (tmp_path / name).write_text("")
-    lens = resolve_paths(spec_from("data", {"train": "rows.jsonl", "queries": "asked.jsonl"})).lens
+    lens = resolve(spec_from("data", {"train": "rows.jsonl", "queries": "asked.jsonl"})).lens
     assert (lens.train, lens.queries) == (str(tmp_path / "rows.jsonl"), str(tmp_path / "asked.jsonl"))
-    assert resolve_paths(spec_from("data", {"train": "corpus:reviews", "queries": "hf:imdb:test"})).lens.train == "corpus:reviews"
+    assert resolve(spec_from("data", {"train": "corpus:reviews", "queries": "hf:imdb:test"})).lens.train == "corpus:reviews"
 
 
 @pytest.mark.parametrize(
