@@ -63,13 +63,15 @@ class Example:
 class Measurement:
     """The values of a batch of masks, float64 `(m,)`, and their cost: model tokens processed and seconds of model time.
 
-    `outputs`, float64 `(m, queries)`, are the values of the individual queries, if the game has queries; the value is then their mean.
+    `outputs`, float64 `(m, queries)`, are the values of the individual queries, if the game has queries; the value is then their mean. `notes` are remarks for
+    the user on how these masks were measured, if that was not as the game's own notes say.
     """
 
     values: Values
     tokens: int
     seconds: float
     outputs: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

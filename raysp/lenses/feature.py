@@ -47,10 +47,10 @@ class FeatureGame(Game):
         contexts = self.parts.source.contexts(masks)
         names = [_name(context) for context in contexts]
         missing = {name: context for name, context in zip(names, contexts, strict=True) if name not in self._known}
-        tokens = self._score(missing) if missing else 0
+        tokens, remark = self._score(missing) if missing else (0, None)
         values = np.array([self._known[name] for name in names], np.float64)
         self._forget()
-        return Measurement(values, tokens, time.perf_counter() - began)
+        return Measurement(values, tokens, time.perf_counter() - began, notes=(remark,) if remark else ())
 
     def remeasure(self, masks: Masks) -> Measurement:
         """As `measure`, computed again."""
@@ -67,12 +67,13 @@ class FeatureGame(Game):
         """Gradient x input, integrated gradients and attention rollout, as far as the model supports them."""
         return gradient_report(self.answered)
 
-    def _score(self, missing: dict[bytes, Context]) -> int:
+    def _score(self, missing: dict[bytes, Context]) -> tuple[int, str | None]:
+        """Score and remember the contexts; the tokens computed, and a remark if the model had to score them in a slower way than when the game was built."""
         self._check_length(list(missing.values()))
         inputs = self.answers.inputs(list(missing.values()))
-        scores, self.method = self.model.score_checked(inputs, self.method, self.root, logprobs=self.answers.needs_logprobs)
+        scores, self.method, remark = self.model.score_checked(inputs, self.method, self.root, logprobs=self.answers.needs_logprobs)
         self._known.update(zip(missing, self.answers.values(scores).tolist(), strict=True))
-        return scores.tokens
+        return scores.tokens, remark
 
     def _check_length(self, contexts: list[Context]) -> None:
         limit, longest = self.model.context, max(following for _, _, following in contexts) + self.answers.longest

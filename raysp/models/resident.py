@@ -146,8 +146,10 @@ class ResidentModel:
         """Whether inputs have vectors that are no token's, and whether they skip positions."""
         return bool((inputs.symbols >= self.vocabulary).any()), bool((np.diff(inputs.positions) > 1).any())
 
-    def score_checked(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> tuple[Scores, Method]:
-        """As `score`, and the method used: a slower one if the given one does not agree with a single forward pass on the longest of these inputs.
+    def score_checked(
+        self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True, remark: str | None = None
+    ) -> tuple[Scores, Method, str | None]:
+        """As `score`, with the method used: a slower one, and a remark, if the given one does not agree with a single forward pass on the longest of these inputs.
 
         That costs one forward pass whenever inputs are longer than any checked before, for example if `choose` was given only pieces of a prompt.
         """
@@ -155,16 +157,16 @@ class ResidentModel:
         kind, longest = self._kind(inputs), int(inputs.lengths.argmax())
         with self.lock:
             if way == "alone" or self._checked.get(kind, -1) >= inputs.lengths[longest]:
-                return scores, way
+                return scores, way, remark
             mine = inputs.read_sequence == longest
             found = Scores(scores.logits[mine], scores.logprobs[mine], 0)
             apart = _difference(found, self.score(inputs.chosen(np.array([longest])), "alone", logprobs=logprobs), TOLERANCE[self.loaded.dtype])
             if apart is None:
                 self._checked[kind] = int(inputs.lengths[longest])
-                return scores, way
-            slower = _SLOWER[way]
-            self._chosen[kind] = slower, f"{way} scoring is not used: {apart}"
-            return self.score_checked(inputs, slower, logprobs=logprobs)
+                return scores, way, remark
+            slower, remark = _SLOWER[way], "; ".join([*([remark] if remark else []), f"{way} scoring is not used: {apart}"])
+            self._chosen[kind] = slower, remark
+            return self.score_checked(inputs, slower, logprobs=logprobs, remark=remark)
 
     def _choose(self, sample: Inputs) -> tuple[Method, str | None]:
         expected = self.score(sample, "alone")

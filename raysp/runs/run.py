@@ -83,6 +83,7 @@ class Run:
         self.progress = Progress(self.run_id)
         self._preview_at = PREVIEW_VALUES
         self._calibration: Calibration | None = None
+        self._noted: set[str] = set()
         self._gradients = Gradients(self.store, self.backend)
 
     def execute(self) -> None:
@@ -110,17 +111,27 @@ class Run:
         calibrating = time.perf_counter() - began if self._calibration or self._gradients.wall_seconds else 0.0
         self._begin(explorer)
         try:
+            self._announce()
             self._store_calibration(calibrating)
             self._answer(explorer)
         except BaseException as error:
             self._end(error)
             raise
 
+    def _announce(self) -> None:
+        """Record and report the notes and warnings of the game."""
+        info = self.backend.info
+        for kind, texts in (("note", info.notes), ("warning", info.warnings)):
+            for text in texts:
+                self.store.add_event(self.run_id, kind, text)
+        self._report(warnings=info.warnings)
+
     def _store_calibration(self, wall_seconds: float) -> None:
         """Store the values that calibration measured in the run's dtype, and its other costs."""
         found = self._calibration
         if found is not None and found.sample is not None:
             masks, first = found.sample.masks, found.sample.first
+            self._note(first.notes)
             values, outputs = self._checked(masks, first.values), self._checked_outputs(masks, first.outputs)
             self.store.add_evaluations(self.run_id, "calibrate", masks, values, tokens=first.tokens, seconds=first.seconds, outputs=outputs)
         if found is not None and found.evaluations:
@@ -149,10 +160,6 @@ class Run:
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
-        for kind, texts in (("note", info.notes), ("warning", info.warnings)):
-            for text in texts:
-                self.store.add_event(self.run_id, kind, text)
-        self._report(warnings=info.warnings)
         intact, empty = self.evaluate(ends_of(info.n), "explore", 0)
         self._explore(explorer)
         findings = self._analyse(explorer)
@@ -254,6 +261,7 @@ class Run:
             rows = batches[index][part]
             asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
             outputs = self._checked_outputs(asked.masks[rows], measurement.outputs)
+            self._note(measurement.notes)
             self.store.add_evaluations(
                 self.run_id,
                 asked.phase,
@@ -272,6 +280,13 @@ class Run:
             rate = measured / max(elapsed, 1e-9)
             self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
             self._stop_if_cancelled()
+
+    def _note(self, notes: Sequence[str]) -> None:
+        """Record remarks on how masks were measured, each once."""
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self.store.add_event(self.run_id, "note", note)
 
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():

@@ -1,15 +1,19 @@
 """Checking that fast scoring agrees with the model costs little beside what is measured, and misses nothing that shows on long inputs only. Float32."""
 
+from collections import OrderedDict
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 from tiny_models import save
 
+from raysp import Exhaustive, RunSpec, run
 from raysp.lenses import build_game
 from raysp.lenses.self_check import PIECE
 from raysp.models.resident import resident
 from raysp.specs.lenses import FeatureLens, MechanisticLens
+from raysp.store import Store
 
 PARAGRAPH = "Her acting never fails. The film was long, but the ending was good! "
 PROMPT = "\n\n".join(f"{number}. {PARAGRAPH * 12}" for number in range(6))
@@ -64,6 +68,19 @@ def test_what_shows_on_long_inputs_only_is_found_when_they_are_measured(folders)
     assert game.method != "packed"
     inputs = game.answers.inputs(game.parts.source.contexts(masks))
     np.testing.assert_allclose(values, game.answers.values(game.model.score(inputs, "alone")), atol=1e-4)
+
+
+def test_a_run_notes_that_its_first_batch_fell_back_to_a_slower_scoring(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("raysp.models.resident._residents", OrderedDict())  # a model that has checked no long input yet
+    monkeypatch.setattr("raysp.models.resident._held", WeakValueDictionary())
+    lens = feature(folders["window"], target=" not", prompt="\n\n".join(PROMPT.split("\n\n")[:3]))
+    spec = RunSpec(lens=lens, explorer=Exhaustive(), local=True, store=str(tmp_path / "s.duckdb"))
+    run_id = run(spec).run_id
+    with Store.read(tmp_path / "s.duckdb") as store:
+        notes = store.sql("SELECT message FROM events WHERE kind = 'note' ORDER BY time")["message"].to_pylist()
+        assert notes[0].endswith("packed scoring")  # as the game was built
+        assert len([note for note in notes if note.startswith("packed scoring is not used: it is ")]) == 1
+        assert store.run_row(run_id)["status"] == "done"
 
 
 def test_the_blocks_of_a_long_prompt_are_checked_on_a_piece_and_once_as_a_whole(folders):
