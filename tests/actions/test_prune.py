@@ -78,6 +78,17 @@ class Asked:
         with raysp.Store.read(self.store) as store:
             return store.run_table(name, run_id).to_pylist()
 
+    def evaluations(self):
+        with raysp.Store.read(self.store) as store:
+            return store.sql("SELECT count(*) AS count FROM evaluations").to_pylist()[0]["count"]
+
+    def single_ablations(self, run_id):
+        """The components removed alone among the evaluations that a run paid for, of its own game."""
+        with raysp.Store.read(self.store) as store:
+            rows = store.sql(f"SELECT mask, n FROM evaluations JOIN runs USING (run_id, game_id) WHERE run_id = '{run_id}'").to_pylist()
+        masks = unpack(np.array([np.frombuffer(row["mask"], np.uint8) for row in rows]), rows[0]["n"])
+        return {int(np.flatnonzero(~mask)[0]) for mask in masks if (~mask).sum() == 1}
+
     def prunings(self, run_id):
         return self.table("prunings", run_id)
 
@@ -130,11 +141,15 @@ def test_what_one_pruning_measured_no_other_measures_again(asked, monkeypatch):
         return plain(game, masks)
 
     monkeypatch.setattr(MechanisticGame, "by_prompt", counted)
+    assert 0 < len(asked.single_ablations(run_id)) < 6
     first = asked.prune(run_id, draws=6)
     assert len(set(paid)) == 2
+    assert len(asked.single_ablations(run_id)) == 6
+    before = asked.evaluations()
     paid.clear()
     again = asked.prune(run_id, draws=6)
     assert paid == []
+    assert asked.evaluations() == before
     assert [(row.method, row.train, row.heldout, row.evaluations) for row in again.rows] == [
         (row.method, row.train, row.heldout, row.evaluations) for row in first.rows
     ]
