@@ -13,7 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
-from raysp.explorers.samples import Proxy, Sample, random_rows
+from raysp.explorers.samples import CONSTANT_VALUE, Proxy, Sample, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import single_ablations
@@ -356,7 +356,7 @@ def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
 
 def _remarks(found: Fit, values: Values, learnt: int) -> list[str]:
     if np.isnan(found.r2) and not np.ptp(values) > 0:
-        return ["The value is the same for all masks; there is nothing to explain."]
+        return [CONSTANT_VALUE]
     if np.isnan(found.r2):
         return [f"All {learnt:,} random masks have the same value, although other masks do not; nothing could be learnt. Keep more components (keep auto)."]
     if set(found.weights) == {"singles"}:

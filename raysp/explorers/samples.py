@@ -134,6 +134,10 @@ def random_rows(masks: Masks, keep_probability: float = UNIFORM, weights: Values
     return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
 
 
+#: The sentence about a game whose value no mask changes, in notes and verdicts alike.
+CONSTANT_VALUE = "The value is the same for all masks, so there is nothing to attribute."
+
+
 def constant(n: int, values: Values, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
     """A surrogate that is constant at the mean of the values, for games that do not vary and samples too small for a fit."""
     mean = np.array([weighted_mean(values, weights) if len(values) else 0.0])

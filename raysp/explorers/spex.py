@@ -14,7 +14,7 @@ from raysp.explorers.exhaustive import ROUND as TABLE_ROUND
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import REPORTED
 from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
-from raysp.explorers.samples import constant
+from raysp.explorers.samples import CONSTANT_VALUE, constant
 from raysp.masks import Masks, Values
 from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
 from raysp.specs.explorers import MAX_B, SPEXOptions
@@ -153,7 +153,7 @@ class SPEX(Explorer[SPEXOptions]):
         if blocks < made.blocks:
             notes.append(_part_told(spectrum))
         if len(values) < 2 or not np.ptp(values) > 0:
-            notes.append("The value is the same for all masks; there is nothing to explain.")
+            notes.append(CONSTANT_VALUE)
             flat = constant(made.n, values)
             return flat, flat
         if blocks < LEAST_BLOCKS:

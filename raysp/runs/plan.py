@@ -36,9 +36,9 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
     """
     backend = LocalBackend(build_game(spec.lens))
     started = start_explorer(spec, backend.info)
-    # The noise is stored, so the run will compute in the same dtype.
-    calibration = None if store.read_only else calibrate(spec, backend, store, started.keep_probability)
-    if calibration is not None and calibration.sample is not None:
+    # The run computes in the dtype that this settles on: it finds the noise in the store or, if another process writes the store now, measures it as here.
+    calibration = calibrate(spec, backend, store, started.keep_probability)
+    if calibration is not None and calibration.sample is not None and not store.read_only:
         sample, first = calibration.sample, calibration.sample.first
         store.add_evaluations(
             PLAN,

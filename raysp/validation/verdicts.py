@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from raysp.explorers.samples import CONSTANT_VALUE
+
 if TYPE_CHECKING:
     from raysp.validation.numeric_noise import NumericNoise
 
@@ -17,7 +19,7 @@ Figures = dict[str, float | int | str]
 LEVELS: tuple[Verdict, ...] = ("reliable", "use with care", "do not trust")
 #: The meaning of each code of a reason. Pages, SQL and programs match codes; sentences may be reworded at any time.
 REASON_CODES: dict[str, str] = {
-    "constant_value": "No mask changes the value, so there is nothing to attribute.",
+    "constant_value": CONSTANT_VALUE,
     "complete": "Every mask was measured, so the answer is exact.",
     "not_held_out": "No masks were held out, so the surrogate's accuracy is unknown.",
     "surrogate_good": "The surrogate predicts held-out masks well.",
@@ -108,8 +110,9 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool,
     """
     builder = VerdictBuilder()
     if constant:
-        sentence = "The value does not change whatever is removed: there is nothing to attribute; check the target, or how components are ablated."
-        builder.add("constant_value", {}, sentence, 1)
+        builder.add("constant_value", {}, f"{CONSTANT_VALUE} Check the target, or how components are ablated.", 1)
+        if noise is not None:
+            _judge_noise(builder, noise)  # rounding may be what makes all values equal
         return builder.result()
     if complete:
         builder.add("complete", {}, "Every mask was measured: the answer is exact.")

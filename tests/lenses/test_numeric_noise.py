@@ -16,7 +16,7 @@ from raysp.models import loading
 from raysp.models.resident import is_resident
 from raysp.runs.plan import plan_run
 from raysp.specs.lenses import AUTO_DTYPE, with_dtype
-from raysp.validation.numeric_noise import NoiseSample, noise_masks, numeric_noise
+from raysp.validation.numeric_noise import AUTO_SHARE, NoiseSample, noise_masks, numeric_noise
 
 FILMS = [("the acting never fails", "good"), ("the ending was bad", "bad"), ("a quiet letter", "good"), ("the film was long", "bad")]
 CHECKS = raysp.Validation(heldout=16, top=2, random=2, low_pairs=2)
@@ -27,16 +27,21 @@ def model(tmp_path_factory):
     return save("llama", tmp_path_factory.mktemp("llama"))
 
 
-@pytest.fixture
-def drowned(model, tmp_path):
-    """A data lens whose adapters learn so little that leaving an example out changes less than bfloat16 can tell."""
-    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "queries")}
+def trained(model, folder, learning_rate):
+    """A data lens of eight examples and one query."""
+    paths = {name: folder / f"{name}.jsonl" for name in ("train", "queries")}
     rows = [{"prompt": f"{text} {i}", "completion": answer} for i in range(2) for text, answer in FILMS]
     asked = [{"prompt": "the acting was long", "completion": "good", "foil": "bad"}]
     for name, some in (("train", rows), ("queries", asked)):
         paths[name].write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
-    recipe = {"adapted_layers": "last:1", "batch_size": 4, "learning_rate": 1e-5, "epochs": 1, "device": "cpu"}
+    recipe = {"adapted_layers": "last:1", "batch_size": 4, "learning_rate": learning_rate, "epochs": 1, "device": "cpu"}
     return raysp.DataLens(model=model, train=str(paths["train"]), queries=str(paths["queries"]), **recipe)
+
+
+@pytest.fixture
+def drowned(model, tmp_path):
+    """A data lens whose adapters learn so little that leaving an example out changes less than bfloat16 can tell."""
+    return trained(model, tmp_path, 1e-5)
 
 
 def feature(model, **options):
@@ -87,6 +92,42 @@ def test_effects_that_drown_in_bfloat16_do_not_in_float32(drowned):
     assert not narrow.is_small
     assert narrow.share > 0.5
     assert wide.is_small
+
+
+def effects_in_float32(lens):
+    """The effects of leaving out each component, float64 `(n,)`, computed in float32 in an order that no run uses."""
+    game = build_game(with_dtype(lens, "float32"))
+    masks = np.concatenate([~np.eye(game.n, dtype=bool), np.ones((1, game.n), dtype=bool)])
+    values = game.remeasure(masks).values
+    return values[-1] - values[:-1]
+
+
+def size(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+@pytest.mark.parametrize("learning_rate", [1e-5, 1e-4, 1e-3, 1e-2])
+def test_leave_one_out_effects_of_a_run_do_not_drown_unless_bfloat16_is_forced(model, tmp_path, monkeypatch, learning_rate):
+    lens = trained(model, tmp_path, learning_rate)
+    expected = effects_in_float32(lens)
+
+    def answer():
+        result = raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Screen(top_k=2), validation=CHECKS, local=True))
+        error = size(result.singles["value"].to_numpy() - expected) / size(expected)
+        return result, error, {reason["code"] for reason in result.summary["reasons"]}
+
+    on_a_processor_with_bfloat16(monkeypatch, tmp_path)
+    result, error, codes = answer()
+    noise = result.summary["metrics"]["numeric_noise"]
+    assert (noise["dtype"], noise["scale"]) == (result.summary["dtype"], "leave_one_out")
+    assert max(noise["share"], noise["query_share"]) <= AUTO_SHARE
+    assert error <= 2 * AUTO_SHARE  # an effect is a difference of two values
+    assert "numeric_noise" not in codes
+    monkeypatch.setenv(AUTO_DTYPE, "bfloat16")
+    result, error, codes = answer()
+    assert result.summary["dtype"] == "bfloat16"
+    assert error > 0.5
+    assert "numeric_noise" in codes
 
 
 def test_auto_turns_to_float32_where_effects_drown_in_bfloat16(drowned, tmp_path, monkeypatch):
@@ -145,6 +186,18 @@ def test_a_run_computes_in_the_dtype_that_its_plan_settled_on_and_does_not_measu
     assert result.summary["metrics"]["numeric_noise"] == planned["numeric_noise"]
     assert (result.summary["dtype"], planned["numeric_noise"]["rejected"]["dtype"]) == ("float32", "bfloat16")
     assert not any(row["evaluations"] for row in result.costs.to_pylist() if row["phase"] == "calibrate")
+
+
+def test_a_plan_settles_on_a_runs_dtype_where_it_may_not_write(drowned, tmp_path, monkeypatch):
+    on_a_processor_with_bfloat16(monkeypatch, tmp_path)
+    spec = raysp.RunSpec(lens=drowned, explorer=raysp.Singles(), validation=CHECKS, local=True, store=str(tmp_path / "s.duckdb"))
+    raysp.Store.open(tmp_path / "s.duckdb").close()
+    with raysp.Store.read(tmp_path / "s.duckdb") as store:
+        planned = plan_run(spec, store)
+        assert store.sql("SELECT fingerprint FROM numeric_noise UNION ALL SELECT fingerprint FROM games").num_rows == 0
+    result = raysp.run(spec)
+    dtypes = (planned["numeric_noise"]["dtype"], planned["numeric_noise"]["rejected"]["dtype"])
+    assert dtypes == (result.summary["dtype"], "bfloat16") == ("float32", "bfloat16")
 
 
 def measured(values):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raysp.explorers.samples import CONSTANT_VALUE
 from raysp.validation.numeric_noise import AUTO_SHARE, NumericNoise, noise_masks, typical_effects
 from raysp.validation.verdicts import NoiseBesideEffects, verdict
 
@@ -36,6 +37,13 @@ def test_noise_that_is_not_small_asks_for_care_and_says_what_to_do(large):
 def test_noise_of_half_an_effect_leaves_nothing_to_trust():
     assert judged(0.04, single=0.1)[0] == "do not trust"
     assert judged(0.6)[0] == "do not trust"
+
+
+def test_a_value_that_rounding_keeps_constant_is_said_to_drown():
+    beside = NoiseBesideEffects(NumericNoise("bfloat16", 1.0, 1.0, 1.0, 1.0, "leave_one_out", 5, 1, reference=True), 0.0, 0.0)
+    words, reasons = verdict(METRICS, constant=True, complete=False, screened=False, noise=beside)
+    assert (words, [reason.code for reason in reasons]) == ("do not trust", ["constant_value", "numeric_noise"])
+    assert reasons[0].sentence.startswith(CONSTANT_VALUE)
 
 
 def test_in_float32_the_advice_is_another():
