@@ -185,6 +185,14 @@ def test_every_option_and_command_that_is_named_exists(path):
             assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", span)) <= bench_options()[words[3]] | {"--help"}, span
 
 
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_has_two_rows_in_a_table(path):
+    named = []
+    for head, cells in table_rows(path):
+        named = [] if head else [*named, *(re.findall(r"`(--[a-z][\w-]*)", cells[0]) if cells[0].startswith("`--") else cells[:1])]
+        assert len(set(named)) == len(named), named
+
+
 def test_every_explorer_and_topic_of_choice_is_documented():
     shown = {cell.split("`")[1] for _, cells in table_rows(ROOT / "raysp/explorers/README.md") for cell in cells[:1] if "`" in cell}
     assert set(EXPLORERS) <= shown

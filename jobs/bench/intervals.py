@@ -2,7 +2,7 @@
 
     python -m jobs.bench intervals [--quick] [--proxy auto]
 
-`coverage` is the share of planted coefficients that their 95 % intervals hold, `false_runs` the share of purely additive games with noise in which any
+`coverage` is the share of planted coefficients that their 95% intervals hold, `false_runs` the share of purely additive games with noise in which any
 interaction of order 2 or more is called significant, and `power` the share of planted interactions that are, by size and by noise (in standard
 deviations of the game): the price of the control of false discoveries. Summary last.
 """

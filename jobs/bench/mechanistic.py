@@ -7,7 +7,7 @@ Prints one JSON line per row, the summary last. Everything runs on the embedded 
 `speed`: every head of the model ablated alone (n = 270), random masks over all that keep nine heads of ten, and random masks that keep half of the heads of three
 layers, timed in turns in one process: ours; a hook for each head and one forward pass for each mask, the usual loop; nnsight and transformer-lens, both with a batch of masks in
 one pass, and only the last logits computed where the library allows it. Values must agree to 1e-4, relative to the largest. `pairs`: all pairs among 54 heads
-exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers pruned with 50, 66 and 83 % kept, chosen by the mean margin on
+exactly, beside the ranking by second-order gradients. `prune`: heads of three groups of three layers pruned with 50, 66 and 83% kept, chosen by the mean margin on
 a task's prompts under random subsets of the heads, and scored by accuracy on held-out ones (each seed has prompts, subsets and held-out prompts of its own): by interactions, by the LASSO on singles, each as it is and refined by
 as many exact swaps as random subsets are drawn, and the best of these.
 

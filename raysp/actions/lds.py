@@ -109,7 +109,7 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
         rows += mislabel_scores(methods, component_of, wrong.examples, wrong.own, seed=spec.seed)
     conventions = {
         "sign": "effects are v(all) - v(all without); a higher output is better" + (", so a loss counts as negative" if sign < 0 else ""),
-        "correlation": "Spearman, mean over queries; 95 % interval from resampling queries and subsets",
+        "correlation": "Spearman, mean over queries; 95% interval from resampling queries and subsets",
         "fraction": wish.fraction,
         "kept": kept,
         "subsets": len(plan.heldout),

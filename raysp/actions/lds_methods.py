@@ -46,7 +46,7 @@ SOLVING = 2.0
 class Score:
     """One figure of a method (None: of the trainings themselves), for one query or averaged over queries; `k` is the number of components removed, if any.
 
-    `lo` and `hi` bound a 95 % interval, if there is one.
+    `lo` and `hi` bound a 95% interval, if there is one.
     """
 
     metric: Metric

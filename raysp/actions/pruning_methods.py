@@ -55,7 +55,7 @@ class RunEvidence:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A method's choice at one share: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95 % interval.
+    """A method's choice at one share: the mask (bool `(n,)`), the mean over the run's prompts, and over held-out ones with a 95% interval.
 
     `evaluations` is the number of exact evaluations on the run's prompts that the choice used.
     """

@@ -137,13 +137,13 @@ def _print_scores(done: Any) -> None:
     whole = [row for row in done.rows if row.query is None]
     by_metric = {(row.metric, row.method): row for row in whole}
     title = f"Linear datamodeling score: {told['subsets']} subsets of {told['kept']} components, mean of {told['seeds']} trainings, {len(done.queries)} queries"
-    table = Table("method", "LDS", "95 % interval", "shuffled components", title=title, title_justify="left", box=None)
+    table = Table("method", "LDS", "95% interval", "shuffled components", title=title, title_justify="left", box=None)
     for row in whole:
         if row.metric == "lds":
             floor = by_metric["lds_floor", row.method]
             table.add_row(row.method, _score(row.value), _interval(row), f"{_score(floor.value)} {_interval(floor)}")
     display.out.print(table)
-    ceilings = Table("ceiling", "", "95 % interval", box=None)
+    ceilings = Table("ceiling", "", "95% interval", box=None)
     for metric, words in CEILINGS.items():
         if (metric, None) in by_metric:
             ceilings.add_row(words, _score(by_metric[metric, None].value), _interval(by_metric[metric, None]))
@@ -151,7 +151,7 @@ def _print_scores(done: Any) -> None:
         display.out.print(ceilings)
     else:
         display.out.print("No ceiling: it needs at least two training seeds (--seeds 2).")
-    others = Table("score", "method", "", "95 % interval", box=None)
+    others = Table("score", "method", "", "95% interval", box=None)
     drops = scale(value for row in whole if row.metric == "brittleness_drop" for value in (row.value, row.lo, row.hi))
     for row in whole:
         if row.metric in OTHERS:
@@ -185,7 +185,7 @@ def _print_choice(done: Any) -> None:
         queries = f"{found.queries} {'held-out queries' if found.heldout else 'queries of the run'}"
         size = scale([found.chosen, *found.means.values(), *(each for gain in found.gains.values() for each in (gain.value, gain.lo, gain.hi))])
         title = size.titled(f"Verified on {queries}, {found.seeds} training seeds")
-        table = Table("trained on", "value", "gain of what is kept", "95 % interval", title=title, box=None)
+        table = Table("trained on", "value", "gain of what is kept", "95% interval", title=title, box=None)
         for name, words in (("all", "everything"), ("random", "random sets of the same size")):
             if name in found.gains:
                 table.add_row(words, size.show(found.means[name]), size.show(found.gains[name].value), _interval(found.gains[name], size))

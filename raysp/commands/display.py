@@ -165,7 +165,7 @@ def _print_interactions(interactions: pa.Table) -> None:
     table = Table(
         "set",
         index,
-        "95 % interval",
+        "95% interval",
         "significant",
         "deviation: predicted",
         "exact",

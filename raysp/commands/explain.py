@@ -162,11 +162,11 @@ def _print(measured: "Measurements", told: dict[str, Any]) -> None:
     for sentence in told["sentences"]:
         display.out.print(f"  · {sentence}", markup=False)
     _print_table(
-        "Single effects (strongest first)", ("component", "effect", "95 % interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
+        "Single effects (strongest first)", ("component", "effect", "95% interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
     )
     if told["interactions"]:
         significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
-        head = ("set", told["interactions"][0]["index"], "95 % interval", "significant")
+        head = ("set", told["interactions"][0]["index"], "95% interval", "significant")
         _print_table("Interactions (significant first, then strongest)", head, told["interactions"], significant)
     else:
         display.out.print("No interactions found.")

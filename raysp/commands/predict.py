@@ -30,7 +30,7 @@ def predict(
 ) -> None:
     """Predict a run's value without some components, from its stored surrogate.
 
-    Loads no model, unless --exact is given. An interval holds the value of 95 % of the subsets of about that size.
+    Loads no model, unless --exact is given. An interval holds the value of 95% of the subsets of about that size.
     """
     import numpy as np
 
@@ -75,7 +75,7 @@ def _print(predictions: "Sequence[Prediction]", intact: float | None) -> None:
     from raysp.report.numbers import scale
 
     size = scale(value for each in predictions for value in (each.value, each.lo, each.hi, each.measured, intact))
-    table = Table("removed", "predicted", "95 % interval", "measured", title=size.titled("Predicted by the surrogate"), box=None)
+    table = Table("removed", "predicted", "95% interval", "measured", title=size.titled("Predicted by the surrogate"), box=None)
     for each in predictions:
         names = ", ".join(f"{label} ({number})" for label, number in zip(each.labels[:SHOWN], each.removed, strict=False))
         more = f", … ({len(each.removed)} of them)" if len(each.removed) > SHOWN else ""

@@ -73,7 +73,7 @@ def _print(done: Any, best_of: int) -> None:
     from raysp.commands import display
     from raysp.report.numbers import scale
 
-    columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95 % interval")
+    columns = ("kept", "chosen by", "exact evaluations", "run's prompts", "held-out prompts", "95% interval")
     size = scale(value for row in done.rows for value in (row.train, row.heldout, row.lo, row.hi))
     table = Table(*columns, title=size.titled(f"Pruned on {done.rows[0].prompts} held-out prompts"), box=None)
     for row in done.rows:

@@ -122,7 +122,7 @@ def fits_of_runs(rows: TableRows) -> Figure | None:
 
 def fits_of_queries(scores: TableRows) -> Figure | None:
     """The linear datamodeling score of each query next to that of single effects alone."""
-    return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "rank correlation (LDS)")
+    return _gains([(row["label"], row["lds_singles"], row["lds"]) for row in scores if row["lds"] is not None], "LDS")
 
 
 def _gains(rows: Sequence[tuple[str, float, float]], title: str) -> Figure | None:

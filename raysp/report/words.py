@@ -188,7 +188,7 @@ def what_is_ablated(run: Mapping[str, Any], kinds: Sequence[str], layers: Sequen
     positions = described.get("positions") or "all"
     at = {"all": "at all positions", "last": "at the last position"}.get(str(positions), f"at positions {_listed(positions)}")
     several = f" Values are means over {count(len(described['prompts']))} prompts." if len(described.get("prompts") or ()) > 1 else ""
-    return f"{run['n']} {parts(kinds, run['n'])} in {where} (counted from 0). An ablated one is {ablation_in_words(run)}, {at}.{several}"
+    return f"{run['n']} {parts(kinds, run['n'])} in {where} (counted from 0). An ablated {parts(kinds, 1)} is {ablation_in_words(run)}, {at}.{several}"
 
 
 def _listed(values: Any) -> str:
@@ -199,7 +199,7 @@ def value_in_words(run: Mapping[str, Any]) -> str:
     """The value in words."""
     kind = run["game"]["description"].get("value")
     if of_data(run):
-        return f"{VALUES.get(str(kind), str(kind) if kind else 'output')}, mean over the queries"
+        return f"{VALUES.get(str(kind), str(kind) if kind else 'output').replace('target', 'answer')}, mean over the queries"
     return VALUES.get(str(kind), str(kind) if kind else "value of the game")
 
 
@@ -239,11 +239,10 @@ def named(label: str, run: Mapping[str, Any], limit: int) -> str:
 def strongest_set(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """A sentence about the strongest interaction."""
     sure = ("exact", "measured exactly") if row["verified"] else ("estimate", "not measured exactly")
-    kind = (
-        f" is the strongest interaction, a {row['kind']}: {KINDS[row['kind']]}"
-        if row["kind"] in KINDS and row["kind"] != "additive"
-        else " is the strongest interaction"
-    )
+    kind = " is the strongest interaction"
+    if row["kind"] in KINDS and row["kind"] != "additive":
+        meaning = KINDS[row["kind"]]
+        kind += f", a {row['kind']}: {meaning.replace('others', 'other') if row['order'] == 2 else meaning}"
     return f"{named(row['labels'], run, 160)}{kind} (deviation {number(row[sure[0]])}, {sure[1]})."
 
 
@@ -271,7 +270,7 @@ def numeric_noise(noise: Mapping[str, Any]) -> str:
 
 def percent(share: float) -> str:
     """A share of one in per cent, two digits."""
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.2g}%"
 
 
 def assumption(metrics: Mapping[str, Any]) -> str | None:
@@ -281,7 +280,7 @@ def assumption(metrics: Mapping[str, Any]) -> str | None:
         return None
     of = f" of {metrics['low_pairs_total']:,.0f}" if metrics.get("low_pairs_total") else ""
     share = metrics.get("low_share")
-    bound = "" if share is None else " That is all of them." if share == 0 else f" With 95 % confidence, at most {share:.0%} of such pairs deviate by more."
+    bound = "" if share is None else " That is all of them." if share == 0 else f" With 95% confidence, at most {share:.0%} of such pairs deviate by more."
     found = (
         f"The search assumes that strong interactions involve at least one component with a strong single effect. To test this, {pairs:.0f}{of} pairs of low-impact "
         f"components were measured exactly. The strongest deviates from additivity by {number(metrics.get('low_largest'), signed=False)}.{bound}"

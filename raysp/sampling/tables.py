@@ -23,7 +23,7 @@ UNMEASURED = "unmeasured"
 def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Table:
     """Tabulate single effects with their standard errors, float64 `(n,)` each.
 
-    Columns: component int32, value, lo and hi double (95 % interval), method string.
+    Columns: component int32, value, lo and hi double (95% interval), method string.
     """
     import pyarrow as pa
 

@@ -74,7 +74,7 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     )
     adaptive: bool = Field(default=False, description="Request masks in rounds and choose half of each later round where the kernel is most uncertain.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
-    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95 % intervals of the first ten interactions are narrower than this.")
+    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95% intervals of the first ten interactions are narrower than this.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 

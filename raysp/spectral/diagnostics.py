@@ -74,7 +74,7 @@ class Diagnostics:
 
 
 def diagnose(surrogate: FourierSurrogate, top: int | None = None, r2: float | None = None, r2_singles: float | None = None) -> Diagnostics:
-    """Compute the diagnostics of a surrogate over its `top` strongest terms (None: those that hold 95 % of its variance, at most 1,000).
+    """Compute the diagnostics of a surrogate over its `top` strongest terms (None: those that hold 95% of its variance, at most 1,000).
 
     `r2` and `r2_singles` are the out-of-fold R² of the surrogate and of single effects alone, on values that vary; NaN is treated as unknown.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 24
 #: Columns of the covariance factor converted to an index per batch.
 FACTOR_COLUMNS = 64
-#: Half-width of a 95 % interval, in standard errors.
+#: Half-width of a 95% interval, in standard errors.
 Z95 = 1.959964
 #: False discovery rate among the significant sets of an order.
 FALSE_DISCOVERIES = 0.05
@@ -172,7 +172,7 @@ class FourierSurrogate:
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
         """Sets with their value in `index`, significant sets first, each group by decreasing |value|.
 
-        Columns: components list<int32>, order int32, index string, value double, lo and hi double (95 % interval), significant bool (false discoveries
+        Columns: components list<int32>, order int32, index string, value double, lo and hi double (95% interval), significant bool (false discoveries
         are controlled over all sets of the same order, not only those found). Raises UserError for an unknown index.
         """
         import pyarrow as pa

@@ -39,7 +39,7 @@ QUANTILES = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval."""
+    """A figure with its 95% interval."""
 
     value: float
     lo: float
@@ -121,7 +121,7 @@ def ceiling(outputs: Floats, *, draws: int = RESAMPLES, seed: int = 0) -> Ceilin
 def random_floor(predict: Callable[[Masks], Floats], masks: Masks, actual: Floats, *, shuffles: int = SHUFFLES, seed: int = 0) -> Estimate:
     """The score of predictions (`predict`: bool `(m, n)` to float64 `(m, q)`) after randomly permuting the components.
 
-    Returns the mean and the 95 % range over permutations: the chance level for predictions with this distribution.
+    Returns the mean and the 95% range over permutations: the chance level for predictions with this distribution.
     """
     rng = np.random.default_rng(seed)
     shuffled = [_correlations([(predict(masks[:, rng.permutation(masks.shape[1])]), actual)], "spearman") for _ in range(shuffles)]

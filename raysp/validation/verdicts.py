@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,7 +95,7 @@ class VerdictBuilder:
 
     def add(self, code: str, figures: Figures, sentence: str, level: int = 0) -> None:
         """Add a reason, and lower the verdict to `level` (an index of `LEVELS`) if it is better than that."""
-        self.reasons.append(Reason(code, figures, sentence))
+        self.reasons.append(Reason(code, figures, re.sub(r"(?<![\w-])-(?=\d)", "−", sentence)))
         self.level = max(self.level, level)
 
     def result(self) -> tuple[Verdict, tuple[Reason, ...]]:
@@ -131,7 +132,7 @@ def _judge_surrogate(builder: VerdictBuilder, metrics: Metrics, *, screened: boo
         builder.add("not_held_out", {"heldout": metrics.get("heldout", 0.0)}, "Nothing was held out, so the surrogate's accuracy is unknown.", 1)
         return
     figures = _chosen(metrics, "r2", "r2_lo", "r2_hi", "r2_singles", "heldout")
-    scored = f"held-out R² {r2:.2f} (95 % interval {metrics['r2_lo']:.2f} to {metrics['r2_hi']:.2f}) on {metrics['heldout']:.0f} fresh masks; single effects alone {singles:.2f}"
+    scored = f"held-out R² {r2:.2f} (95% interval {metrics['r2_lo']:.2f} to {metrics['r2_hi']:.2f}) on {metrics['heldout']:.0f} fresh masks; single effects alone {singles:.2f}"
     advice = (
         "raise the budget or top_k, or use proxyspex"
         if screened
@@ -153,7 +154,8 @@ def _judge_gain(builder: VerdictBuilder, metrics: Metrics) -> None:
         sentence = f"Interactions make the prediction worse than single effects alone ({r2:.2f} against {singles:.2f}); read the single effects."
         builder.add("interactions_harm", figures, sentence, 1)
     elif metrics["gain"] < GAIN or metrics["gain_lo"] <= 0:
-        sentence = f"Interactions do not help: single effects alone predict as well (gain in R² {metrics['gain']:+.3f})."
+        within = f"{metrics['gain']:+.3f} (95% interval {metrics['gain_lo']:+.3f} to {metrics['gain_hi']:+.3f})"
+        sentence = f"Interactions do not help measurably: their gain in R² over single effects alone is {within}."
         builder.add("interactions_no_gain", figures, sentence)
 
 
@@ -172,7 +174,7 @@ def _judge_estimates(builder: VerdictBuilder, metrics: Metrics, *, exact: bool) 
         return
     relative = error / size if size > 0 else math.inf
     measured = (
-        f"{checked:.0f} interactions measured exactly: mean error {error:.3g} (95 % interval {metrics['error_lo']:.3g} to {metrics['error_hi']:.3g}) "
+        f"{checked:.0f} interactions measured exactly: mean error {error:.3g} (95% interval {metrics['error_lo']:.3g} to {metrics['error_hi']:.3g}) "
         f"where the exact values average {size:.3g}; {sign:.0%} have the right sign"
     )
     if relative > POOR_ERROR and sign < POOR_SIGN:
@@ -192,7 +194,7 @@ def _judge_low_impact(builder: VerdictBuilder, metrics: Metrics, *, screened: bo
     figures = _chosen(metrics, "low_pairs", "low_pairs_total", "low_largest", "low_missed", "low_share", "bar")
     strongest = f"the strongest deviates by {metrics['low_largest']:.3g}"
     if metrics["low_share"] > 0:
-        share = f"with 95 % confidence at most {metrics['low_share']:.0%} of such pairs deviate by more"
+        share = f"with 95% confidence at most {metrics['low_share']:.0%} of such pairs deviate by more"
         bound = f"of {count:.0f} random pairs of low-impact components {strongest}; {share}"
     else:
         bound = f"of all {count:.0f} pairs of low-impact components {strongest}"
@@ -223,7 +225,7 @@ def _judge_noise(builder: VerdictBuilder, beside: NoiseBesideEffects) -> None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.2g}%"
 
 
 def _chosen(metrics: Metrics, *names: str) -> Figures:

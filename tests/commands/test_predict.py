@@ -39,7 +39,7 @@ def test_subsets_are_predicted_one_by_one(run_id, capsys):
 def test_the_table_names_what_is_removed_and_the_intact_value(run_id, capsys):
     code, out, _ = command(capsys, run_id, "--removed", "w4,7")
     assert code == 0
-    for words in ("w4 (4), w7 (7)", "predicted", "95 % interval", "The value with every component kept is"):
+    for words in ("w4 (4), w7 (7)", "predicted", "95% interval", "The value with every component kept is"):
         assert words in out
 
 

@@ -123,7 +123,7 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
     reasons = [
         reason(
             "surrogate_good",
-            f"The surrogate predicts well: held-out R² {r2:.2f} (95 % interval {r2 - 0.03:.2f} to {r2 + 0.02:.2f}) on 200 fresh masks; single effects alone {r2_singles:.2f}.",
+            f"The surrogate predicts well: held-out R² {r2:.2f} (95% interval {r2 - 0.03:.2f} to {r2 + 0.02:.2f}) on 200 fresh masks; single effects alone {r2_singles:.2f}.",
             r2=r2,
         ),
         *(
@@ -133,12 +133,12 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
         ),
         reason(
             "estimates_good",
-            "The estimates hold: 18 interactions measured exactly: mean error 0.06 (95 % interval 0.04 to 0.08) where the exact values average 0.71; 100% have the right sign.",
+            "The estimates hold: 18 interactions measured exactly: mean error 0.06 (95% interval 0.04 to 0.08) where the exact values average 0.71; 100% have the right sign.",
             checked=18.0,
         ),
         reason(
             "low_impact_clear",
-            "Low-impact components hold no strong pair that the answer misses: of 20 random pairs of low-impact components the strongest deviates by 0.0712; with 95 % confidence at most 14% of such pairs deviate by more.",
+            "Low-impact components hold no strong pair that the answer misses: of 20 random pairs of low-impact components the strongest deviates by 0.0712; with 95% confidence at most 14% of such pairs deviate by more.",
             low_pairs=20.0,
         ),
     ]

@@ -41,6 +41,8 @@ def test_opens_offline_without_complaint_and_nothing_is_cut_off(visit, name, wid
     cut = """[...document.querySelectorAll('h1, h2, p, figcaption, .legend, .control, .chip, .node, #arcs text, .energy, .kept svg')]
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < 0).map(e => e.outerHTML)"""
     assert page.evaluate(cut) == []
+    scrolled = "[...document.querySelectorAll('.scroll:has(.methods)')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert page.evaluate(scrolled) == []
 
 
 @pytest.mark.parametrize("width", [390])
@@ -196,7 +198,7 @@ def test_the_energy_split_is_a_sentence_and_bars(folder):
 
 def test_pruning_has_curves_a_table_and_what_stays(folder, visit):
     text = read(folder / "three-layers.html")
-    for part in ("How much can be pruned?", "on 60 held-out prompts", "The intact model’s value is 2.31 (2.10 to 2.50)", "80 % 22 of 27", "10 % · 3"):
+    for part in ("How much can be pruned?", "on 60 held-out prompts", "The intact model’s value is 2.31 (2.10 to 2.50)", "80% 22 of 27", "10% · 3"):
         assert part in text
     page = visit("three-layers")
     assert page.locator("[data-chart=prunings] .legendtext").all_text_contents() == [*pruning.METHODS.values(), "intact model"]
@@ -207,11 +209,11 @@ def test_pruning_has_curves_a_table_and_what_stays(folder, visit):
 
 def test_other_methods_have_their_agreement_in_words_once(folder, visit):
     text = read(folder / "three-layers.html")
-    assert "attribution patching 0.82 76 % agrees closely" in text
-    assert "gradient × input 0.27 56 % agrees weakly" in text
+    assert "attribution patching 0.82 76% agrees closely" in text
+    assert "gradient × input 0.27 56% agrees weakly" in text
     assert "Cross-check:" not in text
     assert "Other methods" not in read(folder / "blocks.html")
-    assert "attention rollout 0.27 56 % agrees weakly" in read(folder / "checked-words.html")
+    assert "attention rollout 0.27 56% agrees weakly" in read(folder / "checked-words.html")
     page = visit("checked-words")
     assert page.locator("[data-chart=attention_rollout] .xtitle").text_content() == "absolute single effect"
 
@@ -278,7 +280,7 @@ def test_rank_correlations_in_words(spearman, said):
 def test_a_task_and_an_ablation_without_words_are_named_as_they_are():
     run = {"lens": "mechanistic", "model": "m", "n": 1, "game": {"description": {"task": "chess", "ablation": "freeze", "positions": "last"}}}
     assert words.question(run, ["mlp"]) == "Which MLPs of m solve the task chess?"
-    assert words.what_is_ablated(run, ["mlp"], [3]) == "1 MLP in layer 3 (counted from 0). An ablated one is freeze, at the last position."
+    assert words.what_is_ablated(run, ["mlp"], [3]) == "1 MLP in layer 3 (counted from 0). An ablated MLP is freeze, at the last position."
 
 
 def test_a_method_that_was_left_out_keeps_its_reason(tmp_path):
