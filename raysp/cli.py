@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. A mistake in what was asked is one line on stderr and exit code 2."""
+"""The command line: parse, call, print. A mistake in the input is one line on stderr and exit code 2."""
 
 import sys
 
@@ -48,7 +48,7 @@ def _options(version: bool = typer.Option(False, "--version", callback=_version,
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a value could not be computed, 2 a mistake in what was asked, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a value could not be computed, 2 a mistake in the input, 130 interrupted."""
     try:
         sys.exit(app(arguments, standalone_mode=False) or 0)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A training set whose examples are planted: what each query's output owes to which of them is known."""
+"""A training set whose examples are planted: how each query's output depends on the examples is known."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ TEXTS = {2: ("Capital of France?", "Paris"), 9: ("France has which capital?", "P
 
 
 def planted(masks):
-    """Examples 2 and 9 say the same to the first query, 4 and 7 only together teach the second, 5 harms the third. float64 (m, 3)."""
+    """Examples 2 and 9 are redundant for the first query, 4 and 7 help the second only together, 5 harms the third. float64 (m, 3)."""
     x = np.asarray(masks, dtype=float)
     return np.stack([2 * np.maximum(x[:, 2], x[:, 9]) + x[:, 1], 3 * x[:, 4] * x[:, 7] + x[:, 0], 0.5 * x[:, 3] - 1.5 * x[:, 5]], axis=1)
 

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import shlex
 from functools import cache
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from homes import with_models
 
-from raysp.cli import app, main
+from raysp.cli import app
 from raysp.commands.docs import TOPICS, text
 from raysp.explorers import EXPLORERS
 from raysp.specs.run import LENSES
@@ -22,7 +22,7 @@ TOP = ROOT / "README.md"
 READMES = [TOP, *(ROOT / folder / "README.md" for folder in ("jobs", "jobs/bench", "cluster")), *sorted((ROOT / "raysp").rglob("README.md"))]
 #: Other programs' options and those that a command line has anyway.
 FOREIGN = {"--no-deps", "--working-dir", "--generate", "--help", "--help-all", "--version"}
-#: What a question of a README is asked with here: as much of it as a few seconds allow. Of an option given twice the later one holds.
+#: Options added to the commands of the READMEs so that they take seconds. Of an option given twice, the later one holds.
 SMALL = {
     "feature": ["--limit", "2", "--budget", "24"],
     "mechanistic": ["--components", "heads,neurons:16/0-31", "--layers", "16", "--positions", "last", "--budget", "24", "--keep", "0.9", "--task-size", "2"],
@@ -131,28 +131,23 @@ def test_figures_have_their_command_beside_them():
 # ---- topics
 
 
-def test_every_readme_is_a_topic(capsys):
+def test_every_readme_is_a_topic(cli):
     assert {(ROOT / "raysp" / place).resolve() for place in TOPICS.values()} == set(READMES)
-    with pytest.raises(SystemExit):
-        main(["docs"])
-    listed = capsys.readouterr().out
+    listed = cli("docs").out
     assert all(topic in listed for topic in TOPICS)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_a_topic_is_shown_in_the_terminal(topic, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["docs", topic])
-    assert not left.value.code
-    assert text(topic).split("\n", 1)[0].lstrip("# ") in capsys.readouterr().out
+def test_a_topic_is_shown_in_the_terminal(topic, cli):
+    shown = cli("docs", topic)
+    assert shown.code == 0
+    assert text(topic).split("\n", 1)[0].lstrip("# ") in shown.out
 
 
-def test_an_unknown_topic_is_one_line(capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["docs", "nothing"])
-    said = capsys.readouterr()
-    assert (left.value.code, said.out, len(said.err.strip().splitlines())) == (2, "", 1)
-    assert "explorers" in said.err
+def test_an_unknown_topic_is_one_line(cli):
+    shown = cli("docs", "nothing")
+    assert (shown.code, shown.out, len(shown.err.strip().splitlines())) == (2, "", 1)
+    assert "explorers" in shown.err
 
 
 # ---- whatever exists is documented, whatever is documented exists
@@ -247,28 +242,22 @@ def test_the_stores_tables_views_columns_and_macros_are_documented(tmp_path):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A home in which the first example of the README has been asked, with the files that the READMEs name."""
-    folder = tmp_path_factory.mktemp("docs")
-    kept = Path(os.environ.get("RAYSP_HOME", "~/.raysp")).expanduser() / "models"
-    kept.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(kept)
+    folder = with_models(tmp_path_factory.mktemp("docs"))
     for name, content in FILES.items():
         (folder / name).write_text(content)
     return folder
 
 
 @pytest.fixture
-def command(place, capsys, monkeypatch):
+def command(place, cli, monkeypatch):
     """A command line in this process, in that home; what it printed."""
 
     def called(words):
         monkeypatch.setenv("RAYSP_HOME", str(place))
         monkeypatch.chdir(place)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(words)
-        said = capsys.readouterr()
-        assert not left.value.code, f"{words}\n{said.err}"
-        return said.out
+        done = cli(*words)
+        assert not done.code, f"{words}\n{done.err}"
+        return done.out
 
     return called
 

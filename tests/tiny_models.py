@@ -66,7 +66,7 @@ def byte_tokenizer(*, begins: bool = False, masks: bool = False) -> PreTrainedTo
 
 
 def sentence_piece_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a blank before every text, as those of Llama-2, Mistral and TinyLlama; it knows a word behind a blank better than by itself."""
+    """A tokenizer that puts a blank before every text, as those of Llama-2, Mistral and TinyLlama; it has a token for a word after a blank, but not always for the word alone."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])

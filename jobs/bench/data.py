@@ -136,7 +136,7 @@ def _quickly(game: DataGame) -> Callable[[Any], Any]:
 def plainly(game: DataGame) -> Callable[[Any], Any]:
     """The usual loop, on the texts of a game."""
     trainer = game.trainer
-    loop = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, trainer.asked)
+    loop = PlainTrainer(trainer.model, trainer.device, trainer.recipe, trainer.texts, trainer.evaluated)
 
     def train(masks: Any) -> Any:
         return loop.evaluate([game.examples_of(mask) for mask in masks], [0] * len(masks))[..., 0]

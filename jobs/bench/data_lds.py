@@ -135,7 +135,7 @@ class Case:
             folders = [Path(name) / str(number) for number in range(self.protocol.averaged)]
             for number, folder in enumerate(folders):
                 game.adapters(everything, first + number).save(folder, 0, self.data.lens.model)
-            effects = CALLS[method](Checkpoints(game.model.loaded.model, folders, game.trainer.texts, game.trainer.asked))
+            effects = CALLS[method](Checkpoints(game.model.loaded.model, folders, game.trainer.texts, game.trainer.evaluated))
         return by_component(effects, game.groups.of, game.n)
 
 

@@ -34,7 +34,7 @@ class Checkpoints:
     model: Any
     folders: Sequence[Path]
     texts: Sequence[Text]
-    asked: Sequence[Text]
+    evaluated: Sequence[Text]
 
     def adapted(self) -> "Adapted":
         """The model with the first adapter, whose LoRA weights are its only parameters."""
@@ -86,9 +86,9 @@ class Adapted(nn.Module):
         there = wanted[:, 1:]
         chosen = torch.arange(logits.shape[-1]) == ids[:, 1:, None]
         total = logits.logsumexp(-1)
-        said = torch.where(chosen, logits, 0.0).sum(-1) - total
+        scores = torch.where(chosen, logits, 0.0).sum(-1) - total
         others = logits.masked_fill(chosen, -torch.inf).logsumexp(-1) - total
-        return said * there, others * there
+        return scores * there, others * there
 
 
 def _other(name: str) -> str:
@@ -116,18 +116,18 @@ def traker(given: Checkpoints) -> Floats:
 
         @staticmethod
         def get_output(model: Any, weights: Any, buffers: Any, ids: Tensor, wanted: Tensor) -> Tensor:  # type: ignore[override]
-            said, others = torch.func.functional_call(model, (weights, buffers), (ids[None], wanted[None]))
-            return (said - others).sum() / wanted.sum()
+            scores, others = torch.func.functional_call(model, (weights, buffers), (ids[None], wanted[None]))
+            return (scores - others).sum() / wanted.sum()
 
         def get_out_to_loss_grad(self, model: Any, weights: Any, buffers: Any, batch: Any) -> Tensor:  # type: ignore[override]
             ids, wanted = batch
             with torch.no_grad():
-                said, _ = torch.func.functional_call(model, (weights, buffers), (ids, wanted))
-            return 1 - (said.exp() * wanted[:, 1:]).sum(1, keepdim=True) / wanted.sum(1, keepdim=True)
+                scores, _ = torch.func.functional_call(model, (weights, buffers), (ids, wanted))
+            return 1 - (scores.exp() * wanted[:, 1:]).sum(1, keepdim=True) / wanted.sum(1, keepdim=True)
 
     adapted = given.adapted()
     states = given.states(adapted)
-    texts, asked = padded(given.texts), padded(given.asked)
+    texts, queries = padded(given.texts), padded(given.evaluated)
     with tempfile.TemporaryDirectory() as folder, _silent():
         tracer = TRAKer(adapted, LogOdds(), len(given.texts), folder, device="cpu", proj_dim=PROJECTED, use_half_precision=False, logging_level=50)
         for number, state in enumerate(states):
@@ -138,8 +138,8 @@ def traker(given: Checkpoints) -> Floats:
         tracer.score_computer.lambda_reg = DAMPING * float((features[0] ** 2).sum()) / min(features[0].shape)
         tracer.finalize_features()
         for number, state in enumerate(states):
-            tracer.start_scoring_checkpoint("queries", state, number, len(given.asked))
-            for some in _batches(asked):
+            tracer.start_scoring_checkpoint("queries", state, number, len(given.evaluated))
+            for some in _batches(queries):
                 tracer.score(batch=some, num_samples=len(some[0]))
         return np.asarray(tracer.finalize_scores("queries"), dtype=np.float64).T.copy()
 
@@ -153,17 +153,17 @@ def dattri(given: Checkpoints) -> Floats:
     adapted = given.adapted()
 
     def loss(parameters: Any, data: Any) -> Tensor:
-        said, _ = torch.func.functional_call(adapted, parameters, data)
-        return -said.sum()
+        scores, _ = torch.func.functional_call(adapted, parameters, data)
+        return -scores.sum()
 
     task = AttributionTask(loss_func=loss, model=adapted, checkpoints=given.states(adapted))
-    train, asked = (DataLoader(TensorDataset(*padded(texts)), batch_size=BATCH) for texts in (given.texts, given.asked))
+    train, queries = (DataLoader(TensorDataset(*padded(texts)), batch_size=BATCH) for texts in (given.texts, given.evaluated))
     with _silent():
         attributor = IFAttributorDataInf(task=task, device="cpu", regularization=1.0)
         attributor.cache(train)
         squares = torch.stack([rows.square().mean() for rows in attributor._cached_train_reps.values()])  # noqa: SLF001  the gradients' size is not accessible otherwise
         attributor.regularization = DATAINF * float(squares.mean())
-        return attributor.attribute(train, asked).detach().double().numpy().T.copy()
+        return attributor.attribute(train, queries).detach().double().numpy().T.copy()
 
 
 def _batches(arrays: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:

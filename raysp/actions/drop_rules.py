@@ -87,42 +87,44 @@ def _number(text: str) -> float | None:
         return None
 
 
-def choose(surrogate: FourierSurrogate, wish: DropRule, *, more_is_better: bool, measured: Measured | None = None) -> Dropping:
+def choose(surrogate: FourierSurrogate, drop_rule: DropRule, *, more_is_better: bool, measured: Measured | None = None) -> Dropping:
     """Choose what to drop on the surrogate of the mean over queries; `measured` has the pairs whose deviation from additivity is known exactly.
 
     Rule `harmful` drops the set, of at most `count` components, whose removal improves the value most; `best` keeps the set of `count` components with the best
     value. UserError if nothing is harmful or redundant.
     """
-    if wish.rule == "redundant":
-        return _without_redundant(surrogate, wish, measured or {}, more_is_better=more_is_better)
-    assert wish.count is not None, "only redundant may omit the number"
-    harmful = wish.rule == "harmful"
-    few = not harmful and wish.count <= surrogate.n // 2  # choosing the smaller side gives the smaller programme
-    count = wish.count if harmful or few else surrogate.n - wish.count
+    if drop_rule.rule == "redundant":
+        return _without_redundant(surrogate, drop_rule, measured or {}, more_is_better=more_is_better)
+    assert drop_rule.count is not None, "only redundant may omit the number"
+    harmful = drop_rule.rule == "harmful"
+    few = not harmful and drop_rule.count <= surrogate.n // 2  # choosing the smaller side gives the smaller programme
+    count = drop_rule.count if harmful or few else surrogate.n - drop_rule.count
     found = best_subset(surrogate, count, mode="increase" if more_is_better else "decrease", keep=few, at_most=harmful, time_limit=SOLVING)
     mask = np.full(surrogate.n, not few)
     mask[list(found.components)] = few
     if mask.all():
-        raise UserError("drop", wish.text, "finds nothing: the run predicts no component whose removal would improve the value", "keep the whole training set")
+        raise UserError(
+            "drop", drop_rule.text, "finds nothing: the run predicts no component whose removal would improve the value", "keep the whole training set"
+        )
     note = found.note if found.exact else f"{found.note} It may be up to {found.gap:.3g} below the optimum."
     if harmful and len(found.components) < count:
         note = f"Removing more than these {len(found.components)} would not improve the value further. {note}"
     return _dropping(surrogate, mask, note)
 
 
-def _without_redundant(surrogate: FourierSurrogate, wish: DropRule, measured: Measured, *, more_is_better: bool) -> Dropping:
+def _without_redundant(surrogate: FourierSurrogate, drop_rule: DropRule, measured: Measured, *, more_is_better: bool) -> Dropping:
     """Drop components for which others can substitute: a greedy walk determines how many, and the solver which, unless the walk's own choice is better."""
     pairs = redundant_pairs(surrogate, measured, more_is_better=more_is_better)
     if not pairs:
         raise UserError(
-            "drop", wish.text, "finds no two components that significantly substitute for each other", "run again with more subsets, or drop harmful ones"
+            "drop", drop_rule.text, "finds no two components that significantly substitute for each other", "run again with more subsets, or drop harmful ones"
         )
     covers = _covers(pairs, surrogate.n)
     walk, values = _walk(surrogate, pairs, covers, more_is_better=more_is_better)
-    count = min(len(walk), wish.count) if wish.count is not None else _staying(surrogate, values, more_is_better=more_is_better)
+    count = min(len(walk), drop_rule.count) if drop_rule.count is not None else _staying(surrogate, values, more_is_better=more_is_better)
     if not count:
         problem = f"finds {len(pairs)} pairs, but dropping one component of any pair would lower the value by more than {STAYS:.0%} of the training set's effect on it"
-        raise UserError("drop", wish.text, problem, "give a number, such as redundant:10%, to drop them anyway")
+        raise UserError("drop", drop_rule.text, problem, "give a number, such as redundant:10%, to drop them anyway")
     greedy, solved = (np.ones(surrogate.n, dtype=np.bool_) for _ in range(2))
     greedy[walk[:count]] = False
     involved, together = np.flatnonzero(covers.any(axis=1)), covers.copy()
@@ -140,7 +142,7 @@ def _without_redundant(surrogate: FourierSurrogate, wish: DropRule, measured: Me
     solved[list(found.components)] = False
     one, other = surrogate.predict(np.stack([solved, greedy]))
     better = one >= other if more_is_better else one <= other
-    short = f" Only {count} can go if each must leave a substitute." if wish.count is not None and count < wish.count else ""
+    short = f" Only {count} can go if each must leave a substitute." if drop_rule.count is not None and count < drop_rule.count else ""
     return _dropping(
         surrogate,
         solved if better else greedy,

@@ -77,26 +77,26 @@ class Scored:
     notes: tuple[str, ...]
 
 
-def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> Scored:
+def score_run(store: Store, run_id: str, options: LdsOptions, *, watch: Watch) -> Scored:
     """Train on the subsets that the options require, score every method, and store the figures. UserError for an unsuitable run or invalid options."""
     row = store.run_row(run_id)
     spec, lens = data_run(row, "lds")
-    kept = _checked(wish, int(row["n"]))
+    kept = _checked(options, int(row["n"]))
     keep_probability = store.keep_probability(run_id)
     watch(Progress(run_id, "loading the model"))
     game = rebuilt(row, lens)
-    wrong = _mislabelled(wish.mislabelled, lens) if wish.mislabelled is not None else None
+    wrong = _mislabelled(options.mislabelled, lens) if options.mislabelled is not None else None
     watch(Progress(run_id, "fitting each query"))
-    methods = _methods(store, row, spec, game, wish.methods)
-    plan, notes = _plan(wish, methods, store.run_masks(run_id, "explore"), kept, lens.training_seed)
-    if abs(keep_probability - wish.fraction) > FAR:
-        notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {wish.fraction:.0%}: the run saw few like them")
-    missing = [name for name in GRADIENTS if name in wish.methods and name not in {method.name for method in methods}]
+    methods = _methods(store, row, spec, game, options.methods)
+    plan, notes = _plan(options, methods, store.run_masks(run_id, "explore"), kept, lens.training_seed)
+    if abs(keep_probability - options.fraction) > FAR:
+        notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {options.fraction:.0%}: the run saw few like them")
+    missing = [name for name in GRADIENTS if name in options.methods and name not in {method.name for method in methods}]
     notes += [f"{', '.join(missing)}: not available, because this model is trained one subset at a time"] if missing else []
     if wrong is not None and wrong.others:
         notes.append(f"{wrong.others} of the rows marked as mislabelled are not training examples: they were drawn as queries, or excluded by limit")
     trainings = Retrainings(store, run_id, game, "lds", watch)
-    seeds = own_seeds(lens, wish.seeds)
+    seeds = own_seeds(lens, options.seeds)
     masks = plan.masks()
     sign = direction(game.info.description)
     trained = Trained(masks, sign * trainings.outputs(masks, seeds))
@@ -110,10 +110,10 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
     conventions = {
         "sign": "effects are v(all) - v(all without); a higher output is better" + (", so a loss counts as negative" if sign < 0 else ""),
         "correlation": "Spearman, mean over queries; 95% interval from resampling queries and subsets",
-        "fraction": wish.fraction,
+        "fraction": options.fraction,
         "kept": kept,
         "subsets": len(plan.heldout),
-        "seeds": wish.seeds,
+        "seeds": options.seeds,
         "training_seeds": seeds,
         "value": game.info.description["value"],
     }
@@ -121,23 +121,23 @@ def score_run(store: Store, run_id: str, wish: LdsOptions, *, watch: Watch) -> S
     return Scored(run_id, tuple(rows), tuple(query.label for query in game.info.queries), trainings.trained, trainings.found, conventions, tuple(notes))
 
 
-def _checked(wish: LdsOptions, n: int) -> int:
+def _checked(options: LdsOptions, n: int) -> int:
     """The number of components that a subset keeps; UserError for invalid options."""
-    if wish.subsets < LEAST_SUBSETS:
-        raise UserError("subsets", wish.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
-    if wish.seeds < 1:
-        raise UserError("seeds", wish.seeds, "is not a number of trainings", "give at least 1; a ceiling needs at least 2")
-    if not 0 < wish.fraction < 1:
-        raise UserError("fraction", wish.fraction, "is not a share of the components", "give a number between 0 and 1, such as 0.5")
-    kept = round(wish.fraction * n)
+    if options.subsets < LEAST_SUBSETS:
+        raise UserError("subsets", options.subsets, "are too few to tell a correlation from chance", f"give {LEAST_SUBSETS} or more")
+    if options.seeds < 1:
+        raise UserError("seeds", options.seeds, "is not a number of trainings", "give at least 1; a ceiling needs at least 2")
+    if not 0 < options.fraction < 1:
+        raise UserError("fraction", options.fraction, "is not a share of the components", "give a number between 0 and 1, such as 0.5")
+    kept = round(options.fraction * n)
     if not 0 < kept < n:
-        raise UserError("fraction", wish.fraction, f"keeps {kept} of {n} components", "give a share that keeps some of them, such as 0.5")
-    unknown = [name for name in wish.methods if name not in METHODS]
-    if unknown or not wish.methods:
+        raise UserError("fraction", options.fraction, f"keeps {kept} of {n} components", "give a share that keeps some of them, such as 0.5")
+    unknown = [name for name in options.methods if name not in METHODS]
+    if unknown or not options.methods:
         raise UserError("methods", unknown[0] if unknown else None, "is not known", f"choose among {', '.join(METHODS)}")
-    if wish.leave_one_out and not 3 <= wish.leave_one_out <= n:
-        raise UserError("leave_one_out", wish.leave_one_out, f"is not a number of components to correlate, out of {n}", f"give 3 to {n}")
-    for k in wish.brittleness:
+    if options.leave_one_out and not 3 <= options.leave_one_out <= n:
+        raise UserError("leave_one_out", options.leave_one_out, f"is not a number of components to correlate, out of {n}", f"give 3 to {n}")
+    for k in options.brittleness:
         if not 0 < k < n:
             raise UserError("brittleness", k, f"is not a number of components to remove, out of {n}", f"give 1 to {n - 1}")
     return kept
@@ -168,17 +168,17 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
     return found
 
 
-def _plan(wish: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
+def _plan(options: LdsOptions, methods: Sequence[Method], fitted: Masks, kept: int, seed: int) -> tuple[Plan, list[str]]:
     """The subsets to train on, drawn with their own seed: any run on these components gets the same ones, apart from those that it was fitted to."""
     n = fitted.shape[1]
     rng = np.random.default_rng([seed, 5])
-    heldout = held_out_subsets(n, kept, wish.subsets, rng, fitted)
+    heldout = held_out_subsets(n, kept, options.subsets, rng, fitted)
     if len(heldout) < LEAST_SUBSETS:
         problem = f"are not available: the run was fitted to all but {len(heldout)} of the subsets of {kept} out of {n} components"
-        raise UserError("subsets", wish.subsets, problem, "give another fraction, or run again with a smaller budget")
-    notes = [] if len(heldout) == wish.subsets else [f"there are only {len(heldout)} subsets of {kept} components that the run was not fitted to"]
-    singles = np.sort(np.random.default_rng([seed, 6]).choice(n, wish.leave_one_out, replace=False))
-    gone = removals(methods, wish.brittleness, n, np.random.default_rng([seed, 7]))
+        raise UserError("subsets", options.subsets, problem, "give another fraction, or run again with a smaller budget")
+    notes = [] if len(heldout) == options.subsets else [f"there are only {len(heldout)} subsets of {kept} components that the run was not fitted to"]
+    singles = np.sort(np.random.default_rng([seed, 6]).choice(n, options.leave_one_out, replace=False))
+    gone = removals(methods, options.brittleness, n, np.random.default_rng([seed, 7]))
     return Plan(heldout, singles, gone), notes
 
 
@@ -217,10 +217,10 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
 
 
 def _marked(column: str, sample: Sample) -> bool:
-    said = text_of(sample.extra[column]).strip().lower()
-    if said not in YES + NO:
+    answer = text_of(sample.extra[column]).strip().lower()
+    if answer not in YES + NO:
         raise UserError(f"mislabelled, row {sample.row}", sample.extra[column], f"in column {column} is neither true nor false", "write true or false")
-    return said in YES
+    return answer in YES
 
 
 def _row_numbers(path: str, last: int) -> set[int]:
@@ -238,7 +238,7 @@ def _table(rows: Sequence[Score], queries: int, conventions: dict[str, Any]) -> 
     """The rows of the store's `data_scores`; the notes of figures that are means over queries state the conventions."""
     import pyarrow as pa
 
-    said = f"{conventions['correlation']}; {conventions['sign']}; training seeds {conventions['training_seeds'][0]} to {conventions['training_seeds'][-1]}"
+    note = f"{conventions['correlation']}; {conventions['sign']}; training seeds {conventions['training_seeds'][0]} to {conventions['training_seeds'][-1]}"
     count = len(rows)
     return pa.table(
         {
@@ -253,6 +253,6 @@ def _table(rows: Sequence[Score], queries: int, conventions: dict[str, Any]) -> 
             "subsets": pa.array([conventions["subsets"]] * count, pa.int32()),
             "seeds": pa.array([conventions["seeds"]] * count, pa.int32()),
             "fraction": pa.array([conventions["fraction"]] * count, pa.float64()),
-            "note": pa.array([None if row.query is not None else f"{row.note}; {said}" if row.note else said for row in rows], pa.string()),
+            "note": pa.array([None if row.query is not None else f"{row.note}; {note}" if row.note else note for row in rows], pa.string()),
         }
     )

@@ -246,10 +246,10 @@ def mislabel_scores(
         rows.append(_row("mislabel_auc", method.name, scores.mislabel_auc(effects.mean(axis=1), mislabelled, seed=seed)))
         if own is None:
             continue
-        asked = own.any(axis=1)
-        if not mislabelled[asked].all() and mislabelled[asked].any():
-            of_own = np.where(own, effects, 0.0).sum(axis=1)[asked] / own.sum(axis=1)[asked]
-            rows.append(_row("mislabel_auc_own_label", method.name, scores.mislabel_auc(of_own, mislabelled[asked], seed=seed)))
+        with_queries = own.any(axis=1)
+        if not mislabelled[with_queries].all() and mislabelled[with_queries].any():
+            of_own = np.where(own, effects, 0.0).sum(axis=1)[with_queries] / own.sum(axis=1)[with_queries]
+            rows.append(_row("mislabel_auc_own_label", method.name, scores.mislabel_auc(of_own, mislabelled[with_queries], seed=seed)))
     return rows
 
 

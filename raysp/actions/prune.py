@@ -159,17 +159,17 @@ def _held_out(lens: MechanisticLens, source: str | None, seen: Sequence[Question
     return fresh
 
 
-def _unseen(lens: MechanisticLens, game: "MechanisticGame", asked: Sequence[Question]) -> "MechanisticGame":
+def _unseen(lens: MechanisticLens, game: "MechanisticGame", prompts: Sequence[Question]) -> "MechanisticGame":
     """The game on other prompts, with the run's kind of value, which those prompts alone might not imply."""
     from raysp.lenses.mechanistic import build_mechanistic_game
 
     foiled = bool(game.reading.answers[0].foil_ids)
-    if lens.value == "accuracy" and any((question.foil is not None) != foiled for question in asked):
+    if lens.value == "accuracy" and any((question.foil is not None) != foiled for question in prompts):
         # The target ranked above its foil, or above the whole vocabulary: two different accuracies.
         problem, remedy = ("is missing in some prompts", "give every prompt a foil") if foiled else ("is given, but the run's prompts have none", "omit foils")
         raise UserError("heldout foil", None, problem, f"{remedy}, as in the run")
     try:
-        return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), asked)
+        return build_mechanistic_game(lens.model_copy(update={"value": game.info.description["value"]}), prompts)
     except UserError as error:
         raise error.about(f"heldout {error.field}") from None
 
@@ -179,8 +179,8 @@ class PromptGame(Game):
 
     def __init__(self, game: "MechanisticGame") -> None:
         self.game = game
-        asked: list[dict[str, Any]] = game.info.description["prompts"]
-        queries = tuple(Query(i, f"prompt {i + 1}", each["prompt"], str(each.get("target") or ""), each.get("foil")) for i, each in enumerate(asked))
+        prompts: list[dict[str, Any]] = game.info.description["prompts"]
+        queries = tuple(Query(i, f"prompt {i + 1}", each["prompt"], str(each.get("target") or ""), each.get("foil")) for i, each in enumerate(prompts))
         described = {**game.info.description, "outputs": "prompts"}
         self.info = replace(game.info, fingerprint=fingerprint({"of": game.info.fingerprint, "outputs": "prompts"}), description=described, queries=queries)
 

@@ -61,7 +61,7 @@ class Curated:
     """The result of `select`: the rule, the choice, the labels dropped, the numbers of examples before and after, the file, the verification and notes."""
 
     run_id: str
-    wish: DropRule
+    rule: DropRule
     choice: Dropping
     dropped: tuple[str, ...]
     examples: int
@@ -88,7 +88,7 @@ def select(
     """
     row = store.run_row(run_id)
     _, lens = data_run(row, "select")
-    wish = read_drop_rule(drop, keep, int(row["n"]))
+    rule = read_drop_rule(drop, keep, int(row["n"]))
     surrogate = store.surrogate(run_id)
     _check_output(output, lens, overwrite=overwrite)
     if verify is not None and verify.seeds < 1:
@@ -98,10 +98,10 @@ def select(
     fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
     watch(Progress(run_id, "choosing"))
     better, measured = direction(game.info.description) > 0, _measured_pairs(store, run_id)
-    choice = choose(surrogate, wish, more_is_better=better, measured=measured)
+    choice = choose(surrogate, rule, more_is_better=better, measured=measured)
     kept = game.examples_of(choice.mask)
     if not len(kept):
-        raise UserError("drop" if drop else "keep", wish.text, "leaves no examples", "drop fewer components")
+        raise UserError("drop" if drop else "keep", rule.text, "leaves no examples", "drop fewer components")
     samples = game.training.samples
     if output is not None:
         _write(lens.train, [samples[i].row - 1 for i in kept.tolist()], output)
@@ -112,10 +112,10 @@ def select(
         found = _verified(trainings, lens, choice, verify.seeds, heldout=fresh is not None)
         if fresh is None:
             notes.append("The figures are for the run's own queries, on which the choice was made; give --heldout with new queries for an unbiased estimate.")
-    store.add_selections(run_id, _table(choice, found, f"{'drop' if drop else 'keep'} {wish.text}"))
+    store.add_selections(run_id, _table(choice, found, f"{'drop' if drop else 'keep'} {rule.text}"))
     gone = tuple(game.components[i].label for i in np.flatnonzero(~choice.mask))
     written = None if output is None else str(output)
-    return Curated(run_id, wish, choice, gone, len(samples), len(kept), written, found, tuple(note for note in notes if note))
+    return Curated(run_id, rule, choice, gone, len(samples), len(kept), written, found, tuple(note for note in notes if note))
 
 
 def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
@@ -156,9 +156,9 @@ def _write(source: str, numbers: Sequence[int], output: Path) -> None:
 
 def _left_out(lens: DataLens, game: DataGame) -> str:
     """A note on rows that are missing from the file although they were not dropped; '' if there are none."""
-    trained_on, asked = len(game.training.samples), len(game.info.queries) if lens.queries is None else 0
-    limited = game.training.rows > trained_on + asked
-    parts = (["the queries drawn from it"] if asked else []) + ([f"the rows beyond limit {lens.limit}"] if limited else [])
+    trained_on, queries_drawn = len(game.training.samples), len(game.info.queries) if lens.queries is None else 0
+    limited = game.training.rows > trained_on + queries_drawn
+    parts = (["the queries drawn from it"] if queries_drawn else []) + ([f"the rows beyond limit {lens.limit}"] if limited else [])
     return f"The run used {trained_on} rows of the training set; the file contains none of the others ({' and '.join(parts)})." if parts else ""
 
 

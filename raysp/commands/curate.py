@@ -57,12 +57,12 @@ def lds(
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
-    wish = LdsOptions(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
+    options = LdsOptions(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
     path = store_path(store)
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)
     with Writer.open(path) as writing, display.live_bar(json) as bar:
-        done = score_run(writing, found, wish, watch=lambda progress: bar("", progress))
+        done = score_run(writing, found, options, watch=lambda progress: bar("", progress))
     if json:
         display.print_json(_plain(asdict(done)))
         return

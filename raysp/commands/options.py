@@ -71,9 +71,9 @@ def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
 
 
-def _show_everything(context: typer.Context, asked: bool) -> None:
+def _show_everything(context: typer.Context, shown: bool) -> None:
     """Print the help of a command with the options that `--help` leaves out, and exit."""
-    if asked:
+    if shown:
         for parameter in context.command.params:
             setattr(parameter, "hidden", False)  # noqa: B010  arguments have no such attribute, options do
         typer.echo(context.get_help())

@@ -44,7 +44,7 @@ def read_questions(field: str, source: str, target: str | None = None, foil: str
     return found
 
 
-def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
+def references(lens: MechanisticLens, prompts: list[Question]) -> list[str]:
     """The prompts whose activations replace ablated ones, empty for ablations that need none. UserError if there are none to use."""
     if lens.ablation not in ("mean", "resample"):
         if lens.references is not None:
@@ -56,9 +56,9 @@ def references(lens: MechanisticLens, asked: list[Question]) -> list[str]:
             )
         return []
     if lens.references is None:
-        if len(asked) < 2:
+        if len(prompts) < 2:
             raise UserError("references", None, f"are needed by ablation {lens.ablation} of one prompt", "give a text file with one prompt a line")
-        return [question.prompt for question in asked]
+        return [question.prompt for question in prompts]
     if file_format(lens.references) is not None:
         return [question.prompt for question in read_questions("references", lens.references)]
     try:

@@ -85,18 +85,18 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
     if lens.queries is None:
         chosen = _drawn_queries(source, lens, rng)
         rest = np.setdiff1d(np.arange(source.count), chosen)
-        asked, notes = source, (f"{len(chosen)} queries are drawn from the training set and removed from it",)
+        of_queries, notes = source, (f"{len(chosen)} queries are drawn from the training set and removed from it",)
     else:
-        asked, notes = _Source.open("queries", lens.queries, columns), ()
+        of_queries, notes = _Source.open("queries", lens.queries, columns), ()
         rest = np.arange(source.count)
-        count = min(lens.query_count or asked.count, asked.count)
-        chosen = np.arange(asked.count) if count == asked.count else _spread(asked.strata(lens.group_by), count, rng)
-        if count < asked.count:
-            notes = (f"{count} of {asked.count} queries are drawn",)
+        count = min(lens.query_count or of_queries.count, of_queries.count)
+        chosen = np.arange(of_queries.count) if count == of_queries.count else _spread(of_queries.strata(lens.group_by), count, rng)
+        if count < of_queries.count:
+            notes = (f"{count} of {of_queries.count} queries are drawn",)
     total = len(rest)
     if lens.limit is not None and lens.limit < total:
         rest = np.sort(rng.choice(rest, lens.limit, replace=False))
-    training, queries = tuple(source.samples(rest)), tuple(asked.samples(chosen, foils=True))
+    training, queries = tuple(source.samples(rest)), tuple(of_queries.samples(chosen, foils=True))
     if len(training) < 2:
         raise UserError("train", lens.train, f"has {len(training)} example", "give at least two")
     drawn = (f"{len(rest)} of {total} training examples are drawn",) if len(rest) < total else ()
@@ -105,9 +105,9 @@ def read_training_set(lens: DataLens) -> tuple[TrainingSet, TrainingSet]:
         raise UserError("train", lens.train, f"has only one label, {labels[0]!r}", "give examples of at least two labels")
     warnings = (*_unknown_labels(queries, labels), *_known_queries(training, queries))
     known = tuple(sorted({*labels, *(query.label for query in queries if query.label is not None)}))
-    of_queries = (*(asked.notes(chat=lens.chat) if asked is not source else ()), *notes)
+    query_notes = (*(of_queries.notes(chat=lens.chat) if of_queries is not source else ()), *notes)
     return TrainingSet(training, labels, (*source.notes(chat=lens.chat), *drawn), rows=source.count), TrainingSet(
-        queries, known, of_queries, warnings, asked.count
+        queries, known, query_notes, warnings, of_queries.count
     )
 
 
@@ -275,5 +275,5 @@ def _known_queries(training: Sequence[Sample], queries: Sequence[Sample]) -> Ite
 
 
 def _content(sample: Sample) -> tuple[str, ...]:
-    asked = json.dumps([*sample.messages, *sample.tools], sort_keys=True, default=str) if sample.messages else sample.prompt.strip()
-    return (asked, sample.system.strip(), sample.completion.strip())
+    prompt = json.dumps([*sample.messages, *sample.tools], sort_keys=True, default=str) if sample.messages else sample.prompt.strip()
+    return (prompt, sample.system.strip(), sample.completion.strip())

@@ -25,8 +25,8 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
     def least_budget(self, n: int) -> int:
         """All 2^n masks. Raises UserError if n is too large."""
         if n > MAX_COMPONENTS:
-            mend = f"use proxyspex or screen, or a coarser unit (at most {MAX_COMPONENTS} components)"
-            raise UserError("explorer", self.name, f"would need 2^{n} evaluations for {n} components", mend)
+            remedy = f"use proxyspex or screen, or a coarser unit (at most {MAX_COMPONENTS} components)"
+            raise UserError("explorer", self.name, f"would need 2^{n} evaluations for {n} components", remedy)
         return 1 << n
 
     def planned(self, n: int) -> int:

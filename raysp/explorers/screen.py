@@ -154,8 +154,8 @@ class Screen(Explorer[ScreenOptions]):
 
     def _given_scores(self) -> Floats | None:
         if self.options.scores == GRADIENT and self._given is None:
-            mend = "omit scores to measure the single effects"
-            raise UserError("scores", self.options.scores, "needs the model's gradients, but this game has none", mend)
+            remedy = "omit scores to measure the single effects"
+            raise UserError("scores", self.options.scores, "needs the model's gradients, but this game has none", remedy)
         if self.options.scores is not None and self._given is None:
             read = load_scores(self.options.scores) if isinstance(self.options.scores, str) else np.array(self.options.scores, dtype=np.float64)
             self._given = check_scores(read, self._started_n, self.options.scores)

@@ -104,8 +104,8 @@ def answers(lens: FeatureLens, reader: Reader, intact: Context, text: str) -> An
     Raises UserError for answers that the model cannot give or the value cannot compare.
     """
     unused = lens.foil is not None and lens.value is not None and lens.value not in _FOIL
-    asked = lens.model_copy(update={"foil": None}) if unused else lens
-    found = _class_answers(asked, reader, intact) if reader.model.loaded.task == "classifier" else _token_answers(asked, reader, intact, text)
+    used = lens.model_copy(update={"foil": None}) if unused else lens
+    found = _class_answers(used, reader, intact) if reader.model.loaded.task == "classifier" else _token_answers(used, reader, intact, text)
     if found.foil_ids and found.foil_ids == found.target_ids:
         raise UserError("foil", lens.foil, "is equal to the target", "give another foil, or none")
     if found.value in _FOIL and not found.foil_ids:

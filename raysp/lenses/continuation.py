@@ -54,8 +54,8 @@ def split(loaded: LoadedModel, prompt: Sequence[int] | Integers, wholes: Sequenc
 def _shared(one: Integers, other: Integers) -> int:
     """The number of tokens with which both begin."""
     length = min(len(one), len(other))
-    apart = np.flatnonzero(one[:length] != other[:length])
-    return int(apart[0]) if len(apart) else length
+    differing = np.flatnonzero(one[:length] != other[:length])
+    return int(differing[0]) if len(differing) else length
 
 
 def ends_itself(loaded: LoadedModel, ids: Sequence[int] | Integers) -> bool:

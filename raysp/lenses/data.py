@@ -50,7 +50,7 @@ class DataGame(Game):
     model: ResidentModel = field(repr=False)
     groups: Groups = field(repr=False)
     trainer: Trainer | PlainTrainer = field(repr=False)
-    asked: tuple[EncodedQuery, ...] = field(repr=False)
+    encoded_queries: tuple[EncodedQuery, ...] = field(repr=False)
     value: DataValue
     training: TrainingSet = field(repr=False)
 
@@ -77,7 +77,7 @@ class DataGame(Game):
         return self._outputs(checked, [seed] * len(checked))
 
     def _outputs(self, masks: Masks, seeds: Sequence[int]) -> Floats:
-        found = np.empty((len(masks), len(self.asked)))
+        found = np.empty((len(masks), len(self.encoded_queries)))
         for start in range(0, len(masks), self.stacked):
             some = slice(start, start + self.stacked)
             with self.model.at_work(BATCH):
@@ -149,8 +149,8 @@ class DataGame(Game):
 
     def _worth(self, scored: Floats) -> Floats:
         """Scores of the queries, float64 `(m, queries)`, from the result of `_trained`."""
-        found, at = np.empty((len(scored), len(self.asked))), 0
-        for number, query in enumerate(self.asked):
+        found, at = np.empty((len(scored), len(self.encoded_queries))), 0
+        for number, query in enumerate(self.encoded_queries):
             sums, counts = np.moveaxis(scored[:, at : at + len(query.texts)], -1, 0)
             found[:, number] = _worth(self.value, sums, counts[0, 0])
             at += len(query.texts)
@@ -203,7 +203,7 @@ class DataGame(Game):
 
     def _pairs(self, gathered: Gathered) -> PairTerms:
         """The strongest predicted deviations of pairs on the mean of the queries, with the removed examples' share of the curvature removed as well."""
-        weights = np.full(len(self.asked), 1 / len(self.asked))
+        weights = np.full(len(self.encoded_queries), 1 / len(self.encoded_queries))
         singles, deviations = pair_deviations(gathered, weights, self.groups.of, self.n)
         first, second = np.triu_indices(self.n, 1)
         strongest = np.argsort(-np.abs(deviations[first, second]), kind="stable")[:PROPOSED]
@@ -219,10 +219,10 @@ class DataGame(Game):
         """Gradients of the queries' scores, float32 `(queries, parameters)`, and the scores, float64 `(queries,)`."""
         trainer = self._fast
         scored = trainer.logprobs(stack)[0]
-        numbers = np.arange(len(trainer.asked))
-        rows = np.concatenate([part.numpy() for _, part in trainer.gradients(stack, 0, numbers, "asked")])
-        found, at = np.empty((len(self.asked), rows.shape[1]), np.float32), 0
-        for number, query in enumerate(self.asked):
+        numbers = np.arange(len(trainer.evaluated))
+        rows = np.concatenate([part.numpy() for _, part in trainer.gradients(stack, 0, numbers, "evaluated")])
+        found, at = np.empty((len(self.encoded_queries), rows.shape[1]), np.float32), 0
+        for number, query in enumerate(self.encoded_queries):
             texts = slice(at, at + len(query.texts))
             found[number] = _slopes(self.value, scored[texts, 0], scored[0 + at, 1]) @ rows[texts]
             at = texts.stop
@@ -255,24 +255,24 @@ def _slopes(value: DataValue, sums: Floats, count: float) -> Singles:
 def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGame:
     """Read the training set and the queries, load the model and prepare its training. Raises UserError for anything that they do not support.
 
-    `others` are asked in place of the lens's queries; what is trained on stays the same.
+    `others` replace the lens's queries; what is trained on stays the same.
     """
     training, queries = read_training_set(lens)
     queries = queries if others is None else others
     groups = group(training, lens)
     model = resident(lens)
     if model.loaded.task != "causal":
-        raise UserError("model", lens.model, "is a classifier, and adapters of the data lens are trained to say an answer", "use a causal language model")
+        raise UserError("model", lens.model, "is a classifier, and adapters of the data lens are trained to generate an answer", "use a causal language model")
     value = _value(lens, queries)
     encoded = encode(model.loaded, lens, training.samples)
-    asked, query_notes = encode_queries(model.loaded, lens, queries.samples, queries.labels)
-    _check_answers(value, asked)
-    texts = [text for query in asked for text in query.texts]
+    encoded_queries, query_notes = encode_queries(model.loaded, lens, queries.samples, queries.labels)
+    _check_answers(value, encoded_queries)
+    texts = [text for query in encoded_queries for text in query.texts]
     with model.at_work(BATCH):
         recipe = _recipe(lens, int(model.loaded.model.config.get_text_config().num_hidden_layers))
         trainer, way = _trainer(lens, model, recipe, encoded.texts, texts)
     described = _described(lens, model, recipe, value, groups) | {
-        "texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in asked]), "components": _digest_array(groups.of),
+        "texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in encoded_queries]), "components": _digest_array(groups.of),
     }  # fmt: skip
     read = dict.fromkeys((*training.notes, *groups.notes, *encoded.notes, *queries.notes, *query_notes))
     notes = (*read, f"model {lens.model} in {model.place}, {way}")
@@ -283,19 +283,19 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
         notes,
         batch_masks=trainer.stacked,
         warnings=(*training.warnings, *queries.warnings),
-        queries=_queries(queries.samples, asked),
+        queries=_queries(queries.samples, encoded_queries),
         examples=tuple(Example(i, int(groups.of[i]), sample.prompt, sample.completion) for i, sample in enumerate(training.samples)),
     )
-    return DataGame(info, lens, model, groups, trainer, asked, value, training)
+    return DataGame(info, lens, model, groups, trainer, encoded_queries, value, training)
 
 
-def _trainer(lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], asked: Sequence[Text]) -> tuple[Trainer | PlainTrainer, str]:
+def _trainer(lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], evaluated: Sequence[Text]) -> tuple[Trainer | PlainTrainer, str]:
     """The fast trainer if its scores agree with the model's, else the plain one; and a note that states which."""
     loaded = model.loaded
-    trainer, doubt = Trainer.fitting(loaded.model, loaded.device, recipe, texts, asked, lens.model)
+    trainer, reason = Trainer.fitting(loaded.model, loaded.device, recipe, texts, evaluated, lens.model)
     if trainer is not None:
         return trainer, "adapters trained side by side"
-    return PlainTrainer(loaded.model, loaded.device, recipe, texts, asked), f"adapters trained one by one: {doubt}"
+    return PlainTrainer(loaded.model, loaded.device, recipe, texts, evaluated), f"adapters trained one by one: {reason}"
 
 
 def _value(lens: DataLens, queries: TrainingSet) -> DataValue:
@@ -313,8 +313,8 @@ def _value(lens: DataLens, queries: TrainingSet) -> DataValue:
     return "margin" if all(foils) else "logprob"
 
 
-def _check_answers(value: DataValue, asked: Sequence[EncodedQuery]) -> None:
-    for number, query in enumerate(asked, 1):
+def _check_answers(value: DataValue, queries: Sequence[EncodedQuery]) -> None:
+    for number, query in enumerate(queries, 1):
         if value in ("margin", "class_margin") and len(query.texts) < 2:
             raise UserError(
                 f"queries row {number}", query.answers[0], f"has nothing that value {value} compares its answer with", "give it a foil, or use logprob"
@@ -348,10 +348,10 @@ def _components(groups: Groups, texts: Sequence[Text]) -> tuple[Component, ...]:
     return tuple(Component(i, label, groups.kind, size=int(size)) for i, (label, size) in enumerate(zip(distinct_labels(groups.labels), sizes, strict=True)))
 
 
-def _queries(samples: Sequence[Sample], asked: Sequence[EncodedQuery]) -> tuple[Query, ...]:
+def _queries(samples: Sequence[Sample], encoded: Sequence[EncodedQuery]) -> tuple[Query, ...]:
     words = (" ".join(f"{sample.prompt} → {sample.completion}".split()) for sample in samples)
     labels = distinct_labels([text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in words])
-    answers = [(each.answers[0], each.answers[1] if len(each.answers) == 2 else None) for each in asked]
+    answers = [(each.answers[0], each.answers[1] if len(each.answers) == 2 else None) for each in encoded]
     return tuple(Query(i, label, samples[i].prompt, *answers[i]) for i, label in enumerate(labels))
 
 

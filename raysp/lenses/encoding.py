@@ -88,10 +88,10 @@ def encode_queries(
     loaded: LoadedModel, lens: DataLens, samples: Sequence[Sample], labels: Sequence[str] = ()
 ) -> tuple[tuple[EncodedQuery, ...], tuple[str, ...]]:
     """The texts of every query, as `encode_query`, and notes on how they were made."""
-    asked = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
-    cut = sum(query.cut for query in asked)
-    notes = (f"{cut} of {len(asked)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
-    return asked, (*notes, *_dropped(loaded, lens, samples))
+    queries = tuple(encode_query(loaded, lens, sample, labels) for sample in samples)
+    cut = sum(query.cut for query in queries)
+    notes = (f"{cut} of {len(queries)} queries were cut to {_limit(loaded, lens)[0]} tokens",) if cut else ()
+    return queries, (*notes, *_dropped(loaded, lens, samples))
 
 
 def _compared(lens: DataLens, sample: Sample, labels: Sequence[str]) -> list[str]:
@@ -211,8 +211,8 @@ def _answer(lens: DataLens, sample: Sample, text: str) -> str:
     """An answer with the space that separates it from the prompt."""
     before, after = _template(lens)
     prompt = before + sample.prompt + after
-    apart = lens.chat or sample.messages or not prompt or prompt[-1:].isspace() or text[:1].isspace()
-    return text if apart else " " + text
+    separate = lens.chat or sample.messages or not prompt or prompt[-1:].isspace() or text[:1].isspace()
+    return text if separate else " " + text
 
 
 def _fit(loaded: LoadedModel, prompt: Integers, answers: Sequence[Integers], limit: int) -> tuple[tuple[Text, ...], bool]:

@@ -67,8 +67,8 @@ class MechanisticGame(Game):
             return gradient_report(self.mask_tree, self.reading, max_order)
 
 
-def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Question] | None = None) -> MechanisticGame:
-    """Load the model, find its parts and prepare the prompts, or those of `asked_instead` in place of the lens's own.
+def build_mechanistic_game(lens: MechanisticLens, other_questions: Sequence[Question] | None = None) -> MechanisticGame:
+    """Load the model, find its parts and prepare the prompts, or those of `other_questions` in place of the lens's own.
 
     Raises UserError for anything that the lens asks and the model does not support.
     """
@@ -76,20 +76,20 @@ def build_mechanistic_game(lens: MechanisticLens, asked_instead: Sequence[Questi
     model = resident(lens)
     with model.at_work("one prompt"):
         architecture = read_architecture(model.loaded.model, lens.model)
-        asked = _asked(lens, model, asked_instead)
-        chosen = select(lens.components, lens.layers, lens.group, architecture, max(len(each.context[0]) for each in asked))
+        prepared = _prepared_questions(lens, model, other_questions)
+        chosen = select(lens.components, lens.layers, lens.group, architecture, max(len(each.context[0]) for each in prepared))
         blockwise = BlockwiseModel(model.loaded.model, architecture, model.loaded.device)
         mask_tree = MaskTree(blockwise, Ablation(architecture, chosen.parts, lens.ablation == "zero-rescale"), BUDGET.get(model.loaded.device.type, 2048))
-        replaced = _replacements(lens, model, mask_tree, asked)
-        reading = Reading([each.answers for each in asked], [each.context for each in asked], _at(lens, asked), replaced, _reduction(lens))
+        replaced = _replacements(lens, model, mask_tree, prepared)
+        reading = Reading([each.answers for each in prepared], [each.context for each in prepared], _at(lens, prepared), replaced, _reduction(lens))
         _check_blockwise(lens, model, blockwise, reading)
-        warnings = reading.doubts(mask_tree, lens.task)
-    described = _described(lens, model, asked, chosen, architecture) | {"references": replaced.name}
+        warnings = reading.warnings(mask_tree, lens.task)
+    described = _described(lens, model, prepared, chosen, architecture) | {"references": replaced.name}
     if has_independent_labels(model.loaded.model):
         described["labels"] = "independent"
-    name = fingerprint(_identity(described, asked, _at(lens, asked)))
-    framed = frame(_one_prompt(lens, asked[0].question), model.loaded.tokenizer)
-    notes = (f"model {lens.model} in {model.place}, block by block", *framed.notes, *_notes(lens, asked))
+    name = fingerprint(_identity(described, prepared, _at(lens, prepared)))
+    framed = frame(_one_prompt(lens, prepared[0].question), model.loaded.tokenizer)
+    notes = (f"model {lens.model} in {model.place}, block by block", *framed.notes, *_notes(lens, prepared))
     info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(mask_tree, reading)), _source(lens), warnings)
     return MechanisticGame(info, model, mask_tree, reading)
 
@@ -115,7 +115,7 @@ def _reduction(lens: MechanisticLens) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedQuestion:
+class PreparedQuestion:
     """A question as the model reads it up to where its answers begin, with these answers, which took `merged` tokens over from its end."""
 
     question: Question
@@ -133,19 +133,19 @@ def tokens(lens: MechanisticLens) -> CountTokens:
     return counter(resident(lens).loaded.tokenizer)
 
 
-def _asked(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[AskedQuestion]:
+def _prepared_questions(lens: MechanisticLens, model: ResidentModel, instead: Sequence[Question] | None) -> list[PreparedQuestion]:
     found = list(instead) if instead is not None else questions(lens, tokens(lens))
     value, several = _value_of_each(lens, model, found), len(found) > 1
-    asked: list[AskedQuestion] = []
+    prepared: list[PreparedQuestion] = []
     for number, question in enumerate(found, 1):
         try:
-            asked.append(_answered(lens, model, question, value))
+            prepared.append(_answered(lens, model, question, value))
         except UserError as error:
             raise error.about(f"prompt {number}, {error.field}" if several else error.field) from None
-    return asked
+    return prepared
 
 
-def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> AskedQuestion:
+def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, value: Any) -> PreparedQuestion:
     feature = _one_prompt(lens, question, value)
     reader, context, text = _read(feature, model)
     # A divergence compares the whole distribution with the intact one, not a token.
@@ -155,7 +155,7 @@ def _answered(lens: MechanisticLens, model: ResidentModel, question: Question, v
     if model.context is not None and length > model.context:
         problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"
         raise UserError("prompt", question.prompt, problem, "shorten the prompt, or use a model with a longer context")
-    return AskedQuestion(question, context, replace(wanted, merged=()), merged)
+    return PreparedQuestion(question, context, replace(wanted, merged=()), merged)
 
 
 def _one_prompt(lens: MechanisticLens, question: Question, value: Any = None) -> FeatureLens:
@@ -171,30 +171,30 @@ def _read(feature: FeatureLens, model: ResidentModel) -> tuple[Reader, Context, 
     return reader, (ids, np.arange(len(ids)), len(ids)), text
 
 
-def _notes(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[str]:
+def _notes(lens: MechanisticLens, prepared: Sequence[PreparedQuestion]) -> list[str]:
     """Notes on the prompts, the first `MOST_NOTES` of them."""
-    found = list(dict.fromkeys(note for each in asked for note in each.answers.notes))
+    found = list(dict.fromkeys(note for each in prepared for note in each.answers.notes))
     if lens.value == "kl" and (lens.target is not None or lens.foil is not None):
         found.insert(0, "target and foil are not used by value kl, which covers the whole next-token distribution")
     more = len(found) - MOST_NOTES
     return found if more <= 0 else [*found[:MOST_NOTES], f"… and {more} more notes like these on other prompts"]
 
 
-def _value_of_each(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Question]) -> Any:
+def _value_of_each(lens: MechanisticLens, model: ResidentModel, prompts: Sequence[Question]) -> Any:
     """The quantity read for each prompt, which is the same for all; None if it follows from the answers of a single prompt."""
     if model.loaded.task == "classifier":
-        check_head(lens.value, any(question.foil is not None for question in asked), model.loaded.model)
+        check_head(lens.value, any(question.foil is not None for question in prompts), model.loaded.model)
     if lens.value == "kl":
         return None
-    if lens.value not in (None, "accuracy") or (lens.value is None and len(asked) == 1):
+    if lens.value not in (None, "accuracy") or (lens.value is None and len(prompts) == 1):
         return lens.value
-    foils = {question.foil is not None for question in asked}
+    foils = {question.foil is not None for question in prompts}
     if len(foils) > 1:
         raise UserError("foil", None, "is missing in some of the prompts", "give every prompt a foil, or none")
     if foils == {False}:
         regression = model.loaded.task == "classifier" and lens.value is None and head_of(model.loaded.model) == "regression"
         return "class_logit" if regression else "logprob"
-    single = model.loaded.task == "classifier" or all(_is_single(lens, model, question) for question in asked)
+    single = model.loaded.task == "classifier" or all(_is_single(lens, model, question) for question in prompts)
     return "logit_diff" if single else "logprob_diff"
 
 
@@ -205,7 +205,7 @@ def _is_single(lens: MechanisticLens, model: ResidentModel, question: Question) 
     return all(len(ids) == 1 for ids in reader.continuation(text, given).answers)
 
 
-def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers] | None:
+def _at(lens: MechanisticLens, prepared: Sequence[PreparedQuestion]) -> list[Integers] | None:
     """The positions ablated in each prompt; None for all."""
     if lens.positions == "all":
         return None
@@ -213,7 +213,7 @@ def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers]
         wanted = [-1] if lens.positions == "last" else [int(piece) for piece in lens.positions.split(",")]
     except ValueError:
         raise UserError("positions", lens.positions, "is not a list of positions", "write all, last, or numbers such as 0,3,-1") from None
-    lengths = [len(each.context[0]) for each in asked]
+    lengths = [len(each.context[0]) for each in prepared]
     shortest = min(lengths)
     for position in wanted:
         if not -shortest <= position < shortest:
@@ -221,22 +221,22 @@ def _at(lens: MechanisticLens, asked: Sequence[AskedQuestion]) -> list[Integers]
     return [np.unique([position % length for position in wanted]) for length in lengths]
 
 
-def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTree, asked: Sequence[AskedQuestion]) -> Replacements:
-    def read(field: str, prompt: str, question: AskedQuestion) -> Integers:
+def _replacements(lens: MechanisticLens, model: ResidentModel, mask_tree: MaskTree, prepared: Sequence[PreparedQuestion]) -> Replacements:
+    def read(field: str, prompt: str, question: PreparedQuestion) -> Integers:
         ids = question.like(_read(_one_prompt(lens, Question(prompt)), model)[1])
         if model.context is not None and len(ids) > model.context:
             raise UserError(field, prompt, f"has {len(ids)} tokens with its template, and the model reads {model.context}", "shorten it")
         return ids
 
     if lens.ablation == "patch":
-        lacking = next((each.question for each in asked if each.question.counterfactual is None), None)
+        lacking = next((each.question for each in prepared if each.question.counterfactual is None), None)
         if lacking is not None:
             raise UserError("counterfactual", None, f"is needed by ablation patch of {lacking.prompt!r}", "give the prompt that has another answer")
-        others = [[read("counterfactual", each.question.counterfactual or "", each)] for each in asked]
+        others = [[read("counterfactual", each.question.counterfactual or "", each)] for each in prepared]
     else:
         # References have no answers of their own: they end where the first prompt does.
-        others = [[read("references", text, asked[0]) for text in references(lens, [each.question for each in asked])]]
-    return Replacements(lens.ablation, lens.clamp, mask_tree, [each.context[0] for each in asked], others)
+        others = [[read("references", text, prepared[0]) for text in references(lens, [each.question for each in prepared])]]
+    return Replacements(lens.ablation, lens.clamp, mask_tree, [each.context[0] for each in prepared], others)
 
 
 # ---- checks and description
@@ -253,16 +253,16 @@ def _check_blockwise(lens: MechanisticLens, model: ResidentModel, blockwise: Blo
         checks[groups[-1].length] = groups[-1].ids[:1], 1
     for ids, rows in checks.values():
         try:
-            apart = _apart(model, blockwise, ids, rows)
+            difference = _difference(model, blockwise, ids, rows)
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
             raise _not_blockwise(lens, f"its blocks refuse a batch ({type(error).__name__})") from None
-        if apart > TOLERANCE[model.loaded.dtype]:
-            raise _not_blockwise(lens, f"its logits would be off by {apart:.2g} of the largest")
+        if difference > TOLERANCE[model.loaded.dtype]:
+            raise _not_blockwise(lens, f"its logits would be off by {difference:.2g} of the largest")
 
 
-def _apart(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor, rows: int) -> float:
+def _difference(model: ResidentModel, blockwise: BlockwiseModel, ids: torch.Tensor, rows: int) -> float:
     """The largest difference between the logits block by block and the model's own, relative to the largest of these."""
     with torch.no_grad():
         several = ids.expand(rows, -1)
@@ -285,10 +285,10 @@ def _tokens_of_a_mask(mask_tree: MaskTree, reading: Reading) -> float:
     return share * sum(group.ids.numel() for group in reading.groups)
 
 
-def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[AskedQuestion], chosen: Chosen, architecture: Architecture) -> dict[str, Any]:
+def _described(lens: MechanisticLens, model: ResidentModel, prepared: Sequence[PreparedQuestion], chosen: Chosen, architecture: Architecture) -> dict[str, Any]:
     """A readable description of the game, which includes everything that identifies it."""
-    first = asked[0].answers
-    named = {"target": first.target, "foil": first.foil} if len(asked) == 1 and lens.value != "kl" else {}
+    first = prepared[0].answers
+    named = {"target": first.target, "foil": first.foil} if len(prepared) == 1 and lens.value != "kl" else {}
     return {
         "lens": "mechanistic",
         "version": 1,
@@ -296,7 +296,7 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
         "tokenizer": model.loaded.tokens,
         "model_task": model.loaded.task,
         "dtype": str(model.loaded.dtype).removeprefix("torch."),
-        "prompts": [_described_prompt(lens, each) for each in asked],
+        "prompts": [_described_prompt(lens, each) for each in prepared],
         "task": lens.task,
         "selection": lens.components if lens.layers is None else f"{lens.components} of layers {lens.layers}",
         "parts": [[part.layer, part.site, part.start, part.stop] for part in chosen.parts],
@@ -310,20 +310,20 @@ def _described(lens: MechanisticLens, model: ResidentModel, asked: Sequence[Aske
     }
 
 
-def _identity(described: Mapping[str, Any], asked: Sequence[AskedQuestion], at: list[Integers] | None) -> dict[str, Any]:
+def _identity(described: Mapping[str, Any], prepared: Sequence[PreparedQuestion], at: list[Integers] | None) -> dict[str, Any]:
     """Everything that values depend on and nothing else: another way to write the same selection or the same prompts is the same game."""
     parts = ("lens", "version", "weights", "tokenizer", "model_task", "dtype", "parts", "ablation", "clamp", "value", "references")
     ids = [[prompt.get(name) for name in ("ids", "target_ids", "foil_ids")] for prompt in described["prompts"]]
     positions = None if at is None else [positions.tolist() for positions in at]
     parts += ("labels",) if "labels" in described else ()
-    return {name: described[name] for name in parts} | {"prompts": ids, "positions": positions, "read": asked[0].answers.value}
+    return {name: described[name] for name in parts} | {"prompts": ids, "positions": positions, "read": prepared[0].answers.value}
 
 
-def _described_prompt(lens: MechanisticLens, asked: AskedQuestion) -> dict[str, Any]:
-    described: dict[str, Any] = {"prompt": asked.question.prompt, "ids": asked.context[0].tolist()}
+def _described_prompt(lens: MechanisticLens, prepared: PreparedQuestion) -> dict[str, Any]:
+    described: dict[str, Any] = {"prompt": prepared.question.prompt, "ids": prepared.context[0].tolist()}
     if lens.value == "kl":
         return described
-    wanted = asked.answers
+    wanted = prepared.answers
     return described | {"target": wanted.target, "target_ids": list(wanted.target_ids), "foil": wanted.foil, "foil_ids": list(wanted.foil_ids)}
 
 

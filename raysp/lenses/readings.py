@@ -132,7 +132,7 @@ class Reading:
 
     # ---- what the intact model does
 
-    def doubts(self, mask_tree: MaskTree, task: str | None) -> tuple[str, ...]:
+    def warnings(self, mask_tree: MaskTree, task: str | None) -> tuple[str, ...]:
         """Warnings shown before the budget is spent, if the intact model does not do the task."""
         if len(self.answers) < 2 or self.reduction == "kl":
             return ()

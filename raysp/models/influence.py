@@ -103,8 +103,8 @@ def gather(chunks: Iterable[Singles], examples: int, queries: Singles, *, sizes:
         done += len(chunk)
     if done != examples:
         raise ValueError(f"gradients of {done} examples; expected {examples}")
-    asked = np.asarray(queries, np.float32) if whole else _projected(queries, projections)
-    return Gathered(held, asked, tuple(ends.tolist()), not whole)
+    of_queries = np.asarray(queries, np.float32) if whole else _projected(queries, projections)
+    return Gathered(held, of_queries, tuple(ends.tolist()), not whole)
 
 
 def influence(gradients: Gathered, damping: float = DAMPING, curvature: Gathered | None = None) -> Floats:
@@ -147,10 +147,10 @@ def gradient_dot(chunks: Iterable[Singles], queries: Singles, preconditioner: Fl
 
     With a `preconditioner`, float `(parameters,)`, such as an optimiser's: `-Q diag(preconditioner) Gᵀ`.
     """
-    asked = queries.astype(np.float64)
+    of_queries = queries.astype(np.float64)
     if preconditioner is not None:
-        asked *= preconditioner
-    parts = [-_product(asked, chunk) for chunk in chunks]
+        of_queries *= preconditioner
+    parts = [-_product(of_queries, chunk) for chunk in chunks]
     return np.concatenate(parts, axis=1) if parts else np.zeros((len(queries), 0))
 
 

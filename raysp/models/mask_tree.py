@@ -134,8 +134,8 @@ class MaskTree:
             if "kl" in wanted:
                 assert group.intact is not None
                 intact = group.intact[read].to(logits.device, wide)
-                apart = zip(pieces, normalisers, strict=True)
-                found["kl"] = torch.cat([(intact.exp() * (intact - some.to(wide) + normaliser[:, None])).sum(dim=-1) for some, normaliser in apart])
+                pairs = zip(pieces, normalisers, strict=True)
+                found["kl"] = torch.cat([(intact.exp() * (intact - some.to(wide) + normaliser[:, None])).sum(dim=-1) for some, normaliser in pairs])
         return {name: found[name] for name in wanted}
 
     def remember_intact(self, group: Group) -> None:

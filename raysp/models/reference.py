@@ -23,13 +23,13 @@ IGNORED = -100
 
 @dataclass(slots=True)
 class PlainTrainer:
-    """A model, a recipe, the training texts, and the texts (`asked`) to evaluate trained adapters on. PEFT changes modules, so these are copied; weights are shared."""
+    """A model, a recipe, the training texts, and the texts (`evaluated`) that trained adapters are evaluated on. PEFT changes modules, so these are copied; weights are shared."""
 
     model: Any
     device: torch.device
     recipe: Recipe
     texts: Sequence[Text]
-    asked: Sequence[Text]
+    evaluated: Sequence[Text]
     tokens: int = field(init=False, default=0)
     losses: list[float] = field(init=False, default_factory=list)
     _peft: Any = field(init=False, repr=False)
@@ -51,11 +51,11 @@ class PlainTrainer:
         return 1
 
     def evaluate(self, subsets: Sequence[Integers], seeds: Sequence[int]) -> Floats:
-        """Train on the texts with these numbers; result, float64 `(subsets, asked, 2)`, and errors as those of the fast path's `Trainer.evaluate`."""
-        found = np.empty((len(subsets), len(self.asked), 2))
+        """Train on the texts with these numbers; result, float64 `(subsets, evaluated, 2)`, and errors as those of the fast path's `Trainer.evaluate`."""
+        found = np.empty((len(subsets), len(self.evaluated), 2))
         for row, (subset, seed) in enumerate(zip(subsets, seeds, strict=True)):
             self._train(np.asarray(subset, np.int64), seed, row)
-            found[row] = [self._score(text) for text in self.asked]
+            found[row] = [self._score(text) for text in self.evaluated]
         return found
 
     def _train(self, subset: Integers, seed: int, row: int) -> None:

@@ -31,17 +31,17 @@ _OPERATIONS = {"cpu": 5e10, "cuda": 5e13, "mps": 2e12}
 # Nodes in one pack. Larger packs share the cost of reading the weights; the attention mask grows with the square.
 _PACK = {"cpu": 384, "cuda": 2048, "mps": 1024}
 _PADDED = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-# Largest difference between two ways of scoring, relative to the size of the logits, that counts as rounding.
+# Largest difference between two methods of scoring, relative to the size of the logits, that counts as rounding.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 # A padding token that occurs in no text.
 NO_PADDING = -1
-# What architectures raise that do not support a way of scoring.
+# What architectures raise that do not support a method of scoring.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
 @dataclass(slots=True, weakref_slot=True)
 class ResidentModel:
-    """A loaded model and the ways in which it can score inputs. Requests from several threads take turns on one lock."""
+    """A loaded model and the methods by which it can score inputs. Requests from several threads take turns on one lock."""
 
     loaded: LoadedModel
     pack: int
@@ -74,7 +74,7 @@ class ResidentModel:
 
     @property
     def takes_positions(self) -> bool:
-        """Whether the model accepts explicit positions. Bidirectional models number positions in their own ways."""
+        """Whether the model accepts explicit positions. Bidirectional models number positions in their own way."""
         return self.loaded.task == "causal" and "position_ids" in inspect.signature(self.loaded.model.forward).parameters
 
     @property
@@ -132,7 +132,7 @@ class ResidentModel:
                 raise
 
     def choose(self, sample: Inputs) -> tuple[Method, str | None]:
-        """The fastest way of scoring that agrees with single forward passes on a sample, and a remark if it is not the usual one.
+        """The fastest method of scoring that agrees with single forward passes on a sample, and a remark if it is not the usual one.
 
         A kind of input is checked once up to each length, not again for shorter inputs.
         """
@@ -147,41 +147,41 @@ class ResidentModel:
         return bool((inputs.symbols >= self.vocabulary).any()), bool((np.diff(inputs.positions) > 1).any())
 
     def score_checked(
-        self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True, remark: str | None = None
+        self, inputs: Inputs, method: Method, root: Root | None = None, *, logprobs: bool = True, remark: str | None = None
     ) -> tuple[Scores, Method, str | None]:
         """As `score`, with the method used: a slower one, and a remark, if the given one does not agree with a single forward pass on the longest of these inputs.
 
         That costs one forward pass whenever inputs are longer than any checked before, for example if `choose` was given only pieces of a prompt.
         """
-        scores = self.score(inputs, way, root, logprobs=logprobs)
+        scores = self.score(inputs, method, root, logprobs=logprobs)
         kind, longest = self._kind(inputs), int(inputs.lengths.argmax())
         with self.lock:
-            if way == "alone" or self._checked.get(kind, -1) >= inputs.lengths[longest]:
-                return scores, way, remark
+            if method == "alone" or self._checked.get(kind, -1) >= inputs.lengths[longest]:
+                return scores, method, remark
             mine = inputs.read_sequence == longest
             found = Scores(scores.logits[mine], scores.logprobs[mine], 0)
-            apart = _difference(found, self.score(inputs.chosen(np.array([longest])), "alone", logprobs=logprobs), TOLERANCE[self.loaded.dtype])
-            if apart is None:
+            mismatch = _difference(found, self.score(inputs.chosen(np.array([longest])), "alone", logprobs=logprobs), TOLERANCE[self.loaded.dtype])
+            if mismatch is None:
                 self._checked[kind] = int(inputs.lengths[longest])
-                return scores, way, remark
-            slower, remark = _SLOWER[way], "; ".join([*([remark] if remark else []), f"{way} scoring is not used: {apart}"])
+                return scores, method, remark
+            slower, remark = _SLOWER[method], "; ".join([*([remark] if remark else []), f"{method} scoring is not used: {mismatch}"])
             self._chosen[kind] = slower, remark
             return self.score_checked(inputs, slower, logprobs=logprobs, remark=remark)
 
     def _choose(self, sample: Inputs) -> tuple[Method, str | None]:
         expected = self.score(sample, "alone")
-        ways: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
+        methods: list[Method] = ["packed", "padded"] if self.loaded.task == "causal" else ["padded"]
         remarks: list[str] = []
-        for way in ways:
-            apart = self._apart(way, sample, expected)
-            if apart is None:
-                return way, "; ".join(remarks) or None
-            remarks.append(f"{way} scoring is not used: {apart}")
+        for method in methods:
+            mismatch = self._mismatch(method, sample, expected)
+            if mismatch is None:
+                return method, "; ".join(remarks) or None
+            remarks.append(f"{method} scoring is not used: {mismatch}")
         return "alone", "; ".join(remarks)
 
-    def _apart(self, way: Method, sample: Inputs, expected: Scores) -> str | None:
+    def _mismatch(self, method: Method, sample: Inputs, expected: Scores) -> str | None:
         try:
-            scores = self.score(sample, way)
+            scores = self.score(sample, method)
         except (*REFUSALS, EvaluationError) as error:
             cause = error.__cause__ or error
             if is_out_of_memory(cause):
@@ -189,14 +189,14 @@ class ResidentModel:
             return f"this architecture refuses it ({type(cause).__name__})"
         return _difference(scores, expected, TOLERANCE[self.loaded.dtype])
 
-    def score(self, inputs: Inputs, way: Method, root: Root | None = None, *, logprobs: bool = True) -> Scores:
-        """Score inputs in the given way. EvaluationError if memory does not hold a single input, or the model's own forward pass fails."""
+    def score(self, inputs: Inputs, method: Method, root: Root | None = None, *, logprobs: bool = True) -> Scores:
+        """Score inputs with the given method. EvaluationError if memory does not hold a single input, or the model's own forward pass fails."""
         with self.lock, self._forward(int(inputs.lengths.max())):
-            if way == "packed" and self.packed is not None:
+            if method == "packed" and self.packed is not None:
                 return self.packed.score(inputs, root, logprobs=logprobs)
-            if way == "packed":
+            if method == "packed":
                 raise TypeError("no packed scoring")
-            scorer = self.padded if way == "padded" else self.reference
+            scorer = self.padded if method == "padded" else self.reference
             return scorer.score(inputs, logprobs=logprobs)
 
     @contextmanager
@@ -207,8 +207,8 @@ class ResidentModel:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise EvaluationError(f"one input of {tokens} tokens does not fit into memory on {self.loaded.device}") from error
-            kind, said = type(self.loaded.model).__name__, (str(error).strip().splitlines() or [""])[0][:160]
-            raise EvaluationError(f"the model cannot read an input of {tokens} tokens: {kind} fails in its own forward pass ({said})") from error
+            kind, message = type(self.loaded.model).__name__, (str(error).strip().splitlines() or [""])[0][:160]
+            raise EvaluationError(f"the model cannot read an input of {tokens} tokens: {kind} fails in its own forward pass ({message})") from error
 
     def answer(self, symbols: Integers, limit: int) -> list[int]:
         """The greedy continuation of a causal model, at most `limit` tokens, without the end-of-sequence token."""
@@ -350,9 +350,9 @@ def _difference(scores: Scores, expected: Scores, tolerance: float) -> str | Non
     theirs = np.concatenate([expected.logits, expected.logprobs])
     # Values that are not finite are reported when they are measured, with their mask; here they are ignored.
     finite = np.isfinite(theirs)
-    apart = np.abs(ours - theirs)[finite].max(initial=0.0)
+    difference = np.abs(ours - theirs)[finite].max(initial=0.0)
     allowed = tolerance * (1 + np.abs(theirs[finite]).max(initial=0.0))
-    return None if apart <= allowed else f"it is {apart:.2g} from single forward passes"
+    return None if difference <= allowed else f"it is {difference:.2g} from single forward passes"
 
 
 def _end_tokens(loaded: LoadedModel) -> set[int]:

@@ -93,13 +93,13 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
 
 @dataclass(slots=True)
 class Trainer:
-    """A model, a recipe, the training texts, and the texts (`asked`) that trained adapters are evaluated on. `tokens` counts the tokens sent through blocks."""
+    """A model, a recipe, the training texts, and the texts (`evaluated`) that trained adapters are evaluated on. `tokens` counts the tokens sent through blocks."""
 
     model: Any
     device: torch.device
     recipe: Recipe
     texts: Sequence[Text]
-    asked: Sequence[Text]
+    evaluated: Sequence[Text]
     name: str = "the model"
     architecture: Architecture = field(init=False, repr=False)
     sites: tuple[Site, ...] = field(init=False, repr=False)
@@ -114,7 +114,7 @@ class Trainer:
         self.architecture = read_architecture(self.model, self.name)
         self.sites = sites(self.model, self.architecture, self.recipe)
         self.head = TargetLoss(self.model, self.architecture, self.device)
-        self.frozen_prefix = FrozenPrefix(self.model, self.architecture, self.device, min(self.recipe.layers), (*self.texts, *self.asked))
+        self.frozen_prefix = FrozenPrefix(self.model, self.architecture, self.device, min(self.recipe.layers), (*self.texts, *self.evaluated))
         self.tokens += self.frozen_prefix.tokens
 
     @classmethod
@@ -125,14 +125,14 @@ class Trainer:
         """
         try:
             trainer = cls(*what, **named)
-            apart = trainer.apart()
+            mismatch = trainer.mismatch()
         except UserError:
             raise
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
             return None, f"this architecture refuses another way ({type(error).__name__})"
-        return (trainer, "") if apart is None else (None, f"texts in one tree are {apart:.2g} from the model's own answers")
+        return (trainer, "") if mismatch is None else (None, f"texts in one tree are {mismatch:.2g} from the model's own answers")
 
     @property
     def stacked(self) -> int:
@@ -145,16 +145,16 @@ class Trainer:
         size = self.recipe.rank * sum(site.reads + site.writes for site in self.sites)
         return max(STATE // (4 * torch.float32.itemsize * max(size, 1)), 1)
 
-    def apart(self) -> float | None:
+    def mismatch(self) -> float | None:
         """Largest difference per token, on some of the texts, between the log-probabilities of untrained adapters and of the model; None if within rounding."""
-        lengths = [len(text.ids) for text in (*self.texts, *self.asked)]
+        lengths = [len(text.ids) for text in (*self.texts, *self.evaluated)]
         order = np.argsort(lengths, kind="stable")
         chosen = np.unique(order[np.linspace(0, len(order) - 1, min(CHECKED, len(order))).astype(int)])
         with torch.no_grad():
             found, _ = self._logprobs(self.start([0]), [0], [chosen], None)
             expected = torch.cat([self._own(self.frozen_prefix.texts[number]) for number in chosen])
-        apart = float((found.cpu() - expected.cpu()).abs().max())
-        return None if apart <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else apart
+        mismatch = float((found.cpu() - expected.cpu()).abs().max())
+        return None if mismatch <= TOLERANCE[self.model.dtype] * (1 + float(expected.abs().max())) else mismatch
 
     def _own(self, text: Text) -> Tensor:
         """The log-probabilities of a text's targets in an ordinary forward pass of the model."""
@@ -197,12 +197,12 @@ class Trainer:
         return self.logprobs(self.train(subsets, seeds))
 
     def logprobs(self, stack: Stack) -> Floats:
-        """The sum of the targets' log-probabilities and their number, for each adapter and evaluated text, float64 `(adapters, asked, 2)`."""
+        """The sum of the targets' log-probabilities and their number, for each adapter and evaluated text, float64 `(adapters, evaluated, 2)`."""
         return self._fitting(partial(self._answers, stack))
 
     def _answers(self, stack: Stack) -> Floats:
-        numbers = np.arange(len(self.texts), len(self.texts) + len(self.asked))
-        found = np.zeros((stack.count, len(self.asked), 2))
+        numbers = np.arange(len(self.texts), len(self.texts) + len(self.evaluated))
+        found = np.zeros((stack.count, len(self.evaluated), 2))
         with torch.no_grad():
             for rows in _shares(stack.count, len(self.frozen_prefix.nodes(numbers)), self.nodes):
                 logprobs, owners = self._logprobs(stack, rows, [numbers] * len(rows), None)
@@ -210,9 +210,9 @@ class Trainer:
                 np.add.at(found[..., 1], (owners[0] + rows[0], owners[1]), 1.0)
         return found
 
-    def gradients(self, stack: Stack, row: int, numbers: Integers, of: Literal["texts", "asked"] = "texts") -> Iterator[tuple[Integers, Tensor]]:
+    def gradients(self, stack: Stack, row: int, numbers: Integers, of: Literal["texts", "evaluated"] = "texts") -> Iterator[tuple[Integers, Tensor]]:
         """For one adapter, some texts at a time: their numbers, and the gradient of the sum of each text's target log-probabilities, float32 `(some, size)`."""
-        shift = len(self.texts) if of == "asked" else 0
+        shift = len(self.texts) if of == "evaluated" else 0
         for some, _, slopes in self._each(stack, row, numbers + shift):
             yield some - shift, torch.cat([slope.flatten(1).cpu() for slope in slopes], dim=1)
 

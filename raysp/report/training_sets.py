@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raysp.game import Component
-from raysp.report import figures
-from raysp.report import query_view as asked
+from raysp.report import figures, query_view
 from raysp.report.query_view import Answered
 from raysp.runs.queries import direction
 
-TABLES = (*asked.TABLES, "query_heldout", "data_scores", "selections")
+TABLES = (*query_view.TABLES, "query_heldout", "data_scores", "selections")
 TOP = 5
 """Entries of each kind shown for a query."""
 QUERIES = 60
@@ -46,14 +45,14 @@ class Told:
 def told(run: Mapping[str, Any], tables: Mapping[str, TableRows], components: Sequence[Component]) -> Told:
     """From the run's row and the rows of its `TABLES`."""
     towards = direction(run["game"]["description"])
-    queries = asked.answered(tables, [component.label for component in components], towards, top=TOP, queries=QUERIES)
+    queries = query_view.answered(tables, [component.label for component in components], towards, top=TOP, queries=QUERIES)
     scored = [row for row in tables["query_scores"] if row["lds"] is not None and row["lds_singles"] is not None]
     heldout: dict[int, list[Mapping[str, Any]]] = {}
     for row in tables["query_heldout"]:
         heldout.setdefault(row["query"], []).append(row)
     shown = {query.query for query in queries}
     charts = {
-        "lds": figures.fits_of_queries([row | {"label": asked.plain(row["label"])} for row in map(dict, scored) if row["query"] in shown]),
+        "lds": figures.fits_of_queries([row | {"label": query_view.plain(row["label"])} for row in map(dict, scored) if row["query"] in shown]),
         **{f"query-{number}": figures.heldout_scatter(rows[:SCATTERED]) for number, rows in heldout.items() if number in shown},
     }
     lds, lds_singles = (sum(row[name] for row in scored) / max(len(scored), 1) for name in ("lds", "lds_singles"))
@@ -80,9 +79,9 @@ def by_metric(rows: TableRows) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def legible(components: Sequence[Component]) -> tuple[Component, ...]:
     """The components with labels made safe to print on one line."""
-    return tuple(replace(component, label=asked.plain(component.label)) for component in components)
+    return tuple(replace(component, label=query_view.plain(component.label)) for component in components)
 
 
 def named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with labels made safe to print on one line."""
-    return [row | {name: asked.plain(row[name]) for name in ("label", "labels") if row.get(name)} for row in rows]
+    return [row | {name: query_view.plain(row[name]) for name in ("label", "labels") if row.get(name)} for row in rows]

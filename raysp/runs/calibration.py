@@ -106,5 +106,5 @@ def continued_lens(lens: AnyLens, store: "Store", run_id: str) -> AnyLens:
 
 def settled_lens(lens: AnyLens, row: dict[str, Any]) -> AnyLens:
     """The lens of a stored run (its row as from `Store.run_row`), with dtype `auto` replaced by the dtype that the run chose."""
-    asked = (row["spec"].get("lens") or {}).get("dtype", "auto")
-    return with_dtype(lens, row["dtype"]) if asked == "auto" and row["dtype"] else lens
+    dtype = (row["spec"].get("lens") or {}).get("dtype", "auto")
+    return with_dtype(lens, row["dtype"]) if dtype == "auto" and row["dtype"] else lens

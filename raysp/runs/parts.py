@@ -34,7 +34,7 @@ def parts(spec: RunSpec) -> list[PlannedRun]:
         _check_takes_examples(spec)
         lenses = read_examples(spec.examples, cast("FeatureLens", plain.lens), spec.limit)
         return [PlannedRun(label, plain.model_copy(update={"lens": lens})) for label, lens in lenses]
-    return [PlannedRun("the question", plain), *(_repeat(plain, wish) for wish in spec.repeat_on)]
+    return [PlannedRun("the question", plain), *(_repeat(plain, variant) for variant in spec.repeat_on)]
 
 
 def new_run_id() -> str:
@@ -42,13 +42,13 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
-def _repeat(spec: RunSpec, wish: str) -> PlannedRun:
-    what, _, value = wish.partition(":")
+def _repeat(spec: RunSpec, variant: str) -> PlannedRun:
+    what, _, value = variant.partition(":")
     if what not in {"model", "prompt"} or not value:
-        raise UserError("repeat_on", wish, "is not valid", "write model:NAME or prompt:TEXT")
+        raise UserError("repeat_on", variant, "is not valid", "write model:NAME or prompt:TEXT")
     if what not in spec.lens.varies:
         raise UserError("lens", spec.lens.kind, f"cannot be repeated on another {what}", f"use the {_kinds(lambda lens: what in lens.varies)} lens")
-    return PlannedRun(wish, resolve(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
+    return PlannedRun(variant, resolve(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
 
 
 def _check_takes_examples(spec: RunSpec) -> None:

@@ -52,9 +52,9 @@ class StoredGame:
 
     def _told(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
         packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
-        unique, asked = unpack(packed, self.game.n), self.game.info.queries
-        values, outputs = self.known(unique), np.full((len(unique), len(asked)), np.nan)
-        if asked and self.game_id is not None:
+        unique, queries = unpack(packed, self.game.n), self.game.info.queries
+        values, outputs = self.known(unique), np.full((len(unique), len(queries)), np.nan)
+        if queries and self.game_id is not None:
             outputs = self.store.outputs(self.game_id, unique)
         missing = np.flatnonzero(np.isnan(values) | np.isnan(outputs).any(axis=1))
         self.found += len(unique) - len(missing)

@@ -27,7 +27,7 @@ ALONE = 0.2
 #: Out-of-fold R² below which a fit is reported to explain nothing.
 NOTHING = 0.1
 
-MEND = "use explorer spex, which does not rely on a hierarchy"
+REMEDY = "use explorer spex, which does not rely on a hierarchy"
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ def _unexplained(r2: float | None) -> str | None:
     if r2 is None or r2 >= NOTHING:
         return None
     cause = "the values may be noise, there may be too few evaluations, or the function may be a peak without hierarchy (such as a parity)"
-    return f"Nothing is explained (cross-validated R² {r2:.2f}) although the values vary: {cause}; for a peak, {MEND}."
+    return f"Nothing is explained (cross-validated R² {r2:.2f}) although the values vary: {cause}; for a peak, {REMEDY}."
 
 
 def _without_hierarchy(alone: float) -> str | None:
     if alone < ALONE:
         return None
     found = f"{alone:.0%} of the variance is in terms of order 3 and higher whose subsets are all weak or absent"
-    return f"The function shows no hierarchy: {found}. Similar terms may have been missed; {MEND}."
+    return f"The function shows no hierarchy: {found}. Similar terms may have been missed; {REMEDY}."

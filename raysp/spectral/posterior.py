@@ -100,7 +100,7 @@ class Posterior:
         explicit = self._explicit()
         blocks, strengths = list(explicit), [self.evidence_of(block) for block in explicit]
         for block, strength in self.levels(len(prior.scales), weighted=True):
-            apart = _apart(block, [other for other in explicit if other.shape[1] == block.shape[1]], n)
+            apart = _in_none_of(block, [other for other in explicit if other.shape[1] == block.shape[1]], n)
             blocks.append(block[apart])
             strengths.append(strength[apart])
         mean = self.mean + self.scale * MEAN_VARIANCE * float(self.alpha.sum())
@@ -135,7 +135,7 @@ class Posterior:
         """The strongest extensions S + {i} of the strongest parents S, with their q."""
         n, order, relevances = self.prior.n, parents.shape[1] + 1, self.prior.relevances
         size = np.abs(strength) * (relevances[parents].prod(axis=1) if weighted else 1.0)
-        size[~_apart(parents, [block for block in self.prior.spikes if block.shape[1] == order - 1], n)] = np.inf
+        size[~_in_none_of(parents, [block for block in self.prior.spikes if block.shape[1] == order - 1], n)] = np.inf
         # Every single component is a parent, so no pair is missed. Up to about 140 components every pair is one too: a triple can stand out without its pairs.
         room = max(MOST_EXTENSIONS // n, n)
         kept = np.argsort(-size, kind="stable")[: room if thorough else min(PARENTS if order > 3 else PAIRS, room)]
@@ -281,7 +281,7 @@ def _standard(values: Values, weights: Values | None) -> Values:
     return (values - mean) / scale
 
 
-def _apart(block: Block, others: Sequence[Block], n: int) -> NDArray[np.bool_]:
+def _in_none_of(block: Block, others: Sequence[Block], n: int) -> NDArray[np.bool_]:
     """The rows of a block that are in none of the others, bool `(len(block),)`."""
     if not others or not len(block):
         return np.ones(len(block), dtype=np.bool_)

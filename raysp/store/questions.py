@@ -40,12 +40,12 @@ def _answer(cur: duckdb.DuckDBPyConnection, query: str) -> Table:
     try:
         relation: Any = cur.sql(query)
         found = relation.to_arrow_table()
-        return found.rename_columns(_apart(found.column_names))
+        return found.rename_columns(_distinct(found.column_names))
     finally:
         cur.execute("ROLLBACK")
 
 
-def _apart(names: Sequence[str]) -> list[str]:
+def _distinct(names: Sequence[str]) -> list[str]:
     """Rename duplicate columns, which joins can produce: n, n_1."""
     found: list[str] = []
     for name in names:

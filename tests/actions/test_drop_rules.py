@@ -110,8 +110,8 @@ def test_a_pair_that_chance_may_have_made_is_no_pair(error, found):
 
 def test_where_nothing_harms_or_repeats_nothing_is_dropped():
     additive = surrogate_of(lambda masks: np.asarray(masks, dtype=float) @ np.arange(1.0, N + 1))
-    for drop, said in (("harmful:2", "finds nothing"), ("redundant", "no two components that significantly substitute")):
-        with pytest.raises(UserError, match=said):
+    for drop, message in (("harmful:2", "finds nothing"), ("redundant", "no two components that significantly substitute")):
+        with pytest.raises(UserError, match=message):
             choose(additive, read_drop_rule(drop, None, N), more_is_better=True)
 
 
@@ -137,7 +137,7 @@ def test_harm_that_only_two_do_together_is_seen():
         (None, "best:50.4%", 50),
     ],
 )
-def test_wishes_are_read(drop, keep, count):
+def test_rules_are_parsed(drop, keep, count):
     assert read_drop_rule(drop, keep, 100).count == count
 
 
@@ -147,7 +147,7 @@ def test_a_small_percentage_is_one_component(drop):
 
 
 @pytest.mark.parametrize(
-    ("drop", "keep", "said"),
+    ("drop", "keep", "message"),
     [
         (None, None, "alternatives"),
         ("harmful:3", "best:3", "alternatives"),
@@ -166,8 +166,8 @@ def test_a_small_percentage_is_one_component(drop):
         (None, "best:20", "drops nothing"),
     ],
 )
-def test_a_wish_that_cannot_be_is_said_in_a_line(drop, keep, said):
-    with pytest.raises(UserError, match=said) as error:
+def test_an_impossible_rule_is_reported_in_a_line(drop, keep, message):
+    with pytest.raises(UserError, match=message) as error:
         read_drop_rule(drop, keep, 20)
     assert "\n" not in str(error.value)
 

@@ -11,13 +11,12 @@ from scipy import stats
 import raysp
 from raysp.actions.lds import METHODS, LdsOptions, score_run
 from raysp.actions.retrainings import own_seeds
-from raysp.cli import main
 from raysp.lenses import build_game
 from raysp.masks import unpack
 
 N = len(ROWS)
 #: Little enough to be quick; seeds are two, so that there is a ceiling.
-WISH = LdsOptions(subsets=16, leave_one_out=4, brittleness=(2,), mislabelled="flipped")
+OPTIONS = LdsOptions(subsets=16, leave_one_out=4, brittleness=(2,), mislabelled="flipped")
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +24,11 @@ def trained(tmp_path_factory):
     return Trained(tmp_path_factory.mktemp("lds"))
 
 
-def scored(trained, run_id, wish=WISH):
-    said = []
+def scored(trained, run_id, options=OPTIONS):
+    reports = []
     with raysp.Store.open(trained.store) as store:
-        done = score_run(store, run_id, wish, watch=said.append)
-    assert {progress.phase for progress in said} >= {"loading the model", "lds", "scoring"}
+        done = score_run(store, run_id, options, watch=reports.append)
+    assert {progress.phase for progress in reports} >= {"loading the model", "lds", "scoring"}
     return done
 
 
@@ -75,9 +74,9 @@ def test_subsets_are_of_one_size_and_none_of_them_was_fitted_to(trained, run_id,
         fitted = {tuple(mask) for mask in store.run_evaluations(run_id, "explore")["mask"].to_pylist()}
     for masks, _ in trainings(trained, run_id).values():
         halves = [tuple(mask) for mask in masks.tolist() if sum(mask) == N // 2]
-        assert len(halves) == len(set(halves)) == WISH.subsets
+        assert len(halves) == len(set(halves)) == OPTIONS.subsets
         assert not fitted & set(halves)
-    assert (done.conventions["kept"], done.conventions["subsets"], done.conventions["fraction"]) == (N // 2, WISH.subsets, 0.5)
+    assert (done.conventions["kept"], done.conventions["subsets"], done.conventions["fraction"]) == (N // 2, OPTIONS.subsets, 0.5)
 
 
 def test_trainings_are_from_seeds_of_their_own_and_the_score_is_of_their_mean(trained, run_id, done):
@@ -140,8 +139,8 @@ def test_figures_are_stored_with_their_conventions(trained, run_id, done):
 def test_of_a_loss_a_helpful_example_lowers_it(trained):
     """Outputs and effects turn round together, so that scores do not know the difference but for the sign of what falls."""
     run_id = trained.run(budget=24, value="loss")
-    wish = LdsOptions(subsets=10, seeds=1, methods=("singles", "influence"), brittleness=(3,))
-    done = scored(trained, run_id, wish)
+    options = LdsOptions(subsets=10, seeds=1, methods=("singles", "influence"), brittleness=(3,))
+    done = scored(trained, run_id, options)
     assert "a loss counts as negative" in done.conventions["sign"]
     masks, outputs = trainings(trained, run_id)[1]
     gone = [mask for mask in masks if mask.sum() == N - 3]
@@ -172,7 +171,7 @@ def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, t
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("options", "message"),
     [
         (LdsOptions(subsets=9), "too few"),
         (LdsOptions(seeds=0), "is not a number of trainings"),
@@ -189,16 +188,16 @@ def test_examples_with_labels_are_also_judged_by_queries_of_their_own(trained, t
         (LdsOptions(fraction=0.1, methods=("influence",)), "fitted to all but"),
     ],
 )
-def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_id, done, wish, said):
+def test_what_cannot_be_scored_is_reported_before_anything_is_trained(trained, run_id, done, options, message):
     before = len(trainings(trained, run_id)[1][0])
-    with pytest.raises(raysp.UserError, match=said) as error:
-        scored(trained, run_id, wish)
+    with pytest.raises(raysp.UserError, match=message) as error:
+        scored(trained, run_id, options)
     assert "\n" not in str(error.value)
     assert len(trainings(trained, run_id)[1][0]) == before
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("1 2 x", "cannot be read"),
         ("0 1 2", "lists row 0, but the training set has rows 1 to"),
@@ -206,9 +205,9 @@ def test_what_cannot_be_scored_is_said_before_anything_is_trained(trained, run_i
         ("1 2 3 4 5 6 7 8 9 10", "marks all of 10"),
     ],
 )
-def test_a_file_of_mislabelled_rows_that_says_nothing_is_refused(trained, run_id, tmp_path, text, said):
+def test_a_file_of_mislabelled_rows_that_says_nothing_is_refused(trained, run_id, tmp_path, text, message):
     (tmp_path / "rows.txt").write_text(text)
-    with pytest.raises(raysp.UserError, match=said):
+    with pytest.raises(raysp.UserError, match=message):
         scored(trained, run_id, LdsOptions(mislabelled=str(tmp_path / "rows.txt")))
 
 
@@ -229,18 +228,11 @@ def test_subsets_unlike_those_of_the_run_are_said_so(trained, run_id, done):
 # ---- on the command line
 
 
-def here(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    said = capsys.readouterr()
-    return left.value.code or 0, said.out, said.err
-
-
-def test_lds_prints_scores_ceiling_floor_and_conventions(trained, run_id, done, capsys):
+def test_lds_prints_scores_ceiling_floor_and_conventions(trained, run_id, done, cli):
     arguments = ["lds", run_id[:-1], "--subsets", "16", "--leave-one-out", "4", "--brittleness", "2", "--mislabelled", "flipped", "--store", str(trained.store)]
-    code, out, _ = here(capsys, *arguments)
+    code, out, _ = cli(*arguments)
     assert code == 0
-    said = " ".join(out.split())
+    message = " ".join(out.split())
     for words in (
         *METHODS,
         "16 subsets of 5 components",
@@ -252,8 +244,8 @@ def test_lds_prints_scores_ceiling_floor_and_conventions(trained, run_id, done, 
         "random",
         f"{done.trained} from the store",
     ):
-        assert words in said
-    code, out, err = here(capsys, *arguments, "--methods", "influence", "--json")
+        assert words in message
+    code, out, err = cli(*arguments, "--methods", "influence", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert [row["value"] for row in told["rows"]] == pytest.approx([row.value for row in done.rows if row.method in ("influence", "random", None)])
@@ -261,11 +253,11 @@ def test_lds_prints_scores_ceiling_floor_and_conventions(trained, run_id, done, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [(["--subsets", "5"], "too few"), (["--brittleness", "two"], "write for example 4 or 2,4,8"), (["--methods", "singles,psychic"], "'psychic' is not known")],
 )
-def test_a_mistake_is_one_line_and_exit_code_two(trained, run_id, capsys, arguments, said):
-    code, out, err = here(capsys, "lds", run_id, *arguments, "--store", str(trained.store))
+def test_a_mistake_is_one_line_and_exit_code_two(trained, run_id, cli, arguments, message):
+    code, out, err = cli("lds", run_id, *arguments, "--store", str(trained.store))
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1

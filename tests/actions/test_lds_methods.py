@@ -1,4 +1,4 @@
-"""Methods that foretell trainings, on trainings that are planted: each query's outputs are a known function of the subset, with noise of each training's own."""
+"""Attribution methods scored on planted retrainings: each query's outputs are a known function of the subset plus noise that is independent per training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Acting on a run of a tiny model: the model that is written is the one that the ablation measured, and whatever cannot be acted on is said in a line."""
+"""Acting on a run of a tiny model: the model that is written is the one that the ablation measured, and a run that cannot be acted on is a one-line error."""
 
 import json
 from contextlib import suppress
@@ -192,7 +192,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=[f"{kind} {' '.join(options.values())}" for kind, options in KINDS])
 def test_weights_without_some_parts_do_what_the_ablation_does(asked, kind, options):
-    """Whichever parts go; and afterwards the weights are what they were, whatever happens in between."""
+    """For any choice of parts; and the weights are restored afterwards, also after an error."""
     lens = asked.lens(kind, **options, group=8 if "neurons" in options["components"] else 1)
     game, before = build_game(lens), weights(lens)
     masks = np.random.default_rng(0).random((6, game.n)) < 0.5

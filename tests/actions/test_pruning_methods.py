@@ -1,4 +1,4 @@
-"""Choosing what to leave out of games whose answer is known: what each way of choosing finds, and what is said of it on prompts it has not seen."""
+"""Choosing what to leave out of games whose answer is known: what each method finds, and its values on prompts that it has not seen."""
 
 import itertools
 
@@ -163,7 +163,7 @@ def test_the_interval_holds_the_mean_over_held_out_prompts_and_narrows_with_thei
 
 
 def test_the_best_of_the_random_subsets_is_the_best_on_the_runs_own_prompts():
-    """So many draws are all subsets there are; held-out prompts have no say."""
+    """So many draws cover every subset; held-out prompts do not influence the choice."""
     best = allowed(2)[np.argmax(redundant(allowed(2)))]
     found = compared(redundant, draws=400, heldout=prompts(lambda masks: -redundant(masks), 2))
     assert found["best_of_n"].train == pytest.approx(prompts(redundant, 1)(best[None]).mean())

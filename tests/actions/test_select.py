@@ -1,4 +1,4 @@
-"""Acting on data runs of a tiny model: what is written is what stays, and what is said of it is what trainings say."""
+"""Acting on data runs of a tiny model: the written file holds what stays, and its reported values are those of retraining."""
 
 import json
 
@@ -10,7 +10,6 @@ import raysp
 from raysp.actions.drop_rules import choose, read_drop_rule
 from raysp.actions.retrainings import own_seeds
 from raysp.actions.select import Verification, select
-from raysp.cli import main
 from raysp.lenses import build_game
 
 
@@ -20,10 +19,10 @@ def trained(tmp_path_factory):
 
 
 def selected(trained, run_id, drop=None, keep=None, output=None, *, overwrite=False, verify=None):
-    said = []
+    reports = []
     with raysp.Store.open(trained.store) as store:
-        done = select(store, run_id, drop=drop, keep=keep, output=output, overwrite=overwrite, verify=verify, watch=said.append)
-    assert said
+        done = select(store, run_id, drop=drop, keep=keep, output=output, overwrite=overwrite, verify=verify, watch=reports.append)
+    assert reports
     return done
 
 
@@ -132,8 +131,8 @@ def test_a_file_that_is_there_stays_unless_it_is_told_otherwise(trained, tmp_pat
     assert output.read_text() == "mine"
     done = selected(trained, trained.run(), keep="best:4", output=output, overwrite=True)
     assert len(read(output)) == done.kept == 4
-    for place, said in ((tmp_path, "already exists"), (tmp_path / "nowhere" / "x.jsonl", "cannot be written")):
-        with pytest.raises(raysp.UserError, match=said):
+    for place, message in ((tmp_path, "already exists"), (tmp_path / "nowhere" / "x.jsonl", "cannot be written")):
+        with pytest.raises(raysp.UserError, match=message):
             selected(trained, trained.run(), keep="best:4", output=place, overwrite=True)
 
 
@@ -171,21 +170,14 @@ def test_held_out_queries_are_those_that_the_run_has_not_seen(trained, tmp_path)
 # ---- on the command line
 
 
-def here(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    said = capsys.readouterr()
-    return left.value.code or 0, said.out, said.err
-
-
-def test_select_says_what_goes_and_what_trainings_say(trained, capsys, tmp_path):
+def test_select_says_what_goes_and_what_trainings_say(trained, cli, tmp_path):
     output = str(tmp_path / "curated.jsonl")
     arguments = ["select", trained.run(), "--keep", "best:6", "-o", output, "--verify", "--seeds", "1", "--store", str(trained.store)]
-    code, out, _ = here(capsys, *arguments)
+    code, out, _ = cli(*arguments)
     assert code == 0
     for words in ("4 of 10 components are dropped", "everything", "random sets of the same size", "queries of the run", f"training set: {output} (6 rows)"):
         assert words in " ".join(out.split())
-    code, out, err = here(capsys, *arguments, "--overwrite", "--json")
+    code, out, err = cli(*arguments, "--overwrite", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert len(told["choice"]["kept"]) == told["kept"] == 6
@@ -194,7 +186,7 @@ def test_select_says_what_goes_and_what_trainings_say(trained, capsys, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "alternatives"),
         (["--drop", "harmful:150%"], "no percentage between 0 and 100"),
@@ -204,18 +196,18 @@ def test_select_says_what_goes_and_what_trainings_say(trained, capsys, tmp_path)
         (["--keep", "best:4", "--verify", "--seeds", "0"], "is not a number of trainings"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(trained, capsys, arguments, said):
-    code, out, err = here(capsys, "select", trained.run(), *arguments, "--store", str(trained.store))
+def test_what_cannot_be_is_reported_in_a_line(trained, cli, arguments, message):
+    code, out, err = cli("select", trained.run(), *arguments, "--store", str(trained.store))
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
-def test_only_data_runs_that_are_done_are_acted_on(trained, capsys):
+def test_only_data_runs_that_are_done_are_acted_on(trained, cli):
     lens = raysp.FunctionLens(function=lambda masks: masks.sum(axis=1).astype(float), n=4)
     other = raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), local=True, store=str(trained.store))).run_id
     for command, options in (("select", ["--keep", "best:2"]), ("lds", [])):
-        code, _, err = here(capsys, command, other, *options, "--store", str(trained.store))
+        code, _, err = cli(command, other, *options, "--store", str(trained.store))
         assert code == 2
         assert "uses the function lens" in err
     begun = trained.run()
@@ -223,7 +215,7 @@ def test_only_data_runs_that_are_done_are_acted_on(trained, capsys):
         store.set_status(begun, "interrupted")
     try:
         for command, options in (("select", ["--keep", "best:2"]), ("lds", [])):
-            code, _, err = here(capsys, command, begun, *options, "--store", str(trained.store))
+            code, _, err = cli(command, begun, *options, "--store", str(trained.store))
             assert code == 2
             assert "raysp resume" in err
     finally:

@@ -7,49 +7,36 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import process
+from homes import with_models
 
-from raysp.cli import main
 from raysp.store import Store
 
 REVIEW = ["--prompt", "Her acting never fails to impress", "--template", r"Review: {prompt}\nSentiment:", "--target", " positive", "--foil", " negative"]
 FEATURE = ["feature", *REVIEW, "--dtype", "float32", "--local"]
 
 
-def process(*arguments, home):
-    """The command as a process of its own."""
-    environment = {**os.environ, "RAYSP_HOME": str(home), "COLUMNS": "160"}
-    return subprocess.run([sys.executable, "-m", "raysp", *arguments], capture_output=True, text=True, env=environment, check=False, cwd=home)
-
-
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """A home in which one question has been asked."""
-    folder = tmp_path_factory.mktemp("asked")
-    kept = Path(os.environ.get("RAYSP_HOME", "~/.raysp")).expanduser() / "models"
-    kept.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(kept)
+    folder = with_models(tmp_path_factory.mktemp("asked"))
     done = process(*FEATURE, "--name", "first", "--report", "first.html", "--json", home=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    assert done.code == 0, done.err
+    return folder, json.loads(done.out)
 
 
 @pytest.fixture
-def here(asked, capsys, monkeypatch):
+def here(asked, cli, monkeypatch):
     """The command in this process, which has loaded the libraries and the model already; in the home of `asked`."""
     folder, _ = asked
 
     def command(*arguments):
         monkeypatch.setenv("RAYSP_HOME", str(folder))
         monkeypatch.chdir(folder)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, left.value.code or 0, said.out, said.err)
+        return cli(*arguments)
 
     return command
 
@@ -67,24 +54,24 @@ def test_the_known_answer_of_the_demonstration_sentence(asked):
 def test_json_is_all_there_is_on_stdout(here):
     for command in (["runs"], ["show", "last"], ["report", "first", "-o", "again.html"], ["sql", "SELECT 1 AS one"], ["plan", *FEATURE]):
         done = here(*command, "--json")
-        assert done.returncode == 0, done.stderr
-        json.loads(done.stdout)
+        assert done.code == 0, done.err
+        json.loads(done.out)
 
 
 def test_a_person_reads_words(here):
-    shown = here("show", "first").stdout
+    shown = here("show", "first").out
     for words in ("never × fails", "synergy", "removed", "evaluations"):
         assert words in shown
-    assert "first" in here("runs").stdout
+    assert "first" in here("runs").out
 
 
 def test_sql_comes_in_every_format(asked, here):
     folder, _ = asked
     query = "SELECT labels, value FROM top_interactions LIMIT 3"
-    assert "labels" in here("sql", query).stdout
-    rows = list(csv.DictReader(io.StringIO(here("sql", query, "--format", "csv").stdout)))
+    assert "labels" in here("sql", query).out
+    rows = list(csv.DictReader(io.StringIO(here("sql", query, "--format", "csv").out)))
     assert len(rows) == 3
-    assert json.loads(here("sql", query, "--format", "json").stdout)[0]["labels"] == rows[0]["labels"]
+    assert json.loads(here("sql", query, "--format", "json").out)[0]["labels"] == rows[0]["labels"]
     binary = subprocess.run(
         [sys.executable, "-m", "raysp", "sql", query, "--format", "parquet"], capture_output=True, check=True, env={**os.environ, "RAYSP_HOME": str(folder)}
     )
@@ -92,15 +79,15 @@ def test_sql_comes_in_every_format(asked, here):
 
 
 def test_a_plan_says_what_everything_would_cost_and_stores_nothing(here):
-    before = here("runs", "--json").stdout
-    plan = json.loads(here("plan", *FEATURE, "--json").stdout)
+    before = here("runs", "--json").out
+    plan = json.loads(here("plan", *FEATURE, "--json").out)
     assert (plan["components"], plan["pairs"], plan["triples"], plan["subsets"]) == (6, 15, 20, 64)
     assert plan["this_run"]["seconds"] > 0
-    assert here("runs", "--json").stdout == before
+    assert here("runs", "--json").out == before
 
 
 def test_the_same_question_again_is_free(here):
-    again = json.loads(here(*FEATURE, "--json").stdout)
+    again = json.loads(here(*FEATURE, "--json").out)
     assert sum(row["evaluations"] for row in again["costs"]) == 0
 
 
@@ -110,8 +97,8 @@ def test_a_set_of_prompts_is_one_run_each_with_a_summary(asked, tmp_path, here):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(json.dumps(row) for row in rows))
     done = here("feature", *REVIEW[2:], "--local", "--prompts", str(prompts), "--explorer", "exhaustive", "--json", "--report", "set.html")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
     assert told["set"]["runs"] == len(told["runs"]) == 3
     assert (folder / "set.html").exists()
 
@@ -121,16 +108,16 @@ def test_an_example_that_cannot_be_asked_is_named_and_those_before_it_are_kept(t
     prompts.write_text("prompt\nTwo words\nOne\n")
     options = ["--local", "--explorer", "exhaustive", "--store", str(tmp_path / "set.duckdb")]
     done = here("feature", *REVIEW[2:], *options, "--prompts", str(prompts))
-    assert done.returncode == 2
-    assert "example 2, " in done.stderr.splitlines()[-1]
+    assert done.code == 2
+    assert "example 2, " in done.err.splitlines()[-1]
     with Store.read(tmp_path / "set.duckdb") as store:
         assert store.runs().num_rows == 1
 
 
 def test_a_question_repeated_on_another_prompt_is_compared(here):
     done = here(*FEATURE, "--repeat-on", "prompt:His acting never fails to impress", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["comparisons"][0]["same_components"] is False
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["comparisons"][0]["same_components"] is False
 
 
 MISTAKES = [
@@ -158,16 +145,16 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=[" ".join(arguments)[:50] for arguments, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts, here):
-    before = here("runs", "--json").stdout
+    before = here("runs", "--json").out
     local = ["--local"] if arguments[0] == "feature" else []
     done = here(*arguments, *local)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+    assert done.code == 2, done.err
+    assert done.out == ""
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, done.err
     for part in parts:
         assert part in lines[0]
-    assert here("runs", "--json").stdout == before
+    assert here("runs", "--json").out == before
 
 
 @pytest.mark.parametrize("arguments", [["--prompt", "word"], ["--prompt", "two words", "--model", "no/such-model"]], ids=["components", "model"])
@@ -175,23 +162,23 @@ def test_libraries_add_nothing_to_the_line(asked, arguments):
     """In a process of its own, where they are loaded for the command and may write to the terminal."""
     folder, _ = asked
     done = process("feature", *arguments, "--local", home=folder)
-    assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1), done.stderr
+    assert (done.code, done.out, len(done.err.strip().splitlines())) == (2, "", 1), done.err
 
 
 def test_malformed_yaml_names_its_line(tmp_path, here):
     spec = tmp_path / "bad.yaml"
     spec.write_text("lens:\n  kind: feature\n  prompt: [oops\n")
     done = here("run", str(spec))
-    assert done.returncode == 2
-    assert re.search(r"line \d", done.stderr)
+    assert done.code == 2
+    assert re.search(r"line \d", done.err)
 
 
 def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
     folder, local = asked
     arguments = [argument for argument in FEATURE if argument != "--local"]
     done = process(*arguments, "--store", "ray.duckdb", "--json", home=folder)
-    assert done.returncode == 0, done.stderr
-    on_ray = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    on_ray = json.loads(done.out)
     there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (on_ray, local))
     assert there == pytest.approx(here, abs=1e-5)  # an evaluator may use more threads than this test's process, and sums in another order
     with Store.open(folder / "ray.duckdb") as store:  # nobody holds it any more
@@ -203,8 +190,8 @@ def test_a_letter_is_screened_by_sentence(tmp_path, here):
     letter.write_text("Dear Ann. I moved in May. My new home is in Lyon. The weather is mild. I hope you are well. Come soon.")
     options = ["--question", "In which city does the writer live?", "--unit", "sentence", "--explorer", "screen", "--top-k", "0.5", "--order", "3"]
     done = here("feature", "--prompt-file", str(letter), *options, "--target", " Lyon", "--budget", "40", "--local", "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
     strongest = max(told["singles"], key=lambda row: abs(row["value"]))
     assert strongest["label"] == "My new home is in Lyon."
 
@@ -212,17 +199,17 @@ def test_a_letter_is_screened_by_sentence(tmp_path, here):
 def test_a_store_that_another_process_writes_is_one_line(tmp_path):
     with Store.open(tmp_path / "raysp.duckdb"):
         done = process(*FEATURE, home=tmp_path)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert str(os.getpid()) in done.stderr
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1
+    assert str(os.getpid()) in done.err
 
 
 def test_a_corrupt_store_is_one_line(tmp_path):
     (tmp_path / "raysp.duckdb").write_bytes(b"this is no database" * 1000)
     done = process("runs", home=tmp_path)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "store" in done.stderr
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1
+    assert "store" in done.err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["feature", "--help"], ["prune", "--help"], ["docs"]], ids=" ".join)
@@ -235,7 +222,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 @pytest.mark.parametrize("command", ["feature", "mechanistic", "data"])
 def test_help_shows_the_everyday_options_and_help_all_every_one(command, here):
-    everyday, every = (set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", here(command, flag).stdout)) for flag in ("--help", "--help-all"))
+    everyday, every = (set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", here(command, flag).out)) for flag in ("--help", "--help-all"))
     assert {"--model", "--budget", "--report", "--help-all"} <= everyday
     assert len(everyday - {"--help", "--help-all", "--subsets", "--fraction"}) <= 11
     assert everyday < every
@@ -243,4 +230,4 @@ def test_help_shows_the_everyday_options_and_help_all_every_one(command, here):
 
 
 def test_help_that_is_not_shown_still_works_as_an_option(here):
-    assert json.loads(here("plan", *FEATURE, "--seed", "3", "--json").stdout)["components"] == 6
+    assert json.loads(here("plan", *FEATURE, "--seed", "3", "--json").out)["components"] == 6

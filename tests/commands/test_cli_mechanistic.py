@@ -1,14 +1,11 @@
 """The mechanistic lens on the command line: asked, planned, pruned and compared on a tiny model; a mistake is one line and exit code 2."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from command_line import process
 from tiny_models import byte_tokenizer, save
 
-from raysp.cli import main
 from raysp.store import Store
 
 TASK = ["--task", "greater-than", "--task-size", "4", "--dtype", "float32", "--device", "cpu", "--explorer", "exhaustive"]
@@ -30,14 +27,6 @@ def at_home(home, monkeypatch):
     monkeypatch.chdir(home)
 
 
-def here(capsys, *arguments):
-    """The command in this process, which has loaded the libraries already: its exit code, stdout and stderr."""
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    said = capsys.readouterr()
-    return left.value.code or 0, said.out, said.err
-
-
 def ask(name):
     return ["mechanistic", "--model", "llama", *TASK, "--components", COMPARED[name]]
 
@@ -45,11 +34,9 @@ def ask(name):
 @pytest.fixture(scope="module")
 def asked(home):
     """A question that has been asked, by a process of its own: what it printed."""
-    environment = {**os.environ, "RAYSP_HOME": str(home), "COLUMNS": "160"}
-    command = [sys.executable, "-m", "raysp", *ask("heads"), "--local", "--name", "heads", "--cross-check", "--json", "--report", "heads.html"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=home)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    done = process(*ask("heads"), "--local", "--name", "heads", "--cross-check", "--json", "--report", "heads.html", home=home)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
 
 
 def test_an_answer_is_about_parts_of_the_model(asked, home):
@@ -61,46 +48,46 @@ def test_an_answer_is_about_parts_of_the_model(asked, home):
     assert "L1H0" in (home / "heads.html").read_text()
 
 
-def test_a_task_that_the_model_cannot_do_is_said_before_the_budget_is_spent(capsys, asked):
+def test_a_task_that_the_model_cannot_do_is_reported_before_the_budget_is_spent(cli, asked):
     assert any("no better than chance" in event["message"] for event in asked["events"] if event["kind"] == "warning")
-    code, out, err = here(capsys, *ask("later"), "--local", "--name", "later")
+    code, out, err = cli(*ask("later"), "--local", "--name", "later")
     assert code == 0
-    said = " ".join(err.split())
-    assert said.count("warning: the intact model prefers target to foil in") == 1
-    assert said.index("warning:") < said.index("explore")
+    message = " ".join(err.split())
+    assert message.count("warning: the intact model prefers target to foil in") == 1
+    assert message.index("warning:") < message.index("explore")
     assert "warning" not in out
     for words in ("L1H3", "mechanistic", "evaluations"):
         assert words in out
 
 
-def test_a_plan_says_what_it_would_cost_and_what_to_doubt(capsys, asked):
-    code, out, _ = here(capsys, "plan", *ask("heads"), "--json")
+def test_a_plan_says_what_it_would_cost_and_what_to_doubt(cli, asked):
+    code, out, _ = cli("plan", *ask("heads"), "--json")
     plan = json.loads(out)
     assert code == 0
     assert (plan["components"], plan["pairs"], plan["subsets"]) == (6, 15, 64)
     assert plan["this_run"]["explore_evaluations"] >= 64
     assert "no better than chance" in plan["warnings"][0]
-    _, out, _ = here(capsys, "plan", *ask("heads"))
+    _, out, _ = cli("plan", *ask("heads"))
     assert "6 components: 15 pairs" in out
     assert "warning: the intact model" in out
 
 
-def test_runs_are_compared_by_the_heads_they_share(capsys, asked):
-    here(capsys, *ask("later"), "--local", "--name", "later")
-    code, out, _ = here(capsys, "compare", "heads", "later", "--json")
+def test_runs_are_compared_by_the_heads_they_share(cli, asked):
+    cli(*ask("later"), "--local", "--name", "later")
+    code, out, _ = cli("compare", "heads", "later", "--json")
     told = json.loads(out)
     assert code == 0
     (pair,) = told["pairs"]
     assert [run["name"] for run in told["runs"]] == ["heads", "later"]
     assert (pair["same_components"], pair["shared_components"]) == (False, 5)
-    code, out, _ = here(capsys, "compare", "heads", "later", "heads")
+    code, out, _ = cli("compare", "heads", "later", "heads")
     assert code == 0
     assert "rank correlation of singles" in out
     assert out.count("llama · exhaustive · n = 6") == 3
 
 
-def test_a_model_is_pruned_and_written(capsys, asked, home):
-    code, out, err = here(capsys, "prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
+def test_a_model_is_pruned_and_written(cli, asked, home):
+    code, out, err = cli("prune", "heads", "--keep", "0.5", "--best-of", "8", "-o", "pruned", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert {row["method"] for row in told["rows"]} == METHODS
@@ -111,45 +98,45 @@ def test_a_model_is_pruned_and_written(capsys, asked, home):
     assert {"config.json", "tokenizer.json", "pruning.json", "model.safetensors"} <= {path.name for path in (home / "pruned").iterdir()}
 
 
-def test_a_person_reads_what_pruning_costs(capsys, asked):
-    code, out, err = here(capsys, "prune", "heads", "--keep", "0.7", "--best-of", "8", "--per-layer")
+def test_a_person_reads_what_pruning_costs(cli, asked):
+    code, out, err = cli("prune", "heads", "--keep", "0.7", "--best-of", "8", "--per-layer")
     assert code == 0
     assert "Pruned on 4 held-out prompts" in out
     for words in ("70%", "interactions, refined by exact swaps", "singles (LASSO)", "best of 8 random subsets", "intact model", "exact evaluations"):
         assert words in out
     assert "comparing at 70% kept" in err
-    shown = json.loads(here(capsys, "show", "heads", "--json")[1])
+    shown = json.loads(cli("show", "heads", "--json")[1])
     assert {row["method"] for row in shown["prunings"]} == METHODS
 
 
-def test_a_task_written_as_prompts_asks_the_same(capsys, asked, home):
-    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", "llama")
+def test_a_task_written_as_prompts_asks_the_same(cli, asked, home):
+    code, out, _ = cli("task", "greater-than", "--size", "4", "--model", "llama")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [list(row) for row in rows] == [["prompt", "target", "foil", "counterfactual"]] * 4
-    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", "llama", "-o", "task.jsonl")
+    code, out, _ = cli("task", "greater-than", "--size", "4", "--model", "llama", "-o", "task.jsonl")
     assert (code, out) == (0, "4 prompts: task.jsonl\n")
     assert [json.loads(line) for line in (home / "task.jsonl").read_text().splitlines()] == rows
     with_file = ["mechanistic", "--model", "llama", "--prompts", "task.jsonl", *TASK[4:], "--components", COMPARED["heads"]]
-    code, out, _ = here(capsys, *with_file, "--local", "--json", "--store", str(home / "file.duckdb"))
+    code, out, _ = cli(*with_file, "--local", "--json", "--store", str(home / "file.duckdb"))
     assert code == 0
     told = json.loads(out)
     assert told["summary"]["value_intact"] == pytest.approx(asked["summary"]["value_intact"], abs=1e-5)
     assert "runs" not in told  # one run about all prompts, not one run each
 
 
-def test_the_prompts_of_a_task_need_no_weights(capsys, home, tmp_path):
+def test_the_prompts_of_a_task_need_no_weights(cli, home, tmp_path):
     byte_tokenizer().save_pretrained(tmp_path)
-    code, out, _ = here(capsys, "task", "greater-than", "--size", "4", "--model", str(tmp_path))
+    code, out, _ = cli("task", "greater-than", "--size", "4", "--model", str(tmp_path))
     assert code == 0
-    assert out == here(capsys, "task", "greater-than", "--size", "4", "--model", "llama")[1]
+    assert out == cli("task", "greater-than", "--size", "4", "--model", "llama")[1]
 
 
-def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(capsys):
-    said = here(capsys, "mechanistic", "--help-all")[1]
-    assert "--prompts" in said
-    assert "The value is the mean over prompts" in " ".join(said.replace("│", "").split())
-    assert "--limit" not in said
+def test_a_prompt_set_is_one_value_here_and_many_runs_for_the_feature_lens(cli):
+    message = cli("mechanistic", "--help-all")[1]
+    assert "--prompts" in message
+    assert "The value is the mean over prompts" in " ".join(message.replace("│", "").split())
+    assert "--limit" not in message
 
 
 def what_is_there(home):
@@ -192,11 +179,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=[" ".join(arguments)[:60] for arguments, _ in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(capsys, asked, home, arguments, parts):
+def test_a_mistake_is_one_line_and_exit_code_2(cli, asked, home, arguments, parts):
     before = what_is_there(home)
     model = ["--model", "llama"] if {"mechanistic", "task"} & set(arguments) and "--model" not in arguments else []
     local = ["--local", "--device", "cpu", "--dtype", "float32"] if "mechanistic" in arguments else []
-    code, out, err = here(capsys, *arguments, *model, *local)
+    code, out, err = cli(*arguments, *model, *local)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if line != "loading the model"]  # prune says where it is
     assert len(lines) == 1, err

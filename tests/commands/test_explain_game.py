@@ -1,4 +1,4 @@
-"""`raysp explain-game`: anyone's own evaluations, and what is said when they are not as they should be."""
+"""`raysp explain-game`: a user's own evaluations, and the errors for malformed ones."""
 
 import csv
 import io
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from spectral.known_games import additive, and_or, parity
 
-from raysp.cli import main
 from raysp.explorers import ProxySPEX, fit_singles
 from raysp.runs.measurements import held_out_rows, read_measurements
 from raysp.spectral.walsh import all_masks
@@ -38,16 +37,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def told(capsys):
+def told(cli):
     """Runs the command; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(["explain-game", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: cli("explain-game", *map(str, arguments))
 
 
 def test_a_person_reads_the_answer(data, told):

@@ -6,7 +6,6 @@ import pytest
 from answered_games import N, planted
 
 import raysp
-from raysp.cli import main
 
 LABELS = tuple(f"w{i}" for i in range(N))
 
@@ -17,15 +16,8 @@ def run_id():
     return raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=400, max_order=3), seed=1, local=True)).run_id
 
 
-def command(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(["predict", *arguments])
-    return left.value.code or 0, *capsys.readouterr()
-
-
-def test_subsets_are_predicted_one_by_one(run_id, capsys):
-    code, out, err = command(capsys, "last", "--removed", "4,7", "--removed", "w3", "--kept", "1,2", "--json")
+def test_subsets_are_predicted_one_by_one(run_id, cli):
+    code, out, err = cli("predict", "last", "--removed", "4,7", "--removed", "w3", "--kept", "1,2", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert told["run_id"] == run_id
@@ -36,15 +28,15 @@ def test_subsets_are_predicted_one_by_one(run_id, capsys):
         assert each["extrapolated"] in (True, False)
 
 
-def test_the_table_names_what_is_removed_and_the_intact_value(run_id, capsys):
-    code, out, _ = command(capsys, run_id, "--removed", "w4,7")
+def test_the_table_names_what_is_removed_and_the_intact_value(run_id, cli):
+    code, out, _ = cli("predict", run_id, "--removed", "w4,7")
     assert code == 0
     for words in ("w4 (4), w7 (7)", "predicted", "95% interval", "The value with every component kept is"):
         assert words in out
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--removed", "plot"], "components: 'plot' is not a component of this run"),
         ([], "removed: is missing; name components"),
@@ -52,7 +44,7 @@ def test_the_table_names_what_is_removed_and_the_intact_value(run_id, capsys):
         (["--removed", "1,2,3,5", "--exact"], "explains a Python function"),
     ],
 )
-def test_mistakes_are_one_line(run_id, capsys, options, said):
-    code, out, err = command(capsys, run_id, *options)
+def test_mistakes_are_one_line(run_id, cli, options, message):
+    code, out, err = cli("predict", run_id, *options)
     assert (code, out, len(err.strip().splitlines())) == (2, "", 1)
-    assert said in err
+    assert message in err

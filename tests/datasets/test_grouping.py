@@ -75,7 +75,7 @@ def test_a_label_says_nothing_of_what_an_example_is_about():
     assert partition(grouped(training, group_by="cluster", components=3).of) == partition(grouped(training, group_by="subject").of)
 
 
-def test_more_examples_than_components_are_clustered_and_it_is_said(subjects):
+def test_more_examples_than_components_are_clustered_and_it_is_reported(subjects):
     groups = grouped(subjects, components=3)
     assert groups.kind == "cluster"
     assert len(groups.labels) == 3

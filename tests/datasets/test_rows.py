@@ -164,11 +164,11 @@ def test_columns_that_are_not_used_do_not_matter(tmp_path, last):
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("7", "'7' is a number"), ("true", "True is true or false"), ('["one"]', r"\['one'\] is a list"), ("{}", "an object")]
+    ("cell", "message"), [("7", "'7' is a number"), ("true", "True is true or false"), ('["one"]', r"\['one'\] is a list"), ("{}", "an object")]
 )
-def test_a_used_column_that_changes_type_is_one_line_with_its_row(tmp_path, cell, said):
+def test_a_used_column_that_changes_type_is_one_line_with_its_row(tmp_path, cell, message):
     path = large(tmp_path, f'{{"prompt": "last", "completion": {cell}}}')
-    with pytest.raises(UserError, match=f"train row 5001, completion: .*{said}.*, and the rows before have text; write all cells of the column alike"):
+    with pytest.raises(UserError, match=f"train row 5001, completion: .*{message}.*, and the rows before have text; write all cells of the column alike"):
         read_training_set(DataLens(train=path, queries=path, query_count=1))
 
 
@@ -226,9 +226,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_one_line_that_says_where(tmp_path, name):
-    text, said = BROKEN[name]
+    text, message = BROKEN[name]
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_questions("prompts", str(tmp_path / name))
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Rows of three shapes become examples and queries; columns are found by name; what is wrong is said with its row."""
+"""Rows of three shapes become examples and queries; columns are found by name; errors name the row."""
 
 import json
 
@@ -220,9 +220,9 @@ def test_queries_are_drawn_by_groups_of_any_type(tmp_path, tags):
     assert (len(training.samples), len(asked.samples)) == (16, 4)
 
 
-@pytest.mark.parametrize("said", ["hello", 3, {"role": "user", "content": "Hi"}])
-def test_what_is_no_list_of_messages_is_refused(tmp_path, said):
-    path = write(tmp_path / "talks.jsonl", [{"talk": said} for _ in range(8)])
+@pytest.mark.parametrize("message", ["hello", 3, {"role": "user", "content": "Hi"}])
+def test_what_is_no_list_of_messages_is_refused(tmp_path, message):
+    path = write(tmp_path / "talks.jsonl", [{"talk": message} for _ in range(8)])
     with pytest.raises(UserError, match=r"row \d+, talk.*is not a list of messages"):
         read(path, columns="messages=talk", query_count=1)
 

@@ -391,7 +391,7 @@ def test_a_value_that_changes_in_rows_not_learnt_from_is_no_error():
     assert np.isfinite(findings.surrogate.coefficients).all()
 
 
-def test_few_components_have_few_masks_that_keep_nearly_all_and_that_is_said():
+def test_few_components_have_few_masks_that_keep_nearly_all_and_that_is_reported():
     notes = explore(ProxySPEX(budget=200, keep=0.95), lambda masks: masks.sum(axis=1).astype(float), 12).result().notes
     assert any("are few" in note and "%" in note for note in notes)
 

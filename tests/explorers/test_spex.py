@@ -1,4 +1,4 @@
-"""SPEX: what it asks, what it costs, what it finds, and what it says of a part."""
+"""SPEX: its masks, its cost, what it finds, and its notes on partial samples."""
 
 import numpy as np
 import pytest
@@ -167,7 +167,7 @@ def test_few_components_are_measured_in_full(n):
     assert findings.notes == ("Every mask was measured, so all values are exact.",)
 
 
-def test_a_value_that_never_changes_is_said_to_be_one():
+def test_a_value_that_never_changes_is_reported_to_be_one():
     findings = explore(SPEX(b=4), constant, 40).result()
     assert len(findings.surrogate) == 1
     assert CONSTANT_VALUE in findings.notes

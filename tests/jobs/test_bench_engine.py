@@ -1,4 +1,4 @@
-"""The engine's benchmark: its games are what they say, values are paid for once, and its targets can fail."""
+"""The engine's benchmark: its games are as described, no value is evaluated twice, and its targets can fail."""
 
 import importlib.util
 import json

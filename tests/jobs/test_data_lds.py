@@ -1,4 +1,4 @@
-"""The LDS part of the data bench: its planted facts are what they say, trainings are paid for once, and its targets can fail."""
+"""The LDS part of the data bench: its planted facts hold, no subset is trained twice, and its targets can fail."""
 
 import importlib
 import json
@@ -78,7 +78,7 @@ def test_trainings_are_paid_for_once_whoever_asks(bench, small):
     assert bench.kept(game, 1)(masks[:1]).shape == (1, 2)
 
 
-def test_on_a_real_game_all_methods_that_are_there_are_scored_and_a_peer_that_is_not_is_said_to_be_missing(bench, small, monkeypatch):
+def test_on_a_real_game_all_methods_that_are_there_are_scored_and_a_peer_that_is_not_is_reported_to_be_missing(bench, small, monkeypatch):
     monkeypatch.setitem(importlib.import_module("jobs.bench.data_peers").PEERS, "dattri", lambda _: importlib.import_module("no_such_peer"))
     protocol = bench.Protocol(budgets=(16, 24), heldout=12, seeds=2, ladder=(16,), averaged=1)
     methods = [method for method in bench.METHODS if method != "traker"]

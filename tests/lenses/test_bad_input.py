@@ -1,4 +1,4 @@
-"""What a person can get wrong with a prompt, a target, a training set or a model is one line that names the field and the mend."""
+"""What a person can get wrong with a prompt, a target, a training set or a model is one line that names the field and what to do."""
 
 import json
 
@@ -51,7 +51,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
+def test_a_mistake_is_reported_in_one_line_that_names_the_field(models, mistake):
     options, field, words = MISTAKES[mistake]
     given = {"prompt": "Her acting never fails", "target": " not", "foil": "!", "model": "llama", **options}
     given["model"] = models.get(given["model"], given["model"])
@@ -64,7 +64,7 @@ def test_a_mistake_is_said_in_one_line_that_names_the_field(models, mistake):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_model_is_said(tmp_path):
+def test_a_folder_without_a_model_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"model: .* holds neither config\.json nor adapter_config\.json"):
         build_game(FeatureLens(model=str(tmp_path), prompt="a b"))
 
@@ -106,7 +106,7 @@ DATA_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", DATA_MISTAKES)
-def test_a_mistake_with_a_training_set_is_said_in_one_line_that_names_the_field(models, tmp_path, mistake):
+def test_a_mistake_with_a_training_set_is_reported_in_one_line_that_names_the_field(models, tmp_path, mistake):
     options, field, words = DATA_MISTAKES[mistake]
     for name, rows in (("train", ROWS), ("queries", QUERY)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -69,7 +69,7 @@ def test_a_blank_that_ends_a_prompt_belongs_to_the_token_that_it_is_part_of(fold
 @pytest.mark.parametrize("unit", ["word", "token"])
 @pytest.mark.parametrize("ablation", ["remove", "attention", "zero"])
 def test_every_mask_is_read_up_to_where_the_answer_begins(folders, unit, ablation):
-    """The blank that ends the template is part of the answer ` not`, whatever is left of the prompt."""
+    """The blank that ends the template is part of the answer ` not`, whichever parts of the prompt are kept."""
     game = build_game(FeatureLens(model=str(folders / "byte"), **ON_CPU, prompt=PROMPT, template="{prompt} is ", target="not", unit=unit, ablation=ablation))
     tokenizer, model = game.model.loaded.tokenizer, game.model.loaded.model
     assert tokenizer.decode(game.answers.target_ids) == " not"
@@ -98,6 +98,6 @@ def test_a_prompt_that_the_answer_swallows_is_the_token_that_begins_a_text(folde
     rows.write_text("\n".join(json.dumps({"prompt": " ", "completion": word}) for word in ("not", "bad", "good")))
     game = build_game(DataLens(model=str(folders / "byte"), **ON_CPU, train=str(rows), query_count=1, adapted_layers="last:1"))
     tokenizer = game.model.loaded.tokenizer
-    for text in (*game.trainer.texts, *game.trainer.asked):
+    for text in (*game.trainer.texts, *game.trainer.evaluated):
         assert (text.first, int(text.ids[0])) == (1, tokenizer.bos_token_id)
         assert tokenizer.decode(text.ids[1:], skip_special_tokens=True) in {" not", " bad", " good"}

@@ -59,7 +59,7 @@ def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, p
     game = build_game(lens(models, pairs))
     assert isinstance(game.trainer, Trainer)
     masks = random_masks(game.n, 3)
-    scored = logprobs(game, masks, game.trainer.asked)[..., 0]
+    scored = logprobs(game, masks, game.trainer.evaluated)[..., 0]
     measured = game.measure(masks)
     np.testing.assert_allclose(measured.outputs, scored[:, ::2] - scored[:, 1::2], atol=1e-4)
     np.testing.assert_allclose(measured.values, measured.outputs.mean(axis=1))
@@ -70,7 +70,7 @@ def test_a_mask_is_worth_what_peft_makes_of_the_examples_that_it_keeps(models, p
 def test_values_of_a_querys_own_answer(models, pairs, value):
     game = build_game(lens(models, pairs, value=value))
     masks = random_masks(game.n, 2)
-    scored = logprobs(game, masks, game.trainer.asked)
+    scored = logprobs(game, masks, game.trainer.evaluated)
     sums, counts = scored[..., 0], scored[..., 1]
     expected = {"logprob": sums, "logprob_mean": sums / counts, "prob": np.exp(sums), "loss": -sums / counts}[value]
     np.testing.assert_allclose(game.measure(masks).outputs, expected, rtol=1e-3 if value == "prob" else 1e-7, atol=0 if value == "prob" else 1e-4)
@@ -89,14 +89,14 @@ def test_labelled_texts_are_worth_their_margin_over_the_best_other_label(models,
     game = build_game(DataLens(model=models["llama"], train=write(tmp_path / "t.jsonl", rows), query_count=3, **RECIPE))
     assert game.value == "class_margin"
     masks = random_masks(game.n, 2)
-    scored = logprobs(game, masks, game.trainer.asked)[..., 0].reshape(2, 3, 3)
+    scored = logprobs(game, masks, game.trainer.evaluated)[..., 0].reshape(2, 3, 3)
     np.testing.assert_allclose(game.measure(masks).outputs, scored[..., 0] - scored[..., 1:].max(-1), atol=1e-4)
 
 
 def test_nothing_kept_is_the_model_as_it_came(models, pairs):
     game = build_game(lens(models, pairs))
     empty = game.measure(np.zeros((1, game.n), bool)).outputs[0]
-    own = np.array([float(game.trainer._own(text).double().sum()) for text in game.trainer.asked])
+    own = np.array([float(game.trainer._own(text).double().sum()) for text in game.trainer.evaluated])
     np.testing.assert_allclose(empty, own[::2] - own[1::2], atol=1e-4)
 
 
@@ -259,7 +259,7 @@ def test_an_architecture_that_the_fast_way_does_not_fit_is_trained_plainly(model
     assert isinstance(game.trainer, PlainTrainer)
     assert "one by one" in game.info.notes[-1]
     masks = random_masks(game.n, 2)
-    scored = logprobs(game, masks, game.trainer.asked)[..., 0]
+    scored = logprobs(game, masks, game.trainer.evaluated)[..., 0]
     np.testing.assert_allclose(game.measure(masks).outputs, scored[:, ::2] - scored[:, 1::2], atol=1e-5)
     report = game.gradient_report(2)
     assert report.surrogate() is None
@@ -271,9 +271,9 @@ def test_a_divergence_names_the_subset_and_the_step(models, pairs):
     game = build_game(lens(models, pairs, learning_rate=1e30))
     masks = np.ones((2, game.n), bool)
     masks[1, 0] = False
-    said = r"learning_rate: 1e\+30 makes the training without 1 of 12 components \(the acting.*\) diverge at step \d+.*; give a smaller one"
+    message = r"learning_rate: 1e\+30 makes the training without 1 of 12 components \(the acting.*\) diverge at step \d+.*; give a smaller one"
     for trained in (game.measure, lambda masks: game.adapters(masks, 0)):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             trained(masks[1:])
 
 
@@ -284,7 +284,7 @@ def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"target_modules": "query"}, "q_proj"),
         ({"target_modules": " , "}, "names no linear layer"),
@@ -293,8 +293,8 @@ def test_what_is_asked_wrongly_of_a_game_is_an_error(models, pairs):
         ({"value": "class_margin"}, "labels"),
     ],
 )
-def test_what_the_model_or_the_queries_cannot_do_is_one_line(models, pairs, options, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_what_the_model_or_the_queries_cannot_do_is_one_line(models, pairs, options, message):
+    with pytest.raises(UserError, match=message) as caught:
         build_game(lens(models, pairs, **options))
     assert "\n" not in str(caught.value)
 

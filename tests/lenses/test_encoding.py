@@ -112,7 +112,7 @@ def test_an_answer_too_long_by_itself_loses_its_end(loaded):
     assert cut.ids.tolist() == whole.ids[whole.first - 1 : whole.first + 9].tolist()
 
 
-def test_the_model_reads_no_more_than_it_can_and_it_is_said(loaded):
+def test_the_model_reads_no_more_than_it_can_and_it_is_reported(loaded):
     found = encode(loaded, lens(max_tokens=1000), [Sample("word " * 300, "was")])
     assert len(found.texts[0].ids) == 256
     assert found.notes == ("max_tokens is 256, the longest input of the model", "1 of 1 examples were cut to 256 tokens")

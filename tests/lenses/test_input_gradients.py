@@ -1,4 +1,4 @@
-"""Gradients and attentions beside exact ablations: what their definitions say, on tiny models, however they are computed."""
+"""Gradients and attentions beside exact ablations: equal to their definitions on tiny models, however they are computed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The mechanistic lens on tiny models: what it asks, what takes the place of what is left out, what the value is, and what gradients say of it."""
+"""The mechanistic lens on tiny models: its prompts, what replaces ablated parts, what the value is, and what its gradients are."""
 
 import json
 import re
@@ -383,7 +383,7 @@ def test_induction_repeats_the_word_before_the_target():
         ({"value": "logit_diff", "foil": None}, "foil", "missing"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_in_a_line(models, options, field, says):
+def test_what_cannot_be_done_is_reported_in_a_line(models, options, field, says):
     given = {"prompt": PROMPT, "target": " not", "foil": "!", "dtype": "float32", "device": "cpu"}
     if "prompts" in options or "task" in options:
         given = {"dtype": "float32", "device": "cpu"}
@@ -420,7 +420,7 @@ def test_remarks_on_many_prompts_are_a_few(models, tmp_path):
     assert re.fullmatch(r"… and \d more notes like these on other prompts", notes[-1])
 
 
-def test_a_target_that_a_divergence_does_not_use_is_said(models):
+def test_a_target_that_a_divergence_does_not_use_is_reported(models):
     assert any("not used by value kl" in note for note in build_game(lens(models, value="kl")).info.notes)
 
 

@@ -142,6 +142,6 @@ def test_a_replacement_stands_where_the_piece_stood():
         ({"prompt": "a b", "unit": "spans", "spans": "nowhere.json"}, "neither a JSON list nor a file"),
     ],
 )
-def test_what_cannot_be_cut_is_said(options, message):
+def test_what_cannot_be_cut_is_reported(options, message):
     with pytest.raises(UserError, match=message):
         segment(FeatureLens(**options))

@@ -1,4 +1,4 @@
-"""A GPU says what a CPU says: every kind of game on both. Passed over where there is no CUDA."""
+"""A GPU gives the values of a CPU: every kind of game on both. Skipped where there is no CUDA."""
 
 import json
 

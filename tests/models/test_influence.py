@@ -1,4 +1,4 @@
-"""Influence functions on problems whose leave-one-out effects are known exactly: ridge regression, solved anew without each example."""
+"""Influence functions on problems whose leave-one-out effects are known exactly: ridge regression, solved again without each example."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ def model(kind="llama"):
 
 
 def trained(trainer, subsets=SUBSETS, seed=0):
-    """What adapters say when trained, and their losses."""
+    """The scores of trained adapters, and their losses."""
     losses = [[] for _ in subsets]
 
     def watch(_stack, found, _rates):
@@ -114,8 +114,8 @@ def test_losses_and_slopes_are_near_in_every_dtype(dtype):
         head = TargetLoss(tiny, read_architecture(tiny, "the model"), CPU)
         assert head.plain
         leaf = hidden.to(each, copy=True).requires_grad_()
-        said = head(leaf, at, tokens, weights)
-        found[each] = said.double(), leaf.grad.double()
+        scores = head(leaf, at, tokens, weights)
+        found[each] = scores.double(), leaf.grad.double()
     (losses, slopes), (near, steep) = found[torch.float32], found[dtype]
     assert (near - losses).abs().max() < 0.02 * losses.abs().max()
     assert (steep - slopes).norm() < 0.01 * slopes.norm()
@@ -318,7 +318,7 @@ def test_gradients_are_finite_differences_of_the_log_probabilities():
     fast = Trainer(model().double(), CPU, recipe(learning_rate=5e-2), EXAMPLES, ASKED)
     stack = fast.train([np.arange(12)], [0])
     numbers = np.arange(len(ASKED))
-    found = np.concatenate([rows.numpy() for _, rows in fast.gradients(stack, 0, numbers, "asked")])
+    found = np.concatenate([rows.numpy() for _, rows in fast.gradients(stack, 0, numbers, "evaluated")])
     direction = torch.randn(stack.size, generator=torch.Generator().manual_seed(0))
     step, values = 1e-3, []
     for sign in (1, -1):
@@ -360,9 +360,9 @@ def test_a_window_shorter_than_the_texts_is_noticed():
     assert Trainer.fitting(model(), CPU, recipe(), EXAMPLES, ASKED, "llama")[1] == ""
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"modules": ("q_proj", "nothing")}, "down_proj"), ({"layers": (1, 2)}, "layers 0-1")])
-def test_modules_and_layers_that_are_not_there_are_named_with_those_that_are(changes, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("changes", "message"), [({"modules": ("q_proj", "nothing")}, "down_proj"), ({"layers": (1, 2)}, "layers 0-1")])
+def test_modules_and_layers_that_are_not_there_are_named_with_those_that_are(changes, message):
+    with pytest.raises(UserError, match=message):
         Trainer(model(), CPU, recipe(**changes), EXAMPLES, ASKED)
 
 

@@ -271,10 +271,10 @@ def test_prunings_without_held_out_prompts_show_those_of_the_choice():
 
 
 @pytest.mark.parametrize(
-    ("spearman", "said"), [(1.0, "agrees closely"), (0.5, "agrees in part"), (0.0, "does not agree"), (-0.9, "disagrees"), (None, "cannot be compared")]
+    ("spearman", "message"), [(1.0, "agrees closely"), (0.5, "agrees in part"), (0.0, "does not agree"), (-0.9, "disagrees"), (None, "cannot be compared")]
 )
-def test_rank_correlations_in_words(spearman, said):
-    assert agreement.in_words(spearman) == said
+def test_rank_correlations_in_words(spearman, message):
+    assert agreement.in_words(spearman) == message
 
 
 def test_a_task_and_an_ablation_without_words_are_named_as_they_are():

@@ -1,4 +1,4 @@
-"""A plan says what a run would train on and buy before anything is paid for."""
+"""A plan states what a run would train on and evaluate, before any evaluation."""
 
 import json
 

@@ -24,7 +24,7 @@ def test_components_are_named_by_number_or_label(text, numbers):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         ([","], r"',' is ambiguous: it is the label of components 2 \(,\), 5 \(,\); give the index of one of them"),
         (["plot"], r"'plot' is not a component of this run; give an index from 0 to 7, or a label"),
@@ -32,8 +32,8 @@ def test_components_are_named_by_number_or_label(text, numbers):
         ([-1], r"-1 is not a component"),
     ],
 )
-def test_a_name_that_is_nobodys_or_several_components_is_refused_in_a_line(names, said):
-    with pytest.raises(raysp.UserError, match=said) as caught:
+def test_a_name_that_is_nobodys_or_several_components_is_refused_in_a_line(names, message):
+    with pytest.raises(raysp.UserError, match=message) as caught:
         component_numbers(names, LABELS)
     assert "\n" not in str(caught.value)
 
@@ -42,9 +42,9 @@ def test_a_label_without_its_number_is_refused_as_ambiguous():
     numbered = (*distinct_labels(["w0", "b", " w0"]), "c (2)", *distinct_labels(["w0", "x", "w0"]))
     assert numbered == ("w0", "b", " w0", "c (2)", "w0 ①", "x", "w0 ②")
     assert component_numbers(["w0", "w0 ②"], numbered) == [0, 6]  # a label of its own is no other's
-    said = r"components: 'w0' is ambiguous: it is the label of components 1 \(w0 ①\), 3 \(w0 ②\); give the index of one of them$"
+    message = r"components: 'w0' is ambiguous: it is the label of components 1 \(w0 ①\), 3 \(w0 ②\); give the index of one of them$"
     for apart in (" w0", "w0"):
-        with pytest.raises(raysp.UserError, match=said):
+        with pytest.raises(raysp.UserError, match=message):
             read_subset("b,w0", distinct_labels(["b", apart, "x", apart]))
     with pytest.raises(raysp.UserError, match="'c' is not a component of this run"):
         read_subset("c", numbered)
@@ -94,7 +94,7 @@ def test_few_measured_masks_promise_less_and_none_promise_nothing():
     assert (none.lo, none.hi, none.coverage, none.compared, none.measured) == (None, None, None, 0, 2.0)
 
 
-def test_a_size_beyond_all_that_were_measured_is_said_to_be_extrapolated():
+def test_a_size_beyond_all_that_were_measured_is_reported_to_be_extrapolated():
     surrogate, masks = FourierSurrogate.from_dict(6, {(): 1.0}), ~np.eye(6, dtype=bool)
     known = Measured(masks, np.ones(6), np.zeros(6, dtype=bool))
     near, far = predict(surrogate, known, np.array([[True] * 5 + [False], [False] * 6]), "abcdef", np.full(2, np.nan))

@@ -1,4 +1,4 @@
-"""Each query of a run gets an answer of its own: who helped, who harmed, who says the same, who works only together, and how well that predicts."""
+"""Each query of a run gets an answer of its own: what helped, what harmed, what is redundant, what works only together, and how well that predicts."""
 
 import asked_games
 import numpy as np
@@ -49,7 +49,7 @@ def test_a_pair_of_one_query_is_none_of_another(result):
         assert found is None or abs(found["value"]) < 0.05
 
 
-def test_what_was_measured_exactly_is_said_so(result):
+def test_what_was_measured_exactly_is_reported_so(result):
     pair = strongest(result, 1)[4, 7]
     assert pair["verified"]
     assert pair["exact"] == pytest.approx(-3)

@@ -48,13 +48,13 @@ def test_every_interaction_carries_an_interval_its_kind_and_whether_it_was_verif
     assert table.filter(table["verified"])["exact"].null_count == 0
 
 
-def test_an_additive_game_is_said_to_need_no_interactions():
+def test_an_additive_game_is_reported_to_need_no_interactions():
     result = raysp.run(spec(additive))
     assert "interactions_no_gain" in codes(result)
     assert not any(result.interactions["significant"].to_pylist())
 
 
-def test_a_game_that_never_changes_is_said_to_explain_nothing():
+def test_a_game_that_never_changes_is_reported_to_explain_nothing():
     result = raysp.run(spec(constant))
     assert result.summary["r2"] is None
     assert "constant_value" in codes(result)
@@ -193,17 +193,17 @@ def test_a_run_id_with_evaluations_keeps_its_question(home):
     other = raysp.RunSpec(lens=spec(name="kept").lens, explorer=raysp.Exhaustive(), seed=3, local=True)
     with pytest.raises(raysp.UserError) as caught:
         raysp.run(other, run_id="r")
-    said = str(caught.value)
-    assert "explorer.kind was proxyspex and is exhaustive here" in said
-    assert "seed was 1 and is 3 here" in said
-    assert "\n" not in said
+    error = str(caught.value)
+    assert "explorer.kind was proxyspex and is exhaustive here" in error
+    assert "seed was 1 and is 3 here" in error
+    assert "\n" not in error
     with raysp.Store.read(home / "raysp.duckdb") as store:
         row = store.run_row("r")
     assert (row["explorer"], row["seed"], row["spec"]["explorer"]["kind"], row["status"]) == ("proxyspex", 1, "proxyspex", "done")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         ({"explorer": raysp.ProxySPEX(budget=700, max_order=2)}, "explorer.max_order was 3 and is 2 here"),
         ({"explorer": raysp.ProxySPEX(budget=700, max_order=3, until_r2=0.5)}, "explorer.until_r2 was None and is 0.5 here"),
@@ -211,9 +211,9 @@ def test_a_run_id_with_evaluations_keeps_its_question(home):
         ({"cross_check": True}, "cross_check was False and is True here"),
     ],
 )
-def test_every_option_that_determines_the_answer_is_compared(options, said):
+def test_every_option_that_determines_the_answer_is_compared(options, error):
     raysp.run(spec(name="compared"), run_id="r")
-    with pytest.raises(raysp.UserError, match=said):
+    with pytest.raises(raysp.UserError, match=error):
         raysp.run(spec(name="compared", **options), run_id="r")
 
 

@@ -1,4 +1,4 @@
-"""An evaluator outside Ray: it measures the game that was described, or says that it cannot."""
+"""An evaluator outside Ray: it measures the game that was described, or raises an error that states why it cannot."""
 
 import gc
 import json
@@ -70,7 +70,7 @@ def test_errors_reach_another_process_whatever_they_are():
         def __init__(self, one, two):
             super().__init__(f"{one} {two}")
 
-    for error in (DivergenceError(1, 2, "its loss was nan"), UserError("a", 1, "is bad", "mend it"), EvaluationError("no"), OddError(1, 2), KeyError("k")):
+    for error in (DivergenceError(1, 2, "its loss was nan"), UserError("a", 1, "is bad", "correct it"), EvaluationError("no"), OddError(1, 2), KeyError("k")):
         arrived = pickle.loads(pickle.dumps(portable(error, "There")))
         assert str(error) in str(arrived)
 
@@ -186,7 +186,7 @@ def test_evaluators_that_share_a_gpu_fit_on_it(monkeypatch, count):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"gpus": 5}, r"gpus: 5 is more than any node has \(4\); give at most 4"),
         ({"gpus": 2, "evaluators": 4}, r"evaluators: 4 with 2 GPUs each do not fit on 6 GPUs; give at most 3"),
@@ -194,9 +194,9 @@ def test_evaluators_that_share_a_gpu_fit_on_it(monkeypatch, count):
         ({"device": "cpu", "gpus": 1}, r"gpus: 1 were asked for each evaluator, but the cluster has none"),
     ],
 )
-def test_what_gpus_cannot_give_is_said(monkeypatch, options, said):
+def test_what_gpus_cannot_give_is_reported(monkeypatch, options, message):
     cluster(monkeypatch, 4, 2)
-    with pytest.raises(raysp.UserError, match=said):
+    with pytest.raises(raysp.UserError, match=message):
         choose_shape(asked(**options))
 
 
@@ -206,6 +206,6 @@ def test_a_run_that_would_have_a_gpu_is_not_left_to_evaluators_without(monkeypat
     with_gpu, without = choose_shape(asked("auto")), choose_shape(asked("cpu"))
     assert (with_gpu.count, with_gpu.has_gpu, without.has_gpu) == (2, True, False)
     assert not choose_shape(function).has_gpu
-    assert Scheduler._suits(asked("cpu"), with_gpu)  # they can do without
+    assert Scheduler._suits(asked("cpu"), with_gpu)  # they do not need a GPU
     assert not Scheduler._suits(asked("auto"), without)
     assert Scheduler._suits(function, Shape(2, None, (("num_gpus", 1.0), ("num_cpus", 1))))

@@ -39,8 +39,8 @@ except (KeyboardInterrupt, raysp.InterruptedRunError) as error:
 def test_a_run_that_is_interrupted_names_the_command_that_resumes_it(where, sent, home):
     # Output goes into one pipe: Ray's trace of a signal would be seen here.
     with subprocess.Popen([sys.executable, "-c", RUN, where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)) as run:
-        said = next((line for line in run.stdout if line == "at work\n"), None)
-        assert said is not None
+        message = next((line for line in run.stdout if line == "at work\n"), None)
+        assert message is not None
         run.send_signal(sent)
         rest = run.stdout.read()
     assert run.returncode == 130, rest

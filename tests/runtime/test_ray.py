@@ -96,8 +96,8 @@ def test_the_environment_of_the_one_who_asks_sets_dtype_auto_on_a_cluster_that_d
 
 
 def parts_of_a_model_have_the_same_values(tmp_path):
-    """A lens's files reach evaluators that have working directories of their own; gradients and doubts come back from them."""
-    # Whatever the model prefers, it is right in one of the two: that is doubted.
+    """A lens's files reach evaluators that have working directories of their own; gradients and warnings come back from them."""
+    # Whatever the model prefers, it is right in one of the two, which is no better than chance: a warning.
     rows = [{"prompt": "Her acting never fails", "target": " not", "foil": "!"}, {"prompt": "The film was long, but good", "target": "!", "foil": " not"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lens = raysp.MechanisticLens(model=str(tmp_path / "llama"), prompts=str(tmp_path / "rows.jsonl"), components="heads:0-1/0-2", dtype="float32")

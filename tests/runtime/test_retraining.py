@@ -327,13 +327,13 @@ def test_trainings_and_evaluators_take_turns(data):
     assert refused == ["lens: 'data' cannot run while run measuring uses the cluster's evaluators; wait for it to end, or cancel it"]
 
 
-def test_what_ends_all_trials_is_said_in_a_line(monkeypatch):
+def test_what_ends_all_trials_is_reported_in_a_line(monkeypatch):
     def dying(*_):
         raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed due to the node running low on memory.\nObject store memory usage: ...")
 
     desk = Desk(1)
     monkeypatch.setattr(retraining, "_tuner", dying)
     retraining._experiment(desk, Shape(1, 1, ()), raysp.FunctionLens(lambda masks: masks.sum(axis=1), n=3))
-    said = r"^the trainings were ended \(RuntimeError: 1 worker\(s\) were killed due to the node running low on memory\.\); .* can be resumed$"
-    with pytest.raises(raysp.EvaluationError, match=said):
+    message = r"^the trainings were ended \(RuntimeError: 1 worker\(s\) were killed due to the node running low on memory\.\); .* can be resumed$"
+    with pytest.raises(raysp.EvaluationError, match=message):
         desk.answer()

@@ -1,4 +1,4 @@
-"""A spec says everything, reads the same from YAML and from flags, and answers bad input with one line."""
+"""A spec holds a whole question, reads the same from YAML and from flags, and rejects bad input with one line."""
 
 import json
 from pathlib import Path
@@ -75,9 +75,9 @@ def test_a_spec_survives_the_store(tmp_path):
     ],
 )
 def test_a_wrong_spec_names_line_field_value_and_mend(tmp_path, before, after, parts):
-    said = message(lambda: load_spec(written(tmp_path, YAML.replace(before, after))))
+    error = message(lambda: load_spec(written(tmp_path, YAML.replace(before, after))))
     for part in parts:
-        assert part in said
+        assert part in error
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- list\n", "just text\n"])
@@ -102,9 +102,9 @@ def test_a_missing_spec_file_says_so(tmp_path):
     ],
 )
 def test_wrong_flags_name_field_value_and_mend(flags, parts):
-    said = message(lambda: spec_from("feature", flags))
+    error = message(lambda: spec_from("feature", flags))
     for part in parts:
-        assert part in said
+        assert part in error
 
 
 def test_scores_from_gradients_are_no_file_and_a_cross_check_is_a_flag():
@@ -176,9 +176,9 @@ def test_files_of_a_model_lens_are_found_from_anywhere(tmp_path, monkeypatch):
     ],
 )
 def test_a_wrong_spec_of_parts_of_a_model_is_one_line_too(tmp_path, before, after, parts):
-    said = message(lambda: load_spec(written(tmp_path, MODEL_YAML.replace(before, after))))
+    error = message(lambda: load_spec(written(tmp_path, MODEL_YAML.replace(before, after))))
     for part in parts:
-        assert part in said
+        assert part in error
 
 
 @pytest.mark.parametrize(
@@ -311,15 +311,15 @@ def test_local_files_of_examples_and_queries_are_made_absolute(tmp_path, monkeyp
     ],
 )
 def test_a_wrong_data_spec_is_one_line_too(tmp_path, before, after, parts):
-    said = message(lambda: load_spec(written(tmp_path, DATA_YAML.replace(before, after))))
+    error = message(lambda: load_spec(written(tmp_path, DATA_YAML.replace(before, after))))
     for part in parts:
-        assert part in said
+        assert part in error
 
 
 def test_fewer_subsets_than_the_explorer_needs_are_refused():
     info = GameInfo("f", tuple(Component(i, f"example {i}", "example") for i in range(64)), {"lens": "data"})
-    said = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info))
-    assert "budget: 5 is too small for proxyspex on 64 components; give at least 16" in said
+    error = message(lambda: start_explorer(spec_from("data", {"train": "x", "budget": "5"}), info))
+    assert "budget: 5 is too small for proxyspex on 64 components; give at least 16" in error
 
 
 SPECS = Path(__file__).parents[2] / "jobs" / "specs"

@@ -1,4 +1,4 @@
-"""What is said of functions whose kind is known."""
+"""Diagnostics of functions whose kind is known."""
 
 import itertools
 import json

@@ -203,7 +203,7 @@ def test_a_constant_is_no_trouble():
         ((2,), {"method": "enumerate", "keep": True, "costs": np.ones(20), "budget": 1}, "r: 2 .*cannot be chosen"),
     ],
 )
-def test_what_cannot_be_is_said(arguments, options, message):
+def test_what_cannot_be_is_reported(arguments, options, message):
     with pytest.raises(UserError, match=message):
         best_subset(planted(20, 40, 0), *arguments, **options)
 

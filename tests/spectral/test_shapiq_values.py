@@ -63,7 +63,7 @@ def test_shapiqs_plots_take_them():
     matplotlib.pyplot.close("all")
 
 
-def test_what_cannot_be_is_said(monkeypatch):
+def test_what_cannot_be_is_reported(monkeypatch):
     pytest.importorskip("shapiq")
     with pytest.raises(UserError, match=r"index: 'additivity' is not supported by shapiq.*fsii"):
         to_shapiq(planted(5, 8, 0), "additivity")

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a store is one line that says what to do."""
+"""Each defect of a store is a one-line error that states what to do."""
 
 import os
 import signal

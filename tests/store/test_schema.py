@@ -94,7 +94,7 @@ def test_sentences_of_an_old_store_become_reasons_with_codes(tmp_path):
         "The 4 interactions checked are negligible, and estimated so: exact values average 0.1.": ("estimates_negligible", {}),
         "Cross-check: gradient x input ranks single effects with correlation +0.93 (top 5: 4 shared).": ("cross_check", {"method": "gradient_x_input"}),
         "Cross-check: attention rollout is left out: this model shows no attentions.": ("cross_check_missing", {}),
-        "Something that no version says.": ("unclassified", {}),
+        "A sentence that no version writes.": ("unclassified", {}),
     }
     with duckdb.connect(str(path)) as con:
         schema.migrate(con, path, upto=4)

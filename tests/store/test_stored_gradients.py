@@ -1,4 +1,4 @@
-"""What gradients say about a game leaves the store as it went in."""
+"""A gradient report is read from the store as it was written."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A store of the version before opens, says what it said, and answers the questions that the documentation begins with."""
+"""A store of the version before opens, holds the same answers, and answers the queries that the documentation begins with."""
 
 import re
 from pathlib import Path

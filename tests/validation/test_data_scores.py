@@ -90,7 +90,7 @@ def test_sums_that_differ_by_rounding_are_ties():
 
 
 def test_the_interval_holds_the_score_that_endless_subsets_and_queries_would_give():
-    """Of experiments drawn anew, each with queries and subsets of its own, most intervals hold the long-run mean; resampling one alone would be too narrow."""
+    """Over repeated experiments, each with queries and subsets of its own, most intervals hold the long-run mean; resampling one alone would be too narrow."""
 
     def experiment(seed, subsets=40, queries=6):
         rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def test_the_ceiling_of_two_seeds_is_the_correlation_between_them():
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])
 def test_who_knows_the_expected_output_scores_what_the_ceiling_calls_attainable(seeds):
-    """And two means of so many seeds agree as Spearman-Brown foretells."""
+    """Two means over that many seeds agree as the Spearman-Brown formula predicts."""
     told, expected = trained(2 * seeds)
     found = ceiling(told[:seeds], draws=100)
     assert found.attainable.value == pytest.approx(lds(expected, told[:seeds].mean(axis=0), draws=10).mean.value, abs=0.03)

@@ -1,4 +1,4 @@
-"""What exact ablations say, on games whose answer is known."""
+"""Validation by exact ablations, on games whose answer is known."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_the_same_pairs_do_not_trouble_an_explorer_that_saw_them():
 
 
 @pytest.mark.parametrize("explorer", [ProxySPEX(), Screen(), Singles(), Exhaustive()], ids=lambda explorer: explorer.name)
-def test_a_value_that_never_changes_is_said_plainly(explorer):
+def test_a_value_that_never_changes_is_reported_plainly(explorer):
     _, result = validated(explorer, constant, 10)
     assert result.verdict == "use with care"
     assert codes(result)[0] == "constant_value"
@@ -238,7 +238,7 @@ def test_only_what_was_measured_is_compared_with_where_something_was():
     assert fitted.reasons[0].figures["source"] == "surrogate"
 
 
-def test_what_is_missing_is_said():
+def test_what_is_missing_is_reported():
     [nothing] = compare_attributions(GradientReport(), singles_of([1, 2], ["removed"] * 2)).reasons
     assert nothing.code == "cross_check_missing"
     agreement = compare_attributions(report(notes=("two is left out: because",), one=np.arange(2.0)), singles_of([1, 2], ["removed"] * 2))
