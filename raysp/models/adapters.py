@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from raysp.errors import UserError
 from raysp.models.identity import file_hash
+from raysp.models.memory import is_out_of_memory
 
 CONFIG = "adapter_config.json"
 #: Fields of an adapter's configuration that record the location of its base model, or how it was trained.
 OF_NO_EFFECT = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "task_type")
+REMEDY = "name the base model that it was trained on in its adapter_config.json, or merge it with PEFT and give the saved model"
 
 
 def has_adapter(folder: Path) -> bool:
@@ -41,12 +47,30 @@ def merged(model: Any, folder: Path, name: str, *, allow_pickle: bool) -> Any:
     if not allow_pickle and not (folder / "adapter_model.safetensors").is_file():
         raise UserError("model", name, "is an adapter without safetensors weights", "allow_pickle reads adapter_model.bin if you trust its author")
     try:
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
-    except (ValueError, OSError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            "model", name, f"is an adapter that cannot be merged into its base model ({first})", "merge it with PEFT, and give the saved model"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of weights that are missing, which are reported below
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            read = adapted.load_adapter(str(folder), "default")  # again, as only this returns which weights did not fit
+        _check_fits(read.missing_keys, read.unexpected_keys)
+        return adapted.merge_and_unload(safe_merge=True)
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError, NotImplementedError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError("model", name, f"is an adapter that cannot be merged into its base model ({_reason(error)})", REMEDY) from None
+
+
+def _check_fits(lacking: Sequence[str], unused: Sequence[str]) -> None:
+    """ValueError if an adapter lacks weights for modules of the model, or has weights for modules that the model lacks, as those of a deeper model."""
+    if unused:
+        raise ValueError(f"{len(unused)} of its weights belong to modules that the base model does not have, such as {unused[0]}")
+    if lacking:
+        raise ValueError(f"it lacks {len(lacking)} weights for modules of the base model, such as {lacking[0]}")
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, in one line: of the lines in which PyTorch lists every weight of another shape, the first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line.strip() for line in lines if "size mismatch" in line), lines[0])[:200]
 
 
 def merged_hash(base: str, folder: Path) -> str:

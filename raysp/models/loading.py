@@ -123,9 +123,12 @@ def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | 
         return folder, None
     base = adapters.base_name(folder, options.model)
     try:
-        return locate(options.model_copy(update={"model": base}), weights=weights), folder
+        found = locate(options.model_copy(update={"model": base}), weights=weights)
     except UserError as error:
         raise UserError("model", options.model, f"is an adapter of {base}, which {error.problem}", "make its base model available") from None
+    if adapters.is_adapter(found):
+        raise UserError("model", options.model, f"is an adapter of {base}, which is an adapter too", "merge the latter into its base model with PEFT")
+    return found, folder
 
 
 def _tokenizer_folder(base: Path, adapter: Path | None) -> Path:

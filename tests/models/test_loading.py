@@ -107,6 +107,51 @@ def test_an_adapter_without_its_base_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def resized(folder, **config):
+    """A model as `make` makes it, but of another size."""
+    save("llama", folder)
+    known = make("llama").config
+    type(make("llama"))(type(known)(**(known.to_dict() | config))).save_pretrained(folder)
+    return folder
+
+
+UNUSABLE_ADAPTERS = {
+    "no base": (
+        lambda folder, _: changed(folder, "adapter_config.json", base_model_name_or_path=None),
+        "does not name its base model; write base_model_name_or_path into",
+    ),
+    "an adapter of an adapter": (
+        lambda folder, other: adapter(folder, adapter(other, "x") and str(other)),
+        "is an adapter of .*, which is an adapter too; merge",
+    ),
+    "an adapter of itself": (lambda folder, _: changed(folder, "adapter_config.json", base_model_name_or_path=str(folder)), "which is an adapter too; merge"),
+    "another architecture": (lambda folder, other: adapter(folder, save("gpt2", other)), "Target modules .* not found in the base model"),
+    "a wider base": (lambda folder, other: adapter(folder, str(resized(other, hidden_size=96, head_dim=16))), r"\(size mismatch for .*\); name the base model"),
+    "a deeper base": (
+        lambda folder, other: adapter(folder, str(resized(other, num_hidden_layers=4))),
+        "it lacks 8 weights for modules of the base model, such as",
+    ),
+    "a shallower base": (
+        lambda folder, other: adapter(folder, str(resized(other, num_hidden_layers=1))),
+        "4 of its weights belong to modules that the base model does not have",
+    ),
+    "a rank of zero": (lambda folder, _: changed(folder, "adapter_config.json", r=0), "positive integer"),
+    "an unknown method": (lambda folder, _: changed(folder, "adapter_config.json", peft_type="NOTHING"), "NOTHING"),
+    "truncated weights": (lambda folder, _: (folder / "adapter_model.safetensors").write_bytes(b"\x08"), "header too small"),
+    "no weights": (lambda folder, _: (folder / "adapter_model.safetensors").unlink(), "without safetensors weights"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_ADAPTERS)
+def test_an_adapter_that_cannot_be_merged_is_one_line(tmp_path, name):
+    spoil, message = UNUSABLE_ADAPTERS[name]
+    adapter(tmp_path / "adapter", save("llama", tmp_path / "base"))
+    spoil(tmp_path / "adapter", tmp_path / "other")
+    with pytest.raises(UserError, match=rf"model: .*adapter' .*{message}") as caught:
+        load(options(tmp_path / "adapter"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_hash_is_remembered_until_the_file_changes(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"one")
@@ -117,7 +162,7 @@ def test_a_hash_is_remembered_until_the_file_changes(tmp_path):
     assert file_hash(path) != first
 
 
-def test_a_damaged_memory_of_hashes_is_made_anew(tmp_path):
+def test_a_damaged_memory_of_hashes_is_rebuilt(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     first = file_hash(path)
@@ -321,10 +366,10 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "[enforce fail] DefaultCPUAllocator: can't allocate memory"]
+    "message", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "[enforce fail] DefaultCPUAllocator: can't allocate memory"]
 )
-def test_memory_that_runs_out_beside_torchs_own_is_known_as_such(said):
-    assert is_out_of_memory(RuntimeError(said))
+def test_memory_that_runs_out_beside_torchs_own_is_known_as_such(message):
+    assert is_out_of_memory(RuntimeError(message))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
