@@ -5,14 +5,17 @@ The command line prints `str(error)` and exits with 2 for a UserError; a cluster
 
 from typing import Self
 
+from raysp.blobs import shown
+
 
 class UserError(ValueError):
     """A mistake that its author can correct: the field, its value (None: not shown), what is wrong with it, and what to do instead.
 
-    Prints as ``field: 'value' problem; remedy``. It can be pickled, so a remote process can raise it.
+    Prints as ``field: 'value' problem; remedy``. It can be pickled, so a remote process can raise it. Of a reference to content, the value is the path.
     """
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
+        value = shown(value) if isinstance(value, str) else value
         super().__init__(field, value, problem, remedy)
         self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
 
@@ -21,8 +24,8 @@ class UserError(ValueError):
         return type(self)(field, self.value, self.problem, self.remedy)
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f"{_short(self.value)} "
-        return " ".join(f"{self.field}: {shown}{self.problem}; {self.remedy}".split())
+        given = "" if self.value is None else f"{_short(self.value)} "
+        return " ".join(f"{self.field}: {given}{self.problem}; {self.remedy}".split())
 
 
 class DoesNotFitError(UserError):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.blobs import with_stored_blobs
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
@@ -22,6 +23,7 @@ from raysp.explorers.samples import random_rows
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
+from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation.data_scores import held_out_subsets
 
@@ -77,10 +79,11 @@ class Scored:
     notes: tuple[str, ...]
 
 
-def score_run(store: Store, run_id: str, options: LdsOptions, *, watch: Watch) -> Scored:
+@with_stored_blobs
+def score_run(store: Store, run_id: str, options: LdsOptions, *, consent: Consent = NO_CONSENT, watch: Watch) -> Scored:
     """Train on the subsets that the options require, score every method, and store the figures. UserError for an unsuitable run or invalid options."""
     row = store.run_row(run_id)
-    spec, lens = data_run(row, "lds")
+    spec, lens = data_run(row, "lds", consent)
     kept = _checked(options, int(row["n"]))
     keep_probability = store.keep_probability(run_id)
     watch(Progress(run_id, "loading the model"))

@@ -13,6 +13,7 @@ import numpy as np
 
 from raysp.actions.finished import finished_run
 from raysp.actions.pruning_methods import SHARES, Pruned, PruningBudget, RunEvidence, compare_methods
+from raysp.blobs import with_stored_blobs
 from raysp.datasets.prompt_sets import questions, read_questions
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import DoesNotFitError, EvaluationError, UserError
@@ -23,7 +24,8 @@ from raysp.masks import Masks
 from raysp.runs.continuation import check_same_game
 from raysp.runs.stored_game import StoredGame
 from raysp.sampling.ablations import single_ablations
-from raysp.specs.lenses import COSTS, MechanisticLens
+from raysp.specs.lenses import COSTS, MechanisticLens, with_model
+from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.specs.run import RunSpec
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -48,15 +50,25 @@ class Pruning:
     written: dict[str, Any] | None
 
 
+@with_stored_blobs
 def prune(
-    store: "Store", run_id: str, keep: float, folder: Path | None, *, heldout: str | None, per_layer: bool, draws: int = DRAWS, watch: Callable[[str], None]
+    store: "Store",
+    run_id: str,
+    keep: float,
+    folder: Path | None,
+    *,
+    heldout: str | None,
+    per_layer: bool,
+    draws: int = DRAWS,
+    consent: Consent = NO_CONSENT,
+    watch: Callable[[str], None],
 ) -> Pruning:
     """Choose what to remove, compare methods at `keep` and the published shares, write the model to `folder`, and store the figures.
 
     UserError for an unsuitable run, share, folder or set of held-out prompts.
     """
     row = store.run_row(run_id)
-    spec, lens = _checked(row)
+    spec, lens = _checked(row, consent)
     _check_folder(folder)
     surrogate = store.surrogate(run_id)
     layers = tuple(component.layer or 0 for component in store.components(row["game_id"]))
@@ -84,8 +96,8 @@ def prune(
     return Pruning(run_id, tuple(rows), written)
 
 
-def _checked(row: dict[str, Any]) -> tuple[RunSpec, MechanisticLens]:
-    spec = finished_run(row, "prune")
+def _checked(row: dict[str, Any], consent: Consent) -> tuple[RunSpec, MechanisticLens]:
+    spec = finished_run(row, "prune", consent)
     lens = cast("MechanisticLens", spec.lens)
     if lens.ablation not in ("zero", "zero-rescale"):
         raise UserError("ablation", lens.ablation, "cannot be expressed in weights", "run again with ablation zero or zero-rescale")
@@ -248,7 +260,7 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     with game.model.lock:
         write_without(game.model.loaded, game.mask_tree.blockwise.architecture, gone, place, rescale=lens.ablation == "zero-rescale")
     expected = float(game.reading.graded().by_prompt(game.mask_tree, chosen.mask[None]).mean())
-    value, graded, dtype = _values_of(lens.model_copy(update={"model": str(place)}), game)
+    value, graded, dtype = _values_of(with_model(lens, str(place)), game)
     allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
     if abs(graded - expected) > allowed * (1 + abs(expected)):
         raise EvaluationError(f"the written model's value is {graded:.4g}, but {expected:.4g} was measured: removing weights does not ablate this architecture")

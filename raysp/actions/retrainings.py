@@ -18,6 +18,7 @@ from raysp.masks import Masks, check_finite
 from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Progress
 from raysp.specs.lenses import Action, DataLens
+from raysp.specs.policy import Consent
 from raysp.specs.run import RunSpec
 from raysp.spectral.sets import Floats
 
@@ -84,9 +85,9 @@ def with_seed(info: GameInfo, seed: int) -> GameInfo:
     return replace(info, description=described, fingerprint=fingerprint(described))
 
 
-def data_run(row: dict[str, Any], action: Action) -> tuple[RunSpec, DataLens]:
+def data_run(row: dict[str, Any], action: Action, consent: Consent) -> tuple[RunSpec, DataLens]:
     """The spec in a run's row and its lens; UserError as `finished_run`."""
-    spec = finished_run(row, action)
+    spec = finished_run(row, action, consent)
     return spec, cast("DataLens", spec.lens)
 
 

@@ -16,10 +16,12 @@ import numpy as np
 
 from raysp.actions.drop_rules import Dropping, DropRule, choose, read_drop_rule
 from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.blobs import with_stored_blobs
 from raysp.datasets.sources import check_output_format, write_rows
 from raysp.errors import UserError
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
+from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
 
@@ -79,15 +81,25 @@ class Verification:
     seeds: int = 3
 
 
+@with_stored_blobs
 def select(
-    store: Store, run_id: str, *, drop: str | None, keep: str | None, output: Path | None, overwrite: bool, verify: Verification | None, watch: Watch
+    store: Store,
+    run_id: str,
+    *,
+    drop: str | None,
+    keep: str | None,
+    output: Path | None,
+    overwrite: bool,
+    verify: Verification | None,
+    consent: Consent = NO_CONSENT,
+    watch: Watch,
 ) -> Curated:
     """Choose by the run's surrogate, write the rows that stay to `output` in their original format, verify by retraining, and store the figures.
 
     UserError for an unsuitable run, rule or output file, and for unsuitable held-out queries.
     """
     row = store.run_row(run_id)
-    _, lens = data_run(row, "select")
+    _, lens = data_run(row, "select", consent)
     rule = read_drop_rule(drop, keep, int(row["n"]))
     surrogate = store.surrogate(run_id)
     _check_output(output, lens, overwrite=overwrite)

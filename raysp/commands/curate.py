@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.numbers import DIGITS, NONE, Scale, number, scale
+from raysp.specs.policy import Consent
 
 #: How scores of the retrainings themselves are captioned.
 CEILINGS = {
@@ -45,6 +47,8 @@ def lds(
         str | None, typer.Option(metavar="K,...", help="Also remove the K most helpful components of each query and measure the drop.")
     ] = None,
     mislabelled: Annotated[str | None, typer.Option(help="A column that marks mislabelled examples, or a file of their row numbers.")] = None,
+    allow_pickle: AllowPickle = False,
+    allow_remote_code: AllowRemoteCode = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -62,7 +66,7 @@ def lds(
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)
     with Writer.open(path) as writing, display.live_bar(json) as bar:
-        done = score_run(writing, found, options, watch=lambda progress: bar("", progress))
+        done = score_run(writing, found, options, consent=Consent(allow_pickle, allow_remote_code), watch=lambda progress: bar("", progress))
     if json:
         display.print_json(_plain(asdict(done)))
         return
@@ -79,6 +83,8 @@ def select(
     verify: Annotated[bool, typer.Option("--verify", help="Train on everything, on what is kept and on random sets of the same size, and compare.")] = False,
     heldout: Annotated[str | None, typer.Option(help="Queries to verify on, in the formats of --queries; by default the run's own.")] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each set when verifying.")] = 3,
+    allow_pickle: AllowPickle = False,
+    allow_remote_code: AllowRemoteCode = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -98,7 +104,17 @@ def select(
         found = reading.find_run(run_id)
     place, how = None if output is None else Path(output).expanduser(), Verification(heldout, seeds) if verify else None
     with Writer.open(path) as writing, display.live_bar(json) as bar:
-        done = act(writing, found, drop=drop, keep=keep, output=place, overwrite=overwrite, verify=how, watch=lambda progress: bar("", progress))
+        done = act(
+            writing,
+            found,
+            drop=drop,
+            keep=keep,
+            output=place,
+            overwrite=overwrite,
+            verify=how,
+            consent=Consent(allow_pickle, allow_remote_code),
+            watch=lambda progress: bar("", progress),
+        )
     if json:
         display.print_json(_plain(_told(done) | {"choice": _told(done.choice) | {"mask": None, "kept": done.choice.mask.nonzero()[0].tolist()}}))
         return

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
+from raysp.specs.policy import Consent
 
 if TYPE_CHECKING:
     from raysp.runs.prediction import Prediction
@@ -25,6 +27,8 @@ def predict(
     kept: Annotated[Subsets | None, typer.Option(metavar="LIST", help="The only components to keep. May be repeated.")] = None,
     query: Annotated[int | None, typer.Option(help="Predict one query of a training set, by number, instead of the mean over all.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Measure these subsets with the model as well, and store their values.")] = False,
+    allow_pickle: AllowPickle = False,
+    allow_remote_code: AllowRemoteCode = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -57,7 +61,7 @@ def predict(
         from raysp.runs.exact import measure
 
         with Reader.open(path) as writing, display.live_bar(quiet=json) as bar:
-            measure(writing, found, masks, lambda progress: bar("", progress))
+            measure(writing, found, masks, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
             predictions = predict_stored(writing, found, masks, query)
     if note:
         display.err.print(note, style="dim", markup=False)

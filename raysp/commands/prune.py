@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.specs.lenses import ModelOptions
+from raysp.specs.policy import Consent
 
 METHODS = {
     "interactions": "interactions",
@@ -34,6 +36,8 @@ def prune(
     heldout: Annotated[str | None, typer.Option(help="Held-out prompts, in the formats of --prompts; by default new prompts of the run's task.")] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Remove the same share from every layer.")] = False,
     best_of: Annotated[int, typer.Option(help="Random subsets to compete with; also the exact evaluations that a refinement by swaps may use.")] = 64,
+    allow_pickle: AllowPickle = False,
+    allow_remote_code: AllowRemoteCode = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -58,7 +62,17 @@ def prune(
             if not json:
                 display.err.print(words, style="dim", markup=False)
 
-        done = act(writing, found, keep, None if output is None else Path(output), heldout=heldout, per_layer=per_layer, draws=best_of, watch=watch)
+        done = act(
+            writing,
+            found,
+            keep,
+            None if output is None else Path(output),
+            heldout=heldout,
+            per_layer=per_layer,
+            draws=best_of,
+            consent=Consent(allow_pickle, allow_remote_code),
+            watch=watch,
+        )
     if json:
         rows = [{name: value for name, value in asdict(row).items() if name != "mask"} | {"kept": row.mask.nonzero()[0].tolist()} for row in done.rows]
         display.print_json({"run_id": found, "rows": rows, "written": done.written})

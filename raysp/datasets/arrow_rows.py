@@ -1,6 +1,6 @@
 """Rows of Arrow tables: Parquet files, saved folders and data sets of the hub."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raysp.datasets.cells import json_line, kind_of
@@ -11,15 +11,20 @@ from raysp.errors import UserError
 class ArrowRows(Rows):
     """Rows of a `datasets.Dataset`. Labels that are stored as numbers are read by their names."""
 
-    def __init__(self, data: Any) -> None:
-        """The data set, which stays on disk where it is."""
+    def __init__(self, data: Any, labels: Mapping[str, Sequence[str]] | None = None, *, made_of_json: bool = False) -> None:
+        """The data set, which stays on disk where it is.
+
+        `labels` are the names of labels by column, beside those that the data set itself knows; `made_of_json` says that it was made of JSON files.
+        """
         self._data = data
+        self._made_of_json = made_of_json or data.info.builder_name == "json"
         self._written = {name: name.strip() for name in data.column_names}
         self.names = tuple(dict.fromkeys(self._written.values()))
         self._convert: dict[str, Callable[[Any], Any]] = {}
         for name, feature in data.features.items():
-            if hasattr(feature, "names"):
-                self._convert[name] = lambda cell, known=feature.names: known[cell] if isinstance(cell, int) and cell >= 0 else cell
+            known = (labels or {}).get(name) or getattr(feature, "names", None)
+            if known is not None:
+                self._convert[name] = lambda cell, known=known: known[cell] if isinstance(cell, int) and 0 <= cell < len(known) else cell
             elif getattr(feature, "dtype", None) in ("float32", "float16"):
                 self._convert[name] = _shortest
 
@@ -43,7 +48,7 @@ class ArrowRows(Rows):
     def check(self, field: str, name: str, limit: int | None = None) -> None:
         """UserError as for all rows, and for times that were text in the JSON file which the data set was made of: what was written is lost."""
         super().check(field, name, limit)
-        if self._data.info.builder_name == "json" and self.column(name).kind == "time":
+        if self._made_of_json and self.column(name).kind == "time":
             raise UserError(field, name, "holds times that were text in the JSON file it was made of", "give that file, or store the column as text")
 
     def json_lines(self, numbers: Iterable[int]) -> Iterator[bytes]:

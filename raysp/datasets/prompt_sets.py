@@ -1,13 +1,15 @@
 """The prompts that a mechanistic value is about: one prompt, a data set of them, or those of a task. Errors name the row."""
 
-from pathlib import Path
+import re
 
+from raysp.blobs import read_bytes
 from raysp.datasets.files import file_format
 from raysp.datasets.sources import open_prompts
 from raysp.datasets.tasks import CountTokens, Question, make
 from raysp.errors import UserError
 from raysp.specs.lenses import MechanisticLens
 
+_LINE_END = re.compile("\r\n|\r|\n")
 COLUMNS = ("prompt", "target", "foil", "counterfactual")
 
 
@@ -62,7 +64,7 @@ def references(lens: MechanisticLens, prompts: list[Question]) -> list[str]:
     if file_format(lens.references) is not None:
         return [question.prompt for question in read_questions("references", lens.references)]
     try:
-        lines = [line for line in Path(lens.references).expanduser().read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        lines = [line for line in _LINE_END.split(read_bytes(lens.references).decode("utf-8-sig")) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "references", lens.references, f"cannot be read ({error})", "give a text file with one prompt a line, or a data set with a column prompt"

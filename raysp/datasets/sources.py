@@ -4,10 +4,12 @@ The one reader of data sets: prompts, examples, queries, references and training
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raysp.blobs import Blob, parse_blob
 from raysp.datasets.arrow_rows import ArrowRows
 from raysp.datasets.corpora import PREFIX, read_corpus
 from raysp.datasets.csv_rows import CsvRows
@@ -16,6 +18,8 @@ from raysp.datasets.json_rows import JsonRows
 from raysp.datasets.rows import JoinedRows, Rows
 from raysp.errors import UserError
 
+#: Before the name of a data set on the hub.
+HUB = "hf:"
 _KINDS = "give a JSONL, JSON, CSV or Parquet file (.gz, .bz2 and .xz are read too), a saved folder or a hub name"
 
 
@@ -24,8 +28,18 @@ def open_rows(field: str, source: str) -> Rows:
 
     UserError (about `field`) if it cannot be read or has no rows.
     """
-    try:
+    with explained(field, source):
         rows = _opened(field, source)
+    if not len(rows):
+        raise UserError(field, source, "has no rows", "give at least one")
+    return rows
+
+
+@contextmanager
+def explained(field: str, source: str) -> Generator[None]:
+    """Within the block, what libraries raise while they read a data set becomes a UserError (about `field`)."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001  the libraries raise what their many back ends raise
@@ -34,9 +48,6 @@ def open_rows(field: str, source: str) -> Rows:
         told = error.__cause__ or error  # what is wrong with a file stands in the cause
         problem = (str(told).strip().splitlines() or [type(told).__name__])[0]
         raise UserError(field, source, f"cannot be read ({problem})", _KINDS) from None
-    if not len(rows):
-        raise UserError(field, source, "has no rows", "give at least one")
-    return rows
 
 
 def open_prompts(field: str, source: str) -> Rows:
@@ -50,12 +61,21 @@ def open_prompts(field: str, source: str) -> Rows:
 def _opened(field: str, source: str) -> Rows:
     if source.startswith(PREFIX):
         return JsonRows.from_rows(read_corpus(field, source))
+    if (blob := parse_blob(source)) is not None:
+        return read_file(field, source, _content_format(blob))
+    if source.startswith(HUB):
+        return _from_hub(field, source)
     path = Path(source).expanduser()
-    if (kind := file_format(source)) is not None and not path.is_dir():
-        return read_file(field, path, kind)
     if path.is_dir():
-        return _saved(field, source, path)
+        return ArrowRows(open_saved(field, source))
+    if (kind := file_format(source)) is not None:
+        return read_file(field, source, kind)
     return _from_hub(field, source)
+
+
+def _content_format(blob: Blob) -> str:
+    """The format of a data set's content; that of a saved folder, whose path ends with a slash, is Parquet."""
+    return (None if blob.path.endswith("/") else file_format(blob.path)) or "parquet"
 
 
 def _quiet_datasets() -> Any:
@@ -66,19 +86,29 @@ def _quiet_datasets() -> Any:
     return datasets
 
 
-def _saved(field: str, source: str, path: Path) -> Rows:
+def open_saved(field: str, source: str) -> Any:
+    """The `datasets.Dataset` in a saved folder, the split train of several. UserError if there is no such split, and what `datasets` raises."""
     datasets = _quiet_datasets()
-    saved: Any = datasets.load_from_disk(str(path))
+    saved: Any = datasets.load_from_disk(str(Path(source).expanduser()))
     if not isinstance(saved, datasets.DatasetDict):
-        return ArrowRows(saved)
+        return saved
     if "train" in saved:
-        return ArrowRows(saved["train"])
+        return saved["train"]
     raise UserError(field, source, f"has the splits {', '.join(saved)}, and none is train", "give the folder of one of them")
 
 
 def _from_hub(field: str, source: str) -> Rows:
+    name = source.removeprefix(HUB).split(":")[0]
+    # `datasets` would read the folder, or all files of a format in the folder of this process, which may be another person's.
+    if name in _quiet_datasets().packaged_modules._PACKAGED_DATASETS_MODULES or Path(name).exists():  # noqa: SLF001
+        raise UserError(field, source, "names a local folder or a format, not a data set on the hub", "give the path of a file or folder without hf:")
+    return read_repository(field, source)
+
+
+def read_repository(field: str, source: str) -> Rows:
+    """The rows of a name as `datasets` understands it: of a repository on the hub, or of a folder with the same files."""
     datasets = _quiet_datasets()
-    name, *rest = source.removeprefix("hf:").split(":")
+    name, *rest = source.removeprefix(HUB).split(":")
     if len(rest) > 2:
         raise UserError(field, source, "has more parts than a hub name, a configuration and a split", "write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
     split = (rest[-1] if rest else "") or "train"
@@ -100,7 +130,7 @@ def _read_as_written(field: str, datasets: Any, builder: Any, split: str) -> Row
     names = [str(name) for name in builder.config.data_files[split]]
     downloads = datasets.DownloadManager(dataset_name=builder.dataset_name, data_dir=builder.config.data_dir, download_config=datasets.DownloadConfig())
     paths = downloads.download(names)
-    return JoinedRows([read_file(field, Path(path), builder.name, name) for path, name in zip(paths, names, strict=True)])
+    return JoinedRows([read_file(field, str(path), builder.name, name) for path, name in zip(paths, names, strict=True)])
 
 
 def write_rows(source: str, numbers: Sequence[int], output: Path) -> None:

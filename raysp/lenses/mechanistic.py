@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raysp.blobs import shown
 from raysp.datasets.prompt_sets import questions, references
 from raysp.datasets.tasks import CountTokens, Question, counter
 from raysp.errors import UserError
@@ -328,4 +329,4 @@ def _described_prompt(lens: MechanisticLens, prepared: PreparedQuestion) -> dict
 
 
 def _source(lens: MechanisticLens) -> str:
-    return lens.prompt or lens.prompts or f"task {lens.task}"
+    return lens.prompt or (shown(lens.prompts) if lens.prompts else f"task {lens.task}")

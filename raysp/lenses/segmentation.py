@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import regex
 
+from raysp.blobs import read_bytes
 from raysp.errors import UserError
 from raysp.masks import Masks
-from raysp.specs.lenses import FeatureLens, Unit, parse_spans
+from raysp.specs.lenses import FeatureLens, Unit, is_list, parse_spans
 
 Span = tuple[int, int]
 _WORD = re.compile(r"\S+")
@@ -169,10 +169,10 @@ def _user_spans(lens: FeatureLens) -> list[Span]:
 
 
 def _spans_text(given: str) -> str:
-    if given.lstrip().startswith("["):
+    if is_list(given):
         return given
     try:
-        return Path(given).read_text()
+        return read_bytes(given).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         raise UserError("spans", given, "is neither a JSON list nor a file that can be read", "write for example [[0, 5], [6, 12]]") from None
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from raysp.errors import UserError
-from raysp.models.identity import file_hash
+from raysp.models.identity import file_hash, folder_hash
 from raysp.models.memory import is_out_of_memory
 
 CONFIG = "adapter_config.json"
@@ -38,6 +38,22 @@ def base_name(folder: Path, name: str) -> str:
     if not isinstance(found, str) or not found:
         raise UserError("model", name, "is an adapter that does not name its base model", f"write base_model_name_or_path into its {CONFIG}")
     return found
+
+
+def base_path(folder: Path, base: str) -> Path | None:
+    """The local folder that the name of an adapter's base model stands for, where the adapter is a local folder itself; None for a name on the hub."""
+    found = Path(base).expanduser()
+    return found.absolute() if folder.is_absolute() and found.exists() else None
+
+
+def local_hash(name: str) -> str | None:
+    """The hash of a local model, GGUF file or adapter (with its base model, if that is local too), given by an absolute path; None for names on the hub."""
+    path = Path(name).expanduser()
+    if not path.is_absolute() or not path.exists():
+        return None
+    base = base_path(path, base_name(path, name)) if path.is_dir() and is_adapter(path) else None
+    hashes = [file_hash(each) if each.is_file() else folder_hash(each) for each in (path, base) if each is not None]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def merged(model: Any, folder: Path, name: str, *, allow_pickle: bool) -> Any:

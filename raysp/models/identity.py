@@ -22,6 +22,10 @@ NOT_IN_IDS = frozenset(
 )
 
 
+#: Ends of the names of files that may be loaded from a model folder.
+IN_FOLDERS = frozenset({".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py"})
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's content in hex, read in pieces and cached until the file changes."""
     resolved = path.resolve()
@@ -59,6 +63,13 @@ def tokenizer_hash(tokenizer: Any) -> str:
     settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in NOT_IN_IDS | OF_NO_EFFECT | paths}
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return _hash([type(tokenizer).__name__, table, settings, special, tokenizer.chat_template, tokenizer("a")["input_ids"]])
+
+
+def folder_hash(folder: Path) -> str:
+    """The identity of a model folder as it lies on disk: of every file that may be loaded, by its name. Pickled weights beside others are not."""
+    files = [path for path in folder.iterdir() if path.suffix in IN_FOLDERS and path.is_file()]
+    safe = any(path.suffix == ".safetensors" for path in files)
+    return _hash(sorted(f"{path.name} {file_hash(path)}" for path in files if not (safe and path.suffix == ".bin")))
 
 
 def folder_stamp(name: str) -> tuple[tuple[str, int, int], ...]:

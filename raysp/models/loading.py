@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import socket
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from raysp.errors import DoesNotFitError, UserError
 from raysp.models import adapters, embedded
 from raysp.models.identity import model_hash, tokenizer_hash
 from raysp.models.memory import is_out_of_memory
-from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype
+from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype, with_model
 
 Task = Literal["causal", "classifier"]
 #: A change of a logit by a later token, relative to the largest logit, that counts as rounding.
@@ -82,6 +83,7 @@ def load(options: ModelOptions) -> LoadedModel:
 
 def load_tokenizer(options: ModelOptions) -> Any:
     """The tokenizer of the model named in the options, without downloading its weights. UserError as `load`."""
+    check_hash(options)
     folder = _tokenizer_folder(*_base(options, weights=False))
     with quiet():
         return _read_tokenizer(folder, options, _trust(options))
@@ -110,10 +112,24 @@ def locate(options: ModelOptions, *, weights: bool = True) -> Path:
                 return embedded.dequantised(gguf, embedded.NAME)
         name = embedded.HUB_ID
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    # A relative name is one on the hub: specs are resolved where they are asked, and a folder of this process must not come in between.
+    if path.is_absolute() and path.is_file() and path.suffix == ".gguf":
         with quiet():
             return embedded.dequantised(path, path.stem)
-    return path if path.is_dir() else _fetch(name, options, weights=weights)
+    return path if path.is_absolute() and path.is_dir() else _fetch(name, options, weights=weights)
+
+
+def check_hash(options: ModelOptions) -> None:
+    """UserError unless the local model that the options name is the one whose hash they state, if they state one."""
+    if options.model_hash is None:
+        return
+    here = adapters.local_hash(options.model)
+    where = f"({socket.gethostname()})"
+    if here is None:
+        raise UserError("model", options.model, f"is not there on this node {where}", "put the folder where every node sees it, under the same path")
+    if here != options.model_hash:
+        problem = f"is another model on this node {where} than where it was asked about, or has changed since"
+        raise UserError("model", options.model, problem, "copy the folder to every node, or ask again")
 
 
 def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | None]:
@@ -122,8 +138,11 @@ def _base(options: ModelOptions, *, weights: bool = True) -> tuple[Path, Path | 
     if not adapters.is_adapter(folder):
         return folder, None
     base = adapters.base_name(folder, options.model)
+    local = adapters.base_path(Path(options.model).expanduser(), base)
+    if local is None and Path(base).expanduser().is_absolute():
+        raise UserError("model", options.model, f"is an adapter of {base}, which is not a folder here", "make its base model available")
     try:
-        found = locate(options.model_copy(update={"model": base}), weights=weights)
+        found = locate(with_model(options, str(local or base)), weights=weights)
     except UserError as error:
         raise UserError("model", options.model, f"is an adapter of {base}, which {error.problem}", "make its base model available") from None
     if adapters.is_adapter(found):

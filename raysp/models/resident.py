@@ -18,7 +18,7 @@ from torch import Tensor
 from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.models.identity import folder_stamp
 from raysp.models.inputs import Floats, Inputs, Integers, Scores
-from raysp.models.loading import LoadedModel, choose_device, choose_dtype, does_not_fit, load, required_bytes
+from raysp.models.loading import LoadedModel, check_hash, choose_device, choose_dtype, does_not_fit, load, required_bytes
 from raysp.models.memory import available_bytes, is_out_of_memory, release
 from raysp.models.packing import PackedScorer, Root
 from raysp.models.padded import PaddedScorer, Padding
@@ -269,6 +269,7 @@ def resident(options: ModelOptions) -> ResidentModel:
     Models that were used least recently leave memory until the new one fits; their memory is free once no game holds on to them. DoesNotFitError where even
     then it does not fit: on a CPU before it is loaded, as the kernel would end the process.
     """
+    check_hash(options)
     key = _key(options)
     with _loading:
         if key not in _residents:

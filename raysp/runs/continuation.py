@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raysp.blobs import parse_blob, shown
 from raysp.errors import UserError
 from raysp.game import GameInfo
 from raysp.specs.run import RunSpec
@@ -45,11 +46,18 @@ def differences(stored: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[Any
         # Runs of versions without an option behaved as its default does now, and None is not stored.
         known = _defaults(options) | then
         found |= {f"{part}.{name}": (known.get(name), now.get(name)) for name in sorted(known.keys() | now.keys()) if known.get(name) != now.get(name)}
+    found = {name: told for name, told in found.items() if not _same_file(*told)}
     for name, default in (("seed", 0), ("cross_check", False)):
         before, now = stored.get(name, default), getattr(spec, name)
         if before != now:
             found[name] = (before, now)
     return found
+
+
+def _same_file(then: object, now: object) -> bool:
+    """Whether two options name one file, once by its path and once by a reference to its content."""
+    named = [isinstance(each, str) and parse_blob(each) is not None for each in (then, now)]
+    return any(named) and not all(named) and shown(str(then)) == shown(str(now))
 
 
 def _defaults(options: BaseModel) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from raysp.blobs import with_stored_blobs
 from raysp.errors import UserError
 from raysp.lenses import build_game
 from raysp.masks import Masks
@@ -10,6 +11,7 @@ from raysp.runs.continuation import check_same_game
 from raysp.runs.local import LocalBackend
 from raysp.runs.progress import Watch
 from raysp.runs.run import Run
+from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.specs.run import run_spec
 from raysp.store import Store
 
@@ -17,7 +19,8 @@ from raysp.store import Store
 PHASE = "predict"
 
 
-def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
+@with_stored_blobs
+def measure(store: Store, run_id: str, masks: Masks, watch: Watch, consent: Consent = NO_CONSENT) -> None:
     """Evaluate masks (bool, `(k, n)`) with the run's model in this process and store their values; values already in the store cost nothing.
 
     UserError for a run of a Python function, and for a model, prompt or training set that has changed.
@@ -27,6 +30,7 @@ def measure(store: Store, run_id: str, masks: Masks, watch: Watch) -> None:
         return
     if row["lens"] == "function":
         raise UserError("run", run_id, "explains a Python function, which is not in the store", "call the function yourself, or omit --exact")
+    consent.check(run_id, row["spec"]["lens"])
     spec = run_spec(row["spec"])
     backend = LocalBackend(build_game(settled_lens(spec.lens, row)))
     check_same_game(row, backend.info, "parts of a question")

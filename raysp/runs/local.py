@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from raysp.blobs import blobs_from
 from raysp.game import Game, Measurement
 from raysp.gradients import GradientReport
 from raysp.home import store_path
@@ -46,7 +47,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
             from raysp.models.threads import set_threads
 
             set_threads(spec.threads)
-        with interrupted_by_termination():
+        with interrupted_by_termination(), blobs_from(store.blob):
             backend = LocalBackend(build_game(continued_lens(spec.lens, store, run_id)))
             Run(spec, backend, store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)

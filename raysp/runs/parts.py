@@ -8,7 +8,7 @@ from typing import cast
 
 from raysp.datasets.examples import read_examples
 from raysp.errors import UserError
-from raysp.specs.lenses import FeatureLens, LensSpec
+from raysp.specs.lenses import FeatureLens, LensSpec, with_model
 from raysp.specs.run import LENSES, RunSpec, resolve
 
 
@@ -48,7 +48,8 @@ def _repeat(spec: RunSpec, variant: str) -> PlannedRun:
         raise UserError("repeat_on", variant, "is not valid", "write model:NAME or prompt:TEXT")
     if what not in spec.lens.varies:
         raise UserError("lens", spec.lens.kind, f"cannot be repeated on another {what}", f"use the {_kinds(lambda lens: what in lens.varies)} lens")
-    return PlannedRun(variant, resolve(spec.model_copy(update={"lens": spec.lens.model_copy(update={what: value})})))
+    lens = with_model(spec.lens, value) if what == "model" else spec.lens.model_copy(update={what: value})
+    return PlannedRun(variant, resolve(spec.model_copy(update={"lens": lens})))
 
 
 def _check_takes_examples(spec: RunSpec) -> None:

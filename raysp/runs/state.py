@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
+from raysp.datasets.content import Content
 from raysp.errors import UserError
 from raysp.runs.continuation import check_same_question
 from raysp.runs.progress import Progress, progress_from, progress_json
@@ -38,12 +39,13 @@ LEAST_PRIORITY, DEFAULT_PRIORITY, MOST_PRIORITY = 0, 5, 9
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that somebody asks for. Raises UserError for a priority that is not 0 to 9."""
+    """A run that somebody asks for, and the content of the files that its spec refers to. Raises UserError for a priority that is not 0 to 9."""
 
     spec: RunSpec
     run_id: str
     set_name: str | None = None
     priority: int = DEFAULT_PRIORITY
+    content: Content = field(default_factory=dict[str, bytes], repr=False)
 
     def __post_init__(self) -> None:
         if not LEAST_PRIORITY <= self.priority <= MOST_PRIORITY:
@@ -101,13 +103,14 @@ class UnfinishedRun:
 
 
 def submit(store: Store, requests: Sequence[RunRequest]) -> None:
-    """Write the rows of these runs as queued, all or none. A run that is under way is left as it is; one that has ended is queued again.
+    """Write the rows of these runs as queued, all or none, after the content that they refer to. A run that is under way is left as it is; one that has ended is queued again.
 
     Raises UserError, and changes nothing, if a run with evaluations was started with another question.
     """
     for request in requests:
         if store.has_requests(request.run_id):
             check_same_question(store.run_row(request.run_id), request.spec)
+    store.add_blobs({digest: data for request in requests for digest, data in request.content.items()}.values())
     store.submit_runs([_row(request) for request in requests])
 
 

@@ -6,6 +6,7 @@ explorers themselves are in `raysp.explorers`, which this module does not import
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, Field, field_validator
@@ -28,8 +29,8 @@ class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
     budget: int | None = Field(default=None, ge=1, description="Maximum number of evaluations for exploration (validation is extra and reported).")
 
     @property
-    def files(self) -> dict[str, str]:
-        """The local files that the options name, by field."""
+    def files(self) -> Mapping[str, str]:
+        """The fields that name a file (by its path, or by a reference to its content) and what they name."""
         return {}
 
 
@@ -48,14 +49,14 @@ class ScreenOptions(ExplorerOptions, frozen=True):
     order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs.")
 
     @property
-    def files(self) -> dict[str, str]:
+    def files(self) -> Mapping[str, str]:
         """As `ExplorerOptions.files`."""
         return {"scores": self.scores} if isinstance(self.scores, str) and self.scores != GRADIENT else {}
 
     @field_validator("top_k")
     @classmethod
     def _check_top_k(cls, value: float | str) -> float | str:
-        if isinstance(value, str) or 0 < value < 1 or (value >= 1 and value == int(value)):
+        if isinstance(value, str) or 0 < value < 1 or (value >= 1 and float(value).is_integer()):
             return value
         raise UserError("top_k", value, "is neither a fraction nor a count", "give a fraction below 1, a whole number from 1, or auto")
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -62,8 +62,6 @@ class LensSpec(BaseModel):
     takes_examples: ClassVar[bool] = False
     #: Actions that a finished run can be used for.
     actions: ClassVar[frozenset[Action]] = frozenset()
-    #: Fields whose value may be the path of a file or folder; each of them may also be something else, such as a hub name.
-    path_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> str:
@@ -85,15 +83,26 @@ class LensSpec(BaseModel):
         """Whether a chat template may be used, and no date is given for it to state."""
         return False
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The fields that name a file (by its path, or by a reference to its content) and what they name."""
+        return {}
+
+    @property
+    def data_sets(self) -> Mapping[str, str]:
+        """The fields that name a data set (a file, a saved folder, or a name on the hub or of a corpus) and what they name."""
+        return {}
+
 
 class ModelOptions(LensSpec):
     """Which model, and how it is loaded."""
 
-    path_fields = ("model",)
-
     model: str = Field(
         default="smollm2-135m-instruct",
         description="Name of the embedded model, id of a model on the hub, or a local folder (of a model or of a PEFT adapter).",
+    )
+    model_hash: str | None = Field(
+        default=None, description="SHA-256 of the local model folder that is meant, so that no other is used in its place; filled in for runs on a cluster."
     )
     dtype: Dtype = Field(
         default="auto",
@@ -137,7 +146,6 @@ class FeatureLens(ChatOptions):
 
     varies = frozenset({"model", "prompt"})
     takes_examples = True
-    path_fields = ("model", "spans")
 
     kind: Literal["feature"] = "feature"
     prompt: str = Field(default="", description="Text whose parts are ablated.")
@@ -159,6 +167,11 @@ class FeatureLens(ChatOptions):
     replacement: str | None = Field(default=None, description="With ablation replace: text put in place of a component.")
     value: FeatureValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """As `LensSpec.files`."""
+        return {} if self.spans is None or is_list(self.spans) else {"spans": self.spans}
+
 
 class MechanisticLens(ChatOptions):
     """The parts of a model: which heads, MLPs and neurons, alone and together, produce its answer to one prompt or its performance on a task."""
@@ -167,7 +180,6 @@ class MechanisticLens(ChatOptions):
     default_keep = "auto"
     varies = frozenset({"model", "prompt"})
     actions = frozenset({"prune"})
-    path_fields = ("model", "prompts", "references")
 
     kind: Literal["mechanistic"] = "mechanistic"
     prompt: str = Field(default="", description="Prompt whose answer is explained.")
@@ -199,6 +211,16 @@ class MechanisticLens(ChatOptions):
     positions: str = Field(default="all", description="Token positions at which components are ablated: all, last (of the prompt), or numbers such as 0,3,-1.")
     value: MechanisticValue | None = Field(default=None, description="Scalar computed from the answers; by default what suits the target and the foil.")
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """As `LensSpec.files`."""
+        return {} if self.references is None else {"references": self.references}
+
+    @property
+    def data_sets(self) -> Mapping[str, str]:
+        """As `LensSpec.data_sets`."""
+        return {} if self.prompts is None else {"prompts": self.prompts}
+
 
 class DataLens(ChatOptions):
     """The examples of a training set: which of them, alone and together, made a model trained on them answer queries as it does.
@@ -209,7 +231,6 @@ class DataLens(ChatOptions):
     cost_class = "training"
     default_validation = Validation(heldout=60, top=5, random=5, low_pairs=5)
     actions = frozenset({"lds", "select"})
-    path_fields = ("model", "train", "queries")
 
     kind: Literal["data"] = "data"
     train: str = Field(
@@ -257,6 +278,11 @@ class DataLens(ChatOptions):
         """As `LensSpec.takes_date`; examples may be conversations."""
         return self.date is None
 
+    @property
+    def data_sets(self) -> Mapping[str, str]:
+        """As `LensSpec.data_sets`."""
+        return {name: source for name, source in (("train", self.train), ("queries", self.queries)) if source}
+
 
 class FunctionLens(LensSpec):
     """Any Python callable from masks (bool, `(m, n)`) to values (`(m,)`).
@@ -276,7 +302,7 @@ class FunctionLens(LensSpec):
     batch_masks: int = Field(default=4096, ge=1, description="Maximum number of masks in one call of the function.")
     anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False, exclude=True)
 
-    def __init__(self, function: Callable[..., Any] | None = None, **options: Any) -> None:
+    def __init__(self, function: Callable[..., Any] | None = None, /, **options: Any) -> None:
         """Take the function as the first argument or by keyword."""
         super().__init__(**{"function": function, **options})
 
@@ -303,6 +329,16 @@ Lens = TypeVar("Lens", bound=LensSpec)
 def with_dtype(lens: Lens, dtype: str) -> Lens:
     """The lens with its model in this dtype; a lens without a model is returned unchanged."""
     return lens.model_copy(update={"dtype": dtype}) if lens.loads is not None else lens
+
+
+def with_model(lens: Lens, name: str) -> Lens:
+    """The lens with another model, whatever the hash of the one before was."""
+    return lens.model_copy(update={"model": name, "model_hash": None})
+
+
+def is_list(spans: str) -> bool:
+    """Whether spans are written as a JSON list, not named by a file."""
+    return spans.lstrip().startswith("[")
 
 
 def parse_spans(text: str) -> list[tuple[int, int]]:

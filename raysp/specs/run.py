@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from raysp.blobs import parse_blob
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS, AnyExplorerOptions, ProxySPEXOptions, StandsForOptions
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype, with_dtype
@@ -74,11 +75,13 @@ def _lens_class(lens: Any) -> type[LensSpec] | None:
     return LENSES.get(str(lens.get("kind"))) if isinstance(lens, Mapping) else None
 
 
-def run_spec(fields: Mapping[str, Any], *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
+def run_spec(fields: object, *, where: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> RunSpec:
     """A spec from plain data. UserError naming the first invalid field, its value and what to do.
 
     `where` (a file) and `lines` (line numbers by field path) become part of the message.
     """
+    if not isinstance(fields, Mapping):
+        raise UserError(where or "spec", fields, "is not a mapping of fields", "write at least lens: {kind: feature, prompt: ...}")
     try:
         return RunSpec.model_validate(fields)
     except ValidationError as error:
@@ -113,9 +116,9 @@ def resolve(spec: RunSpec) -> RunSpec:
         lens = lens.model_copy(update={"date": dt.datetime.now().astimezone().date()})
     if lens.loads is not None and lens.loads.dtype == "auto" and (dtype := forced_dtype()):
         lens = with_dtype(lens, dtype)
-    local = {name: _absolute(value) for name in lens.path_fields if (value := getattr(lens, name)) and _exists(value)}
-    lens = lens.model_copy(update=local)
-    explorer = explorer.model_copy(update={name: _absolute(path) for name, path in explorer.files.items()})
+    named = {**lens.files, **lens.data_sets, **({} if lens.loads is None else {"model": lens.loads.model})}
+    lens = lens.model_copy(update={name: _absolute(source) for name, source in named.items() if _exists(source)})
+    explorer = explorer.model_copy(update={name: _absolute(source) for name, source in explorer.files.items() if parse_blob(source) is None})
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysp.errors import UserError
 from raysp.game import Component, Example, Query
-from raysp.store import answers, evaluations, games, gradients, noise, questions, run_states, surrogates, training_sets
+from raysp.store import answers, blobs, evaluations, games, gradients, noise, questions, run_states, surrogates, training_sets
 from raysp.store.connection import Connection
 from raysp.store.failures import explaining, no_surrogate
 
@@ -37,6 +37,11 @@ class StoreReader:
         """Return the stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN for masks never evaluated."""
         with explaining(self.path):
             return evaluations.known(self._cursor(), game_id, masks)
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return the content of a file that a question names, by its SHA-256 in hex, or None if it is not stored."""
+        with explaining(self.path):
+            return blobs.find(self._cursor(), digest)
 
     def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
         """Return the stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows for masks never evaluated."""

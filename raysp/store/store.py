@@ -17,7 +17,7 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, evaluations, games, gradients, noise, surrogates, training_sets
+from raysp.store import answers, blobs, evaluations, games, gradients, noise, surrogates, training_sets
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.run_states import submission
@@ -26,7 +26,7 @@ from raysp.store.stamps import now, version
 from raysp.store.state_writer import RunStateWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -285,6 +285,11 @@ class Store(RunStateWriter):
         """Add costs to a phase beyond those of its stored evaluations: wall time, discarded evaluations, fixed costs."""
         with self._transaction() as cur:
             cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
+
+    def add_blobs(self, contents: Iterable[bytes]) -> None:
+        """Store the content of files that questions name, each once, by its SHA-256."""
+        with self._transaction() as cur:
+            blobs.insert(cur, contents)
 
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
         """Record an event at the current time."""

@@ -18,7 +18,7 @@ from raysp.datasets.csv_rows import CsvRows
 from raysp.datasets.examples import read_examples
 from raysp.datasets.json_rows import JsonRows
 from raysp.datasets.prompt_sets import read_questions, references
-from raysp.datasets.sources import open_rows, write_rows
+from raysp.datasets.sources import explained, open_rows, read_repository, write_rows
 from raysp.datasets.training_sets import read_training_set
 from raysp.errors import UserError
 from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
@@ -107,18 +107,28 @@ def test_times_that_a_library_made_of_text_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_text_files_of_a_hub_are_read_as_they_are_written(tmp_path, kind, monkeypatch):
-    # A folder is to the library what a repository of the hub is; raysp takes a folder for a saved data set, so a name that is none of ours leads there.
+    # A folder is to the library what a repository of the hub is.
     files = [pairs(["2021-01-10", "007"]), [{**row, "more": "1"} for row in pairs(["NA", "1.0"])]]
     (tmp_path / "owner" / "name").mkdir(parents=True)
     for number, rows in enumerate(files):
         saved(tmp_path / "owner" / "name" / f"train-{number}.{kind}", rows)
     saved(tmp_path / "owner" / "name" / f"test.{kind}", pairs(["another"]))
     monkeypatch.chdir(tmp_path)
-    rows = open_rows("train", "hf:owner/name")
+    rows = read_repository("train", "hf:owner/name")
     assert rows.cells("completion") == ["2021-01-10", "007", "NA", "1.0"]
     assert (rows.cells("more"), rows.column("completion").filled) == ([None, None, "1", "1"], 4)
     assert [json.loads(line) for line in rows.json_lines([2, 0])] == [files[1][0], files[0][0]]
-    assert open_rows("train", "hf:owner/name:test").cells("completion") == ["another"]
+    assert read_repository("train", "hf:owner/name:test").cells("completion") == ["another"]
+
+
+@pytest.mark.parametrize("name", ["hf:owner/name", "hf:json", "text"])
+def test_a_name_on_the_hub_never_reads_files_of_this_machine(tmp_path, name, monkeypatch):
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    saved(tmp_path / "owner" / "name" / "train.jsonl", pairs(["secret"]))
+    saved(tmp_path / "train.jsonl", pairs(["secret"]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"train: '{name}' names a local folder or a format, not a data set on the hub"):
+        open_rows("train", name)
 
 
 def test_a_type_that_changes_between_files_is_one_line_with_the_row_of_them_all(tmp_path, monkeypatch):
@@ -127,7 +137,7 @@ def test_a_type_that_changes_between_files_is_one_line_with_the_row_of_them_all(
         saved(tmp_path / "owner" / "name" / f"train-{number}.jsonl", pairs(cells))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="train row 4, completion: '3' is a number, and the rows before have text"):
-        open_rows("train", "hf:owner/name").check("train", "completion")
+        read_repository("train", "hf:owner/name").check("train", "completion")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line_that_names_the_variable(tmp_path, monkeypatch):
@@ -136,8 +146,9 @@ def test_a_cache_that_cannot_be_written_is_one_line_that_names_the_variable(tmp_
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "cache")
-    with pytest.raises(UserError, match=r"train: 'hf:owner/name' cannot be cached \(Not a directory: .*\); set HF_HOME to a folder"):
-        open_rows("train", "hf:owner/name")
+    cached = pytest.raises(UserError, match=r"train: 'hf:owner/name' cannot be cached \(Not a directory: .*\); set HF_HOME to a folder")
+    with cached, explained("train", "hf:owner/name"):
+        read_repository("train", "hf:owner/name")
 
 
 def large(tmp_path, last):

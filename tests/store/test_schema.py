@@ -10,6 +10,7 @@ from raysp.store import Store, schema
 from raysp.validation import REASON_CODES
 
 COLUMNS = {
+    "blobs": "hash content",
     "components": "game_id component label kind start stop size layer unit",
     "cross_checks": "run_id method component label value",
     "data_scores": "run_id method metric score lo hi query k queries subsets seeds fraction note created",
