@@ -19,7 +19,7 @@ from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import Group, MaskTree
 from raysp.models.memory import is_out_of_memory, release
 
-#: Levels of the gates between closed and open at which gradients are averaged.
+#: Levels of the gates between closed and open at which gradients are averaged. Evenly spaced ones: the path is too rough for a quadrature of higher order.
 STEPS = 8
 #: The most components that are removed one at a time for the second order, strongest by the first; and the most pairs that are kept.
 MOST_OUT, MOST_PAIRS = 256, 20_000
@@ -30,26 +30,36 @@ DONORS = 4
 
 
 def gradient_report(mask_tree: MaskTree, reading: Reading, max_order: int) -> GradientReport:
-    """attribution_patching, the gradient at the intact model, and integrated_gates, its mean while all gates close together; with `max_order` 2 pairs.
+    """attribution_patching, the gradient at the intact model, and integrated_gates, its mean over the way on which all gates close together; with `max_order` 2 pairs.
 
     Integrated gates add up over the components to the value of the intact model minus that of the empty one. The second order takes one backward pass for
     each of the (at most `MOST_OUT` strongest) components; its single effects of these are exact.
     """
     n = _n(mask_tree)
-    levels = np.concatenate([[1.0], (np.arange(STEPS) + 0.5) / STEPS])
-    values, gradients = slopes(mask_tree, reading, np.repeat(levels[:, None], n, axis=1))
-    effects = {"attribution_patching": gradients[:1], "integrated_gates": gradients[1:].mean(axis=0)[None]}
-    pairs = _second_order(mask_tree, reading, float(values[0]), gradients[0]) if max_order > 1 else None
-    return GradientReport(effects, leading="attribution_patching", intact=float(values[0]), pairs=pairs, max_order=min(max_order, 2))
+    levels = np.repeat(np.concatenate([[1.0], (np.arange(STEPS) + 0.5) / STEPS])[:, None], n, axis=1)
+    # Without a choice to make, both orders are one call, whose batches are full.
+    together = max_order > 1 and n <= MOST_OUT
+    values, gradients = slopes(mask_tree, reading, np.concatenate([levels, _without_each(np.arange(n), n)]) if together else levels)
+    intact, at_intact, halfway = float(values[0]), gradients[0], gradients[1 : len(levels)].mean(axis=0)
+    pairs = None
+    if together:
+        pairs = _second_order(np.arange(n), intact, at_intact, values[len(levels) :], gradients[len(levels) :])
+    elif max_order > 1:
+        out = np.sort(np.argsort(-np.abs(at_intact), kind="stable")[:MOST_OUT])
+        pairs = _second_order(out, intact, at_intact, *slopes(mask_tree, reading, _without_each(out, n)))
+    effects = {"attribution_patching": at_intact[None], "integrated_gates": halfway[None]}
+    return GradientReport(effects, leading="attribution_patching", intact=intact, pairs=pairs, max_order=min(max_order, 2))
 
 
-def _second_order(mask_tree: MaskTree, reading: Reading, intact: float, at_intact: Values) -> PairTerms:
-    """Single effects, exact for the strongest components, and pairs from the gradients once each of these is removed."""
-    n = len(at_intact)
-    out = np.sort(np.argsort(-np.abs(at_intact), kind="stable")[:MOST_OUT])
+def _without_each(out: Integers, n: int) -> Floats:
+    """Gates, float64 `(len(out), n)`, that each close one component of `out`."""
     gates = np.ones((len(out), n))
     gates[np.arange(len(out)), out] = 0.0
-    values, gradients = slopes(mask_tree, reading, gates)
+    return gates
+
+
+def _second_order(out: Integers, intact: float, at_intact: Values, values: Values, gradients: Floats) -> PairTerms:
+    """Single effects, exact for the components `out`, and pairs from the gradients (`(len(out), n)`) once each of these is removed."""
     effects = at_intact.copy()
     effects[out] = intact - values
     return _pairs(out, gradients - at_intact, effects)
