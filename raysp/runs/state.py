@@ -6,10 +6,10 @@ service that starts again finds in the rows everything that it has to continue. 
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, cast, get_args
 
-from raysp.datasets.content import Content
+from raysp.datasets.content import Content, portable
 from raysp.errors import UserError
 from raysp.runs.continuation import check_same_question
 from raysp.runs.progress import Progress, progress_from, progress_json
@@ -46,6 +46,15 @@ class RunRequest:
     set_name: str | None = None
     priority: int = DEFAULT_PRIORITY
     content: Content = field(default_factory=dict[str, bytes], repr=False)
+
+    def with_content(self) -> Self:
+        """The same request, with the files that its spec names read here and now. UserError as `portable`."""
+        spec, content = portable(self.spec)
+        return replace(self, spec=spec, content={**self.content, **content})
+
+    def without_content(self) -> Self:
+        """The same request, once its content is stored."""
+        return replace(self, content={})
 
     def __post_init__(self) -> None:
         if not LEAST_PRIORITY <= self.priority <= MOST_PRIORITY:

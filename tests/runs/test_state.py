@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import raysp
+from raysp.blobs import blobs_from, digest
+from raysp.datasets.sources import open_rows
 from raysp.runs.progress import Progress
 from raysp.runs.state import ENDED, TRANSITIONS, UNFINISHED, RunRequest, Status, advance, state, states, steer, submit, unfinished
 from raysp.store import Store
@@ -54,6 +56,27 @@ def test_a_submitted_run_is_read_back_by_whoever_continues_it(store):
     assert found[0].request == request
     assert found[0].state.progress == Progress("r", "explore", 3, 10, warnings=("w",))
     assert (found[1].state.run_id, found[1].request) == ("f", None)
+
+
+def test_the_content_of_a_question_is_stored_once_and_read_back_after_its_files_are_gone(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt,completion\na,b\nc,d\n")
+    spec = raysp.RunSpec(lens=raysp.DataLens(train=str(rows)))
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        submit(store, [RunRequest(spec, run_id).with_content() for run_id in ("r", "again")])
+        rows.unlink()
+        assert store.sql("SELECT count(*) AS n FROM blobs").to_pylist() == [{"n": 1}]
+    with raysp.Store.open(tmp_path / "s.duckdb") as store:
+        found = unfinished(store)[0].request
+        with blobs_from(store.blob):
+            assert open_rows("train", found.spec.lens.train).cells("prompt") == ["a", "c"]
+            assert found.with_content() == found
+
+
+def test_content_is_stored_under_its_own_hash_whatever_it_is_sent_as(store):
+    submit(store, [RunRequest(feature(), "r", content={"0" * 64: b"something else"})])
+    assert store.blob("0" * 64) is None
+    assert store.blob(digest(b"something else")) == b"something else"
 
 
 def test_what_is_wanted_is_recorded_and_only_of_runs_that_have_not_ended(store):
