@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from raysp.commands import curate, docs, explain, inspect, predict, prune, run
+from raysp.commands import curate, docs, explain, inspect, predict, prune, recipes, run
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.version import __version__
 
@@ -27,6 +27,7 @@ app.command()(predict.predict)
 app.command()(prune.prune)
 app.command()(curate.lds)
 app.command()(curate.select)
+app.command()(recipes.tune_recipe)
 app.command()(prune.compare)
 app.command()(prune.task)
 app.command()(inspect.runs)
