@@ -86,9 +86,9 @@ def commands():
 
 @cache
 def bench_options():
-    """The options of each benchmark, as its source declares them."""
+    """The options of each benchmark and of the simulation, as its source declares them."""
     found = {}
-    for path in (ROOT / "jobs/bench").glob("*.py"):
+    for path in (*(ROOT / "jobs").rglob("*.py"), ROOT / "raysp/scheduling/simulation.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"]
         if calls:
             found[path.stem] = {argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)}

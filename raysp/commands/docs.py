@@ -15,6 +15,7 @@ TOPICS = {
     "explorers": "explorers/README.md",
     "validation": "validation/README.md",
     "actions": "actions/README.md",
+    "scheduling": "scheduling/README.md",
     "store": "store/README.md",
     "commands": "commands/README.md",
     "datasets": "datasets/README.md",

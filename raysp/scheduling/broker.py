@@ -9,14 +9,14 @@ It is a data structure with a clock: it calls nobody, starts no thread, and is n
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 
 from raysp.errors import EvaluationError
 from raysp.game import Measurement
 from raysp.scheduling.fairness import Shares
-from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Heirs, Part, Piece, Placed, RunShare, inherited
+from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Heirs, Part, Piece, Placed, RunShare, Worker, heirs_of, inherited
 from raysp.scheduling.order import BrokerState, Delivery, Expired, Lease, Order, Rows
 from raysp.scheduling.quarantine import Quarantine
 
@@ -37,16 +37,6 @@ LOOK_AHEAD = 8
 ABSENT_SECONDS = 60.0
 #: Games without orders whose cost is remembered.
 GAMES_REMEMBERED = 4096
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """The leases that a worker has, the oldest first, when it last asked for one, and the expired lease that it has yet to answer."""
-
-    name: str
-    seen: float
-    flights: dict[int, Flight] = field(default_factory=dict)
-    stalled: int | None = None
 
 
 class Broker:
@@ -90,14 +80,15 @@ class Broker:
         told: list[Delivery] = []
         for row, error in self._quarantine.find(order).items():
             rows = np.array([row], dtype=np.intp)
-            placed.set(rows, DONE)
+            placed.move(rows, QUEUED, DONE)
             told.append(Delivery(order.run_id, order.number, rows, None, error, paid=False, attempts=0))
         game.add(placed)
         if not placed.left:
             self._drop(placed)
-        elif len(rows := np.flatnonzero(placed.state == QUEUED)):
-            run.queue.append(Piece(placed, rows))
-            self._shares.wake(run)
+        elif told or placed.keys is not None:
+            self._enqueue_last(placed, np.flatnonzero(placed.state == QUEUED))
+        else:
+            self._enqueue_last(placed, np.arange(len(order.packed), dtype=np.intp))
         return told
 
     def close(self, run_id: str) -> None:
@@ -106,12 +97,12 @@ class Broker:
         if run is None:
             return
         self._shares.close(run)
-        heirs = _heirs(run)
+        heirs = heirs_of(run)
         for placed in run.orders.values():
             self._bequeath(placed, heirs[placed])
         for piece in (*run.suspects, *run.queue):
-            for other, rows, _ in inherited((piece.placed, piece.rows, piece.rows), heirs[piece.placed]):
-                self._enqueue(piece.again(other, other.among(rows, SHARED)))
+            for other, rows, _ in inherited((piece.placed, piece.rows, piece.rows), heirs.get(piece.placed, {})):
+                self._enqueue(piece.again(other, other.among(rows, SHARED)), SHARED)
         for placed in list(run.orders.values()):
             self._drop(placed)
 
@@ -127,14 +118,15 @@ class Broker:
         if asking is None:
             asking = self._workers[worker] = Worker(worker, now)
         asking.seen = now
-        if asking.stalled is not None or len(asking.flights) >= DEPTH:
+        room = LEASE_SECONDS - asking.seconds
+        if asking.stalled is not None or len(asking.flights) >= DEPTH or room <= 0:
             return None
         piece = self._choose(asking, resident)
         if piece is None:
             return None
         cost = piece.placed.game.cost
-        count = cost.share(len(piece.rows), LEASE_SECONDS)
-        if asking.flights and (not cost.known or cost.seconds(count) > LEASE_SECONDS - _seconds(asking)):
+        count = cost.share(len(piece.rows), LEASE_SECONDS / asking.slowness)
+        if asking.flights and (not cost.known or cost.seconds(count) * asking.slowness > room):
             self._shares.resume(piece.placed.run)
             return None
         return self._send(asking, piece, count, resident)
@@ -153,9 +145,8 @@ class Broker:
         count = len(flight.lease.rows)
         if len(measurement.values) != count:
             return self.fail(number, EvaluationError(f"the game returned {len(measurement.values)} values for {count} masks"))
-        flight.piece.placed.game.cost.observe(count, measurement.seconds)
-        if measurement.seconds > 0:
-            self._shares.correct(flight.run, measurement.seconds - flight.lease.seconds, flight.weight)
+        if 0 < measurement.seconds < np.inf:
+            self._learn(flight, count, measurement.seconds)
         return self._answer(flight, measurement, None)
 
     def fail(self, number: int, error: Exception) -> list[Delivery]:
@@ -251,13 +242,18 @@ class Broker:
         """The next piece of a run that this worker may have. A worker is not given what it failed with while there are others."""
         run.suspects = [piece for piece in run.suspects if piece.refresh()]
         for piece in run.suspects:
-            if asking.name not in piece.killed or not self._present(piece.killed):
+            if self._may_try(asking, piece):
                 return piece
         while run.queue:
             if run.queue[0].refresh():
                 return run.queue[0]
             run.queue.popleft()
         return None
+
+    def _may_try(self, asking: Worker, piece: Piece) -> bool:
+        """Whether there is no better worker for a piece that others failed with: one that has not failed with it, or at least not when it was alone."""
+        failed = (piece.killed, {failure.worker for failure in piece.failures})
+        return all(asking.name not in names or not self._present(names) for names in failed)
 
     def _present(self, without: Collection[str] = ()) -> set[str]:
         """The workers that can be counted on, without some."""
@@ -271,9 +267,10 @@ class Broker:
         if sent is piece:
             run.suspects.remove(piece) if piece.killed else run.queue.popleft()
         order, cost = placed.order, placed.game.cost
-        placed.set(sent.rows, LEASED)
+        placed.move(sent.rows, QUEUED, LEASED)
         seconds = cost.seconds(count)
-        term = max(LEAST_TERM, TERM_FACTOR * (seconds + _seconds(worker)))
+        term = max(LEAST_TERM, TERM_FACTOR * seconds)  # of any worker: what a slow one holds for long goes to others
+        seconds *= worker.slowness
         if not cost.measured or _model(piece) not in resident:
             term = max(term, LOADING_TERM)
         begins = max([now, *(flight.expires for flight in worker.flights.values())])
@@ -281,7 +278,7 @@ class Broker:
         packed = order.packed if count == len(order.packed) else order.packed[sent.rows]
         lease = Lease(self._number, worker.name, order.run_id, order.number, sent.rows, order.fingerprint, packed, begins + term, seconds)
         weight = self._shares.charge(run, seconds)
-        places = np.arange(count, dtype=np.intp)
+        places = _places(count)
         flight = Flight(lease, run, sent, weight, now, lease.expires, [(placed, sent.rows, places)])
         self._flights[lease.number] = worker.flights[lease.number] = flight
         placed.flights[flight] = None
@@ -292,6 +289,20 @@ class Broker:
         return lease
 
     # ---- answering
+
+    def _learn(self, flight: Flight, count: int, seconds: float) -> None:
+        """Correct what the run was charged, and the estimates of the game and the worker, by the time that a lease took."""
+        self._shares.correct(flight.run, seconds - flight.lease.seconds, flight.weight)
+        worker, cost = self._workers.get(flight.lease.worker), flight.piece.placed.game.cost
+        slowness = 1.0
+        if worker is not None:
+            slowness, last = worker.slowness, worker.last
+            worker.last = cost, count, seconds
+            if last is not None and last[0] is cost and last[1] != count:
+                cost.compare(count - last[1], (seconds - last[2]) / slowness)
+            if cost.settled:
+                worker.learn(seconds / cost.seconds(count))
+        cost.observe(count, seconds / slowness)
 
     def _forgotten(self, number: int) -> list[Delivery]:
         """Note the answer of a lease that nobody waits for any more."""
@@ -312,24 +323,25 @@ class Broker:
         wanted: list[Part] = []
         for placed, rows, places in flight.parts:
             placed.flights.pop(flight, None)
-            undone = placed.state[rows] != DONE
-            part = (placed, rows, places) if undone.all() else (placed, rows[undone], places[undone])
-            if len(part[1]):
-                wanted.append(part)
+            if placed.disturbed or not flight.live:
+                undone = placed.state[rows] != DONE
+                wanted.append((placed, rows[undone], places[undone]))
+            else:
+                wanted.append((placed, rows, places))
         answered = sum(len(rows) for _, rows, _ in wanted)
         self._unwanted += not answered
         told: list[Delivery] = []
-        for placed, rows, places in wanted:
-            share = len(rows) / answered
-            told += self._tell((placed, rows, places), measurement, error, share=share, attempts=flight.piece.attempts)
+        for part in wanted:
+            if len(part[1]):
+                told += self._tell(part, flight, measurement, error, share=len(part[1]) / answered)
         return told
 
-    def _tell(self, part: Part, measurement: Measurement | None, error: Exception | None, *, share: float, attempts: int) -> list[Delivery]:
+    def _tell(self, part: Part, flight: Flight, measurement: Measurement | None, error: Exception | None, *, share: float) -> list[Delivery]:
         """Deliver an answer to an order, which pays this share of it, and to those who wait for the same masks."""
         placed, rows, places = part
-        order = placed.order
+        order, attempts = placed.order, flight.piece.attempts
         told = [Delivery(order.run_id, order.number, rows, _part(measurement, places, share), error, paid=measurement is not None, attempts=attempts)]
-        placed.set(rows, DONE)
+        placed.finish(rows, late=not flight.live)
         if placed.keys is not None and placed.game.duplicates is not None:
             waiting: dict[Placed, tuple[list[int], list[int]]] = {}
             for place, other, its_row in placed.game.duplicates.take(placed, placed.keys, rows.tolist()):
@@ -344,7 +356,7 @@ class Broker:
 
     def _tell_too(self, other: Placed, rows: Rows, measurement: Measurement | None, error: Exception | None, attempts: int) -> Delivery:
         """Deliver the answer to another order's masks, free of charge."""
-        other.set(rows, DONE)
+        other.move(rows, SHARED, DONE)
         self._saved += len(rows) if measurement is not None else 0
         if not other.left:
             self._drop(other)
@@ -359,7 +371,7 @@ class Broker:
             for other, rows, _ in flight.parts:
                 other.flights[flight] = None
                 if flight.live:
-                    other.set(other.among(rows, SHARED), LEASED)
+                    other.move(other.among(rows, SHARED), SHARED, LEASED)
 
     def _release(self, worker: Worker, flight: Flight) -> None:
         """Note that a worker does not hold a lease any more."""
@@ -398,17 +410,23 @@ class Broker:
                 failures = (*flight.piece.failures, failure)
                 if self._quarantine.guilty(failures, self._present() | killed):
                     error = self._quarantine.add(placed.order, int(rows[0]), failures, reason)
-                    told += self._tell((placed, rows, np.zeros(1, dtype=np.intp)), None, error, share=0.0, attempts=flight.piece.attempts)
+                    told += self._tell((placed, rows, _places(1)), flight, None, error, share=0.0)
                 else:
                     self._enqueue(Piece(placed, rows, flight.piece.attempts, killed, failures))
         return told
 
-    def _enqueue(self, piece: Piece) -> None:
-        """Queue a piece before all others of its run."""
+    def _enqueue_last(self, placed: Placed, rows: Rows) -> None:
+        """Queue rows of a new order after all others of its run."""
+        if len(rows):
+            placed.run.queue.append(Piece(placed, rows))
+            self._shares.wake(placed.run)
+
+    def _enqueue(self, piece: Piece, before: int = LEASED) -> None:
+        """Queue a piece, whose rows are in this state, before all others of its run."""
         if not len(piece.rows):
             return
         run = piece.placed.run
-        piece.placed.set(piece.rows, QUEUED)
+        piece.placed.move(piece.rows, before, QUEUED)
         if piece.killed:
             run.suspects.append(piece)
         else:
@@ -436,14 +454,18 @@ class Broker:
         return game
 
 
-def _seconds(worker: Worker) -> float:
-    """The estimated seconds of the leases that a worker has."""
-    return sum(flight.lease.seconds for flight in worker.flights.values())
-
-
 def _model(piece: Piece) -> str:
     order = piece.placed.order
     return order.fingerprint if order.model is None else order.model
+
+
+def _places(count: int) -> Rows:
+    """The places of all rows of a lease."""
+    return _PLACES[:count] if count <= len(_PLACES) else np.arange(count, dtype=np.intp)
+
+
+_PLACES = np.arange(4096, dtype=np.intp)
+_PLACES.setflags(write=False)
 
 
 def _part(measurement: Measurement | None, places: Rows, share: float) -> Measurement | None:
@@ -451,22 +473,6 @@ def _part(measurement: Measurement | None, places: Rows, share: float) -> Measur
     if measurement is None or (share == 1.0 and len(places) == len(measurement.values)):
         return measurement
     outputs = None if measurement.outputs is None else measurement.outputs[places]
-    return Measurement(measurement.values[places], round(measurement.tokens * share), measurement.seconds * share, outputs)
-
-
-def _heirs(run: RunShare) -> dict[Placed, Heirs]:
-    """Take the orders of a closed run out of the index of masks: who inherits which of their rows."""
-    found: dict[Placed, Heirs] = {}
-    for placed in run.orders.values():
-        index = placed.game.duplicates
-        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, np.flatnonzero(placed.state != DONE).tolist())
-    for mine in found.values():
-        for row, first in list(mine.items()):
-            heir: tuple[Placed, int] | None = first
-            while heir is not None and heir[0].run is run:  # it leaves as well
-                heir = found[heir[0]].get(heir[1])
-            if heir is None:
-                del mine[row]
-            else:
-                mine[row] = heir
-    return found
+    return replace(
+        measurement, values=measurement.values[places], tokens=round(measurement.tokens * share), seconds=measurement.seconds * share, outputs=outputs
+    )

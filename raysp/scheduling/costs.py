@@ -4,8 +4,8 @@
 RECENT = 0.1
 #: A batch counts with at most this many times its estimate, so that one slow worker does not change what is expected of all others.
 OUTLIER = 4.0
-#: Batch sizes must vary by this share of their mean before the fixed cost of a batch is estimated from them.
-VARIED = 0.1
+#: A mask costs at least this share of what it would cost if batches had no fixed part.
+LEAST_SLOPE = 0.01
 #: Masks of the first batches of a game of which nothing is known, and the seconds they are assumed to take.
 PROBE_MASKS = 16
 PROBE_SECONDS = 1.0
@@ -14,13 +14,13 @@ TOLERANCE = 1.5
 
 
 class Cost:
-    """Seconds of a batch of one game: a fixed part (a stack of trainings takes as long with one as with many) and a part for each mask."""
+    """Seconds that a batch of one game takes the average worker: a fixed part (a stack of trainings takes as long with one as with many) and a part for each mask."""
 
-    __slots__ = ("_count", "_covariance", "_fixed_masks", "_masks", "_prior", "_seconds", "_variance")
+    __slots__ = ("_count", "_fixed_masks", "_masks", "_prior", "_seconds", "_slope", "_spread")
 
     def __init__(self) -> None:
         self._count = 0
-        self._masks = self._seconds = self._variance = self._covariance = 0.0
+        self._masks = self._seconds = self._slope = self._spread = 0.0
         self._fixed_masks = 0.0  # the fixed part, in masks of the same cost
         self._prior: float | None = None
 
@@ -33,6 +33,11 @@ class Cost:
     def measured(self) -> bool:
         """Whether a batch of the game has been measured."""
         return self._count > 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough batches have been measured to tell a slow worker by one more."""
+        return self._count > 2
 
     @property
     def each(self) -> float:
@@ -50,17 +55,25 @@ class Cost:
         """Learn from a batch that took this long. Figures that are not positive and finite are ignored."""
         if not 0 < seconds < float("inf"):
             return
-        if self._count > 2:
+        if self.settled:
             seconds = min(seconds, OUTLIER * self.seconds(masks))
         self._count += 1
         weight = max(1 / self._count, RECENT)
-        more, longer = masks - self._masks, seconds - self._seconds
-        self._masks += weight * more
-        self._seconds += weight * longer
-        self._variance = (1 - weight) * (self._variance + weight * more * more)
-        self._covariance = (1 - weight) * (self._covariance + weight * more * longer)
-        if self._variance > (VARIED * self._masks) ** 2:
-            each = min(max(self._covariance / self._variance, 0.01 * self._seconds / self._masks), self._seconds / self._masks)
+        self._masks += weight * (masks - self._masks)
+        self._seconds += weight * (seconds - self._seconds)
+        self._divide()
+
+    def compare(self, more: int, longer: float) -> None:
+        """Learn from two batches of the same worker, of which one had `more` masks and took `longer`: this tells the fixed part from that of each mask."""
+        self._spread = (1 - RECENT) * self._spread + more * more
+        self._slope = (1 - RECENT) * self._slope + more * longer
+        self._divide()
+
+    def _divide(self) -> None:
+        """Divide the seconds of a batch into those of its masks and a fixed part."""
+        if self._count and self._spread:
+            each = self._seconds / self._masks
+            each = min(max(self._slope / self._spread, LEAST_SLOPE * each), each)
             self._fixed_masks = self._seconds / each - self._masks
 
     def seconds(self, masks: int) -> float:
@@ -73,7 +86,7 @@ class Cost:
         A batch whose fixed cost exceeds the limit is made large enough for its masks to cost as much as that.
         """
         if not self.known:
-            return min(masks, PROBE_MASKS)
+            return min(masks, max(int(PROBE_MASKS * limit / PROBE_SECONDS), 1))
         if self.seconds(masks) <= TOLERANCE * limit:
             return masks
         fixed = self._fixed_masks if self._count else 0.0

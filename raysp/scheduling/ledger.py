@@ -13,6 +13,8 @@ from raysp.scheduling.quarantine import Failure, keys
 
 #: States of a row: it waits for a worker, a worker has it, another order has it measured, or it was answered or given up.
 QUEUED, LEASED, SHARED, DONE = range(4)
+#: Weight of a worker's newest batch in its slowness, and how slow or fast a worker can be.
+SLOWNESS_RECENT, MOST_SLOWNESS = 0.2, 100.0
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +42,7 @@ class GameOrders:
         placed.keys = keys(placed.order.packed)
         undone = np.flatnonzero(placed.state != DONE)
         shared = self.duplicates.add(placed, placed.keys, undone.tolist())
-        placed.set(np.array(shared, dtype=np.intp), SHARED)
+        placed.move(np.array(shared, dtype=np.intp), QUEUED, SHARED)
 
     def remove(self, placed: "Placed") -> None:
         """Remove an order of which nothing is left."""
@@ -89,7 +91,10 @@ class RunShare:
 
 @dataclass(slots=True, eq=False)
 class Placed:
-    """An order with the state of each of its rows. `keys` are its masks as bytes, while the game is shared; `flights` are the leases that have some."""
+    """An order with the state of each of its rows. `keys` are its masks as bytes, while the game is shared; `flights` are the leases that have some.
+
+    It is `disturbed` once a late answer came: only then may rows of a piece or a lease have been answered otherwise.
+    """
 
     order: Order
     run: RunShare
@@ -97,6 +102,7 @@ class Placed:
     state: NDArray[np.uint8]
     left: int
     keys: list[bytes] | None = None
+    disturbed: bool = False
     flights: dict["Flight", None] = field(default_factory=dict)
 
     @classmethod
@@ -111,22 +117,23 @@ class Placed:
         fits = self.state[rows] == state
         return rows if fits.all() else rows[fits]
 
-    def set(self, rows: Rows, state: int) -> None:
-        """Change the state of rows, which must differ from their present one only if it is not `DONE`."""
-        if not len(rows):
+    def move(self, rows: Rows, before: int, after: int) -> None:
+        """Change the state of rows that are all in the same one."""
+        counts, moved = self.run.counts, len(rows)
+        self.state[rows] = after
+        counts[before] -= moved
+        counts[after] += moved
+        if after == DONE:
+            self.left -= moved
+
+    def finish(self, rows: Rows, *, late: bool) -> None:
+        """Note that rows were answered: those of a lease, or, if `late`, rows that may have been queued or leased again since."""
+        if not late:
+            self.move(rows, LEASED, DONE)
             return
-        counts = self.run.counts
-        before = self.state[rows]
-        first = int(before[0])
-        if (before == first).all():
-            counts[first] -= len(rows)
-        else:
-            for each, count in enumerate(np.bincount(before, minlength=4).tolist()):
-                counts[each] -= count
-        counts[state] += len(rows)
-        self.state[rows] = state
-        if state == DONE:
-            self.left -= len(rows)
+        self.disturbed = True
+        for state in (QUEUED, LEASED):
+            self.move(self.among(rows, state), state, DONE)
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +148,8 @@ class Piece:
 
     def refresh(self) -> bool:
         """Forget rows that were answered meanwhile; whether any are left."""
-        self.rows = self.placed.among(self.rows, QUEUED)
+        if self.placed.disturbed:
+            self.rows = self.placed.among(self.rows, QUEUED)
         return len(self.rows) > 0
 
     def split(self, count: int) -> "Piece":
@@ -175,6 +183,52 @@ class Flight:
     expires: float
     parts: list[Part]
     live: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """The leases that a worker has, the oldest first, when it last asked for one, and the expired lease that it has yet to answer.
+
+    `slowness` is the time that it takes for what takes all workers a second, learned from its answers; `last` are the masks and the seconds of its last batch,
+    and the cost of its game.
+    """
+
+    name: str
+    seen: float
+    slowness: float = 1.0
+    last: tuple[Cost, int, float] | None = None
+    answers: int = 0
+    flights: dict[int, Flight] = field(default_factory=dict)
+    stalled: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The estimated seconds of its leases; infinite if nothing is known of one of their games."""
+        return sum(flight.lease.seconds if flight.piece.placed.game.cost.known else float("inf") for flight in self.flights.values())
+
+    def learn(self, ratio: float) -> None:
+        """Take how much longer a batch took than expected."""
+        self.answers += 1
+        weight = max(1 / (self.answers + 1), SLOWNESS_RECENT)
+        self.slowness = min(max(self.slowness ** (1 - weight) * ratio**weight, 1 / MOST_SLOWNESS), MOST_SLOWNESS)
+
+
+def heirs_of(run: RunShare) -> dict[Placed, Heirs]:
+    """Take the orders of a closed run out of the index of masks: who inherits which of their rows."""
+    found: dict[Placed, Heirs] = {}
+    for placed in run.orders.values():
+        index = placed.game.duplicates
+        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, np.flatnonzero(placed.state != DONE).tolist())
+    for mine in found.values():
+        for row, first in list(mine.items()):
+            heir: tuple[Placed, int] | None = first
+            while heir is not None and heir[0].run is run:  # it leaves as well
+                heir = found[heir[0]].get(heir[1])
+            if heir is None:
+                del mine[row]
+            else:
+                mine[row] = heir
+    return found
 
 
 def inherited(part: Part, heirs: Heirs) -> list[Part]:

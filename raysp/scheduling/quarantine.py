@@ -70,10 +70,12 @@ class Quarantine:
     def guilty(self, failures: Sequence[Failure], workers: Collection[str]) -> bool:
         """Whether a mask that was alone in these failures is to be quarantined, with these workers to choose from.
 
-        It must have failed on three different workers, where there are as many. Failures beside those of other workers count a quarter.
+        It must have failed on three different workers, where there are as many, or twice as often on fewer. Failures beside those of other workers count a
+        quarter.
         """
         strikes = sum(STRIKES_TOGETHER if self._together(failure) else 1.0 for failure in failures)
-        return strikes >= STRIKES and len({failure.worker for failure in failures}) >= min(STRIKES, len(workers))
+        different = len({failure.worker for failure in failures}) >= min(STRIKES, len(workers))
+        return strikes >= (STRIKES if different else 2 * STRIKES)
 
     def _together(self, failure: Failure) -> bool:
         return any(other.worker != failure.worker and abs(other.time - failure.time) <= TOGETHER_SECONDS for other in self._deaths)
