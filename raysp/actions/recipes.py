@@ -228,26 +228,29 @@ def choose(found: Sequence[Evidence]) -> Choice | None:
 def _why(chosen: Evidence, responding: int, tried: int) -> str:
     among = "the only one" if responding == 1 else f"the cheapest of {responding}"
     return (
-        f"{chosen.candidate}: {among} of the {tried} recipes tried under which the answers respond to the training set; what a training is given moves an answer "
-        f"{times(chosen.ratio)} as much as its seed does, and training on everything lowers the queries' loss from {chosen.untrained_loss:.3g} to {chosen.loss:.3g}."
+        f"{chosen.candidate}: {among} of the {tried} recipes tried under which the answers respond to the training set; the choice of examples moves an answer "
+        f"{times(chosen.ratio)} as much as the training seed does, and training on everything lowers the queries' loss from {chosen.untrained_loss:.3g} to {chosen.loss:.3g}."
     )
 
 
 def _why_not(chosen: Evidence, tried: int) -> str:
     none = f"Under none of the {tried} recipes tried do the answers respond to the training set. The best found is {chosen.candidate}: "
-    moved = f"what a training is given moves an answer {times(chosen.ratio)} as much as its seed does"
+    moved = f"the choice of examples moves an answer {times(chosen.ratio)} as much as the training seed does"
     if chosen.responds:
         return f"{none}{moved}, but training on everything does not lower the queries' loss ({chosen.loss:.3g}, untrained {chosen.untrained_loss:.3g})."
     if not chosen.complete:
         return f"{none}{moved}, as far as it was measured; allow more time."
+    if chosen.ratio >= RESPONDS:
+        return f"{none}{moved}, which {len(chosen.outputs)} subsets cannot tell from noise; give more components."
     if chosen.ratio > LEAST_RATIO:
-        return f"{none}{moved}; about {math.ceil(chosen.ratio**-2)} seeds averaged for each subset (seeds) would make up for it, as would more examples in a component."
+        enough = math.ceil(chosen.ratio**-2)
+        return f"{none}{moved}; {enough} seeds averaged for each subset (seeds: {enough}) would make up for it, as would more examples in a component."
     return f"{none}{moved}, so attributions would be noise; check that the queries are about what the training set teaches."
 
 
 def times(ratio: float) -> str:
     """A ratio in words."""
-    return "infinitely many times" if math.isinf(ratio) else f"{ratio:.2g} times"
+    return "infinitely" if math.isinf(ratio) else f"{ratio:.2g} times"
 
 
 def unmeasured(candidate: Candidate, reason: str) -> Evidence:

@@ -62,7 +62,10 @@ def test_where_none_responds_the_best_is_marked_and_the_reason_given():
     choice = choose([worse, better, unmeasured(Candidate(1.0, 1, 2, "all"), "nan")])
     assert (choice.evidence, choice.responds) == (better, False)
     assert "Under none of the 3 recipes tried" in choice.sentence
-    assert "seeds averaged" in choice.sentence
+    assert f"{math.ceil(better.ratio**-2)} seeds averaged" in choice.sentence
+    few = Evidence(Candidate(0.1, 1, 2, "all"), np.array([[[0.0], [0.3]], [[1.0], [0.9]]]), 1.0, 2.0, 1.0, 4, complete=True)
+    assert few.ratio > 1
+    assert "2 subsets cannot tell from noise" in choose([few]).sentence
     harmful = choose([evidence(5, 1, loss=3.0)])
     assert not harmful.responds
     assert "does not lower the queries' loss (3, untrained 2)" in harmful.sentence
