@@ -20,6 +20,7 @@ TOPICS = {
     "commands": "commands/README.md",
     "datasets": "datasets/README.md",
     "models": "models/README.md",
+    "service": "runtime/README.md",
     "jobs": "docs/jobs.md",
     "bench": "docs/bench.md",
     "cluster": "docs/cluster.md",

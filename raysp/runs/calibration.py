@@ -12,7 +12,7 @@ from raysp.validation.numeric_noise import SCALES, NoiseSample, NumericNoise, no
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from raysp.store import Store
+    from raysp.runs.run_store import RunStore
 
     class NoisyBackend(Protocol):
         """The part of `Backend` that calibration needs."""
@@ -55,7 +55,7 @@ NEAR_INTACT = 0.9
 UNCHOSEN = 0.5
 
 
-def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_probability: float) -> Calibration | None:
+def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "RunStore", keep_probability: float) -> Calibration | None:
     """Measure the numeric noise of the backend's game, or look it up; with dtype `auto` and noise that is not small, rebuild the game in float32.
 
     Returns None for a game without a model. The noise is measured once and stored, so the same question always resolves to the same dtype.
@@ -83,7 +83,9 @@ def calibrate(spec: RunSpec, backend: "NoisyBackend", store: "Store", keep_proba
     return wide
 
 
-def _noise_of(lens: AnyLens, backend: "NoisyBackend", store: "Store", keep_probability: float, *, seed: int, first: Measurement | None = None) -> Calibration:
+def _noise_of(
+    lens: AnyLens, backend: "NoisyBackend", store: "RunStore", keep_probability: float, *, seed: int, first: Measurement | None = None
+) -> Calibration:
     """The noise of the backend's current game, looked up or measured."""
     info = backend.info
     known = store.numeric_noise(info.fingerprint, keep_probability)
@@ -97,7 +99,7 @@ def _noise_of(lens: AnyLens, backend: "NoisyBackend", store: "Store", keep_proba
     return Calibration(noise, None, sample, sample.evaluations, sample.tokens, sample.seconds)
 
 
-def continued_lens(lens: AnyLens, store: "Store", run_id: str) -> AnyLens:
+def continued_lens(lens: AnyLens, store: "RunStore", run_id: str) -> AnyLens:
     """The lens in the dtype of the run to be continued, if that run exists and both have dtype `auto`."""
     if lens.loads is None or lens.loads.dtype not in ("auto", forced_dtype()) or not store.has_requests(run_id):
         return lens

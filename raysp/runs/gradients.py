@@ -8,7 +8,6 @@ from raysp.explorers.base import Explorer
 from raysp.game import GameInfo
 from raysp.gradients import GradientReport
 from raysp.specs.lenses import LensSpec
-from raysp.store import Store
 
 
 class HasGradients(Protocol):
@@ -21,11 +20,28 @@ class HasGradients(Protocol):
         ...
 
 
+class GradientStore(Protocol):
+    """The part of `raysp.store.Store` that holds gradient reports."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written."""
+        ...
+
+    def gradient_report(self, fingerprint: str) -> GradientReport | None:
+        """As `raysp.store.Store.gradient_report`."""
+        ...
+
+    def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
+        """As `raysp.store.Store.add_gradient_report`."""
+        ...
+
+
 @dataclass
 class Gradients:
     """A game's gradient report, cached in the store. `wall_seconds` is the time spent computing it here, 0 if it was found."""
 
-    store: Store
+    store: GradientStore
     game: HasGradients
     wall_seconds: float = field(default=0.0, init=False)
     _report: GradientReport | None = field(default=None, init=False)

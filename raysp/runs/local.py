@@ -1,11 +1,13 @@
 """Runs in the calling process, without Ray, one batch at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+import numpy as np
 
 from raysp.blobs import blobs_from
 from raysp.game import Game, Measurement
@@ -13,11 +15,11 @@ from raysp.gradients import GradientReport
 from raysp.home import store_path
 from raysp.interrupts import interrupted_by_termination
 from raysp.lenses import build_game
-from raysp.masks import Masks
+from raysp.masks import Masks, unpack
 from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Watch
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Run
+from raysp.runs.run import Answer, Batch, Run
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store
 from raysp.validation.numeric_noise import NoiseSample
@@ -65,14 +67,15 @@ class LocalBackend:
     """A backend that measures a game in this process."""
 
     workers = 1
+    remembers = False
 
     def __init__(self, game: Game) -> None:
         self.game, self.info = game, game.info
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
+    def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """Measure one batch after the other."""
-        for index, masks in enumerate(batches):
-            yield index, slice(len(masks)), self.game.measure(masks)
+        for batch in batches:
+            yield Answer(batch, np.arange(len(batch.packed)), self.game.measure(unpack(batch.packed, self.info.n)))
 
     def rebuild(self, lens: AnyLens) -> None:
         """As `Backend.rebuild`."""

@@ -1,13 +1,13 @@
 """The loop of one run, from its first mask to its verdict: ask, evaluate, store, tell, validate, answer.
 
 A run does not depend on Ray or on models: a `Backend` measures the batches of masks, so the answer is the same in one process and on a cluster. Every batch is
-stored as soon as it is measured; a resumed run pays only for the rest.
+stored as soon as it is measured, by the run or by its backend; a resumed run pays only for the rest.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
+from raysp.runs.run_store import RunStore
 from raysp.runs.state import spec_json
 from raysp.sampling.matching import distinct
 from raysp.specs.run import AnyLens, RunSpec
-from raysp.store import RunSurrogates, Store
+from raysp.store import RunSurrogates
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
 from raysp.validation.numeric_noise import NoiseSample
 
@@ -39,18 +40,44 @@ PREVIEW_GROWTH = 1.5
 LEAST_BATCH = 16
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) that a round of a phase asks for, with their positions (int32, `(m,)`) in the round."""
+
+    packed: NDArray[np.uint8]
+    phase: str
+    round: int
+    positions: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The measurement of some rows of a batch (usually all). `stored`: the backend has stored it; `reused`: it was not measured, but found."""
+
+    batch: Batch
+    rows: NDArray[np.intp]
+    measurement: Measurement
+    stored: bool = False
+    reused: bool = False
+
+
 class Backend(Protocol):
     """Measures batches of masks of one game."""
 
     info: GameInfo
 
     @property
+    def remembers(self) -> bool:
+        """Whether it looks up what is stored, stores what it measures, and records what a run reused; otherwise the run does."""
+        ...
+
+    @property
     def workers(self) -> int:
         """The number of batches measured at the same time."""
         ...
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
-        """Yield measurements as they finish, each with the index of its batch and the rows of the batch that it covers (usually all)."""
+    def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+        """Yield answers as they arrive, until all rows of all batches are answered. `batches` is read no further than there is work for."""
         ...
 
     def rebuild(self, lens: AnyLens) -> None:
@@ -72,7 +99,7 @@ class Run:
 
     spec: RunSpec
     backend: Backend
-    store: Store
+    store: RunStore
     run_id: str
     set_name: str | None = None
     report: Watch = lambda _: None
@@ -243,42 +270,52 @@ class Run:
         began = time.perf_counter()
         # Unique masks are in lexicographic order: neighbours share long prefixes, which the models' prefix trees reuse.
         packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
-        unique = unpack(packed, self.backend.info.n)
-        asked = Round(phase, round_number, unique, self.store.known(self.store.game_id(self.run_id), unique))
-        self._report(phase=phase, done=len(asked.found), total=len(unique), reused=len(asked.found), left=None)
-        self.store.add_reused(self.run_id, phase, unique[asked.found], in_round=round_number, positions=asked.found.astype(np.int32))
+        asked = Round(phase, round_number, packed, self.backend.info.n)
+        if not self.backend.remembers:
+            self._look_up(asked)
+        self._report(phase=phase, done=asked.reused, total=len(packed), reused=asked.reused, left=None)
         try:
             self._measure(asked, explorer)
         finally:
             self.store.add_cost(self.run_id, phase, wall_seconds=time.perf_counter() - began)
         return asked.values[place.reshape(-1)]
 
+    def _look_up(self, asked: "Round") -> None:
+        """Fill in the values that the store has."""
+        masks = asked.masks(slice(None))
+        asked.values[:] = self.store.known(self.store.game_id(self.run_id), masks)
+        found = np.flatnonzero(~np.isnan(asked.values))
+        asked.reused = len(found)
+        self.store.add_reused(self.run_id, asked.phase, masks[found], in_round=asked.number, positions=found.astype(np.int32))
+
     def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
-        """Fill in the missing values, storing each batch as soon as it is measured."""
+        """Fill in the missing values; each batch is stored as soon as it is measured."""
         began, measured = time.perf_counter(), 0
-        batches = self._split(asked.missing)
-        for index, part, measurement in self.backend.measure([asked.masks[batch] for batch in batches]):
-            rows = batches[index][part]
-            asked.values[rows] = self._checked(asked.masks[rows], measurement.values)
-            outputs = self._checked_outputs(asked.masks[rows], measurement.outputs)
+        missing = np.flatnonzero(np.isnan(asked.values))
+        for answer in self.backend.measure(self._batches(asked, missing)):
+            rows = answer.batch.positions[answer.rows]
+            masks, measurement = asked.masks(rows), answer.measurement
+            asked.values[rows] = self._checked(masks, measurement.values)
+            outputs = self._checked_outputs(masks, measurement.outputs)
             self._note(measurement.notes)
-            self.store.add_evaluations(
-                self.run_id,
-                asked.phase,
-                asked.masks[rows],
-                asked.values[rows],
-                in_round=asked.number,
-                positions=rows.astype(np.int32),
-                tokens=measurement.tokens,
-                seconds=measurement.seconds,
-                outputs=outputs,
-            )
-            measured += len(rows)
+            if not answer.stored:
+                self.store.add_evaluations(
+                    self.run_id,
+                    asked.phase,
+                    masks,
+                    asked.values[rows],
+                    in_round=asked.number,
+                    positions=rows,
+                    tokens=measurement.tokens,
+                    seconds=measurement.seconds,
+                    outputs=outputs,
+                )
+            asked.reused, measured = asked.reused + answer.reused * len(rows), measured + (not answer.reused) * len(rows)
             elapsed = time.perf_counter() - began
             if explorer is not None:
                 self._preview(explorer, elapsed, asked)
-            rate = measured / max(elapsed, 1e-9)
-            self._report(done=len(asked.found) + measured, rate=rate, left=(len(asked.missing) - measured) / rate)
+            done, rate = asked.reused + measured, measured / max(elapsed, 1e-9)
+            self._report(done=done, reused=asked.reused, rate=rate, left=(len(asked.values) - done) / rate if rate else None)
             self._stop_if_cancelled()
 
     def _note(self, notes: Sequence[str]) -> None:
@@ -288,15 +325,17 @@ class Run:
                 self._noted.add(note)
                 self.store.add_event(self.run_id, "note", note)
 
+    def _batches(self, asked: "Round", rows: NDArray[np.intp]) -> Iterator[Batch]:
+        """Rows in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
+        fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
+        size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            yield Batch(asked.packed[some], asked.phase, asked.number, some.astype(np.int32))
+
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
             raise InterruptedRunError.of(self.run_id, "cancelled")
-
-    def _split(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """Split rows into batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
-        fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
-        size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _checked_outputs(self, masks: Masks, outputs: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """Outputs (float64, `(m, queries)`) of a game that has queries; EvaluationError as for values, naming the query."""
@@ -325,7 +364,7 @@ class Run:
         if elapsed < PREVIEW_SECONDS or have.sum() < self._preview_at:
             return
         self._preview_at = int(PREVIEW_GROWTH * have.sum())
-        r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks[have]]), np.concatenate([explorer.values, asked.values[have]]))
+        r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks(have)]), np.concatenate([explorer.values, asked.values[have]]))
         self._report(r2=r2)
 
     def _report(self, **changes: object) -> None:
@@ -335,17 +374,21 @@ class Run:
 
 @dataclass
 class Round:
-    """One round's distinct masks (bool, `(m, n)`) and values (float64, `(m,)`, NaN while unknown); `found` are the rows that the store had."""
+    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown); `reused` counts those that were not measured."""
 
     phase: str
     number: int
-    masks: Masks
-    values: Values
-    found: NDArray[np.intp] = field(init=False)
-    missing: NDArray[np.intp] = field(init=False)
+    packed: NDArray[np.uint8]
+    n: int
+    values: Values = field(init=False)
+    reused: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.found, self.missing = np.flatnonzero(~np.isnan(self.values)), np.flatnonzero(np.isnan(self.values))
+        self.values = np.full(len(self.packed), np.nan)
+
+    def masks(self, rows: Any) -> Masks:
+        """The masks of some rows, bool `(m, n)`."""
+        return unpack(self.packed[rows], self.n)
 
 
 def ends_of(n: int) -> Masks:

@@ -1,121 +1,420 @@
-"""Batches of one game on many evaluators: each evaluator holds two at a time, lost ones go to others, late ones are measured twice."""
+"""The loop between the broker and the evaluators: it gives leases to evaluators, and their answers to the broker.
 
+One thread owns the evaluators; everything that happens (an answer, a death, a new order) reaches it through one queue, so nothing is polled. The broker decides
+who is measured next. A call whose evaluator does not answer is lost at once, but it is blamed for the death only when the evaluator is known to be dead.
+"""
+
+import contextlib
+import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from statistics import median
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import PendingCallsLimitExceeded, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, PendingCallsLimitExceeded, RayError, RayTaskError
 
-from raysp.errors import InterruptedRunError
-from raysp.game import GameInfo, Measurement
-from raysp.gradients import GradientReport
-from raysp.masks import Masks, pack
-from raysp.runtime.pieces import Piece, Pieces
-from raysp.runtime.pool import POLL_SECONDS, Call, Cancelled, Member, Pool, never, reason
-from raysp.specs.lenses import with_dtype
-from raysp.specs.run import AnyLens
-from raysp.validation.numeric_noise import NoiseSample
+from raysp.errors import EvaluationError
+from raysp.game import GameInfo
+from raysp.runs.state import EvaluatorState
+from raysp.runtime.evaluator import Pulse, ShippedLens, model_of
+from raysp.runtime.pool import Member, Pool
+from raysp.runtime.portable import portable
+from raysp.runtime.shape import PLACEMENT_SECONDS, Shape, unplaceable
+from raysp.scheduling import Broker, BrokerState, Delivery, Lease, Order
+from raysp.scheduling.quarantine import ADVICE
 
-#: Batches that an evaluator holds: one that it measures and one that waits, so that it is never idle between them.
-DEPTH = 2
-#: A batch that takes this many times the median, and at least this long, is given to an idle evaluator as well.
-STRAGGLER_FACTOR = 10.0
-STRAGGLER_SECONDS = 60.0
+#: How often evaluators are looked after when nothing happens.
+TICK_SECONDS = 0.25
+#: How often the pool is resized, and evaluators are asked for a sign of life.
+TEND_SECONDS = 1.0
+PULSE_SECONDS = 2.0
+#: An evaluator that has not answered for this long is given no more work until it does.
+SILENT_SECONDS = 20.0
+#: How much longer a lease lasts while its evaluator says that it is measuring it; and how long at most.
+EXTENSION_SECONDS, STUCK_SECONDS = 60.0, 3600.0
+#: Deaths of evaluators that one question to them may survive.
+ATTEMPTS = 4
+#: Evaluators that are started before it is known how much there is to do.
+EARLY = 4
+
+log = logging.getLogger(__name__)
 
 
-class PoolBackend:
-    """One game on a pool, as the backend of a run."""
+@dataclass(eq=False)
+class Ask:
+    """A question to some evaluator that is no measurement: `method` with its arguments. `deaths` counts the evaluators that died of it."""
 
-    def __init__(self, pool: Pool, lens: AnyLens, cancelled: Cancelled = never) -> None:
-        self._pool, self._cancelled = pool, cancelled
-        self.retried = 0
-        self._last = ""
-        self.rebuild(lens)
+    method: str
+    arguments: tuple[Any, ...]
+    model: str | None
+    answer: "Future[Any]" = field(default_factory=Future)
+    deaths: int = 0
+    since: float = field(default_factory=time.monotonic)
 
-    def rebuild(self, lens: AnyLens) -> None:
-        """As `Backend.rebuild`. One evaluator resolves dtype `auto`, and all are given the result."""
-        self.info: GameInfo = self._pool.ask("describe", lens.key, ray.put(lens), cancelled=self._cancelled)
-        resolved = with_dtype(lens, str(self.info.description.get("dtype")))
-        self._key, self._lens = resolved.key, ray.put(resolved)
 
-    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:  # noqa: ARG002  the lens is its own
-        """As `sample_noise`, in one of the evaluators."""
-        return self._ask("noise_sample", pack(masks), first)
+@dataclass(eq=False)
+class Call:
+    """What an evaluator was sent: a lease or a question."""
+
+    work: Lease | Ask
+    sent: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedGame:
+    """A game that sessions ask for: its lens, where evaluators fetch it, and what is known of it."""
+
+    info: GameInfo
+    key: str
+    lens: Any
+    model: str | None
+
+
+@dataclass(slots=True)
+class Asking:
+    """A session: at most how many evaluators work for it, and the game that it asks about."""
+
+    limit: int | None
+    game: str | None = None
+
+
+class Dispatcher:
+    """Evaluators at work for all sessions.
+
+    `tell` is given the deliveries of the broker, with the fingerprint of the game if they are an answer; it must not wait.
+    """
+
+    def __init__(self, tell: Callable[[list[Delivery], str | None], None]) -> None:
+        self._tell = tell
+        self._lock = threading.RLock()  # of the broker and the tables of sessions and games
+        self._broker = Broker()
+        self._sessions: dict[str, Asking] = {}
+        self._games: dict[str, ServedGame] = {}
+        self._pool = Pool()
+        self._asks: list[Ask] = []
+        self._events = SimpleQueue[Callable[[], None]]()
+        self._hungry: set[Member] = set()
+        self._finished = Counter[str]()
+        self._tended = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Adopt the evaluators that there are, and begin."""
+        self._pool.adopt()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give no more work."""
+        self._ended.set()
+        self._events.put(lambda: None)
+        self._thread.join()
+
+    # ---- for any thread
+
+    def open(self, session: str, *, priority: int, workers: int | None) -> None:
+        """Let a session place orders."""
+        with self._lock:
+            self._broker.open(session, priority=priority, workers=workers)
+            self._sessions[session] = Asking(workers)
+        self._tended = 0.0  # evaluators start at once
+        self._events.put(lambda: None)
+
+    def close(self, session: str) -> None:
+        """Forget a session, its orders, and its game unless others ask about it."""
+        with self._lock:
+            self._broker.close(session)
+            self._sessions.pop(session, None)
+            self._drop_games()
+
+    def serve(self, session: str, shipped: ShippedLens, info: GameInfo) -> None:
+        """Take orders of a session for a lens's game."""
+        lens = shipped.lens
+        with self._lock:
+            self._sessions[session].game = info.fingerprint
+            if info.fingerprint not in self._games or self._games[info.fingerprint].key != lens.key:
+                self._games[info.fingerprint] = ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+            self._drop_games()
+
+    def _drop_games(self) -> None:
+        used = {session.game for session in self._sessions.values()}
+        self._games = {fingerprint: game for fingerprint, game in self._games.items() if fingerprint in used}
+
+    def place(self, orders: list[Order], *, unless: int | None = None) -> bool:
+        """Queue orders of one game and one open session.
+
+        Returns False, and does nothing, if more answers than `unless` have arrived for the game, so that the orders may ask for what is about to be stored.
+        """
+        with self._lock:
+            if unless is not None and orders and self._finished[orders[0].fingerprint] > unless:
+                return False
+            found = [delivery for order in orders for delivery in self._broker.place(order)]
+        self._deliver(found)
+        self._events.put(self._feed_all)
+        return True
+
+    def finished(self, fingerprint: str) -> int:
+        """The number of answers that have arrived for a game."""
+        with self._lock:
+            return self._finished[fingerprint]
+
+    def shares(self, session: str) -> bool:
+        """Whether another session asks about the same game."""
+        with self._lock:
+            game = self._sessions[session].game
+            return sum(each.game == game for each in self._sessions.values()) > 1
+
+    def order(self, session: str, number: int, packed: Any) -> Order:
+        """An order of a session for its game."""
+        with self._lock:
+            game = self._games[self._sessions[session].game or ""]
+        return Order(session, number, game.info.fingerprint, packed, game.info.n, game.model)
+
+    def ask(self, method: str, shipped: ShippedLens, *arguments: Any, cancelled: Callable[[], bool]) -> Any:
+        """The answer of one of the evaluators, or of another if that one dies; None once cancelled.
+
+        Errors are raised as the evaluator raised them; UserError if the cluster has no room for any evaluator.
+        """
+        asked = Ask(method, (shipped.lens.key, shipped, *arguments), model_of(shipped.lens))
+        self._events.put(partial(self._asks.append, asked))
+        while not cancelled():
+            try:
+                return asked.answer.result(timeout=TICK_SECONDS)
+            except NotYetError:
+                continue
+        asked.answer.cancel()
+        return None
+
+    def workers(self, session: str) -> int:
+        """The number of evaluators that may work for a session."""
+        with self._lock:
+            limit = self._sessions[session].limit if session in self._sessions else None
+        count = len(self._pool.members)
+        return count if limit is None else min(limit, count)
 
     @property
-    def workers(self) -> int:
-        """The number of evaluators, ready or still starting."""
-        return len(self._pool.members)
+    def shape(self) -> Shape | None:
+        """The shape of the evaluators, if there are any."""
+        return self._pool.shape
 
-    def gradient_report(self, max_order: int = 1) -> GradientReport:
-        """What gradients say about the game, as `Game.gradient_report`."""
-        return self._ask("gradient_report", max_order)
+    def reshape(self, shape: Shape) -> None:
+        """Replace the evaluators by others. Nobody may be using them."""
+        done = threading.Event()
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        return self._pool.ask(method, self._key, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+        def take() -> None:
+            try:
+                self._pool.take(shape)
+            finally:
+                done.set()
 
-    def measure(self, batches: Sequence[Masks]) -> Iterator[tuple[int, slice, Measurement]]:
-        """As `Backend.measure`. Batches of an evaluator that dies are measured again.
+        self._events.put(take)
+        done.wait()
 
-        EvaluationError, once all else is measured, that names a mask which every evaluator died of; InterruptedRunError once cancelled.
-        """
-        pieces, flights = Pieces([len(masks) for masks in batches]), dict[Any, tuple[Piece, Call]]()
-        durations: list[float] = []
+    def evaluators(self) -> tuple[EvaluatorState, ...]:
+        """The evaluators, and what they are doing."""
+        return tuple(EvaluatorState(each.name, each.shown, each.node, tuple(sorted(each.resident))) for each in list(self._pool.members.values()))
+
+    def queue(self) -> BrokerState:
+        """The state of the broker."""
+        with self._lock:
+            return self._broker.snapshot()
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._step()
+            except Exception:
+                log.exception("the dispatcher goes on")
+
+    def _step(self) -> None:
+        """Wait for something to happen, and give evaluators what there is for them."""
+        with contextlib.suppress(Empty):
+            self._events.get(timeout=TICK_SECONDS)()
+            for _ in range(self._events.qsize()):
+                self._events.get_nowait()()
+        if time.monotonic() - self._tended > TEND_SECONDS:
+            self._tended = time.monotonic()
+            self._tend()
+        self._send_asks()
+        hungry, self._hungry = self._hungry, set[Member]()
+        for member in sorted(hungry, key=lambda each: len(each.calls)):
+            self._feed(member)
+
+    def _feed_all(self) -> None:
+        self._hungry.update(self._pool.members.values())
+
+    def _feed(self, member: Member) -> None:
+        """Give an evaluator what the broker has for it: one lease, and a short one that waits."""
+        while member.state == "ready" and not any(isinstance(call.work, Ask) for call in member.calls):
+            with self._lock:
+                lease = self._broker.lease(member.name, member.resident)
+                game = self._games.get(lease.fingerprint) if lease is not None else None
+            if lease is None:
+                return
+            if game is None:  # its session closed a moment ago
+                continue
+            member.resident |= {game.model or lease.fingerprint}
+            self._send(member, lease, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number)
+
+    def _send_asks(self) -> None:
+        """Give questions to the evaluators that have least to do, and the model if possible."""
+        self._asks[:] = [ask for ask in self._asks if not ask.answer.cancelled()]
+        ready = [member for member in self._pool.members.values() if member.state == "ready"]
+        while self._asks and ready:
+            ask = self._asks.pop(0)
+            member = min(ready, key=lambda each: (len(each.calls), ask.model not in each.resident))
+            self._send(member, ask, ask.method, *ask.arguments)
+        for ask in [ask for ask in self._asks if time.monotonic() - ask.since > PLACEMENT_SECONDS]:
+            self._asks.remove(ask)
+            _settle(ask, unplaceable(len(self._pool.members)))
+
+    def _send(self, member: Member, work: Lease | Ask, method: str, *arguments: Any) -> None:
+        call = Call(work)
+        member.calls.append(call)
         try:
-            while pieces.unfinished:
-                self._fill(batches, pieces, flights, durations)
-                returned, _ = ray.wait(list(flights), timeout=POLL_SECONDS) if flights else ([], [])
-                if not returned and self._cancelled():
-                    raise InterruptedRunError("the run was cancelled")
-                for reference in returned:
-                    piece, call = flights.pop(reference)
-                    measurement = self._arrived(pieces, piece, call)
-                    if measurement is not None and pieces.finish(piece):
-                        durations.append(time.monotonic() - call.sent)
-                        yield piece.batch, piece.rows, measurement
-        finally:
-            self._pool.abandon([call for _, call in flights.values()])
-        pieces.check(batches, self.info, self._last)
+            answer: Future[Any] = getattr(member.actor, method).remote(*arguments).future()
+        except (RayError, PendingCallsLimitExceeded):
+            self._doubt(member)
+            return
+        answer.add_done_callback(lambda done: self._events.put(partial(self._returned, member, call, done)))
 
-    def _arrived(self, pieces: Pieces, piece: Piece, call: Call) -> Measurement | None:
-        """The measurement of a piece; None if it was lost with its evaluator, which `pieces` is told."""
+    def _returned(self, member: Member, call: Call, answer: "Future[Any]") -> None:
+        error = answer.exception()
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            if call in member.calls:  # otherwise its loss is settled
+                self._doubt(member)
+            return
+        if call in member.calls:
+            member.calls.remove(call)
+        self._pool.worked(member)
+        self._hungry.add(member)
+        if isinstance(call.work, Ask):
+            _settle(call.work, error if error is None else _cause(error), answer)
+            return
+        with self._lock:
+            number = call.work.number
+            found = self._broker.finish(number, answer.result()) if error is None else self._broker.fail(number, _cause(error))
+            self._finished[call.work.fingerprint] += bool(found)
+        self._deliver(found, call.work.fingerprint)
+
+    def _deliver(self, deliveries: list[Delivery], finished: str | None = None) -> None:
+        if deliveries:
+            self._tell(deliveries, finished)
+
+    # ---- lives and deaths
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        for member in list(self._pool.members.values()):
+            if member.pulse_sent is None:
+                if now >= member.pulse_due:
+                    self._listen(member)
+            elif member.state == "ready" and now - member.pulse_sent > SILENT_SECONDS:
+                member.state = "silent"
+        with self._lock:
+            expired = self._broker.expire()
+        self._deliver([*expired.deliveries])
+        if expired.leases:
+            self._feed_all()
+        wanted = self._wanted() if self._sessions or self._asks else 0
+        if wanted:
+            self._pool.resize(wanted)
+        self._pool.rest(wanted)
+
+    def _wanted(self) -> int:
+        """The number of evaluators that there is work for, as far as runs allow."""
+        with self._lock:
+            state, sessions = self._broker.snapshot(), dict(self._sessions)
+            sizes = {name: self._games[each.game].info.batch_masks for name, each in sessions.items() if each.game in self._games}
+        wanted = 0
+        for name, each in sessions.items():
+            batches = (state.queued.get(name, 0) + state.in_flight.get(name, 0)) / sizes.get(name, 1)
+            wanted += min(max(EARLY, round(batches / 2)), each.limit or 1_000_000)
+        return max(1, wanted)
+
+    def _listen(self, member: Member) -> None:
+        """Ask an evaluator for a sign of life."""
+        member.pulse_sent = time.monotonic()
+        member.pulse_due = member.pulse_sent + (PULSE_SECONDS if member.state == "ready" else 0.0)
         try:
-            return self._pool.fetch(call)
-        except RayTaskError:
-            raise  # the evaluator raised it, and is alive
-        except RayError as error:
-            self.retried, self._last = self.retried + 1, reason(error)
-            if call.to_blame:
-                pieces.lose(piece)
+            answer: Future[Any] = member.actor.pulse.remote().future()
+        except RayError:
+            member.pulse_sent = None
+            return
+        answer.add_done_callback(lambda done: self._events.put(partial(self._heard, member, done)))
+
+    def _heard(self, member: Member, answer: "Future[Pulse]") -> None:
+        member.pulse_sent = None
+        if member.name not in self._pool.members:
+            return
+        error = answer.exception()
+        if isinstance(error, ActorDiedError):
+            self._lose(member, dead=True, reason=_first_line(error))
+        elif error is not None:
+            member.state = "doubtful"
+        else:
+            if member.state == "doubtful":
+                self._lose(member, dead=False, reason="")
+            self._pool.answered(member, answer.result())
+            self._extend(member, answer.result())
+            self._hungry.add(member)
+
+    def _extend(self, member: Member, pulse: Pulse) -> None:
+        leases = [call for call in member.calls if isinstance(call.work, Lease)]
+        if leases and pulse.begun is not None and time.monotonic() - leases[0].sent < STUCK_SECONDS:
+            with self._lock:
+                for call in leases:
+                    self._broker.extend(call.work.number, EXTENSION_SECONDS)
+
+    def _doubt(self, member: Member) -> None:
+        """A call was lost: whether its evaluator is dead is seen when it is asked for a sign of life."""
+        if member.state in ("ready", "silent"):
+            member.state = "doubtful"
+            self._listen(member)
+
+    def _lose(self, member: Member, *, dead: bool, reason: str) -> None:
+        """Take back what an evaluator was given. If it died, it was of the oldest call that had not returned, as it executes one after the other."""
+        calls, member.calls = member.calls, []
+        oldest = calls[0].work if calls and dead else None
+        with self._lock:
+            found = self._broker.lose(member.name, begun=oldest.number if isinstance(oldest, Lease) else None, reason=reason)
+        for ask in (call.work for call in calls if isinstance(call.work, Ask)):
+            ask.deaths += ask is oldest
+            if ask.deaths < ATTEMPTS:
+                self._asks.append(ask)
             else:
-                pieces.send_again(piece)
-            return None
-
-    def _fill(self, batches: Sequence[Masks], pieces: Pieces, flights: dict[Any, tuple[Piece, Call]], durations: list[float]) -> None:
-        """Give every ready evaluator its two pieces; an idle one takes over a straggler if nothing waits."""
-        load = Counter(call.member.name for _, call in flights.values())
-        for member in sorted(self._pool.await_ready(self._cancelled), key=lambda member: load[member.name]):
-            while load[member.name] < DEPTH:
-                piece = pieces.next()
-                if piece is None and load[member.name] == 0:
-                    piece = _straggler(list(flights.values()), durations, member)
-                if piece is None:
-                    break
-                try:
-                    call = self._pool.send(member, "measure", self._key, self._lens, self.info.fingerprint, pack(batches[piece.batch][piece.rows]))
-                except PendingCallsLimitExceeded:
-                    pieces.send_again(piece)
-                    break
-                flights[call.reference] = piece, call
-                load[member.name] += 1
+                _settle(ask, EvaluationError(f"evaluators died {ATTEMPTS} times when asked for `{ask.method}`, last with {reason}; {ADVICE}"))
+        if dead:
+            self._pool.died(member)
+        self._deliver(found)
+        self._feed_all()
 
 
-def _straggler(flights: Sequence[tuple[Piece, Call]], durations: list[float], idle: Member) -> Piece | None:
-    """A piece that another evaluator has held for suspiciously long, and that nobody else was given."""
-    limit = max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * median(durations)) if durations else STRAGGLER_SECONDS * STRAGGLER_FACTOR
-    copies = Counter(piece for piece, _ in flights)
-    now = time.monotonic()
-    return next((piece for piece, call in flights if now - call.sent > limit and copies[piece] == 1 and call.member is not idle), None)
+def _settle(ask: Ask, error: BaseException | None, answer: "Future[Any] | None" = None) -> None:
+    """Tell whoever asked, unless they have stopped waiting."""
+    if not ask.answer.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        ask.answer.set_exception(error)
+    elif answer is not None:
+        ask.answer.set_result(answer.result())
+
+
+def _cause(error: BaseException) -> Exception:
+    """What the evaluator raised, in a form that can be sent on."""
+    cause = getattr(error, "cause", None)
+    found = portable(cause if isinstance(cause, Exception) else error, "In an evaluator")
+    return found if isinstance(found, Exception) else EvaluationError(str(found))
+
+
+def _first_line(error: BaseException) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

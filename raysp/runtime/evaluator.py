@@ -1,4 +1,4 @@
-"""The actor that holds resident models and measures batches of masks.
+"""The actor that holds resident models and measures batches of masks, whatever a measurement costs: a forward pass, or a training.
 
 It knows lenses only as something that can be built. Its constructor does nothing that can fail: the first call that needs a model loads it, so a failed
 load is an ordinary failed call, and a restarted actor loads again by itself.
@@ -6,18 +6,22 @@ load is an ordinary failed call, and a restarted actor loads again by itself.
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from raysp.blobs import blobs_from
 from raysp.errors import DoesNotFitError, EvaluationError
 from raysp.game import Game, GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.lenses import build_game
 from raysp.masks import unpack
+from raysp.runtime.shape import Shape
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
@@ -29,43 +33,73 @@ GAMES_KEPT = 64
 MAX_PENDING_CALLS = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What an evaluator tells about itself: its shape, its node, the number of the lease that it is measuring, and the models (and functions, by fingerprint) that it holds."""
+
+    shape: Shape | None
+    node: str
+    begun: int | None
+    resident: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedLens:
+    """A lens on its way to evaluators, with the content that it refers to, by SHA-256."""
+
+    lens: AnyLens
+    content: Mapping[str, bytes]
+
+
+AskedLens = AnyLens | ShippedLens
+
+
 class Evaluator:
     """Resident models, and the games built on them. `evaluator_actor` makes an actor of it."""
 
-    def __init__(self, name: str, threads: int | None) -> None:
-        self.name, self._threads = name, threads
+    def __init__(self, name: str, threads: int | None, shape: Shape | None = None) -> None:
+        self.name, self._threads, self._shape = name, threads, shape
+        self._begun: int | None = None
         self._games: OrderedDict[tuple[str, str], Game] = OrderedDict()
+        self._models: dict[tuple[str, str], str] = {}
         self._ready = False
 
     def __repr__(self) -> str:
         """The name that the Ray dashboard shows."""
         return self.name
 
-    def ping(self) -> str:
-        """The evaluator's name, once it runs."""
-        return self.name
+    @ray.method(concurrency_group="pulse", enable_task_events=False)
+    def pulse(self) -> Pulse:
+        """What the evaluator is at. Answered at once, whatever it is measuring."""
+        models = {self._models.get(game, game[1]) for game in list(self._games)}
+        return Pulse(self._shape, ray.get_runtime_context().get_node_id(), self._begun, tuple(sorted(models)))
 
-    def describe(self, key: str, lens: AnyLens) -> GameInfo:
+    def describe(self, key: str, lens: AskedLens) -> GameInfo:
         """The game of a lens. It is always built afresh, as files that the lens names may have changed. UserError for what the lens cannot do."""
         return self._build(key, lens).info
 
-    def gradient_report(self, key: str, lens: AnyLens, fingerprint: str, max_order: int = 1) -> GradientReport:
+    def gradient_report(self, key: str, lens: AskedLens, fingerprint: str, max_order: int = 1) -> GradientReport:
         """What gradients say about a lens's game, as `Game.gradient_report`."""
         return self._game(key, lens, fingerprint).gradient_report(max_order)
 
-    def noise_sample(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8], first: Measurement | None) -> NoiseSample:
+    def noise_sample(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], first: Measurement | None) -> NoiseSample:
         """Packed masks of a lens's game measured more than once, as `sample_noise`."""
         from raysp.lenses.numeric_noise import sample_noise
 
         game = self._game(key, lens, fingerprint)
-        return self._making_room(lambda: sample_noise(lens, game, unpack(packed, game.n), first), keeping=(key, fingerprint))
+        with content_of(lens):  # the game may be built once more, in float32
+            return self._making_room(lambda: sample_noise(plain(lens), game, unpack(packed, game.n), first), keeping=(key, fingerprint))
 
-    def measure(self, key: str, lens: AnyLens, fingerprint: str, packed: NDArray[np.uint8]) -> Measurement:
-        """Values of packed masks of a lens's game. Measuring the same masks twice does no harm."""
-        game = self._game(key, lens, fingerprint)
-        return self._making_room(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
+    def measure(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], lease: int | None = None) -> Measurement:
+        """Values of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work."""
+        self._begun = lease
+        try:
+            game = self._game(key, lens, fingerprint)
+            return self._making_room(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
+        finally:
+            self._begun = None
 
-    def _game(self, key: str, lens: AnyLens, fingerprint: str) -> Game:
+    def _game(self, key: str, lens: AskedLens, fingerprint: str) -> Game:
         """The game that was described elsewhere, built here at first use. EvaluationError if the lens gives another game here."""
         game = self._games.get((key, fingerprint)) or self._build(key, lens)
         if game.info.fingerprint != fingerprint:
@@ -77,13 +111,15 @@ class Evaluator:
         self._games.move_to_end((key, fingerprint))
         return game
 
-    def _build(self, key: str, lens: AnyLens) -> Game:
+    def _build(self, key: str, lens: AskedLens) -> Game:
+        shipped, lens = lens, plain(lens)
         if not self._ready and self._threads is not None and lens.uses_torch:
             from raysp.models.threads import set_threads
 
             set_threads(self._threads)
             self._ready = True
-        game: Game = self._making_room(lambda: build_game(lens))
+        with content_of(shipped):
+            game: Game = self._making_room(lambda: build_game(lens))
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
         settled = with_dtype(lens, str(game.info.description.get("dtype")))
@@ -91,6 +127,8 @@ class Evaluator:
             self._games[settled.key, game.info.fingerprint] = game
         while len(self._games) > GAMES_KEPT:
             self._games.popitem(last=False)
+        mine = model_of(lens) or game.info.fingerprint
+        self._models = {key: mine if key[0] in (lens.key, settled.key) else self._models.get(key, key[1]) for key in self._games}
         return game
 
     def _making_room(self, call: Callable[[], T], keeping: tuple[str, str] | None = None) -> T:
@@ -122,5 +160,21 @@ def _ran_out(error: BaseException) -> bool:
     return any(is_out_of_memory(each) for each in (error, error.__cause__) if each is not None)
 
 
-evaluator_actor: Any = ray.remote(Evaluator)
-OPTIONS = {"max_restarts": -1, "max_task_retries": 0, "max_pending_calls": MAX_PENDING_CALLS}
+def plain(lens: AskedLens) -> AnyLens:
+    """The lens, however it came."""
+    return lens.lens if isinstance(lens, ShippedLens) else lens
+
+
+def content_of(lens: AskedLens) -> AbstractContextManager[None]:
+    """Within the block, what the lens refers to is known."""
+    return blobs_from((lens.content if isinstance(lens, ShippedLens) else {}).get)
+
+
+def model_of(lens: AnyLens) -> str | None:
+    """The model that a lens's game needs, by name; None for a function."""
+    return None if lens.loads is None else lens.loads.model
+
+
+# Evaluators that die are not restarted by Ray: the pool starts others, where there is room.
+_remote: Any = ray.remote
+evaluator_actor: Any = _remote(concurrency_groups={"pulse": 1}, max_restarts=0, max_task_retries=0, max_pending_calls=MAX_PENDING_CALLS)(Evaluator)

@@ -1,242 +1,489 @@
-"""The central actor: it owns the stores and the evaluators, drives every run, and answers those who watch.
+"""The central actor: it owns the stores, the queue of runs and the evaluators, and answers those who ask.
 
-There is one per cluster, detached and named `raysp:scheduler`: runs of many jobs share its resident models and its stores. Each run has a thread of its
-own. Losing the scheduler loses no evaluation: a run that is submitted again under its own id continues from what is stored.
-
-A run that trains has the cluster to itself: idle evaluators are ended before it starts, and started again by the next run that needs them.
+There is one per cluster, detached and named `raysp:scheduler`. It fits nothing and holds no masks but those in flight: runs are executed by runners, whose
+orders it gives to evaluators, and whose answers it stores before it tells them. Ray starts it again when it dies; it then finds its evaluators and runners by
+name, and its runs in the stores. One loop makes what is agree with what is wanted: it starts queued runs as there is room, and takes back those of runners that died.
 """
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from queue import SimpleQueue
+from secrets import token_hex
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
 
-from raysp.errors import InterruptedRunError, UserError
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.game import GameInfo
 from raysp.home import store_path
-from raysp.runs.calibration import continued_lens
-from raysp.runs.progress import Progress
+from raysp.runs import state as run_states
+from raysp.runs.progress import Progress, progress_json
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Run
+from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus, Status
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
-from raysp.runtime.dispatch import PoolBackend
-from raysp.runtime.metrics import RunMetrics
-from raysp.runtime.pool import Pool, dismiss
-from raysp.runtime.portable import portable
-from raysp.runtime.shape import Shape, choose_shape
-from raysp.specs.run import RunSpec
-from raysp.store import Store
+from raysp.runtime.dispatch import Dispatcher
+from raysp.runtime.messages import Attached, Exchanged, Job, PlacedOrder, SupersededError
+from raysp.runtime.metrics import PUBLISH_SECONDS, ServiceMetrics
+from raysp.runtime.order_desk import OrderDesk
+from raysp.runtime.run_table import RunHandle, RunTable
+from raysp.runtime.runner_pool import PLACE, RunnerPool
+from raysp.runtime.shape import choose_shape
+from raysp.runtime.store_proxy import carry_out
+from raysp.runtime.stores import Stores, unknown
+from raysp.specs.run import AnyLens, RunSpec, run_spec
 from raysp.version import __version__
 
-if TYPE_CHECKING:
-    from raysp.runtime.retraining import TuneBackend
-
 NAME = "raysp:scheduler"
-#: Keeps the scheduler, and so the stores, on the head node; a soft node affinity is ignored for an actor that asks for no resources.
-PLACE = {"node:__internal_head__": 0.001}
-MAX_CONCURRENCY = 64
-#: How long closing the scheduler waits for a batch under way.
+#: How many calls of each kind are answered at the same time: most of them wait for something.
+CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8}
+#: How long closing the scheduler waits for the batches under way.
 CLOSING_SECONDS = 60.0
-#: Runs that ended and can still be asked about here; the store knows all of them.
-REMEMBERED = 100
+#: How often the loop looks around if nothing happens, and how often it asks the runners for a sign of life.
+LOOK_SECONDS, CHECK_SECONDS = 0.5, 5.0
+#: Runners that one run may lose before it is given up.
+DEATHS = 4
+#: A spare runner is started when the first run has gone on for this long: a single short run should not pay for it.
+SPARE_AFTER_SECONDS = 10.0
 
-
-@dataclass
-class RunHandle:
-    """One run in the scheduler's hands, and what it uses of the cluster."""
-
-    run_id: str
-    store: Path
-    progress: Progress
-    error: BaseException | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    uses: Literal["evaluators", "trainings"] | None = None
+log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Runs, their evaluators and their stores. `scheduler_actor` makes an actor of it."""
+    """Runs, their stores and their evaluators. `scheduler_actor` makes an actor of it."""
 
     def __init__(self) -> None:
-        self._stores: dict[Path, Store] = {}
-        self._handles: dict[str, RunHandle] = {}
-        self._pool: Pool | None = None
-        self._lock = threading.RLock()
-        self._metrics = RunMetrics()
+        self._stores = Stores()
+        self._table = RunTable()
+        self._lock = threading.RLock()  # of the table, the runners and what is done for each run
+        self._desk = OrderDesk(self._stores)
+        self._dispatcher: Dispatcher = self._desk.dispatcher
+        self._runners = RunnerPool(scheduler)
+        self._metrics = ServiceMetrics()
+        self._came_back = SimpleQueue[tuple[RunHandle, str, str]]()
+        self._wake, self._ready, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._published = 0.0
+        self._checked = self._began = time.monotonic()
+        threading.Thread(target=self._run, name="runs", daemon=True).start()
 
     def __repr__(self) -> str:
         """The name that the Ray dashboard shows."""
         return NAME
 
+    # ---- for clients
+
+    @ray.method(concurrency_group="clients")
     def version(self) -> str:
         """The version of raysp that the scheduler runs."""
         return __version__
 
-    def submit(self, spec: RunSpec, run_id: str, set_name: str | None = None) -> None:
-        """Start a run. A run that is under way is left alone; one that ended is run again, and what is stored costs nothing.
+    @ray.method(concurrency_group="clients")
+    def submit(self, requests: Sequence[RunRequest]) -> None:
+        """Queue runs, and have their rows written. A run that is under way is left alone; one that ended is run again, and what is stored costs nothing.
 
-        Raises errors of the store at once; `result` raises those of the run.
+        UserError if a store cannot be opened or if a run with evaluations asks another question.
         """
+        self._ready.wait()
         with self._lock:
-            current = self._handles.get(run_id)
-            if current is not None and not current.ended.is_set():
-                return
-            path = store_path(spec.store)
-            store = self._open(path)
-            self._handles.pop(run_id, None)  # the newest is the last
-            handle = self._handles[run_id] = RunHandle(run_id, path, Progress(run_id))
-            threading.Thread(target=self._drive, args=(handle, spec, store, set_name), name=run_id, daemon=True).start()
+            fresh = [request for request in requests if not self._under_way(request.run_id)]
+            by_store: dict[Path, list[RunRequest]] = {}
+            for request in fresh:
+                by_store.setdefault(store_path(request.spec.store), []).append(request)
+            for path, some in by_store.items():
+                store = self._stores.open(path)
+                run_states.submit(store, some)
+                stored = {state.run_id: state for state in run_states.states(store, [each.run_id for each in some])}
+                for request in some:
+                    self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
+            self._table.number_queue()
+        self._wake.set()
 
-    def progress(self, run_id: str) -> Progress:
-        """Where a run stands. UserError, as for everything that is asked about a run, if it is unknown here."""
-        return self._handle(run_id).progress
+    @ray.method(concurrency_group="clients", enable_task_events=False)
+    def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
+        """Where these runs stand, or all that are known here; those that ended long ago as their store has them. UserError for an unknown run."""
+        self._ready.wait()
+        if run_ids is None:
+            with self._lock:
+                return [handle.state for handle in self._table.handles.values()]
+        return [self._state(run_id) for run_id in run_ids]
 
-    def finished(self, run_id: str, timeout: float) -> bool:
-        """Whether a run has ended, after waiting at most `timeout` seconds for it."""
-        return self._handle(run_id).ended.wait(timeout)
+    @ray.method(concurrency_group="clients", enable_task_events=False)
+    def follow(self, run_ids: Sequence[str], seen: Mapping[str, int], timeout: float) -> list[RunState]:
+        """The states of these runs that are newer than the versions seen, after waiting at most `timeout` seconds for the first. UserError for an unknown run."""
+        self._ready.wait()
+        elsewhere = [run_id for run_id in run_ids if run_id not in self._table.handles]
+        found = [state for run_id in elsewhere if (state := self._state(run_id)).version > seen.get(run_id, -1)]
+        here = {run_id: seen.get(run_id, -1) for run_id in run_ids if run_id not in elsewhere}
+        return found + self._table.follow(here, 0.0 if found or not here else timeout)
 
+    @ray.method(concurrency_group="clients")
+    def steer(self, run_id: str, desired: Desired) -> RunState:
+        """Pause, cancel or go on with a run. One that is paused or cancelled ends after the batches under way. UserError for an unknown run, and for one that has ended."""
+        self._ready.wait()
+        with self._lock:
+            handle = self._table.handles.get(run_id) or self._revive(run_id)
+            store = self._stores.open(handle.store)
+            self._table.changed(handle, run_states.steer(store, run_id, desired))
+            if handle.active:
+                self._desk.steer(run_id, desired)
+            elif desired != "running":
+                self._advance(handle, desired)
+            elif handle.state.status != "queued":
+                self._advance(handle, "queued")
+            self._table.number_queue()
+        self._wake.set()
+        return handle.state
+
+    @ray.method(concurrency_group="clients")
     def result(self, run_id: str) -> Result:
-        """The answer of a finished run. Raises the error that ended it if there was one."""
-        handle = self._handle(run_id)
-        if handle.error is not None:
+        """The answer of a run that is done. Raises the error that ended it if there was one; UserError for a run that has not ended."""
+        self._ready.wait()
+        state = self._state(run_id)
+        handle = self._table.handles.get(run_id)
+        if handle is not None and handle.error is not None:
             raise handle.error
+        if state.status in ("cancelled", "paused", "interrupted"):
+            raise InterruptedRunError.of(run_id, state.status)
+        if state.status == "failed":
+            raise EvaluationError(state.error or "the run failed")
+        if state.status != "done":
+            raise UserError("run", run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {run_id}`")
+        with self._stores.reading(self._place(run_id)) as store:
+            return read_result(store, run_id)
+
+    @ray.method(concurrency_group="clients")
+    def status(self) -> ServiceStatus:
+        """The version, the open stores, the evaluators, and the runs."""
+        self._ready.wait()
         with self._lock:
-            if handle.store in self._stores:
-                return read_result(self._stores[handle.store], run_id)
-            with Store.read(handle.store) as reading:
-                return read_result(reading, run_id)
+            handles = list(self._table.handles.values())
+            counts = dict(Counter[str](handle.state.status for handle in handles))
+            queue = tuple(handle.run_id for handle in self._table.number_queue())
+        return ServiceStatus(__version__, tuple(map(str, self._stores.paths())), self._dispatcher.evaluators(), counts, queue)
 
-    def cancel(self, run_id: str) -> None:
-        """Stop a run after the batches under way, trainings at once; it can be run again."""
-        self._handle(run_id).cancelled.set()
-
-    def remembered(self) -> list[str]:
-        """Ids of the runs that can be asked about here: those under way, and the last `REMEMBERED` that ended."""
-        with self._lock:
-            return list(self._handles)
-
+    @ray.method(concurrency_group="clients")
     def close(self) -> None:
-        """Cancel the runs under way and close the stores. A run that is loading a model has nothing to store and is not waited for after `CLOSING_SECONDS`."""
+        """Interrupt the runs and close the stores. A run that is loading a model has nothing to store and is not waited for after `CLOSING_SECONDS`."""
+        self._ready.wait()
+        self._closing.set()
         with self._lock:
-            handles = list(self._handles.values())
-        deadline = time.monotonic() + CLOSING_SECONDS
-        for handle in handles:
-            handle.cancelled.set()
-        for handle in handles:
-            handle.ended.wait(max(0.0, deadline - time.monotonic()))  # without the lock, which a run that starts takes
+            under_way = [handle for handle in self._table.handles.values() if not handle.state.ended]
+            for handle in under_way:
+                if handle.active:
+                    self._desk.steer(handle.run_id, "cancelled")
+                else:
+                    with contextlib.suppress(ValueError, UserError):
+                        self._advance(handle, "interrupted")
+        self._table.wait_ended([handle.run_id for handle in under_way], CLOSING_SECONDS)
         with self._lock:
-            for store in self._stores.values():
-                store.close()
-            self._stores.clear()
+            self._desk.close_all()
+            self._stores.close_unused(set())
+        self._closing.clear()
 
-    def _handle(self, run_id: str) -> RunHandle:
+    # ---- for runners and others who want evaluations
+
+    @ray.method(concurrency_group="questions")
+    def attach(  # noqa: PLR0917  as the session was opened
+        self, session: str, incarnation: str, store: Path, payer: str, priority: int, lens: AnyLens, info: GameInfo | None
+    ) -> Attached:
+        """Let a process place orders for a lens's game, which an evaluator describes unless `info` is known from an earlier scheduler.
+
+        SupersededError if another process executes the run now; UserError for what the lens cannot do, and if no evaluator can be placed.
+        """
+        self._ready.wait()
         with self._lock:
-            if run_id not in self._handles:
-                raise UserError(
-                    "run", run_id, "is not known to this scheduler (it ended long ago, or another scheduler ran it)", f"read it with `raysp show {run_id}`"
-                )
-            return self._handles[run_id]
-
-    def _drive(self, handle: RunHandle, spec: RunSpec, store: Store, set_name: str | None) -> None:
-        def report(progress: Progress) -> None:
-            self._metrics.observe(handle.progress, progress)
-            handle.progress = progress
-
-        try:
-            with self._backend(handle, spec, store) as backend:
-                Run(spec, backend, store, handle.run_id, set_name, report, handle.cancelled.is_set).execute()
-                if backend.retried:
-                    store.add_event(handle.run_id, "retried", f"{backend.retried} batches were lost with their evaluator and measured again")
-        except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run is raised in whoever asks for its result
-            handle.error = portable(error, "In the scheduler")
-        finally:
-            report(replace(handle.progress, phase="failed" if handle.error else "done"))
-            self._release(handle)
-
-    def _open(self, path: Path) -> Store:
-        with self._lock:
-            if path not in self._stores:
-                self._stores[path] = Store.open(path)
-            return self._stores[path]
-
-    def _release(self, handle: RunHandle) -> None:
-        """Close the store of a run that has ended if no other run writes to it, as other processes may want it; forget the oldest runs."""
-        with self._lock:
-            handle.ended.set()
-            ended = [run_id for run_id, other in self._handles.items() if other.ended.is_set()]
-            for run_id in ended[:-REMEMBERED]:
-                del self._handles[run_id]
-            if all(other.ended.is_set() or other.store != handle.store for other in self._handles.values()) and handle.store in self._stores:
-                self._stores.pop(handle.store).close()
-
-    @contextlib.contextmanager
-    def _backend(self, handle: RunHandle, spec: RunSpec, store: Store) -> "Generator[PoolBackend | TuneBackend]":
-        """What measures a run, while it runs. UserError if another run is in its way."""
-        lens, cancelled = continued_lens(spec.lens, store, handle.run_id), handle.cancelled.is_set
-        if cancelled():
-            raise InterruptedRunError("the run was cancelled before it began")
-        try:
-            if lens.cost_class == "training":
-                shape = self._whole_cluster(handle, spec)  # first, as what follows takes seconds
-                from raysp.runtime.retraining import TuneBackend
-
-                with contextlib.closing(TuneBackend(shape, lens, cancelled)) as backend:
-                    yield backend
+            handle = self._table.handles.get(session)
+            if handle is not None and session == payer:
+                self._check(handle, incarnation)
+                limit: int | None = handle.request.spec.evaluators
             else:
-                yield PoolBackend(self._evaluators(handle, spec), lens, cancelled)
-        finally:
-            handle.uses = None
+                limit = None
+                self._shape_for(RunSpec(lens=lens))
+            self._desk.open(session, incarnation, store, payer, priority=priority, limit=limit, is_run=handle is not None)
+            if handle is not None:
+                self._desk.steer(session, self._wanted(handle))
+        return self._desk.attach(session, incarnation, lens, info)
 
-    def _whole_cluster(self, handle: RunHandle, spec: RunSpec) -> Shape:
-        """Reserve the cluster for a run that trains, if no other run uses it."""
-        with self._lock:
-            self._take(handle, spec, "trainings", self._others(handle))
-            dismiss()
-            self._pool = None
-            return choose_shape(spec)
+    @ray.method(concurrency_group="questions")
+    def ask(self, session: str, method: str, lens: AnyLens, fingerprint: str, *arguments: Any) -> Any:
+        """The answer of an evaluator to a question about a lens's game, as `Evaluator` has them."""
+        self._ready.wait()
+        return self._desk.ask(session, method, lens, fingerprint, *arguments)
 
-    def _evaluators(self, handle: RunHandle, spec: RunSpec) -> Pool:
-        """The cluster's evaluators. They are replaced if a spec asks for another shape and no other run uses them."""
+    @ray.method(concurrency_group="runners", enable_task_events=False)
+    def exchange(self, session: str, incarnation: str, orders: Sequence[PlacedOrder], taken: int, timeout: float) -> Exchanged:
+        """Place orders and take the answers after number `taken`, waiting at most `timeout` seconds for the first. Orders that were placed before are ignored.
+
+        UnknownSessionError if the session must attach (again); SupersededError if another process executes the run now.
+        """
+        self._ready.wait()
+        return self._desk.exchange(session, incarnation, orders, taken, timeout)
+
+    @ray.method(concurrency_group="runners")
+    def leave(self, session: str, incarnation: str) -> None:
+        """Close a session. What was asked and not answered is dropped."""
+        self._ready.wait()
+        self._desk.close(session, incarnation)
+        self._wake.set()
+
+    @ray.method(concurrency_group="stores", enable_task_events=False)
+    def store_call(self, path: Path, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """Call a method of a store, as `StoreProxy` has them."""
+        self._ready.wait()
+        with self._stores.using(path) as store:
+            return carry_out(store, method, arguments, named)
+
+    @ray.method(concurrency_group="beats", enable_task_events=False)
+    def beat(self, run_id: str, incarnation: str, progress: Progress) -> Desired:
+        """Note the progress of a run; what is wanted of it. SupersededError if another process executes it now."""
+        self._ready.wait()
         with self._lock:
-            others = self._others(handle)
-            self._take(handle, spec, "evaluators", [other for other in others if other.uses == "trainings"])
-            if self._pool is not None and not self._suits(spec, self._pool.shape):
-                if others:
-                    raise UserError(
-                        "evaluators",
-                        spec.evaluators,
-                        "cannot change while another run uses them",
-                        "wait for that run, or ask for the evaluators that exist: see the Ray dashboard",
-                    )
-                dismiss()
-                self._pool = None
-            if self._pool is None:
-                self._pool = Pool(choose_shape(spec))
-            return self._pool
+            handle = self._table.handles.get(run_id)
+            if handle is None:
+                raise SupersededError.of(run_id, "superseded")
+            self._check(handle, incarnation)
+            self._table.progressed(handle, progress)
+            wanted = self._wanted(handle)
+        store = self._stores.find(handle.store)
+        if store is not None:
+            store.set_progress(run_id, progress_json(progress))
+        return wanted
+
+    @ray.method(concurrency_group="beats")
+    def ended(self, run_id: str, incarnation: str, error: BaseException | None) -> None:
+        """Note that a run's execution is over, and what it raised."""
+        self._ready.wait()
+        with self._lock:
+            handle = self._table.handles.get(run_id)
+            if handle is not None and handle.incarnation == incarnation and handle.active:
+                self._conclude(handle, error)
+        self._wake.set()
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        try:
+            self._recover()
+        except Exception:  # a scheduler that remembers nothing is better than none
+            log.exception("recovery failed")
+        self._ready.set()
+        while True:
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+            try:
+                self._reconcile()
+            except Exception:
+                log.exception("the loop goes on")
+
+    def _recover(self) -> None:
+        """Go on with the runs of an earlier scheduler: those that runners still execute, and those that the stores say are unfinished."""
+        self._desk.start()
+        jobs = self._runners.adopt()
+        for name, job in jobs.items():
+            with contextlib.suppress(UserError, ValueError):
+                state = run_states.state(self._stores.open(job.store), job.request.run_id)
+                self._table.add(RunHandle(job.request, job.store, state, job.incarnation, name))
+        for path in self._stores.left_open():
+            with contextlib.suppress(UserError):
+                store = self._stores.open(path)
+                for each in run_states.unfinished(store):
+                    if each.state.run_id not in self._table.handles:
+                        self._resume(path, each)
+        with self._lock:
+            self._tidy()
+
+    def _resume(self, path: Path, found: run_states.UnfinishedRun) -> None:
+        """Queue a run that nobody executes again."""
+        store, state = self._stores.open(path), found.state
+        if found.request is None:
+            run_states.advance(store, state.run_id, "interrupted", error="its question cannot be read back from the store; submit it again")
+            return
+        handle = RunHandle(found.request, path, state)
+        self._table.add(handle)
+        if state.status == "running":
+            self._advance(handle, "queued" if state.desired == "running" else state.desired)
+
+    def _reconcile(self) -> None:
+        with self._lock:
+            self._take_back()
+            if not self._closing.is_set():
+                for handle in self._table.number_queue():
+                    if self._runners.full or not self._begin(handle):
+                        break
+                self._table.number_queue()
+            if time.monotonic() - self._began > SPARE_AFTER_SECONDS and any(handle.active for handle in self._table.handles.values()):
+                self._runners.keep_spare()
+            self._tidy()
+        self._check_runners()
+        self._publish()
+
+    def _begin(self, handle: RunHandle) -> bool:
+        """Give a queued run to a runner. False if it must wait for evaluators of another shape, and so must those behind it."""
+        try:
+            if not self._shape_for(handle.request.spec):
+                return False
+            self._stores.open(handle.store)
+            handle.incarnation, handle.error = token_hex(8), None
+            self._advance(handle, "running")
+            job = Job(handle.request, handle.incarnation, handle.store)
+            handle.runner = self._runners.give(job, partial(self._returned, handle, handle.incarnation))
+        except UserError as error:
+            self._fail(handle, error)
+        return True
+
+    def _shape_for(self, spec: RunSpec) -> bool:
+        """Have evaluators that suit a spec. False if those that there are do not, and are in use. UserError for what the cluster cannot hold."""
+        wanted, shape = choose_shape(spec), self._dispatcher.shape
+        if shape is not None and shape.suits(spec):
+            return True
+        if shape is not None and (self._desk.in_use() or any(handle.active for handle in self._table.handles.values())):
+            return False
+        self._dispatcher.reshape(wanted)
+        return True
+
+    def _returned(self, handle: RunHandle, incarnation: str, error: BaseException | None) -> None:
+        """A runner has returned from a job, or died of it. Called in a thread of Ray's, on which others wait: it must not wait itself."""
+        self._came_back.put((handle, incarnation, f"{type(error).__name__}: {error}" if error else "it ended without a word"))
+        self._wake.set()
+
+    def _take_back(self) -> None:
+        """Take back the runs whose runner returned without having told how they ended."""
+        while not self._came_back.empty():
+            handle, incarnation, reason = self._came_back.get()
+            if handle.incarnation == incarnation and handle.active:
+                self._lose(handle, reason)
+
+    def _lose(self, handle: RunHandle, reason: str) -> None:
+        """Have a run that lost its process executed by another one."""
+        assert handle.runner is not None
+        self._runners.drop(handle.runner)
+        handle.runner, handle.incarnation = None, ""
+        handle.deaths += 1
+        self._desk.close(handle.run_id)
+        first = (reason.strip().splitlines() or [""])[0]
+        if handle.deaths >= DEATHS:
+            self._fail(handle, EvaluationError(f"the process of the run died {DEATHS} times, last with {first}; what was measured is stored"))
+        elif self._wanted(handle) == "running":
+            self._stores.open(handle.store).add_event(handle.run_id, "retried", f"the process of the run died ({first}) and another one took over")
+            self._advance(handle, "queued")
+        else:
+            self._conclude_stopped(handle)
+
+    def _conclude(self, handle: RunHandle, error: BaseException | None) -> None:
+        """Record how a run's execution ended."""
+        assert handle.runner is not None
+        self._runners.free(handle.runner)
+        handle.runner, handle.incarnation = None, ""
+        retried = self._desk.close(handle.run_id)
+        if retried:
+            self._stores.open(handle.store).add_event(handle.run_id, "retried", f"{retried} batches were lost with their evaluator and measured again")
+        if error is None:
+            self._advance(handle, "done")
+        elif isinstance(error, InterruptedRunError):
+            self._conclude_stopped(handle)
+        else:
+            self._fail(handle, error)
+        self._tidy()
+
+    def _conclude_stopped(self, handle: RunHandle) -> None:
+        """Record that a run stopped because it was told to. One that is wanted again by now is queued."""
+        if self._closing.is_set():
+            self._advance(handle, "interrupted")
+        else:
+            self._advance(handle, "queued" if handle.state.desired == "running" else handle.state.desired)
+
+    def _fail(self, handle: RunHandle, error: BaseException) -> None:
+        handle.error = error
+        self._advance(handle, "failed", str(error))
+
+    def _advance(self, handle: RunHandle, status: Status, error: str | None = None) -> None:
+        store, progress = self._stores.open(handle.store), handle.state.progress
+        self._table.changed(handle, run_states.advance(store, handle.run_id, status, error=error, progress=progress))
+
+    def _publish(self) -> None:
+        """Publish metrics, so often that those of what has ended vanish."""
+        if time.monotonic() - self._published < PUBLISH_SECONDS:
+            return
+        self._published = time.monotonic()
+        with self._lock:
+            states = [handle.state for handle in self._table.handles.values()]
+        under_way = [state.progress for state in states if state.status == "running" and state.progress is not None]
+        counts = Counter(state.status for state in states)
+        self._metrics.publish(self._desk.totals, self._dispatcher.queue(), runs=counts, progress=under_way, evaluators=self._dispatcher.evaluators())
+
+    def _wanted(self, handle: RunHandle) -> Desired:
+        return "cancelled" if self._closing.is_set() else handle.state.desired
+
+    def _check_runners(self) -> None:
+        """Find runs whose runner died without a word: those of an earlier scheduler had nobody to tell."""
+        if time.monotonic() - self._checked < CHECK_SECONDS:
+            return
+        self._checked = time.monotonic()
+        with self._lock:
+            active = [(handle, handle.runner, handle.incarnation) for handle in self._table.handles.values() if handle.runner is not None]
+        for handle, runner, incarnation in active:
+            alive, job = self._runners.check(runner)
+            with self._lock:
+                if handle.incarnation != incarnation or not handle.active:
+                    continue
+                handle.lost = 0 if job is not None else handle.lost + 1
+                if not alive or handle.lost > 2:
+                    self._lose(handle, "its process is gone")
+
+    def _tidy(self) -> None:
+        """Forget old runs, and close what nobody uses."""
+        self._table.forget_old()
+        self._desk.expire()
+        used = {handle.store for handle in self._table.handles.values() if not handle.state.ended}
+        self._stores.close_unused(used | self._desk.stores())
+
+    # ---- looking things up
 
     @staticmethod
-    def _suits(spec: RunSpec, shape: Shape) -> bool:
-        """Whether evaluators of a shape serve a run: those that it asks for, with a GPU each if it would be given one."""
-        wanted = choose_shape(spec)
-        return wanted == shape if spec.evaluators or spec.threads or spec.gpus else shape.has_gpu or not wanted.has_gpu
+    def _check(handle: RunHandle, incarnation: str) -> None:
+        if handle.incarnation != incarnation:
+            raise SupersededError.of(handle.run_id, "superseded: another process executes it")
 
-    def _others(self, handle: RunHandle) -> list[RunHandle]:
-        return [other for other in self._handles.values() if other is not handle and other.uses]
+    def _under_way(self, run_id: str) -> bool:
+        handle = self._table.handles.get(run_id)
+        return handle is not None and not handle.state.ended
 
-    def _take(self, handle: RunHandle, spec: RunSpec, uses: Literal["evaluators", "trainings"], in_the_way: list[RunHandle]) -> None:
-        if in_the_way:
-            other = in_the_way[0]
-            what = "trains on the cluster" if other.uses == "trainings" else "uses the cluster's evaluators"
-            raise UserError("lens", spec.lens.kind, f"cannot run while run {other.run_id} {what}", "wait for it to end, or cancel it")
-        handle.uses = uses
+    def _state(self, run_id: str) -> RunState:
+        handle = self._table.handles.get(run_id)
+        if handle is not None:
+            return handle.state
+        with self._stores.reading(self._place(run_id)) as store:
+            return run_states.state(store, run_id)
+
+    def _revive(self, run_id: str) -> RunHandle:
+        """A handle of a run that is not remembered here."""
+        path = self._place(run_id)
+        store = self._stores.open(path)
+        row, state = store.run_row(run_id), run_states.state(store, run_id)
+        handle = RunHandle(RunRequest(run_spec(row["spec"]), run_id, row["set_name"], state.priority), path, state)
+        self._table.add(handle)
+        return handle
+
+    def _place(self, run_id: str) -> Path:
+        """The path of the store that has a run. UserError if none of those remembered has it."""
+        handle = self._table.handles.get(run_id)
+        if handle is not None:
+            return handle.store
+        for path in self._stores.latest():
+            with contextlib.suppress(UserError), self._stores.reading(path) as store:
+                if run_states.states(store, [run_id]):
+                    return path
+        raise unknown(run_id)
 
 
-scheduler_actor: Any = ray.remote(Scheduler)
+_remote: Any = ray.remote
+scheduler_actor: Any = _remote(concurrency_groups=CONCURRENCY, max_restarts=-1, max_task_retries=0, num_cpus=0)(Scheduler)
 
 
 def scheduler() -> Any:
@@ -244,10 +491,7 @@ def scheduler() -> Any:
 
     UserError if it runs another version of raysp, or does not answer.
     """
-    options = scheduler_actor.options(
-        name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", num_cpus=0, resources=PLACE, max_concurrency=MAX_CONCURRENCY
-    )
-    actor = options.remote()
+    actor = scheduler_actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", resources=PLACE).remote()
     try:
         running: str = ray.get(actor.version.remote(), timeout=ANSWER_SECONDS)
     except GetTimeoutError:

@@ -26,6 +26,25 @@ class Shape:
         """Whether each evaluator has a GPU or a share of one. Without a share, Ray hides no GPU, and all evaluators would use the first."""
         return "num_gpus" in dict(self.resources)
 
+    @property
+    def key(self) -> str:
+        """A text that two shapes share if their evaluators are alike, whatever their number."""
+        return f"{self.threads} threads, {', '.join(f'{name} {amount:g}' for name, amount in self.resources)}"
+
+    def fitting(self) -> int:
+        """How many such evaluators the nodes that are alive hold, if nothing else runs on them."""
+        named = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        found = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                found += min(int(node["Resources"].get(named[name], 0.0) / amount + 1e-6) for name, amount in self.resources)
+        return found
+
+    def suits(self, spec: RunSpec) -> bool:
+        """Whether such evaluators serve a run: those that it asks for, with a GPU each if it would be given one."""
+        wanted = choose_shape(spec)
+        return wanted.key == self.key if spec.evaluators or spec.threads or spec.gpus else self.has_gpu or not wanted.has_gpu
+
 
 def unplaceable(count: int) -> UserError:
     """The error for a cluster that has placed none of `count` evaluators within `PLACEMENT_SECONDS`."""

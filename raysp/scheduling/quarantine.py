@@ -70,15 +70,16 @@ class Quarantine:
     def guilty(self, failures: Sequence[Failure], workers: Collection[str]) -> bool:
         """Whether a mask that was alone in these failures is to be quarantined, with these workers to choose from.
 
-        It must have failed on three different workers, where there are as many, or twice as often on fewer. Failures beside those of other workers count a
-        quarter.
+        It must have failed on three different workers, where there are as many, or twice as often on fewer. Failures beside those of workers that measured
+        something else count a quarter.
         """
-        strikes = sum(STRIKES_TOGETHER if self._together(failure) else 1.0 for failure in failures)
+        strikes = sum(STRIKES_TOGETHER if self._together(failure, failures) else 1.0 for failure in failures)
         different = len({failure.worker for failure in failures}) >= min(STRIKES, len(workers))
         return strikes >= (STRIKES if different else 2 * STRIKES)
 
-    def _together(self, failure: Failure) -> bool:
-        return any(other.worker != failure.worker and abs(other.time - failure.time) <= TOGETHER_SECONDS for other in self._deaths)
+    def _together(self, failure: Failure, own: Sequence[Failure]) -> bool:
+        others = (other for other in self._deaths if other.worker != failure.worker and other not in own)
+        return any(abs(other.time - failure.time) <= TOGETHER_SECONDS for other in others)
 
     def add(self, order: Order, row: int, failures: Sequence[Failure], last: str) -> QuarantinedMaskError:
         """Quarantine a row of an order; the error that names the mask."""

@@ -22,7 +22,6 @@ from raysp.models.loading import checkpoint_bytes
 from raysp.models.training import DivergenceError
 from raysp.runtime.evaluator import Evaluator
 from raysp.runtime.portable import portable
-from raysp.runtime.scheduler import Scheduler
 from raysp.runtime.shape import Shape, choose_shape
 from raysp.specs.lenses import AUTO_DTYPE, with_dtype
 
@@ -206,6 +205,6 @@ def test_a_run_that_would_have_a_gpu_is_not_left_to_evaluators_without(monkeypat
     with_gpu, without = choose_shape(asked("auto")), choose_shape(asked("cpu"))
     assert (with_gpu.count, with_gpu.has_gpu, without.has_gpu) == (2, True, False)
     assert not choose_shape(function).has_gpu
-    assert Scheduler._suits(asked("cpu"), with_gpu)  # they do not need a GPU
-    assert not Scheduler._suits(asked("auto"), without)
-    assert Scheduler._suits(function, Shape(2, None, (("num_gpus", 1.0), ("num_cpus", 1))))
+    assert with_gpu.suits(asked("cpu"))  # it can do without
+    assert not without.suits(asked("auto"))
+    assert Shape(2, None, (("num_gpus", 1.0), ("num_cpus", 1))).suits(function)

@@ -1,4 +1,4 @@
-"""A real Ray of several hosts: one of them is lost, an evaluator is killed by a mask, and the scheduler stays where its stores are."""
+"""A real Ray of several hosts: one of them is lost, evaluators are killed by a mask, and the scheduler stays where its stores are."""
 
 import os
 import signal
@@ -11,20 +11,18 @@ import pytest
 import ray
 from answered_games import N, planted
 from ray.cluster_utils import Cluster
+from services import end_service
 
 import raysp
-from raysp.masks import pack
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.dispatch import PoolBackend
-from raysp.runtime.pieces import LOSSES_OF_A_MASK
-from raysp.runtime.pool import Pool, dismiss
+from raysp.runtime.pool import EVALUATOR, named
 from raysp.runtime.scheduler import NAME, scheduler
-from raysp.runtime.shape import Shape
 
 
 @pytest.fixture(scope="module")
-def hosts():
+def hosts(tmp_path_factory):
     """A head without cores, joined by this process as a driver, and two hosts of one core each."""
+    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     workers = [cluster.add_node(num_cpus=1, resources={f"host{i}": 1}) for i in range(2)]
     ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
@@ -38,24 +36,19 @@ def hosts():
 @pytest.fixture(autouse=True)
 def nobody_stays(hosts):
     yield
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["name"].startswith("raysp:"):
-            ray.kill(ray.get_actor(actor["name"], NAMESPACE), no_restart=True)
-    deadline = time.monotonic() + 60
-    while any(actor["name"].startswith("raysp:") for actor in ray.util.list_named_actors(all_namespaces=True)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    end_service()
 
 
-def batches(count, size=4):
-    """Distinct masks, no two batches the same."""
-    rng = np.random.default_rng(0)
-    numbers = rng.choice(2**N, count * size, replace=False)
-    return list(((numbers[:, None] >> np.arange(N)) & 1).astype(bool).reshape(count, size, N))
+def question(store, function, **options):
+    lens = raysp.FunctionLens(function, n=N, batch_masks=4)
+    return raysp.RunSpec(lens=lens, explorer=raysp.Singles(budget=100), validation=raysp.Validation(heldout=0), store=str(store), **options)
 
 
-def pool(count):
-    return Pool(Shape(count, 1, (("num_cpus", 1),)))
+def stored(store, run_id):
+    """The values that a run has in its store, by mask."""
+    with raysp.Store.read(store) as reading:
+        rows = reading.run_evaluations(run_id)
+    return {tuple(mask): value for mask, value in zip(rows["mask"].to_pylist(), rows["value"].to_pylist(), strict=True)}
 
 
 def test_the_scheduler_and_its_stores_are_on_the_head_whoever_starts_it(hosts):
@@ -76,112 +69,82 @@ def test_the_scheduler_and_its_stores_are_on_the_head_whoever_starts_it(hosts):
         time.sleep(1)
 
 
-def test_only_the_batch_that_killed_its_evaluator_is_charged_and_the_mask_is_named(hosts, tmp_path):
-    """All on one evaluator, so that other batches wait behind the deadly one each of the many times that it dies."""
-    asked = batches(6)
-    poison = pack(asked[2][1:2]).tobytes()
+def test_a_mask_that_kills_evaluators_is_found_and_named_and_ends_only_its_own_run(hosts, tmp_path):
+    """Another run shares the only evaluator, and pays for none of its deaths."""
+    removed = [0, 3, 7]
+    poison = np.ones(N, dtype=bool)
+    poison[removed] = False
+    poison_key = poison.tobytes()
 
     def deadly(masks):
-        if any(pack(mask[None]).tobytes() == poison for mask in masks):
+        if any(mask.tobytes() == poison_key for mask in np.asarray(masks)):
             with (tmp_path / "deaths").open("a") as file:
                 file.write(f"{len(masks)}\n")
             os.kill(os.getpid(), signal.SIGKILL)
         return planted(masks)
 
-    backend = PoolBackend(pool(1), raysp.FunctionLens(deadly, n=N))
-    measured = {}
-    removed = np.flatnonzero(~asked[2][1])
+    def innocent(masks):
+        time.sleep(0.05)
+        return planted(masks)
 
-    def measure():
-        for batch, rows, measurement in backend.measure(asked):
-            np.testing.assert_array_equal(measurement.values, planted(asked[batch][rows]))
-            measured.setdefault(batch, []).append(rows)
-
-    with pytest.raises(raysp.EvaluationError, match=rf"^evaluators died 4 times of the mask without {len(removed)} of {N} components \(x{removed[0]}\b"):
-        measure()
-    whole = [slice(0, 4)]
-    assert {batch: rows for batch, rows in measured.items() if batch != 2} == dict.fromkeys((0, 1, 3, 4, 5), whole)
-    assert sorted((rows.start, rows.stop) for rows in measured[2]) == [(0, 1), (2, 4)]
-    deaths = (tmp_path / "deaths").read_text().split()
-    assert deaths[:3] == ["4", "4", "2"]
-    assert set(deaths[3:]) == {"1"}
-    # A death during the pool's own restart of the evaluator is charged to nobody, so there may be more of them than charges.
-    assert len(deaths[3:]) >= LOSSES_OF_A_MASK
-
-
-def test_two_runs_share_an_evaluator_and_only_the_one_that_kills_it_fails(hosts, tmp_path):
-    """The innocent run's batches wait behind the deadly one's, more often than a batch may be lost."""
-    shared = pool(1)
-
-    def deadly(masks):
-        time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    killer = PoolBackend(shared, raysp.FunctionLens(deadly, n=N))
-    innocent = PoolBackend(shared, raysp.FunctionLens(planted, n=N))
-    asked = batches(2, size=1)
-    deaths = killer.measure(asked[:1])
-
-    failed = []
-
-    def kill():
-        try:
-            list(deaths)
-        except raysp.EvaluationError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    rounds = 0
-    while thread.is_alive():
-        found = list(innocent.measure(asked))
-        assert [(batch, rows) for batch, rows, _ in sorted(found, key=lambda each: each[0])] == [(0, slice(0, 1)), (1, slice(0, 1))]
-        rounds += 1
-    thread.join()
-    assert len(failed) == 1
-    assert rounds > 0
+    killer = question(tmp_path / "s.duckdb", deadly, evaluators=1, threads=1).model_copy(update={"explorer": raysp.Exhaustive().options})
+    killer = killer.model_copy(update={"lens": killer.lens.model_copy(update={"batch_masks": 512})})
+    results = []
+    beside = threading.Thread(target=lambda: results.append(raysp.run(question(tmp_path / "s.duckdb", innocent, evaluators=1, threads=1))))
+    beside.start()
+    named_mask = rf"^evaluators died \d+ times of the mask without {len(removed)} of {N} components \(x0 × x3 × x7\)"
+    with pytest.raises(raysp.EvaluationError, match=named_mask):
+        raysp.run(killer, run_id="killer")
+    beside.join()
+    assert results[0].summary["status"] == "done"
+    deaths = [int(line) for line in (tmp_path / "deaths").read_text().split()]
+    assert deaths == sorted(deaths, reverse=True)
+    assert deaths[-3:] == [1, 1, 1]
+    kept = stored(tmp_path / "s.duckdb", "killer")
+    assert tuple(poison.tolist()) not in kept
+    assert len(kept) == 2**N - 1
+    with raysp.Store.read(tmp_path / "s.duckdb") as store:
+        assert store.run_row("killer")["status"] == "failed"
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, TypeError, ValueError])
-def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(hosts, kind):
+def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(hosts, tmp_path, kind):
     def failing(masks):
         raise kind("the text of it")
 
-    backend = PoolBackend(pool(1), raysp.FunctionLens(failing, n=N))
     with pytest.raises(kind, match="the text of it"):
-        list(backend.measure(batches(3)))
-    with pytest.raises(AttributeError, match="'str' object has no attribute"):
-        backend._pool.ask("describe", "a key", "not a lens")
+        raysp.run(question(tmp_path / "s.duckdb", failing))
 
 
-def test_an_evaluator_that_was_ended_on_purpose_is_started_again(hosts):
-    backend = PoolBackend(pool(2), raysp.FunctionLens(planted, n=N))
-    assert len(list(backend.measure(batches(4)))) == 4
-    dismiss()
-    assert len(list(backend.measure(batches(4)))) == 4
+def test_an_evaluator_that_was_ended_on_purpose_is_replaced(hosts, tmp_path):
+    raysp.run(question(tmp_path / "s.duckdb", planted))
+    before = named(EVALUATOR)
+    for name in before:
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+    assert raysp.run(question(tmp_path / "s.duckdb", planted)).summary["status"] == "done"
+    assert before
+    assert not set(before) & set(named(EVALUATOR))
 
 
 def test_a_run_goes_on_without_a_host_that_is_lost(hosts, tmp_path):
     """The host goes as a machine does that loses its power; its evaluator cannot be placed again."""
     cluster, workers = hosts
-    asked = batches(60)
 
     def slow(masks):
         (tmp_path / ray.get_runtime_context().get_node_id()).touch()
-        time.sleep(0.2)
+        time.sleep(0.1)
         return planted(masks)
 
-    backend = PoolBackend(pool(2), raysp.FunctionLens(slow, n=N))
-    found, lost = {}, workers[1]
-    for batch, rows, measurement in backend.measure(asked):
-        assert batch not in found
-        assert rows == slice(0, 4)
-        found[batch] = measurement.values
-        if lost is not None and (tmp_path / lost.node_id).exists():
-            cluster.remove_node(lost, allow_graceful=False)
-            lost = None
-    assert lost is None
-    assert sorted(found) == list(range(60))
-    for batch, masks in enumerate(asked):
-        np.testing.assert_array_equal(found[batch], planted(masks))
-    assert backend.retried > 0
+    lost = [workers[1]]
+
+    def watch(progress):
+        if lost and (tmp_path / lost[0].node_id).exists() and progress.done > 20:
+            cluster.remove_node(lost.pop(), allow_graceful=False)
+
+    asked = question(tmp_path / "s.duckdb", slow).model_copy(update={"explorer": raysp.Singles(budget=300).options})
+    result = raysp.run(asked, watch=watch)
+    assert not lost
+    values = stored(tmp_path / "s.duckdb", result.run_id)
+    assert len(values) >= 300
+    np.testing.assert_array_equal(list(values.values()), planted(np.array(list(values))))
+    assert sum(result.costs["evaluations"].to_pylist()) <= result.evaluations.num_rows

@@ -17,16 +17,19 @@ import ray
 from answered_games import N, additive, flawed, planted
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
+from services import actors, end_service
 from tiny_models import save
 
 import raysp
+from raysp.runs.state import RunRequest
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.scheduler import NAME, Scheduler
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     """Two nodes of one core each, joined by this process as a driver."""
+    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
     settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
     nodes.add_node(num_cpus=1)
@@ -41,16 +44,7 @@ def cluster():
 @pytest.fixture(autouse=True)
 def fresh_scheduler(cluster):
     yield
-    try:
-        scheduler = ray.get_actor(NAME, NAMESPACE)
-    except ValueError:
-        return
-    ray.get(scheduler.close.remote())
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["name"].startswith("raysp:"):
-            ray.kill(ray.get_actor(actor["name"], NAMESPACE), no_restart=True)
-    while any(actor["name"].startswith("raysp:") for actor in ray.util.list_named_actors(all_namespaces=True)):
-        time.sleep(0.05)
+    end_service()
 
 
 def question(tmp_path, function, **options):
@@ -116,9 +110,9 @@ def parts_of_a_model_have_the_same_values(tmp_path):
 
 def test_actors_read_well_on_the_dashboard(tmp_path):
     raysp.run(question(tmp_path, planted))
-    wanted = {"raysp:scheduler", "raysp:evaluator:0", "raysp:evaluator:1"}
+    wanted = {"raysp:scheduler", "raysp:runner:0", "raysp:evaluator:0", "raysp:evaluator:1"}
     deadline = time.monotonic() + 60  # a short run can end before the second evaluator has started
-    while not wanted <= {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}:
+    while not wanted <= set(actors()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -184,53 +178,58 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
 
 
-def published(metric, run_id):
-    """The samples of a metric about a run that all nodes show to Prometheus, by phase."""
-    found = {}
+def published(run_id):
+    """The metrics about a run that all nodes show to Prometheus."""
+    found = set()
     for node in ray.nodes():
         with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as page:
-            for line in page.read().decode().splitlines():
-                if line.startswith(metric) and f'run="{run_id}"' in line:
-                    found[line.partition('phase="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
+            found |= {line.partition("{")[0] for line in page.read().decode().splitlines() if f'run="{run_id}"' in line}
     return found
 
 
-def test_gauges_of_a_run_that_ended_are_zero(tmp_path):
-    raysp.run(question(tmp_path, slow), run_id="measured")
-    over = {"explore": 0.0, "validate": 0.0}
-    deadline = time.monotonic() + 30  # they are published once a second
-    while (gauges := [published(f"ray_raysp_{name}", "measured") for name in ("evaluations_per_second", "seconds_left")]) != [over, over]:
-        assert time.monotonic() < deadline, gauges
+def test_a_run_has_gauges_while_it_is_under_way_and_none_afterwards(tmp_path):
+    seen = set()
+
+    def watch(progress):
+        if progress.phase in ("explore", "validate"):
+            seen.update(published("measured"))
+
+    raysp.run(question(tmp_path, slow), run_id="measured", watch=watch)
+    assert {"ray_raysp_run_done", "ray_raysp_evaluations_per_second", "ray_raysp_queue_depth"} <= seen
+    deadline = time.monotonic() + 60  # Ray forgets what was not published for two of its intervals
+    while published("measured"):
+        assert time.monotonic() < deadline, published("measured")
         time.sleep(0.5)
 
 
 def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path, monkeypatch):
-    """In a scheduler of this process, whose memory can be looked into."""
-    monkeypatch.setattr("raysp.runtime.scheduler.REMEMBERED", 2)
+    """In a scheduler of this process, whose memory can be looked into; their states are read from the store."""
+    monkeypatch.setattr("raysp.runtime.run_table.REMEMBERED", 2)
     scheduler, functions = Scheduler(), []
 
     def submit(run_id, function):
         functions.append(weakref.ref(function))
         spec = question(tmp_path, function).model_copy(update={"explorer": raysp.Singles(budget=30).options})
-        scheduler.submit(spec, run_id)
-        while not scheduler.finished(run_id, 1.0):
-            pass
+        scheduler.submit([RunRequest(spec, run_id)])
+        version = -1
+        while not (states := scheduler.follow([run_id], {run_id: version}, 1.0)) or not states[0].ended:
+            version = states[0].version if states else version
 
     for number in range(4):
         submit(f"run-{number}", lambda masks, weight=number: masks @ np.arange(N) * weight)
     submit("failed", lambda masks: 1 // len(masks[:0]))
     with pytest.raises(RuntimeError, match="ZeroDivisionError") as caught:
         scheduler.result("failed")
-    assert "In the scheduler" in str(caught.value)
+    assert "In an evaluator" in str(caught.value)
     del caught
-    assert scheduler.remembered() == ["run-3", "failed"]
-    assert scheduler.result("run-3").run_id == "run-3"
-    with pytest.raises(raysp.UserError, match=r"^run: 'run-0' is not known to this scheduler .*; read it with `raysp show run-0`$"):
-        scheduler.progress("run-0")
-    with raysp.Store.read(tmp_path / "ray.duckdb") as store:
-        assert store.run_row("run-0")["status"] == "done"
+    assert {state.run_id for state in scheduler.states()} == {"run-3", "failed"}
+    assert scheduler.result("run-0").run_id == "run-0"
+    assert scheduler.states(["run-0"])[0].status == "done"
+    with pytest.raises(raysp.UserError, match=r"^run: 'nobody' is not known to this scheduler; read it with `raysp show nobody`"):
+        scheduler.states(["nobody"])
+    scheduler.close()
     gc.collect()
-    assert [function() for function in functions] == [None] * 5
+    assert [function() for function in functions[:3]] == [None] * 3
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):

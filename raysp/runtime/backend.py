@@ -1,0 +1,212 @@
+"""The backend of a run whose evaluations are orders of the cluster's scheduler, for a runner or any other process that is connected to Ray.
+
+Orders are placed ahead of what the run has taken, in a window: enough of them for every evaluator, and no more, so that no other process holds the masks of a
+whole run. A thread of its own places them and collects the answers, so that evaluators are never idle while the run fits something. A scheduler that was
+restarted is told again what was asked of it; what it had stored costs nothing.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.errors import InterruptedRunError
+from raysp.game import GameInfo, Measurement
+from raysp.gradients import GradientReport
+from raysp.masks import Masks, pack
+from raysp.runs.run import Answer, Batch
+from raysp.runtime.link import Link, never
+from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, Told, UnknownSessionError
+from raysp.scheduling import QuarantinedMaskError
+from raysp.specs.lenses import with_dtype
+from raysp.specs.run import AnyLens
+from raysp.validation.numeric_noise import NoiseSample
+
+#: Orders in flight for each evaluator, and at least.
+WINDOW_EACH, LEAST_WINDOW = 4, 64
+#: How long the scheduler holds an exchange open for answers that are not there yet.
+EXCHANGE_SECONDS = 1.0
+POLL_SECONDS = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class Outstanding:
+    """A batch whose order is in flight; `open` are the rows without an answer."""
+
+    batch: Batch
+    order: PlacedOrder
+    open: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.open = np.ones(len(self.order.packed), dtype=np.bool_)
+
+    def take(self, told: Told) -> Answer | None:
+        """The answer to the rows that had none; None if all had one."""
+        fresh = self.open[told.rows]
+        if told.measurement is None or not fresh.any():
+            return None
+        rows = told.rows[fresh]
+        self.open[rows] = False
+        found = told.measurement
+        if not fresh.all():
+            outputs = None if found.outputs is None else found.outputs[fresh]
+            found = Measurement(found.values[fresh], found.tokens, found.seconds, outputs, found.notes)
+        return Answer(self.batch, rows, found, stored=told.stored, reused=told.reused)
+
+
+class ServiceBackend(AbstractContextManager["ServiceBackend"]):
+    """One game on the cluster's evaluators, as the backend of a run.
+
+    `session` names what is asked for here, and `payer` (by default the same) the run whose evaluations they become, in the store at `store`. `incarnation`
+    distinguishes processes that use the same session one after the other. As a context manager, it ends its session.
+    """
+
+    remembers = True
+
+    def __init__(
+        self,
+        link: Link,
+        lens: AnyLens,
+        *,
+        session: str,
+        store: Path,
+        incarnation: str = "",
+        payer: str | None = None,
+        priority: int = 5,
+        cancelled: Callable[[], bool] = never,
+    ) -> None:
+        self._link, self._session, self._incarnation, self._cancelled = link, session, incarnation, cancelled
+        self._opening = (session, incarnation, store, payer or session, priority)
+        self._numbers = itertools.count()
+        self._taken = 0
+        self.desired = "running"
+        self.rebuild(lens)
+
+    def rebuild(self, lens: AnyLens) -> None:
+        """As `Backend.rebuild`. One evaluator resolves dtype `auto`, and all are given the result."""
+        self._take(self._attach(lens, None))
+        self._lens = with_dtype(lens, str(self.info.description.get("dtype")))
+
+    def _attach(self, lens: AnyLens, info: GameInfo | None) -> Attached:
+        return self._link.call("attach", *self._opening, lens, info, cancelled=self._cancelled)
+
+    def _take(self, attached: Attached) -> None:
+        self.info: GameInfo = attached.info
+        self.workers = max(1, attached.workers)
+        self._taken = 0
+
+    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:  # noqa: ARG002  the lens is its own
+        """As `sample_noise`, in one of the evaluators."""
+        return self._ask("noise_sample", pack(masks), first)
+
+    def gradient_report(self, max_order: int = 1) -> GradientReport:
+        """What gradients say about the game, as `Game.gradient_report`."""
+        return self._ask("gradient_report", max_order)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+
+    def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+        """As `Backend.measure`.
+
+        Raises what the game raised, InterruptedRunError once cancelled, and, when all else is measured, EvaluationError that names a mask which evaluators die of.
+        """
+        answers, left = SimpleQueue[Answer | BaseException | None](), threading.Event()
+        threading.Thread(target=self._feed, args=(batches, answers, left), name="orders", daemon=True).start()
+        try:
+            while True:
+                try:
+                    answer = answers.get(timeout=POLL_SECONDS)
+                except Empty:
+                    if self._stopped():
+                        raise InterruptedRunError("the run was cancelled") from None
+                    continue
+                if answer is None:
+                    return
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield answer
+        finally:
+            left.set()
+
+    def _feed(self, batches: Iterable[Batch], answers: "SimpleQueue[Answer | BaseException | None]", left: threading.Event) -> None:
+        """Place orders and collect answers until there are no more, or nobody waits for them."""
+        try:
+            for answer in self._answers(iter(batches), left):
+                answers.put(answer)
+            answers.put(None)
+        except BaseException as error:  # noqa: BLE001  raised in the thread that waits for the answers
+            answers.put(error)
+
+    def _answers(self, batches: Iterator[Batch], left: threading.Event) -> Iterator[Answer]:
+        outstanding: dict[int, Outstanding] = {}
+        quarantined: list[QuarantinedMaskError] = []
+        while not left.is_set():
+            if self._stopped():
+                raise InterruptedRunError("the run was cancelled")
+            fresh = self._fill(batches, outstanding)
+            if not outstanding:
+                if quarantined:
+                    raise quarantined[0]
+                return
+            for told in self._exchange(fresh, outstanding):
+                answer = _answer(told, outstanding, quarantined)
+                if answer is not None:
+                    yield answer
+
+    def _fill(self, batches: Iterator[Batch], outstanding: dict[int, Outstanding]) -> list[PlacedOrder]:
+        """Fill the window with orders for the next batches."""
+        fresh: list[PlacedOrder] = []
+        for batch in itertools.islice(batches, max(0, self._window - len(outstanding))):
+            order = PlacedOrder(next(self._numbers), batch.packed, batch.phase, batch.round, batch.positions)
+            outstanding[order.number] = Outstanding(batch, order)
+            fresh.append(order)
+        return fresh
+
+    def _stopped(self) -> bool:
+        return self._cancelled() or self.desired != "running"
+
+    @property
+    def _window(self) -> int:
+        return max(LEAST_WINDOW, WINDOW_EACH * self.workers)
+
+    def _exchange(self, fresh: list[PlacedOrder], outstanding: dict[int, Outstanding]) -> tuple[Told, ...]:
+        try:
+            found: Exchanged = self._link.call("exchange", self._session, self._incarnation, fresh, self._taken, EXCHANGE_SECONDS, cancelled=self._cancelled)
+        except UnknownSessionError:
+            self._take(self._attach(self._lens, self.info))
+            found = self._link.call("exchange", self._session, self._incarnation, [each.order for each in outstanding.values()], 0, 0.0)
+        if found.told:
+            self._taken = found.told[-1].serial
+        self.desired, self.workers = found.desired, max(1, found.workers)
+        return found.told
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._link.call("leave", self._session, self._incarnation)
+
+
+def _answer(told: Told, outstanding: dict[int, Outstanding], quarantined: list[QuarantinedMaskError]) -> Answer | None:
+    """The answer that a session was told, None if it is no news. Raises what the game raised; masks that were given up are noted, so that all others are measured first."""
+    asked = outstanding.get(told.order)
+    if asked is None:
+        return None  # of a round that was left
+    if isinstance(told.error, QuarantinedMaskError):
+        quarantined.append(told.error)
+        asked.open[told.rows] = False
+    elif told.error is not None:
+        raise told.error
+    answer = asked.take(told)
+    if not asked.open.any():
+        del outstanding[told.order]
+    return answer

@@ -1,0 +1,70 @@
+"""Calls of the scheduler that outlive it: a scheduler that died is found again, or started again, and asked again."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from raysp.errors import InterruptedRunError, UserError
+from raysp.runtime.messages import PASSED_ON
+
+#: How long a call may take before the scheduler is looked for again. Every call can be repeated.
+CALL_SECONDS = 600.0
+#: How often a call that waits looks whether it was cancelled.
+POLL_SECONDS = 0.5
+#: How long a scheduler that has died is looked for before giving up.
+ABSENT_SECONDS = 600.0
+AGAIN_SECONDS = 0.2
+
+Find = Callable[[], Any]
+
+
+def never() -> bool:
+    """Nothing is cancelled."""
+    return False
+
+
+class Link:
+    """The scheduler, as `find` returns it, for any number of threads. Errors of the scheduler are raised as it raised them."""
+
+    def __init__(self, find: Find, actor: Any = None) -> None:
+        self._find = find
+        self._actor = find() if actor is None else actor
+
+    def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never) -> Any:
+        """The answer of a method that may be called more than once. InterruptedRunError once cancelled."""
+        gone_since: float | None = None
+        while True:
+            try:
+                return self._answer(getattr(self._actor, method).remote(*arguments), cancelled)
+            except RayTaskError as error:
+                raise passed_on(error) from None
+            except (RayActorError, GetTimeoutError):
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > ABSENT_SECONDS:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+                self._look_again()
+
+    def _answer(self, reference: Any, cancelled: Callable[[], bool]) -> Any:
+        deadline = time.monotonic() + CALL_SECONDS
+        while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+            if cancelled():
+                raise InterruptedRunError("the run was cancelled")
+            if time.monotonic() > deadline:
+                raise GetTimeoutError
+        return ray.get(reference, timeout=POLL_SECONDS)
+
+    def _look_again(self) -> None:
+        try:
+            self._actor = self._find()
+        except (UserError, RayActorError, GetTimeoutError, ValueError):  # it is being started, or does not answer yet
+            return
+
+
+def passed_on(error: RayTaskError) -> BaseException:
+    """What another process raised, as it raised it, if it is one of `PASSED_ON`."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, PASSED_ON) else error

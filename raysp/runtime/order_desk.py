@@ -1,0 +1,208 @@
+"""Where orders come in and answers go out: the sessions, the dispatcher and the recorder of a scheduler, put together."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.blobs import parse_blob
+from raysp.errors import InterruptedRunError
+from raysp.game import GameInfo, Measurement
+from raysp.masks import Values, unpack
+from raysp.runs.state import Desired
+from raysp.runtime.dispatch import Dispatcher
+from raysp.runtime.evaluator import ShippedLens
+from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError, UnknownSessionError
+from raysp.runtime.metrics import Totals
+from raysp.runtime.recorder import Found, Recorder
+from raysp.runtime.sessions import Session
+from raysp.runtime.stores import Stores
+from raysp.specs.lenses import with_dtype
+from raysp.specs.run import AnyLens
+from raysp.store import Store
+
+#: A session that is not a run's, and whose process has not been heard of for this long, is closed.
+SESSION_SECONDS = 120.0
+#: How long orders wait for answers that are about to be stored, before they are placed all the same; how often.
+SETTLE_SECONDS, SETTLES = 1.0, 8
+
+
+class OrderDesk:
+    """Sessions by name. What is stored is answered at once; the rest is given to evaluators, stored, and then told."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._lock = threading.RLock()
+        self._sessions: dict[str, Session] = {}
+        self._recorder = Recorder(self._sessions.get, self._store)
+        self.dispatcher = Dispatcher(self._recorder.put)
+
+    def start(self) -> None:
+        """Adopt evaluators, and begin."""
+        self._recorder.start()
+        self.dispatcher.start()
+
+    @property
+    def totals(self) -> Totals:
+        """What was measured, found and stored so far."""
+        return self._recorder.totals
+
+    def in_use(self) -> bool:
+        """Whether anybody has a session."""
+        return bool(self._sessions)
+
+    def stores(self) -> set[Path]:
+        """The stores of the sessions."""
+        with self._lock:
+            return {session.store for session in self._sessions.values()}
+
+    def open(self, name: str, incarnation: str, store: Path, payer: str, *, priority: int, limit: int | None, is_run: bool) -> None:
+        """Have a session. One of the same name and another incarnation is replaced."""
+        with self._lock:
+            found = self._sessions.get(name)
+            if found is not None and found.incarnation == incarnation:
+                return
+            self.close(name)
+            self._sessions[name] = Session(name, incarnation, store, payer, priority, is_run)
+            self.dispatcher.open(name, priority=priority, workers=limit)
+
+    def attach(self, name: str, incarnation: str, lens: AnyLens, info: GameInfo | None) -> Attached:
+        """Let a session place orders for a lens's game. What it had ordered before of another game is dropped."""
+        session = self._session(name, incarnation)
+        if info is None:
+            info = self._answer(session, "describe", lens)
+            assert info is not None
+        with self._lock:
+            if self._session(name, incarnation) is not session:
+                raise UnknownSessionError(name)
+            session.reset(info)
+            self.dispatcher.serve(name, self._shipped(session, with_dtype(lens, str(info.description.get("dtype")))), info)
+        return Attached(info, self.dispatcher.workers(name))
+
+    def ask(self, name: str, method: str, lens: AnyLens, fingerprint: str, *arguments: Any) -> Any:
+        """The answer of an evaluator to a question of a session. UnknownSessionError if there is no such session."""
+        session = self._sessions.get(name)
+        if session is None:
+            raise UnknownSessionError(name)
+        return self._answer(session, method, lens, fingerprint, *arguments)
+
+    def _answer(self, session: Session, method: str, lens: AnyLens, *arguments: Any) -> Any:
+        found = self.dispatcher.ask(method, self._shipped(session, lens), *arguments, cancelled=lambda: session.closed or session.desired != "running")
+        session.heard = monotonic()
+        if found is None:
+            raise InterruptedRunError("the run was cancelled while an evaluator was asked")
+        return found
+
+    def _shipped(self, session: Session, lens: AnyLens) -> ShippedLens:
+        """A lens with the content that it refers to, which came with the question into the store."""
+        digests = {blob.digest for source in (*lens.files.values(), *lens.data_sets.values()) if (blob := parse_blob(source)) is not None}
+        store = self._store(session) if digests else None
+        found = {digest: content for digest in digests if store is not None and (content := store.blob(digest)) is not None}
+        return ShippedLens(lens, found)
+
+    def exchange(self, name: str, incarnation: str, orders: Sequence[PlacedOrder], taken: int, timeout: float) -> Exchanged:
+        """Place orders and take answers."""
+        session = self._session(name, incarnation)
+        if session.info is None:
+            raise UnknownSessionError(name)
+        fresh = session.fresh(orders)
+        try:
+            if fresh:
+                self._place(session, fresh)
+        except LookupError:  # it was closed a moment ago
+            raise UnknownSessionError(name) from None
+        told = session.take(taken, timeout)
+        return Exchanged(told, session.desired, self.dispatcher.workers(name))
+
+    def _place(self, session: Session, orders: Sequence[PlacedOrder]) -> None:
+        """Answer what is stored, and order the rest. While another session measures the same game, what has been measured is stored first."""
+        assert session.info is not None
+        store, fingerprint = self._store(session), session.info.fingerprint
+        if session.game_id is None:
+            session.game_id = store.register_game(session.info)
+        packed = np.concatenate([order.packed for order in orders])
+        for attempt in range(SETTLES):
+            seen = self.dispatcher.finished(fingerprint)
+            careful = self.dispatcher.shares(session.name) and attempt < SETTLES - 1
+            if careful:
+                self._recorder.wait(fingerprint, seen, SETTLE_SECONDS)
+            values, outputs = _known(store, session.game_id, packed, session.info)
+            if self._order(session, orders, values, outputs, seen if careful else None):
+                return
+
+    def _order(self, session: Session, orders: Sequence[PlacedOrder], values: Values, outputs: NDArray[np.float64] | None, unless: int | None) -> bool:
+        wanted: list[Any] = []
+        found: list[Found] = []
+        start = 0
+        for order in orders:
+            part = slice(start, start := start + len(order.packed))
+            known = ~np.isnan(values[part])
+            rows = np.flatnonzero(~known)
+            session.orders[order.number].rows = rows
+            if len(rows):
+                wanted.append(self.dispatcher.order(session.name, order.number, order.packed if len(rows) == len(order.packed) else order.packed[rows]))
+            if known.any():
+                some = np.flatnonzero(known)
+                of_queries = None if outputs is None else outputs[part][some]
+                found.append(Found(session, order.number, some, Measurement(values[part][some], 0, 0.0, of_queries)))
+        if wanted and not self.dispatcher.place(wanted, unless=unless):
+            return False
+        for each in found:
+            self._recorder.put(each)
+        return True
+
+    def steer(self, name: str, desired: Desired) -> None:
+        """Let a session know what is wanted of it."""
+        session = self._sessions.get(name)
+        if session is not None:
+            session.steer(desired)
+
+    def close(self, name: str, incarnation: str | None = None) -> int:
+        """Close a session, unless it is of another incarnation. Returns how many of its batches were measured again after a loss."""
+        with self._lock:
+            session = self._sessions.get(name)
+            if session is None or incarnation not in (None, session.incarnation):
+                return 0
+            del self._sessions[name]
+            self.dispatcher.close(name)
+            session.close()
+            return session.retried
+
+    def close_all(self) -> None:
+        """Close all sessions."""
+        with self._lock:
+            for name in list(self._sessions):
+                self.close(name)
+
+    def expire(self) -> None:
+        """Close the sessions of processes that have gone."""
+        now = monotonic()
+        with self._lock:
+            for session in [each for each in self._sessions.values() if not each.is_run and now - each.heard > SESSION_SECONDS]:
+                self.close(session.name)
+
+    def _session(self, name: str, incarnation: str) -> Session:
+        session = self._sessions.get(name)
+        if session is None:
+            raise UnknownSessionError(name)
+        if session.incarnation != incarnation:
+            raise SupersededError.of(name, "superseded: another process executes it")
+        return session
+
+    def _store(self, session: Session) -> Store:
+        return self._stores.open(session.store)
+
+
+def _known(store: Store, game_id: int, packed: NDArray[np.uint8], info: GameInfo) -> tuple[Values, NDArray[np.float64] | None]:
+    """The stored values of packed masks, NaN if there is none, and the outputs of a game with queries."""
+    masks = unpack(packed, info.n)
+    values = store.known(game_id, masks)
+    if not info.queries:
+        return values, None
+    outputs = store.outputs(game_id, masks)
+    values[np.isnan(outputs).any(axis=1)] = np.nan
+    return values, outputs

@@ -1,0 +1,184 @@
+"""Answers are stored before they are told: one thread writes all that has arrived in the meantime, so that many small batches share a commit."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.game import Measurement
+from raysp.masks import unpack
+from raysp.runtime.metrics import Totals
+from raysp.runtime.portable import portable
+from raysp.runtime.sessions import Session
+from raysp.scheduling import Delivery, QuarantinedMaskError
+from raysp.store import Store
+
+#: Answers that are stored together at most.
+TOGETHER = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Rows of an order of a session that the store has already, with their values and outputs."""
+
+    session: Session
+    order: int
+    rows: NDArray[np.intp]
+    measurement: Measurement
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Rows of an order of a session with what they ended with, on their way into the store and to the session."""
+
+    session: Session
+    number: int
+    rows: NDArray[np.intp]
+    measurement: Measurement | None
+    error: BaseException | None
+    paid: bool
+
+    @property
+    def storable(self) -> bool:
+        """Whether all values are finite. Others are told, and end the run."""
+        return self.measurement is not None and _is_finite(self.measurement)
+
+    def store(self, store: Store) -> None:
+        """Store the rows under the session's payer, or record that they were reused."""
+        session, measurement = self.session, self.measurement
+        assert session.info is not None
+        assert measurement is not None
+        order = session.orders[self.number].order
+        masks, positions = unpack(order.packed[self.rows], session.info.n), order.positions[self.rows]
+        if self.paid:
+            store.add_evaluations(
+                session.payer,
+                order.phase,
+                masks,
+                measurement.values,
+                in_round=order.round,
+                positions=positions,
+                tokens=measurement.tokens,
+                seconds=measurement.seconds,
+                outputs=measurement.outputs,
+                game_id=session.game_id,
+            )
+        elif session.is_run:
+            store.add_reused(session.payer, order.phase, masks, in_round=order.round, positions=positions)
+
+    def tell(self, *, stored: bool) -> None:
+        """Tell the session."""
+        self.session.tell(self.number, self.rows, self.measurement, self.error, stored=stored, reused=not self.paid)
+
+
+class Recorder:
+    """Stores deliveries and tells them to their sessions. `session_of` and `store_of` look them up; a session that has closed is told nothing."""
+
+    def __init__(self, session_of: Callable[[str], Session | None], store_of: Callable[[Session], Store]) -> None:
+        self._session_of, self._store_of = session_of, store_of
+        self._waiting = SimpleQueue[tuple[list[Delivery] | Found, str | None] | None]()
+        self._recorded = Counter[str]()
+        self._changed = threading.Condition()
+        self.totals = Totals()
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Record what has arrived, and end."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def put(self, what: list[Delivery] | Found, finished: str | None = None) -> None:
+        """Take deliveries, or rows that are known, to be recorded. `finished` is the game's fingerprint if they are an answer that was counted."""
+        self._waiting.put((what, finished))
+
+    def wait(self, fingerprint: str, count: int, timeout: float) -> None:
+        """Wait until so many answers of a game are recorded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._recorded[fingerprint] >= count, timeout)
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            for _ in range(min(self._waiting.qsize(), TOGETHER)):
+                if (more := self._waiting.get()) is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(more)
+            self.totals.lag = len(batch) + self._waiting.qsize()
+            self._record([what for what, _ in batch])
+            with self._changed:
+                self._recorded.update(finished for _, finished in batch if finished is not None)
+                self._changed.notify_all()
+            self.totals.lag = self._waiting.qsize()
+
+    def _record(self, batch: list[list[Delivery] | Found]) -> None:
+        """Store all that can be stored, each store's part in one go, and then tell everybody."""
+        by_store: dict[Path, list[Entry]] = {}
+        for what in batch:
+            for entry in self._entries(what):
+                if entry.storable:
+                    by_store.setdefault(entry.session.store, []).append(entry)
+                else:
+                    entry.tell(stored=False)
+        for entries in by_store.values():
+            try:
+                self._store(entries)
+            except Exception:  # noqa: BLE001  one of them may be the reason
+                for entry in entries:
+                    self._store_alone(entry)
+            else:
+                for entry in entries:
+                    entry.tell(stored=True)
+
+    def _entries(self, what: list[Delivery] | Found) -> Iterator[Entry]:
+        if isinstance(what, Found):
+            yield Entry(what.session, what.order, what.rows, what.measurement, None, paid=False)
+            return
+        for delivery in what:
+            session = self._session_of(delivery.run_id)
+            opened = session.orders.get(delivery.order) if session is not None else None
+            if session is not None and opened is not None:
+                session.retried += delivery.attempts > 1
+                error = None if delivery.error is None else _named(delivery.error, session)
+                yield Entry(session, delivery.order, opened.rows[delivery.rows], delivery.measurement, error, paid=delivery.paid)
+
+    def _store_alone(self, entry: Entry) -> None:
+        try:
+            self._store([entry])
+        except Exception as error:  # noqa: BLE001  whatever keeps the store from growing ends the run
+            entry.error = portable(error, "In the scheduler")
+            entry.measurement = None
+            entry.tell(stored=False)
+        else:
+            entry.tell(stored=True)
+
+    def _store(self, entries: list[Entry]) -> None:
+        store = self._store_of(entries[0].session)
+        for entry in entries:
+            entry.store(store)
+        for entry in entries:
+            assert entry.measurement is not None
+            if entry.paid:
+                self.totals.evaluations += len(entry.rows)
+                self.totals.tokens += entry.measurement.tokens
+                self.totals.seconds += entry.measurement.seconds
+            else:
+                self.totals.found += len(entry.rows)
+
+
+def _is_finite(measurement: Measurement) -> bool:
+    return bool(np.isfinite(measurement.values).all() and (measurement.outputs is None or np.isfinite(measurement.outputs).all()))
+
+
+def _named(error: Exception, session: Session) -> Exception:
+    """An error about a mask with the labels of its components."""
+    return error.labelled(session.info.components) if isinstance(error, QuarantinedMaskError) and session.info is not None else error

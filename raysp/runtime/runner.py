@@ -1,0 +1,106 @@
+"""The actor that executes runs, one at a time: their fits run in its process, and its evaluations are orders of the scheduler.
+
+A runner outlives the scheduler: it waits for the next one, attaches to it again, and places again what was not answered.
+"""
+
+import threading
+from typing import Any
+
+import ray
+
+from raysp.blobs import blobs_from
+from raysp.errors import InterruptedRunError
+from raysp.runs.calibration import continued_lens
+from raysp.runs.progress import Progress
+from raysp.runs.run import Run
+from raysp.runtime.backend import ServiceBackend
+from raysp.runtime.link import Find, Link
+from raysp.runtime.messages import Job, SupersededError
+from raysp.runtime.portable import portable
+from raysp.runtime.store_proxy import StoreProxy
+
+RUNNER = "raysp:runner:"
+#: How often the scheduler is told where a run stands, and asked what is wanted of it.
+BEAT_SECONDS = 0.25
+
+
+class Runner:
+    """One process for one run after the other. `runner_actor` makes an actor of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._job: Job | None = None
+
+    def __repr__(self) -> str:
+        """The name that the Ray dashboard shows."""
+        return self.name
+
+    @ray.method(concurrency_group="control", enable_task_events=False)
+    def holding(self) -> Job | None:
+        """The job that the runner executes; None if it has none."""
+        return self._job
+
+    def execute(self, job: Job, find: Find) -> None:
+        """Execute a run to its end, and tell the scheduler (which `find` returns) how it ended."""
+        self._job = job
+        link = Link(find)
+        try:
+            error = Execution(job, link).run()
+            link.call("ended", job.request.run_id, job.incarnation, error)
+        finally:
+            self._job = None
+
+
+class Execution:
+    """One execution of a run. A thread of its own reports its progress and learns what is wanted of it, also while the run fits something."""
+
+    def __init__(self, job: Job, link: Link) -> None:
+        self._job, self._link = job, link
+        self._progress = Progress(job.request.run_id)
+        self._stopped, self._over = threading.Event(), threading.Event()
+
+    def run(self) -> BaseException | None:
+        """Execute the run; the error that ended it, None if it is done."""
+        request = self._job.request
+        store = StoreProxy(self._link, self._job.store)
+        beats = threading.Thread(target=self._beat, name="beat", daemon=True)
+        beats.start()
+        try:
+            backend = ServiceBackend(
+                self._link,
+                continued_lens(request.spec.lens, store, request.run_id),
+                session=request.run_id,
+                store=self._job.store,
+                incarnation=self._job.incarnation,
+                priority=request.priority,
+                cancelled=self._stopped.is_set,
+            )
+            with blobs_from(store.blob):
+                Run(request.spec, backend, store, request.run_id, request.set_name, self._report, self._stopped.is_set).execute()
+        except (Exception, InterruptedRunError) as error:  # noqa: BLE001  whatever ended the run is raised in whoever asks for its result
+            return portable(error, "In the run's process")
+        finally:
+            self._over.set()
+            beats.join()
+        return None
+
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def _beat(self) -> None:
+        while True:
+            over = self._over.wait(BEAT_SECONDS)
+            try:
+                desired: str = self._link.call("beat", self._job.request.run_id, self._job.incarnation, self._progress, cancelled=self._over.is_set)
+            except SupersededError:
+                desired = "cancelled"
+            except InterruptedRunError:  # it is over, and the scheduler is not there
+                return
+            if desired != "running":
+                self._stopped.set()
+            if over:
+                return
+
+
+_remote: Any = ray.remote
+runner_actor: Any = _remote(concurrency_groups={"control": 2}, max_restarts=0, max_task_retries=0, num_cpus=0)(Runner)

@@ -1,0 +1,109 @@
+"""The runners: started as runs need them, reused, adopted from a scheduler that died, and ended when too many are idle."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.link import Find
+from raysp.runtime.messages import Job
+from raysp.runtime.pool import named
+from raysp.runtime.runner import RUNNER, runner_actor
+
+#: Runs that are executed at the same time. Each is a process; where cores are few, more of them would only wait for each other.
+MAX_RUNNERS = min(16, max(4, os.cpu_count() or 1))
+#: Idle runners that are kept for the next run.
+SPARE = 1
+#: How long a runner may take to say what it is doing before it is given up.
+HOLDING_SECONDS = 15.0
+#: Keeps runners on the head node, where the stores are.
+PLACE = {"node:__internal_head__": 0.001}
+
+
+class RunnerPool:
+    """The runners by name, each with the run that it executes or None."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._actors: dict[str, Any] = {}
+        self.busy: dict[str, str | None] = {}
+        self._number = 0
+
+    def adopt(self) -> dict[str, Job]:
+        """Take over the runners of an earlier scheduler; what they execute. One that does not answer is ended."""
+        found: dict[str, Job] = {}
+        asked: dict[str, Any] = {}
+        for name in named(RUNNER):
+            with contextlib.suppress(ValueError):  # one that has ended in the meantime
+                self._actors[name] = ray.get_actor(name, NAMESPACE)
+                asked[name] = self._actors[name].holding.remote()
+                self._number = max(self._number, int(name.removeprefix(RUNNER)) + 1)
+        deadline = time.monotonic() + HOLDING_SECONDS
+        for name, reference in asked.items():
+            try:
+                job: Job | None = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
+            except (RayError, GetTimeoutError):
+                self.drop(name)
+                continue
+            self.busy[name] = None if job is None else job.request.run_id
+            if job is not None:
+                found[name] = job
+        return found
+
+    def give(self, job: Job, returned: Callable[[BaseException | None], None]) -> str:
+        """Have a runner execute a job; its name. `returned` is called, in another thread, when it has, or with the error that it died of."""
+        name = next((name for name, run_id in self.busy.items() if run_id is None), None) or self._start()
+        self.busy[name] = job.request.run_id
+        done: Future[None] = self._actors[name].execute.remote(job, self._find).future()
+
+        def tell(answer: "Future[None]") -> None:
+            returned(answer.exception())
+
+        done.add_done_callback(tell)
+        return name
+
+    def _start(self) -> str:
+        name, self._number = f"{RUNNER}{self._number}", self._number + 1
+        options = runner_actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", resources=PLACE)
+        self._actors[name], self.busy[name] = options.remote(name), None
+        return name
+
+    def free(self, name: str) -> None:
+        """Take a runner back. One too many ends."""
+        self.busy[name] = None
+        idle = [other for other, run_id in self.busy.items() if run_id is None]
+        for other in idle[SPARE:]:
+            self.drop(other)
+
+    def keep_spare(self) -> None:
+        """Start a runner for the next run."""
+        if None not in self.busy.values() and len(self.busy) < MAX_RUNNERS:
+            self._start()
+
+    def drop(self, name: str) -> None:
+        """Forget a runner that is dead, or end it."""
+        self.busy.pop(name, None)
+        actor = self._actors.pop(name, None)
+        if actor is not None:
+            with contextlib.suppress(RayError, ValueError):
+                ray.kill(actor, no_restart=True)
+
+    def check(self, name: str) -> tuple[bool, Job | None]:
+        """Whether a runner lives, and what it executes. One that is too busy to answer counts as alive with its job unknown."""
+        try:
+            return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
+        except GetTimeoutError:
+            return True, None
+        except (RayError, KeyError):
+            return False, None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more runs can be executed for now."""
+        return sum(run_id is not None for run_id in self.busy.values()) >= MAX_RUNNERS

@@ -1,0 +1,109 @@
+"""The stores that a scheduler has open, and those that it must open again when it comes back."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from raysp.errors import UserError
+from raysp.home import home
+from raysp.store import Store
+
+#: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
+REMEMBERED = 32
+FILE = "scheduler.json"
+
+
+class Stores:
+    """Open stores by path. `scheduler.json` in the home, which only its owner can read, keeps the paths: of those that are open, and of the latest."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, Store] = {}
+        self._used = Counter[Path]()
+        self._lock = threading.RLock()
+        kept = _read()
+        self._latest, self._left_open = kept["latest"], kept["open"]
+
+    def open(self, path: Path) -> Store:
+        """The store at a path. UserError if it cannot be opened."""
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = Store.open(path)
+                self._latest = [*(each for each in self._latest if each != path), path][-REMEMBERED:]
+                self._write()
+            return self._open[path]
+
+    @contextmanager
+    def using(self, path: Path) -> Generator[Store]:
+        """The store at a path, which stays open within the block."""
+        with self._lock:
+            store = self.open(path)
+            self._used[path] += 1
+        try:
+            yield store
+        finally:
+            with self._lock:
+                self._used[path] -= 1
+
+    @contextmanager
+    def reading(self, path: Path) -> Generator[Store]:
+        """The store at a path for reading; opened for that if it is not open."""
+        with self._lock:
+            is_open = path in self._open
+        if is_open:
+            with self.using(path) as store:
+                yield store
+        else:
+            with Store.read(path) as store:
+                yield store
+
+    def find(self, path: Path) -> Store | None:
+        """The store at a path if it is open."""
+        return self._open.get(path)
+
+    def close_unused(self, used: set[Path]) -> None:
+        """Close all stores but these, as other processes may want them."""
+        with self._lock:
+            leaving = [path for path in self._open if path not in used and not self._used[path]]
+            for path in leaving:
+                self._open.pop(path).close()
+            if leaving:
+                self._left_open = [path for path in self._left_open if path not in leaving]
+                self._write()
+
+    def paths(self) -> list[Path]:
+        """The open stores."""
+        return list(self._open)
+
+    def left_open(self) -> list[Path]:
+        """The stores that an earlier scheduler had open when it died."""
+        return [path for path in self._left_open if path.exists()]
+
+    def latest(self) -> list[Path]:
+        """The stores that were opened last and still exist, the newest first."""
+        return [path for path in reversed(self._latest) if path.exists()]
+
+    def _write(self) -> None:
+        file = home() / FILE
+        draft = file.with_suffix(".draft")
+        is_open = [*(path for path in self._left_open if path not in self._open), *self._open]
+        with suppress(OSError):  # a home that cannot be written to: then nothing is remembered
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps({"open": [str(path) for path in is_open], "latest": [str(path) for path in self._latest]}), encoding="utf-8")
+            draft.replace(file)
+
+
+def _read() -> dict[str, list[Path]]:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept: Any = json.loads((home() / FILE).read_text(encoding="utf-8"))
+        return {name: [Path(path) for path in kept[name]] for name in ("open", "latest")}
+    return {"open": [], "latest": []}
+
+
+def unknown(run_id: str) -> UserError:
+    """The error for a run that no remembered store has."""
+    return UserError("run", run_id, "is not known to this scheduler", f"read it with `raysp show {run_id}`, or name its store with --store")

@@ -1,0 +1,27 @@
+"""What tests of a service on a real Ray share: its actors are ended, and nothing of it stays for the next test."""
+
+import contextlib
+import time
+
+import ray
+
+from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.scheduler import NAME
+
+
+def actors(prefix="raysp:"):
+    """The names of the service's actors that begin with a prefix."""
+    return sorted(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["name"].startswith(prefix))
+
+
+def end_service():
+    """Close the scheduler, and end all actors of the service."""
+    with contextlib.suppress(ValueError, ray.exceptions.RayActorError):
+        ray.get(ray.get_actor(NAME, NAMESPACE).close.remote(), timeout=90)
+    for name in actors():
+        with contextlib.suppress(ValueError):
+            ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+    deadline = time.monotonic() + 60
+    while actors():
+        assert time.monotonic() < deadline, actors()
+        time.sleep(0.05)
