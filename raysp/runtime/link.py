@@ -65,6 +65,7 @@ class Link:
 
 
 def passed_on(error: RayTaskError) -> BaseException:
-    """What another process raised, as it raised it, if it is one of `PASSED_ON`."""
+    """What another process raised, as it raised it, if it is one of `PASSED_ON` or carries its traceback as a note."""
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, PASSED_ON) else error
+    known = isinstance(cause, PASSED_ON) or (isinstance(cause, Exception) and hasattr(cause, "__notes__"))
+    return cause if known and isinstance(cause, Exception) else error

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import urllib.request
-import weakref
 from pathlib import Path
 
 import answered_games
@@ -21,9 +20,8 @@ from services import actors, end_service
 from tiny_models import save
 
 import raysp
-from raysp.runs.state import RunRequest
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.scheduler import NAME, Scheduler
+from raysp.runtime.scheduler import NAME
 
 
 @pytest.fixture(scope="module")
@@ -202,34 +200,39 @@ def test_a_run_has_gauges_while_it_is_under_way_and_none_afterwards(tmp_path):
         time.sleep(0.5)
 
 
-def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path, monkeypatch):
-    """In a scheduler of this process, whose memory can be looked into; their states are read from the store."""
-    monkeypatch.setattr("raysp.runtime.run_table.REMEMBERED", 2)
-    scheduler, functions = Scheduler(), []
+def within(act):
+    """The result of a function in the scheduler's process."""
+    return ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.options(concurrency_group="clients").remote(act), timeout=60)
 
-    def submit(run_id, function):
-        functions.append(weakref.ref(function))
-        spec = question(tmp_path, function).model_copy(update={"explorer": raysp.Singles(budget=30).options})
-        scheduler.submit([RunRequest(spec, run_id)])
-        version = -1
-        while not (states := scheduler.follow([run_id], {run_id: version}, 1.0)) or not states[0].ended:
-            version = states[0].version if states else version
 
-    for number in range(4):
-        submit(f"run-{number}", lambda masks, weight=number: masks @ np.arange(N) * weight)
-    submit("failed", lambda masks: 1 // len(masks[:0]))
-    with pytest.raises(RuntimeError, match="ZeroDivisionError") as caught:
-        scheduler.result("failed")
-    assert "In an evaluator" in str(caught.value)
-    del caught
-    assert {state.run_id for state in scheduler.states()} == {"run-3", "failed"}
-    assert scheduler.result("run-0").run_id == "run-0"
-    assert scheduler.states(["run-0"])[0].status == "done"
+def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path):
+    """Their states are then read from the store."""
+
+    def remember_two(_):
+        from raysp.runtime import run_table
+
+        run_table.REMEMBERED = 2
+
+    def lenses(_):
+        gc.collect()
+        return sum(isinstance(each, raysp.FunctionLens) for each in gc.get_objects())
+
+    def spec(function):
+        return question(tmp_path, function).model_copy(update={"explorer": raysp.Singles(budget=30).options})
+
+    for number in range(5):
+        raysp.run(spec(lambda masks, weight=number: masks @ np.arange(N) * weight), run_id=f"run-{number}")
+        within(remember_two)
+    with pytest.raises(ZeroDivisionError) as caught:
+        raysp.run(spec(lambda masks: 1 // len(masks[:0])), run_id="failed")
+    assert caught.value.__notes__[0].startswith("In an evaluator:\n")
+    actor = ray.get_actor(NAME, NAMESPACE)
+    assert {state.run_id for state in ray.get(actor.states.remote())} == {"run-4", "failed"}
+    assert within(lenses) <= 3
+    assert ray.get(actor.states.remote(["run-0"]))[0].status == "done"
+    assert ray.get(actor.result.remote("run-0")).run_id == "run-0"
     with pytest.raises(raysp.UserError, match=r"^run: 'nobody' is not known to this scheduler; read it with `raysp show nobody`"):
-        scheduler.states(["nobody"])
-    scheduler.close()
-    gc.collect()
-    assert [function() for function in functions[:3]] == [None] * 3
+        ray.get(actor.states.remote(["nobody"]))
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):
