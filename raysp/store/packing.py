@@ -14,7 +14,11 @@ Table = Any
 
 def to_binary(masks: Masks) -> Any:
     """Pack masks (bool, `(m, n)`) into an Arrow fixed-size binary array of length `m`, without a copy per mask."""
-    packed = np.ascontiguousarray(pack(masks))
+    return packed_to_binary(np.ascontiguousarray(pack(masks)))
+
+
+def packed_to_binary(packed: NDArray[np.uint8]) -> Any:
+    """Wrap packed masks (contiguous, `(m, ceil(n / 8))`) as an Arrow fixed-size binary array of length `m`, without a copy."""
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(max(packed.shape[1], 1)), len(packed), [None, pa.py_buffer(packed)])
 
 

@@ -36,7 +36,7 @@ class StoreReader:
     def known(self, game_id: int, masks: Masks) -> Values:
         """Return the stored values (float64, `(m,)`) of masks (bool, `(m, n)`) in a game, NaN for masks never evaluated."""
         with explaining(self.path):
-            return evaluations.known(self._cursor(), game_id, masks)
+            return self._find(game_id, masks)[1]
 
     def blob(self, digest: str) -> bytes | None:
         """Return the content of a file that a question names, by its SHA-256 in hex, or None if it is not stored."""
@@ -46,7 +46,7 @@ class StoreReader:
     def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
         """Return the stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows for masks never evaluated."""
         with explaining(self.path):
-            return training_sets.outputs_of(self._cursor(), game_id, masks)
+            return training_sets.outputs_of(self._cursor(), game_id, self._find(game_id, masks)[0])
 
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
         """Return the evaluations that a run requested, in that order: mask fixed-size list<bool>, value, phase, round, position, reused, fitted (to by its surrogate), evaluation_id."""
@@ -63,7 +63,7 @@ class StoreReader:
         """Return the outputs (float64, `(m, queries)`) of a run's evaluations, in the order of `run_evaluations`."""
         game_id, _ = self._game_of(run_id)
         asked = self.run_evaluations(run_id, phase)["evaluation_id"].to_numpy()
-        return training_sets.outputs_by_id(self._cursor(), game_id, asked)
+        return training_sets.outputs_of(self._cursor(), game_id, asked)
 
     def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
         """Return the surrogate of a run's value or of one of its queries, equal to the one that the run fitted.
@@ -165,6 +165,10 @@ class StoreReader:
             cur.close()
 
     # ---- internal
+
+    def _find(self, game_id: int, masks: Masks) -> tuple[NDArray[np.int64], Values]:
+        """Return the evaluation ids (0: not stored) and values (NaN: not stored) of masks."""
+        return evaluations.find(self._cursor(), game_id, masks)
 
     def _cursor(self) -> Connection:
         if not hasattr(self._local, "cursor"):

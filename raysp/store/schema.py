@@ -25,7 +25,7 @@ def applied(con: duckdb.DuckDBPyConnection, path: Path) -> set[int]:
     tables = {str(name) for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if not tables:
         return set()
-    if not {"migrations", "evaluations"} <= tables:
+    if not {"migrations", "games", "runs"} <= tables:
         raise foreign(path)
     found, known = {int(number) for (number,) in con.execute("SELECT number FROM migrations").fetchall()}, {number for number, _, _ in migrations()}
     if not found <= known:

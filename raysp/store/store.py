@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -17,16 +18,19 @@ import numpy as np
 from raysp.errors import UserError
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, blobs, evaluations, games, gradients, noise, surrogates, training_sets
+from raysp.store import answers, blobs, games, gradients, noise, surrogates
+from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
 from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
+from raysp.store.mask_index import StoredMasks, hashes
+from raysp.store.packing import to_binary
 from raysp.store.run_states import submission
 from raysp.store.snapshots import Publisher, ask_for_snapshot
 from raysp.store.stamps import now, version
 from raysp.store.state_writer import RunStateWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,7 +57,10 @@ class Store(RunStateWriter):
         self.note = note
         self._writing = threading.RLock()
         self._publisher = Publisher(con, path)
-        self._next_id = self._largest_id() + 1
+        self._masks = StoredMasks()
+        self._next_id, self._next_batch = (
+            (0, 0) if read_only else (self._largest("evaluation_id", "measurements") + 1, self._largest("batch_id", "batches") + 1)
+        )
 
     # ---- opening
 
@@ -175,9 +182,10 @@ class Store(RunStateWriter):
         """
         game_id, _ = self._game_of(run_id)
         components = self.components(game_id)
+        fitted = np.zeros(0, dtype=np.int64) if surrogate is None else self._find(game_id, surrogate.fitted)[0]
         with self._transaction() as cur:
             answers.replace_answers(cur, run_id, tables, components)
-            surrogates.replace(cur, run_id, game_id, surrogate)
+            surrogates.replace(cur, run_id, surrogate, fitted)
             answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
             answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, now())
 
@@ -236,50 +244,40 @@ class Store(RunStateWriter):
         as a plan.
         Returns how many were new; those that another run has stored in the meantime are recorded as reused, and their cost as extra.
         """
-        batch = self._batch(run_id, phase, masks, in_round, positions, game_id)
-        told = np.ascontiguousarray(values, dtype=np.float64)
-        if told.shape != (len(batch.masks),):
-            raise ValueError(f"values have shape {told.shape}; expected ({len(batch.masks)},)")
-        answered = None if outputs is None else self._checked_outputs(batch, outputs)
-        if not len(told):
-            return 0
-        cost = evaluations.Cost(float(tokens), float(seconds), now())
-        with self._writing, explaining(self.path):
-            self._must_write()
-            first, self._next_id = self._next_id, self._next_id + len(told)
-            self._publisher.dirty = True
-            try:
-                self._insert_evaluations(batch, told, first, cost, answered)
-            except duckdb.ConstraintException:
-                with self._transaction() as cur:
-                    new = evaluations.insert_new(cur, batch, told, first, cost)
-                    if answered is not None:
-                        training_sets.insert_outputs(cur, first, answered)
-                    return new
-            return len(told)
+        told = np.asarray(values, dtype=np.float64)
+        return self.add_many([Addition(run_id, phase, masks, told, in_round, positions, tokens, seconds, outputs, game_id)])[0]
 
-    def _insert_evaluations(self, batch: evaluations.Batch, told: Values, first: int, cost: evaluations.Cost, outputs: NDArray[np.float64] | None) -> None:
-        """Store a batch of new evaluations. Raises duckdb.ConstraintException, and stores nothing, if one of them is stored already."""
-        if outputs is None:
-            evaluations.insert(self._cursor(), batch, told, first, cost)
-            return
-        with self._transaction() as cur:
-            evaluations.insert(cur, batch, told, first, cost)
-            training_sets.insert_outputs(cur, first, outputs)
+    def add_many(self, additions: Sequence[Addition]) -> list[int]:
+        """Store many batches, of any runs, in one transaction. Returns how many evaluations of each were new.
 
-    def _checked_outputs(self, batch: evaluations.Batch, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        expected = (len(batch.masks), len(self.queries(batch.game_id)))
-        answered = np.asarray(outputs, dtype=np.float64)
-        if answered.shape != expected:
-            raise ValueError(f"outputs have shape {answered.shape}; expected {expected}")
-        return answered
+        A mask that is stored already, or that an earlier batch brings, is recorded as reused by the run that requested it; what it cost again is an extra cost.
+        """
+        batches = [self._batch(addition) for addition in additions]
+        new = [0] * len(batches)
+        # Batches that bring values come first: another may request the same masks.
+        order = [i for i, batch in sorted(enumerate(batches), key=lambda each: (each[1].game_id, each[1].values is None)) if len(batch.masks)]
+        if not order:
+            return new
+        with self._writing:
+            next_id, rows = self._next_id, Rows(self._next_batch, now())
+            with self._transaction() as cur:
+                games_of = [(game_id, list(group)) for game_id, group in itertools.groupby(order, key=lambda i: batches[i].game_id)]
+                resolved: list[Resolved] = []
+                for _, group in games_of:
+                    found = resolve(cur, self._masks, [batches[i] for i in group], next_id)
+                    next_id = max(next_id, int(found.ids.max()) + 1)
+                    resolved.append(found)
+                    ends = np.cumsum([len(batches[i].masks) for i in group])[:-1]
+                    for i, ids, fresh in zip(group, np.split(found.ids, ends), np.split(found.new, ends), strict=True):
+                        new[i] = rows.add(cur, self._masks, batches[i], ids, fresh)
+                rows.insert(cur)
+            self._next_id, self._next_batch = next_id, rows.next_batch
+            rows.index(self._masks, resolved)
+        return new
 
     def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
         """Record that a run requested masks (bool, `(m, n)`) that the store already has; masks requested before in this phase add nothing."""
-        batch = self._batch(run_id, phase, masks, in_round, positions)
-        if len(batch.masks):
-            with self._transaction() as cur:
-                evaluations.insert_reused(cur, batch)
+        self.add_many([Addition(run_id, phase, masks, None, in_round, positions)])
 
     def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
         """Add costs to a phase beyond those of its stored evaluations: wall time, discarded evaluations, fixed costs."""
@@ -328,18 +326,28 @@ class Store(RunStateWriter):
         if self.read_only:
             raise ValueError(f"the store {self.path} is open for reading only")
 
-    def _batch(  # noqa: PLR0917  the parts of a batch
-        self, run_id: str, phase: str, masks: Masks, in_round: int, positions: NDArray[np.int32] | None, game_id: int | None = None
-    ) -> evaluations.Batch:
-        game_id, n = self._game_of(run_id) if game_id is None else (game_id, games.size(self._cursor(), game_id))
-        checked = check_masks(masks, n)
-        placed = np.arange(len(checked), dtype=np.int32) if positions is None else np.asarray(positions, dtype=np.int32)
-        if placed.shape != (len(checked),):
-            raise ValueError(f"positions have shape {placed.shape}; expected ({len(checked)},)")
-        return evaluations.Batch(run_id, game_id, phase, in_round, checked, placed)
+    def _find(self, game_id: int, masks: Masks) -> tuple[NDArray[np.int64], Values]:
+        if self.read_only or not len(masks):
+            return super()._find(game_id, masks)
+        packed = to_binary(masks)
+        return self._masks.find(self._cursor(), game_id, packed, hashes(self._cursor(), packed))
 
-    def _largest_id(self) -> int:
-        return int(self._cursor().execute("SELECT coalesce(max(evaluation_id), 0) FROM evaluations").fetchall()[0][0])
+    def _batch(self, added: Addition) -> Batch:
+        game_id, n = self._game_of(added.run_id) if added.game_id is None else (added.game_id, games.size(self._cursor(), added.game_id))
+        masks = check_masks(added.masks, n)
+        m = len(masks)
+        positions = np.arange(m, dtype=np.int32) if added.positions is None else np.asarray(added.positions, dtype=np.int32)
+        _check_shape("positions", positions, (m,))
+        values = None if added.values is None else np.ascontiguousarray(added.values, dtype=np.float64)
+        outputs = None if added.outputs is None else np.asarray(added.outputs, dtype=np.float64)
+        if values is not None:
+            _check_shape("values", values, (m,))
+        if outputs is not None:
+            _check_shape("outputs", outputs, (m, len(self.queries(game_id))))
+        return Batch(added.run_id, game_id, added.phase, added.in_round, masks, positions, values, float(added.tokens), float(added.seconds), outputs)
+
+    def _largest(self, column: str, table: str) -> int:
+        return int(self._cursor().execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchall()[0][0])  # noqa: S608  our own names
 
     def _interrupt_orphans(self) -> None:
         """Mark runs that are still `running` as interrupted: this process owns the file, so the processes that drove them have ended.
@@ -348,6 +356,11 @@ class Store(RunStateWriter):
         """
         with self._transaction() as cur:
             cur.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running' AND submitted IS NULL")
+
+
+def _check_shape(name: str, array: NDArray[Any], expected: tuple[int, ...]) -> None:
+    if array.shape != expected:
+        raise ValueError(f"{name} have shape {array.shape}; expected {expected}")
 
 
 def _roll_back(cur: Connection) -> None:

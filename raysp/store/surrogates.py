@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats, Sets
-from raysp.store.packing import Table, from_binary, to_binary
+from raysp.store.packing import Table, from_binary
 
 Cursor = duckdb.DuckDBPyConnection
 
 TABLES = ("surrogates", "surrogate_terms", "fitted_evaluations")
-INSERT_FITTED = """
-INSERT INTO fitted_evaluations
-SELECT $run, b.position, e.evaluation_id FROM batch b JOIN evaluations e ON e.mask = b.mask WHERE e.game_id = $game
-"""
+INSERT_FITTED = "INSERT INTO fitted_evaluations SELECT $run, position, evaluation_id FROM fitted WHERE evaluation_id > 0"
 TERMS = """
 SELECT components, set_order, coefficient, standard_error, factor
 FROM surrogate_terms WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY term
 """
-FITTED = "SELECT e.mask, e.value FROM fitted_evaluations f JOIN evaluations e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
+FITTED = "SELECT e.mask, e.value FROM fitted_evaluations f JOIN measurements e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class RunSurrogates:
     queries: tuple[FourierSurrogate, ...] = ()
 
 
-def replace(cur: Cursor, run_id: str, game_id: int, found: RunSurrogates | None) -> None:
-    """Replace a run's surrogates, within the caller's transaction."""
+def replace(cur: Cursor, run_id: str, found: RunSurrogates | None, fitted: NDArray[np.int64]) -> None:
+    """Replace a run's surrogates, within the caller's transaction. `fitted` are the evaluation ids (0: not stored) of the masks that they were fitted to."""
     for name in TABLES:
         cur.execute(f"DELETE FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608  our own names
     if found is None:
@@ -52,9 +49,9 @@ def replace(cur: Cursor, run_id: str, game_id: int, found: RunSurrogates | None)
         cur.register("terms", _terms(surrogate))
         cur.execute("INSERT INTO surrogate_terms BY NAME SELECT $run AS run_id, $query AS query, * FROM terms", {"run": run_id, "query": query})
         cur.unregister("terms")
-    cur.register("batch", pa.table({"mask": to_binary(found.fitted), "position": np.arange(len(found.fitted), dtype=np.int32)}))
-    cur.execute(INSERT_FITTED, {"run": run_id, "game": game_id})
-    cur.unregister("batch")
+    cur.register("fitted", pa.table({"evaluation_id": fitted, "position": np.arange(len(fitted), dtype=np.int32)}))
+    cur.execute(INSERT_FITTED, {"run": run_id})
+    cur.unregister("fitted")
 
 
 def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogate | None:

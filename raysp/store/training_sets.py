@@ -6,20 +6,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysp.game import Example, GameInfo, Query
-from raysp.masks import Masks
-from raysp.store.packing import Table, to_binary
+from raysp.store.packing import Table
 
 Cursor = duckdb.DuckDBPyConnection
 Outputs = NDArray[np.float64]
 
-# Only for evaluations of this batch: if another run stored one first, its outputs are kept.
-INSERT_OUTPUTS = "INSERT INTO outputs SELECT b.evaluation_id, b.outputs FROM answered b SEMI JOIN evaluations e ON e.evaluation_id = b.evaluation_id"
 OUTPUTS = """
-SELECT b.position, o.outputs
-FROM batch b JOIN evaluations e ON e.mask = b.mask JOIN outputs o ON o.evaluation_id = e.evaluation_id
-WHERE e.game_id = $game
+SELECT w.row, o.outputs FROM wanted w JOIN outputs o ON o.evaluation_id = w.evaluation_id WHERE o.evaluation_id BETWEEN $first AND $last
 """
-OUTPUTS_BY_ID = "SELECT b.position, o.outputs FROM batch b JOIN outputs o ON o.evaluation_id = b.evaluation_id"
 
 
 def insert_texts(cur: Cursor, game_id: int, info: GameInfo) -> None:
@@ -73,36 +67,15 @@ def examples(cur: Cursor, game_id: int) -> tuple[Example, ...]:
     return tuple(Example(*row) for row in rows.fetchall())
 
 
-def insert_outputs(cur: Cursor, first_id: int, outputs: Outputs) -> None:
-    """Insert outputs (float64, `(m, q)`) of those evaluations with ids from `first_id` that are stored, within the caller's transaction."""
-    m, q = outputs.shape
-    ids = np.arange(first_id, first_id + m, dtype=np.int64)
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(outputs).reshape(-1)), q)
-    cur.register("answered", pa.table({"evaluation_id": ids, "outputs": lists.cast(pa.list_(pa.float64()))}))
-    cur.execute(INSERT_OUTPUTS)
-    cur.unregister("answered")
-
-
-def outputs_of(cur: Cursor, game_id: int, masks: Masks) -> Outputs:
-    """Return the stored outputs (float64 `(m, q)`) of masks (bool `(m, n)`), NaN if a mask has none."""
-    positions = np.arange(len(masks), dtype=np.int32)
-    batch = pa.table({"mask": to_binary(masks), "position": positions})
-    return _placed(cur, game_id, batch, OUTPUTS)
-
-
-def outputs_by_id(cur: Cursor, game_id: int, evaluation_ids: NDArray[np.int64]) -> Outputs:
-    """Return the stored outputs (float64 `(m, q)`) of evaluations, in their order, NaN if one has none."""
-    positions = np.arange(len(evaluation_ids), dtype=np.int32)
-    return _placed(cur, game_id, pa.table({"evaluation_id": evaluation_ids, "position": positions}), OUTPUTS_BY_ID)
-
-
-def _placed(cur: Cursor, game_id: int, batch: Table, query: str) -> Outputs:
+def outputs_of(cur: Cursor, game_id: int, evaluation_ids: NDArray[np.int64]) -> Outputs:
+    """Return the stored outputs (float64 `(m, q)`) of evaluations of a game, in their order, NaN if one has none."""
     count = int(cur.execute("SELECT count(*) FROM queries WHERE game_id = ?", [game_id]).fetchall()[0][0])
-    found = np.full((batch.num_rows, count), np.nan)
+    found = np.full((len(evaluation_ids), count), np.nan)
     if not found.size:
         return found
-    cur.register("batch", batch)
-    rows = cur.sql(query, params={"game": game_id} if "$game" in query else None).to_arrow_table()
+    cur.register("wanted", pa.table({"evaluation_id": evaluation_ids, "row": np.arange(len(evaluation_ids))}))
+    rows = cur.sql(OUTPUTS, params={"first": int(evaluation_ids.min()), "last": int(evaluation_ids.max())}).to_arrow_table()
+    cur.unregister("wanted")
     if rows.num_rows:
-        found[rows["position"].to_numpy()] = rows["outputs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, count)
+        found[rows["row"].to_numpy()] = rows["outputs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, count)
     return found

@@ -10,6 +10,7 @@ from raysp.store import Store, schema
 from raysp.validation import REASON_CODES
 
 COLUMNS = {
+    "batches": "batch_id game_id run_id phase round evaluations tokens seconds created",
     "blobs": "hash content",
     "components": "game_id component label kind start stop size layer unit",
     "cross_checks": "run_id method component label value",
@@ -23,6 +24,7 @@ COLUMNS = {
     "gradient_reports": "game_id leading_method intact priors max_order pair_singles notes seconds created",
     "heldout": "run_id mask predicted predicted_singles exact",
     "interactions": "run_id rank components labels set_order index value lo hi significant kind estimate exact verified",
+    "measurements": "evaluation_id batch_id mask value position",
     "migrations": "number name applied",
     "numeric_noise": "fingerprint keep_probability dtype noise spread share query_share scale masks repeats reference measured",
     "outputs": "evaluation_id outputs",
