@@ -58,9 +58,9 @@ class Store(RunStateWriter):
         self._writing = threading.RLock()
         self._publisher = Publisher(con, path)
         self._masks = StoredMasks()
-        self._next_id, self._next_batch = (
-            (0, 0) if read_only else (self._largest("evaluation_id", "measurements") + 1, self._largest("batch_id", "batches") + 1)
-        )
+        self._next_id, self._next_batch = 0, 0
+        if not read_only:
+            self._next_id, self._next_batch = self._largest("evaluation_id", "measurements") + 1, self._largest("batch_id", "batches") + 1
 
     # ---- opening
 
