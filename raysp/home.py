@@ -19,12 +19,31 @@ def store_path(path: str | None = None) -> Path:
     return Path(named).expanduser().absolute() if named else home() / "raysp.duckdb"
 
 
+def private_home() -> Path:
+    """`home()`, made if it is not there, and closed to others: prompts and answers are kept in it. A folder that others may write to, or somebody else's, is left as it is."""
+    folder = home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if not status.st_mode & 0o002 and folder.resolve() != Path.home().resolve():
+        make_private(folder, 0o700)
+    return folder
+
+
+def make_private(path: Path, mode: int = 0o600) -> None:
+    """Take from a file or folder of ours, if it exists, the rights that are not in `mode`."""
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        if status.st_uid == os.getuid() and status.st_mode & 0o777 & ~mode:
+            path.chmod(status.st_mode & 0o7777 & (mode | ~0o777))
+
+
 def cache_folder(name: str) -> Path:
     """A folder of the home that can be written to, made if it is not there; one in the temporary folder if the home is read-only.
 
     UserError naming RAYSP_HOME if neither can be written to.
     """
     with contextlib.suppress(OSError):
+        private_home()
         folder = home() / name
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):

@@ -1,12 +1,16 @@
 """Open the file: one process writes it, its configuration is locked, and no query can reach other files."""
 
+import itertools
+import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from raysp.home import cache_folder, home, make_private, private_home
 from raysp.store import schema
 from raysp.store.failures import explained, explaining, lock_holder, missing
 
@@ -17,7 +21,9 @@ MEMORY_LIMIT = "25%"
 """Of the machine's memory; models in other processes need the rest."""
 WRITER_THREADS, READER_THREADS = 1, 4
 """A writer shares its cores with the models; on busy cores a second thread halves its rate."""
-SNAPSHOT_FILES = ("", ".wal", ".wal.checkpoint", ".wal.recovery", ".tmp")
+
+
+_opened = itertools.count()
 
 
 class OlderSchemaError(Exception):
@@ -34,20 +40,36 @@ def request_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.snapshot.request")
 
 
-def drafts(path: Path) -> Path:
-    """The path at which a snapshot is built before it is renamed."""
-    return path.with_name(f"{path.stem}.snapshot.draft")
+def snapshot_place(path: Path, number: int) -> Path:
+    """One of the files among which `snapshot_path` names the current snapshot: raysp.snapshot.1.duckdb."""
+    return path.with_name(f"{path.stem}.snapshot.{number}{path.suffix or '.duckdb'}")
+
+
+def log_path(path: Path) -> Path:
+    """DuckDB's write-ahead log of the store at `path`."""
+    return path.with_name(f"{path.name}.wal")
+
+
+def keep_log_private(path: Path) -> None:
+    """Make the write-ahead log before DuckDB does, which would let everybody read it; a checkpoint removes it."""
+    with suppress(FileExistsError):
+        os.close(os.open(log_path(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def open_writer(path: Path) -> Connection:
     """Open the file for writing, migrate it and lock its configuration. Raises UserError if it is locked, damaged, newer than this raysp or not writable."""
     with explaining(path):
+        if path.parent == home().resolve():
+            private_home()
         path.parent.mkdir(parents=True, exist_ok=True)
     con = _connect_patiently(path)
     try:
         with explaining(path):
+            make_private(path)
+            make_private(log_path(path))
+            keep_log_private(path)
             schema.migrate(con, path)
-            _lock_down(con, [f"{drafts(path)}{end}" for end in SNAPSHOT_FILES])
+            _lock_down(con)
     except BaseException:
         con.close()
         raise
@@ -61,7 +83,7 @@ def open_reader(path: Path) -> Connection:
     con = duckdb.connect(str(path), read_only=True, config=_config(READER_THREADS))
     try:
         _check_schema(con, path)
-        _lock_down(con, [])
+        _lock_down(con)
     except BaseException:
         con.close()
         raise
@@ -75,7 +97,15 @@ def _check_schema(con: Connection, path: Path) -> None:
 
 def _config(threads: int) -> dict[str, Any]:
     # Python variables must not be readable as tables: user queries run in this process.
-    return {"threads": threads, "memory_limit": MEMORY_LIMIT, "python_enable_replacements": "false"}
+    # A file of another format must not make DuckDB download an extension for it, and what does not fit into memory is nobody else's to read.
+    return {
+        "threads": threads,
+        "memory_limit": MEMORY_LIMIT,
+        "python_enable_replacements": "false",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "temp_directory": str(cache_folder("spill") / f"{os.getpid()}-{next(_opened)}"),
+    }
 
 
 def _connect_patiently(path: Path) -> Connection:
@@ -89,11 +119,6 @@ def _connect_patiently(path: Path) -> Connection:
         threading.Event().wait(0.05)
 
 
-def _lock_down(con: Connection, allowed: list[str]) -> None:
-    con.execute(f"SET allowed_paths = [{', '.join(_quoted(name) for name in allowed)}]")
+def _lock_down(con: Connection) -> None:
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

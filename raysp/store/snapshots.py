@@ -1,41 +1,59 @@
 """Copies of a live store for other processes to read, made when one of them asks.
 
-A reader that finds the store locked leaves a file beside it; the writer looks for that file, builds a snapshot and moves it into place atomically. A run
-that nobody watches is never copied, however large its store is.
+A reader that finds the store locked leaves a file beside it; the writer looks for that file and brings a snapshot up to date. Only blocks that have changed since
+the last snapshot are copied, so that its cost follows what was stored since, not the size of the store. A run that nobody watches copies nothing.
+
+A snapshot is a file of its own, in one of a few places, and a symbolic link names the current one. A place that somebody reads is left as it is (DuckDB locks the
+files it reads), and another is used.
 """
 
+import fcntl
 import logging
 import os
+import shutil
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raysp.store.connection import SNAPSHOT_FILES, Connection, drafts, request_path, snapshot_path
+from raysp.errors import UserError
+from raysp.store.block_copy import block_count, copy_blocks
+from raysp.store.connection import Connection, request_path, snapshot_path, snapshot_place
 from raysp.store.failures import explaining
 
 SHARE = 0.05
-"""The largest share of the writer's time spent on snapshots."""
-LEAST_SECONDS = 1.0
-"""The shortest time between two snapshots."""
+"""The largest share of the writer's time spent on snapshots, unless they would get too old."""
+LEAST_SECONDS, MOST_SECONDS = 1.0, 8.0
+"""The shortest and longest time that a reader's request waits for the one before."""
 LOOK_SECONDS = 0.2
 """How often the writer looks for a request."""
 WAIT_SECONDS = 10.0
 """How long a reader waits for its request to be answered before it falls back to an older snapshot, if there is one."""
 FAILED_SECONDS = 60.0
 """The waiting time after a failed snapshot."""
+PLACES = 8
+"""How many snapshots may be read at the same time."""
+CHUNK = 64
+"""Blocks copied before commits get their turn: some 16 MiB."""
+SPARE_BYTES = 64 << 20
+"""What a snapshot leaves free on the disk: a checkpoint that finds it full ends the writer."""
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes snapshots of a live store: from a background thread when a reader asks, or immediately by `publish`."""
+    """Publishes snapshots of a live store: from a background thread when a reader asks, or immediately by `publish`.
 
-    def __init__(self, con: Connection, path: Path) -> None:
-        self._con, self._path = con, path
+    `writing` is held by whoever changes the file.
+    """
+
+    def __init__(self, con: Connection, path: Path, writing: "threading.RLock") -> None:
+        self._con, self._path, self._writing = con, path, writing
         self._building = threading.Lock()
         self._ended = threading.Event()
         self._due = 0.0
+        self._source: int | None = None
         self.dirty = True
         self._thread = threading.Thread(target=self._serve, name="raysp-snapshots", daemon=True)
 
@@ -45,7 +63,7 @@ class Publisher:
         self._thread.start()
 
     def publish(self) -> Path:
-        """Build a snapshot of what is committed now, move it into place and return its path. Raises UserError if the disk is full."""
+        """Bring a snapshot up to date with what is committed now and return its path. Raises UserError if the disk is full."""
         with self._building, explaining(snapshot_path(self._path)):
             return self._build()
 
@@ -60,6 +78,12 @@ class Publisher:
             self._thread.join()
         with suppress(OSError):
             request_path(self._path).unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Close the store's file, after DuckDB has closed it."""
+        if self._source is not None:
+            os.close(self._source)
+            self._source = None
 
     def _serve(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
@@ -76,28 +100,46 @@ class Publisher:
             return
         if final.exists() and not self.dirty:
             os.utime(final)
-        elif time.monotonic() >= self._due:
+        elif time.monotonic() >= self._due or not final.exists():
             self.publish()
         if _changed(request) == asked:  # a later request is answered next
             request.unlink(missing_ok=True)
 
     def _build(self) -> Path:
-        began, as_of = time.monotonic(), time.time_ns()
-        self.dirty = False
-        draft, final = drafts(self._path), snapshot_path(self._path)
-        _remove(draft)
+        began, final = time.monotonic(), snapshot_path(self._path)
+        source = self._source_file()
+        cur = self._con.cursor()
         try:
-            _copy(self._con, draft)
-            os.utime(draft, ns=(as_of, as_of))
-            draft.replace(final)
-        except BaseException:
-            self.dirty = True
-            raise
+            block_size = int(cur.execute("SELECT block_size FROM pragma_database_size()").fetchall()[0][0])
+            with _unread_place(self._path) as (place, target):
+                _check_space(source, target)
+                if final.is_symlink() and final.resolve() == place.resolve():
+                    final.unlink()  # while it is changed, it is no snapshot
+                for first in range(0, block_count(source, block_size), CHUNK):
+                    with self._writing:
+                        copy_blocks(source, target, block_size, first, CHUNK)
+                with self._writing:
+                    cur.execute("CHECKPOINT")
+                    copy_blocks(source, target, block_size)
+                    as_of, self.dirty = time.time_ns(), False
+                try:
+                    os.fdatasync(target)
+                    os.utime(place, ns=(as_of, as_of))
+                    _point(final, place)
+                except BaseException:
+                    self.dirty = True
+                    raise
         finally:
-            _remove(draft)
+            cur.close()
         took = time.monotonic() - began
-        self._due = time.monotonic() + max(LEAST_SECONDS, took / SHARE)
+        self._due = time.monotonic() + min(MOST_SECONDS, max(LEAST_SECONDS, took / SHARE))
         return final
+
+    def _source_file(self) -> int:
+        """The store's file, which stays open: to close it would drop the lock that DuckDB holds on it in this process (POSIX)."""
+        if self._source is None:
+            self._source = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._source
 
 
 def ask_for_snapshot(path: Path) -> None:
@@ -107,10 +149,61 @@ def ask_for_snapshot(path: Path) -> None:
     """
     request, until = request_path(path), time.monotonic() + WAIT_SECONDS
     with suppress(OSError):
-        request.touch()
+        request.touch(mode=0o600)
         asked = _changed(request)
         while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until:
             time.sleep(LOOK_SECONDS / 4)
+
+
+def remove_snapshots(path: Path) -> None:
+    """Remove the snapshots of the store at `path`."""
+    snapshot_path(path).unlink(missing_ok=True)
+    for number in range(1, PLACES + 1):
+        snapshot_place(path, number).unlink(missing_ok=True)
+
+
+@contextmanager
+def _unread_place(path: Path) -> Generator[tuple[Path, int]]:
+    """The first of the places for snapshots that nobody reads, and its file, locked against readers. Places after it that nobody reads are removed."""
+    found: tuple[Path, int] | None = None
+    try:
+        for number in range(1, PLACES + 1):
+            place = snapshot_place(path, number)
+            if found and not place.exists():
+                continue
+            opened = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(opened)
+                continue
+            if found:
+                os.close(opened)
+                if snapshot_path(path).resolve() != place:
+                    place.unlink()
+                continue
+            os.fchmod(opened, 0o600)
+            found = place, opened
+        if not found:
+            raise UserError("store", str(path), f"has {PLACES} snapshots that others read", "close some of these readers")
+        yield found
+    finally:
+        if found:
+            os.close(found[1])
+
+
+def _point(link: Path, place: Path) -> None:
+    """Let the link name the place, in one step."""
+    draft = link.with_name(f"{link.name}.link")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(place.name)
+    draft.replace(link)
+
+
+def _check_space(source: int, target: int) -> None:
+    needed = max(0, os.fstat(source).st_size - os.fstat(target).st_size)
+    if shutil.disk_usage(target).free < needed + SPARE_BYTES:
+        raise OSError("No space left on device: there would be no room for a snapshot")
 
 
 def _changed(file: Path) -> int:
@@ -119,20 +212,3 @@ def _changed(file: Path) -> int:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _copy(con: Connection, draft: Path) -> None:
-    cur = con.cursor()
-    source = str(cur.execute("SELECT current_database()").fetchall()[0][0]).replace('"', '""')
-    target = str(draft).replace("'", "''")
-    cur.execute(f"ATTACH '{target}' AS snapshot_draft")
-    try:
-        cur.execute(f'COPY FROM DATABASE "{source}" TO snapshot_draft')
-    finally:
-        cur.execute("DETACH snapshot_draft")
-        cur.close()
-
-
-def _remove(draft: Path) -> None:
-    for end in SNAPSHOT_FILES:
-        Path(f"{draft}{end}").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, blobs, games, gradients, noise, surrogates
 from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
-from raysp.store.connection import Connection, OlderSchemaError, open_reader, open_writer, snapshot_path
+from raysp.store.connection import Connection, OlderSchemaError, keep_log_private, open_reader, open_writer, snapshot_path, snapshot_place
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from raysp.gradients import GradientReport
     from raysp.store.packing import Table
     from raysp.store.surrogates import RunSurrogates
+
+CHANGING_SECONDS = 5.0
+"""How long a reader waits for a snapshot that its writer is changing."""
 
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
@@ -56,7 +59,7 @@ class Store(RunStateWriter):
         self.read_only = read_only
         self.note = note
         self._writing = threading.RLock()
-        self._publisher = Publisher(con, path)
+        self._publisher = Publisher(con, path, self._writing)
         self._masks = StoredMasks()
         self._next_id, self._next_batch = 0, 0
         if not read_only:
@@ -103,16 +106,23 @@ class Store(RunStateWriter):
         writer = f"process {holder}" if holder else "another process"
         later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
         ask_for_snapshot(place)
-        if not snapshot.exists():
-            raise later
-        age = max(0.0, time.time() - snapshot.stat().st_mtime)
-        note = f"reading a snapshot made {age:.0f} s ago, because the store is being written by {writer}"
-        try:
-            return cls(open_reader(snapshot), snapshot, read_only=True, note=note)
-        except OlderSchemaError:
-            raise later from None
-        except (duckdb.Error, OSError) as error:
-            raise explained(snapshot, error) from None
+        until = time.monotonic() + CHANGING_SECONDS
+        while True:
+            try:
+                con, made = open_reader(snapshot), snapshot.stat().st_mtime
+            except OlderSchemaError:
+                raise later from None
+            except (duckdb.Error, OSError, UserError) as error:
+                # The writer may be changing this one, and does not let it be read meanwhile.
+                passing = isinstance(error, FileNotFoundError) or lock_holder(error) is not None or not snapshot.exists()
+                if not passing:
+                    raise explained(snapshot, error) from None
+                if time.monotonic() > until or not snapshot_place(place, 1).exists():
+                    raise later from None
+                time.sleep(0.05)
+            else:
+                note = f"reading a snapshot made {max(0.0, time.time() - made):.0f} s ago, because the store is being written by {writer}"
+                return cls(con, snapshot, read_only=True, note=note)
 
     def close(self) -> None:
         """Close the file. Committed data is kept in any case."""
@@ -120,6 +130,7 @@ class Store(RunStateWriter):
             self._publisher.close()
             _writers.pop(self.path, None)
         self._con.close()
+        self._publisher.release()
 
     def __enter__(self) -> Self:
         return self
@@ -313,6 +324,7 @@ class Store(RunStateWriter):
         with self._writing, explaining(self.path):
             self._must_write()
             cur = self._cursor()
+            keep_log_private(self.path)
             cur.execute("BEGIN")
             try:
                 yield cur

@@ -1,7 +1,11 @@
 """Other processes read a live store through its snapshot."""
 
 import re
+import stat
+import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,11 @@ import pytest
 from stores import begin, game, python
 
 import raysp
+from raysp.errors import UserError
 from raysp.runs.local import LocalBackend
 from raysp.runs.run import Run
-from raysp.store import Store
-from raysp.store.connection import request_path, snapshot_path
+from raysp.store import Store, snapshots
+from raysp.store.connection import request_path, snapshot_path, snapshot_place
 from raysp.store.snapshots import ask_for_snapshot
 
 READ = """
@@ -45,7 +50,7 @@ def test_a_snapshot_is_read_while_the_store_is_written(tmp_path, name):
         assert "is being written by process" in note
         assert (evaluations, runs) == ("16", "1")
     assert read_elsewhere(path) == ["None", "16", "1"]
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, snapshot_path(path).name])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, snapshot_path(path).name, snapshot_place(path, 1).name])
 
 
 def test_a_reader_is_answered_with_what_is_committed_when_it_asks(tmp_path):
@@ -124,8 +129,7 @@ def test_snapshots_are_whole_and_stop_nobody(tmp_path):
             try:
                 while not done.is_set():
                     store.publish()
-                    with Store.read(snapshot_path(path)) as snapshot:
-                        assert snapshot.sql("SELECT count(*) AS c FROM evaluations")["c"][0].as_py() % 100 == 0
+                    assert int(read_elsewhere(path)[1]) % 100 == 0
             except BaseException as error:  # noqa: BLE001
                 failures.append(error)
 
@@ -133,7 +137,106 @@ def test_snapshots_are_whole_and_stop_nobody(tmp_path):
         thread.start()
         for _ in range(100):
             store.add_evaluations("run-1", "explore", rng.random((100, 64)) < 0.5, rng.random(100))
+            time.sleep(0.01)
         done.set()
         thread.join()
         assert not failures
         assert store.sql("SELECT count(*) AS c FROM evaluations")["c"].to_pylist() == [10_000]
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process writes")
+def test_a_snapshot_copies_only_what_has_changed_since_the_last(tmp_path):
+    path, rng = tmp_path / "s.duckdb", np.random.default_rng(0)
+    with Store.open(path) as store:
+        begin(store, info=game(64))
+        store.add_evaluations("run-1", "explore", rng.random((400_000, 64)) < 0.5, rng.random(400_000))
+        store.publish()
+        store.add_evaluations("run-1", "explore", rng.random((64, 64)) < 0.5, rng.random(64))
+        before = written()
+        store.publish()
+        assert written() - before < path.stat().st_size / 3
+        assert snapshot_place(path, 1).read_bytes() == python_reads(path)
+        assert read_elsewhere(path)[1] == "400064"
+
+
+def python_reads(path):
+    """The bytes of a file, read by another process: to close a file here would drop DuckDB's lock on it."""
+    return subprocess.run(["cat", path], capture_output=True, check=True).stdout
+
+
+HOLD = """
+import sys
+from raysp.store import Store
+with Store.read(sys.argv[1]) as store:
+    print(store.sql("SELECT count(*) AS c FROM evaluations")["c"][0].as_py(), flush=True)
+    sys.stdin.readline()
+    print(store.sql("SELECT count(*) AS c, sum(value) AS s FROM evaluations").to_pylist(), flush=True)
+"""
+
+
+def test_a_snapshot_that_somebody_reads_stays_as_it_is(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+        store.add_evaluations("run-1", "explore", np.eye(8, dtype=bool), np.arange(8))
+        with python(HOLD, path) as reader:
+            assert reader.stdout.readline() == "8\n"
+            store.add_evaluations("run-1", "explore", ~np.eye(8, dtype=bool), np.arange(8))
+            store.publish()
+            assert snapshot_path(path).resolve() == snapshot_place(path, 2)
+            store._publisher._due = 0.0
+            assert read_elsewhere(path)[1] == "16"
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            assert reader.stdout.readline() == "[{'c': 8, 's': 28.0}]\n"
+        store.add_event(None, "note", "new")
+        store.publish()
+        store.publish()
+        assert not snapshot_place(path, 2).exists()
+
+
+def test_snapshots_asked_for_at_the_same_time_do_not_collide(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store, ThreadPoolExecutor(16) as pool:
+        begin(store, info=game(64))
+        rng = np.random.default_rng(0)
+
+        def end(number):
+            store.add_evaluations("run-1", "explore", rng.random((10, 64)) < 0.5, rng.random(10))
+            return store.publish()
+
+        assert set(pool.map(end, range(16))) == {snapshot_path(path)}
+        assert read_elsewhere(path)[1] == "160"
+
+
+def test_a_disk_without_room_for_a_snapshot_keeps_the_writer_going(tmp_path, monkeypatch):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store)
+        monkeypatch.setattr(snapshots, "SPARE_BYTES", 1 << 60)
+        with pytest.raises(UserError, match="the disk is full"):
+            store.publish()
+        store.finish_run("run-1", "done", {"verdict": "reliable"})
+        assert store.run_row("run-1")["status"] == "done"
+        monkeypatch.undo()
+        assert read_elsewhere(path)[2] == "1"
+
+
+def test_the_store_its_log_and_its_snapshots_are_private(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    monkeypatch.setenv("RAYSP_HOME", str(home))
+    path = home / "raysp.duckdb"
+    with Store.open(path):
+        pass
+    path.chmod(0o644)
+    with Store.open(path) as store:
+        begin(store)
+        for _ in range(2):
+            store.add_event(None, "note", "new")
+            kept = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in home.iterdir() if entry.is_file()}
+            assert set(kept) >= {"raysp.duckdb", "raysp.duckdb.wal"}
+            assert set(kept.values()) == {0o600}
+            store.publish()
+        assert stat.S_IMODE(snapshot_path(path).stat().st_mode) == 0o600
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
