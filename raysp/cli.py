@@ -4,7 +4,8 @@ import sys
 
 import typer
 
-from raysp.commands import curate, docs, explain, inspect, predict, prune, recipes, run
+from raysp.commands import curate, docs, explain, housekeeping, inspect, predict, prune, recipes, run
+from raysp.commands.printable import printable
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.version import __version__
 
@@ -34,6 +35,8 @@ app.command()(inspect.runs)
 app.command()(inspect.show)
 app.command()(inspect.report)
 app.command()(inspect.sql)
+app.command()(housekeeping.export)
+app.command()(housekeeping.gc)
 app.command()(docs.docs)
 
 
@@ -64,5 +67,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, code: int) -> None:
     if message:  # a command without arguments has shown its help instead
-        sys.stderr.write(f"raysp: {message}\n")
+        sys.stderr.write(f"raysp: {printable(message)}\n")
     sys.exit(code)

@@ -30,8 +30,8 @@ def private_home() -> Path:
 
 
 def make_private(path: Path, mode: int = 0o600) -> None:
-    """Take from a file or folder of ours, if it exists, the rights that are not in `mode`."""
-    with contextlib.suppress(FileNotFoundError):
+    """Take from a file or folder of ours, if it exists and can be changed, the rights that are not in `mode`."""
+    with contextlib.suppress(OSError):
         status = path.stat()
         if status.st_uid == os.getuid() and status.st_mode & 0o777 & ~mode:
             path.chmod(status.st_mode & 0o7777 & (mode | ~0o777))

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from raysp.commands.printable import printable
 from raysp.report import words
 from raysp.report.numbers import number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
@@ -26,8 +28,16 @@ LOG_WIDTH = 140
 # Seconds between lines of progress in a log, which cannot show a bar.
 LOG_SECONDS = 10.0
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
-err = Console(stderr=True, highlight=False)
+
+class _Terminal(Console):
+    """A console on which text from elsewhere, such as a label, commands nothing."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+out = _Terminal(highlight=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH)
+err = _Terminal(stderr=True, highlight=False, emoji=False)
 
 VERDICT_STYLES = {"reliable": "bold green", "use with care": "bold yellow", "do not trust": "bold red"}
 KINDS = {"synergy": "synergy: they work only together", "redundancy": "redundancy: each covers for the others"}
@@ -57,7 +67,7 @@ def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
 
         def watch(label: str, progress: RunProgress) -> None:
             warn(label, progress)
-            bar.update(task, description=f"{label}{progress.phase}", completed=progress.done, total=progress.total or None, text=bar_text(progress))
+            bar.update(task, description=printable(f"{label}{progress.phase}"), completed=progress.done, total=progress.total or None, text=bar_text(progress))
 
         yield watch
 
@@ -87,7 +97,7 @@ class _LogLines:
         phase, now = f"{label}{progress.phase}", time.monotonic()
         if phase != self._phase or now - self._at > LOG_SECONDS:
             self._at, self._phase = now, phase
-            sys.stderr.write(f"{phase} {bar_text(progress)}\n".replace(" \n", "\n"))
+            sys.stderr.write(f"{printable(phase)} {bar_text(progress)}\n".replace(" \n", "\n"))
 
 
 def bar_text(progress: RunProgress) -> str:

@@ -1,5 +1,6 @@
 """The command `explain-game`, which explains masks and values that a user already has. It needs no model, no Ray and no store."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from raysp.commands.run import Json
 from raysp.errors import UserError
+from raysp.output_file import write_output
 from raysp.specs.explorers import IndexName, ProxySPEXOptions
 
 if TYPE_CHECKING:
@@ -94,11 +96,9 @@ def _form(output: str) -> str:
 def _write(table: Any, form: str, output: str) -> None:
     from raysp.store.export import write_table
 
-    try:
-        with Path(output).open("wb") as stream:
-            write_table(table, form, stream)
-    except OSError as error:
-        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose another path") from None
+    content = io.BytesIO()
+    write_table(table, form, content)
+    write_output("output", output, content.getvalue())
 
 
 def _labelled(table: Any, labels: tuple[str, ...]) -> Any:

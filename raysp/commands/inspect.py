@@ -1,5 +1,6 @@
 """Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it."""
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -62,30 +63,48 @@ def report(
         display.out.print(f"report: {output}", markup=False)
 
 
-def sql(
+#: Rows and bytes that a format shows unless --limit says otherwise: what can be printed in about a second.
+SHOWN = {"table": (1_000, 16 << 20), "csv": (100_000, 64 << 20), "json": (100_000, 64 << 20), "parquet": (1_000_000, 512 << 20)}
+
+
+def sql(  # noqa: PLR0917  the options of a command
     query: Annotated[str, typer.Argument(help="One SELECT statement. `raysp docs store` describes the tables and views.")],
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",  # noqa: A002  the option's name is the parameter's
     timeout: Annotated[float, typer.Option(help="Interrupt the query after this many seconds.")] = 60.0,
+    limit: Annotated[
+        int | None, typer.Option(help="Show at most this many rows. Default 1,000 in a table, 100,000 as csv or json, 1,000,000 as parquet.")
+    ] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Query the store in SQL, read-only: no statement can change it or touch another file."""
     from raysp.commands import display
     from raysp.errors import UserError
-    from raysp.store import Store as Reader
-    from raysp.store import write_table
+    from raysp.store import Limits, ask_confined
 
     chosen = "json" if json else format
-    if chosen not in {"table", "csv", "json", "parquet"}:
-        raise UserError("format", chosen, "is not known", "choose one of table, csv, json, parquet")
-    with Reader.read(store_path(store)) as reading:
-        table = reading.sql(query, timeout_s=timeout)
-    _note(reading.note)
+    if chosen not in SHOWN:
+        raise UserError("format", chosen, "is not known", f"choose one of {', '.join(SHOWN)}")
+    rows, size = SHOWN[chosen]
+    answer = ask_confined(store_path(store), query, Limits(timeout, rows if limit is None else limit, size))
+    _note(answer.note)
     if chosen == "table":
-        display.print_table(table)
+        display.print_table(answer.table)
     else:
-        stream: Any = sys.stdout.buffer
-        write_table(table, chosen, stream)
+        _write(answer.table, chosen)
+    if answer.truncated:
+        _note(f"these are the first {answer.table.num_rows:,} rows; --limit sets how many are shown, and raysp export writes whole runs")
+
+
+def _write(table: Any, form: str) -> None:
+    from raysp.commands.printable import printable
+    from raysp.store import write_table
+
+    content = io.BytesIO()
+    write_table(table, form, content)
+    shown = printable(content.getvalue().decode()).encode() if form != "parquet" and sys.stdout.isatty() else content.getvalue()
+    sys.stdout.buffer.write(shown)
+    sys.stdout.buffer.flush()
 
 
 def _note(note: str | None) -> None:

@@ -12,6 +12,7 @@ from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
 from raysp.home import store_path
+from raysp.output_file import write_output
 from raysp.specs.lenses import ModelOptions
 from raysp.specs.policy import Consent
 
@@ -154,8 +155,5 @@ def task(
     if output is None:
         display.out.print("\n".join(lines), markup=False, soft_wrap=True)
         return
-    try:
-        Path(output).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError("output", output, f"cannot be written ({error.strerror})", "choose a file in a folder that you can write to") from None
+    write_output("output", output, ("\n".join(lines) + "\n").encode())
     display.out.print(f"{len(lines)} prompts: {output}", markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from functools import cache
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from raysp.errors import UserError
+from raysp.output_file import make_folder, write_output
 from raysp.report import agreement, energy, figures, grid, layout, pruning, training_sets, words
 
 if TYPE_CHECKING:
@@ -155,21 +154,7 @@ def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path
         .get_template(template)
         .render(**content, css="".join(parts[name] for name in STYLES), js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
     )
-    return _put(page, Path(out_path).expanduser())
-
-
-def _put(page: str, path: Path) -> Path:
-    """Write the whole file or nothing: it is written to a temporary file and moved into place."""
-    draft: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".html", delete=False) as file:
-            draft = Path(file.name)
-            file.write(page)
-        draft.chmod(0o644)
-        draft.replace(path)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        raise UserError("report", str(path), f"cannot be written ({error.strerror})", "choose a file in a folder that you can write to") from None
-    return path
+    place = Path(out_path).expanduser()
+    if not place.is_symlink():
+        make_folder("report", place.parent)
+    return write_output("report", place, page.encode())

@@ -1,6 +1,6 @@
 """Open the file: one process writes it, its configuration is locked, and no query can reach other files."""
 
-import itertools
+import hashlib
 import os
 import threading
 import time
@@ -19,11 +19,10 @@ WAIT_SECONDS = 2.0
 """How long a writer waits for a reader to close the file: readers of the live file are brief."""
 MEMORY_LIMIT = "25%"
 """Of the machine's memory; models in other processes need the rest."""
+SPILL_GIB = 16
+"""Disk space for what does not fit into memory."""
 WRITER_THREADS, READER_THREADS = 1, 4
 """A writer shares its cores with the models; on busy cores a second thread halves its rate."""
-
-
-_opened = itertools.count()
 
 
 class OlderSchemaError(Exception):
@@ -62,7 +61,7 @@ def open_writer(path: Path) -> Connection:
         if path.parent == home().resolve():
             private_home()
         path.parent.mkdir(parents=True, exist_ok=True)
-    con = _connect_patiently(path)
+    con = connect_patiently(path)
     try:
         with explaining(path):
             make_private(path)
@@ -76,11 +75,12 @@ def open_writer(path: Path) -> Connection:
     return con
 
 
-def open_reader(path: Path) -> Connection:
-    """Open the file for reading only. Raises duckdb.Error unchanged, OlderSchemaError, and UserError if the file is missing or newer than this raysp."""
+def open_reader(path: Path, memory: int | None = None) -> Connection:
+    """Open the file for reading only, with at most `memory` bytes for queries. Raises duckdb.Error unchanged, OlderSchemaError, and UserError if the file is missing or newer than this raysp."""
     if not path.exists():
         raise missing(path)
-    con = duckdb.connect(str(path), read_only=True, config=_config(READER_THREADS))
+    make_private(path)
+    con = duckdb.connect(str(path), read_only=True, config=_config(path, READER_THREADS, memory))
     try:
         _check_schema(con, path)
         _lock_down(con)
@@ -95,24 +95,28 @@ def _check_schema(con: Connection, path: Path) -> None:
         raise OlderSchemaError
 
 
-def _config(threads: int) -> dict[str, Any]:
-    # Python variables must not be readable as tables: user queries run in this process.
+def _config(path: Path, threads: int, memory: int | None = None) -> dict[str, Any]:
+    spill = cache_folder("spill")
+    make_private(spill, 0o700)
+    # All connections of a process to a file need the same. Python variables must not be readable as tables: user queries run in this process.
     # A file of another format must not make DuckDB download an extension for it, and what does not fit into memory is nobody else's to read.
     return {
         "threads": threads,
-        "memory_limit": MEMORY_LIMIT,
+        "memory_limit": MEMORY_LIMIT if memory is None else f"{memory >> 20}MiB",
+        "max_temp_directory_size": f"{SPILL_GIB}GiB",
         "python_enable_replacements": "false",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
-        "temp_directory": str(cache_folder("spill") / f"{os.getpid()}-{next(_opened)}"),
+        "temp_directory": str(spill / f"{os.getpid()}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"),
     }
 
 
-def _connect_patiently(path: Path) -> Connection:
+def connect_patiently(path: Path) -> Connection:
+    """Open the file for writing, which readers may hold for a moment. Raises UserError if it cannot be opened."""
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config=_config(WRITER_THREADS))
+            return duckdb.connect(str(path), config=_config(path, WRITER_THREADS))
         except duckdb.Error as error:
             if lock_holder(error) is None or time.monotonic() > until:
                 raise explained(path, error) from None

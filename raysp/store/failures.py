@@ -1,16 +1,29 @@
 """Errors of a store as one-line messages."""
 
+import functools
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import duckdb
 
 from raysp.errors import UserError
 
 FULL = ("No space left", "Could not write all bytes", "File too large", "Disk quota", "Could not truncate file", "Could not allocate space")
-DAMAGED = ("not a valid DuckDB", "Corrupt", "Could not read enough bytes", "Failed to load metadata", "Serialization Error", "INTERNAL Error")
+DAMAGED = (
+    "not a valid DuckDB",
+    "Corrupt",
+    "Could not read enough bytes",
+    "Failed to load metadata",
+    "Serialization Error",
+    "INTERNAL Error",
+    "_scanner.duckdb_extension",
+)
+P = ParamSpec("P")
+R = TypeVar("R")
+
 CLOSED_TO_US = ("Permission denied", "Read-only file system", "Operation not permitted")
 
 
@@ -84,6 +97,17 @@ def explaining(path: Path) -> Generator[None]:
         if str(error) == "Query interrupted":
             raise KeyboardInterrupt from None
         raise
+
+
+def explained_reads(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Translate errors of a method as `explaining` does, on the store at its object's `path`."""
+
+    @functools.wraps(method)
+    def explained_method(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        with explaining(self.path):
+            return method(self, *args, **kwargs)
+
+    return explained_method
 
 
 def sql_failure(error: Exception) -> UserError:

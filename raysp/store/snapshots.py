@@ -17,10 +17,12 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import duckdb
+
 from raysp.errors import UserError
 from raysp.store.block_copy import block_count, copy_blocks
-from raysp.store.connection import Connection, request_path, snapshot_path, snapshot_place
-from raysp.store.failures import explaining
+from raysp.store.connection import Connection, OlderSchemaError, open_reader, request_path, snapshot_path, snapshot_place
+from raysp.store.failures import explained, explaining, lock_holder
 
 SHARE = 0.05
 """The largest share of the writer's time spent on snapshots, unless they would get too old."""
@@ -32,6 +34,8 @@ WAIT_SECONDS = 10.0
 """How long a reader waits for its request to be answered before it falls back to an older snapshot, if there is one."""
 FAILED_SECONDS = 60.0
 """The waiting time after a failed snapshot."""
+CHANGING_SECONDS = 5.0
+"""How long a reader waits for a snapshot that its writer is changing."""
 PLACES = 8
 """How many snapshots may be read at the same time."""
 CHUNK = 64
@@ -100,7 +104,7 @@ class Publisher:
             return
         if final.exists() and not self.dirty:
             os.utime(final)
-        elif time.monotonic() >= self._due or not final.exists():
+        elif time.monotonic() >= self._due:
             self.publish()
         if _changed(request) == asked:  # a later request is answered next
             request.unlink(missing_ok=True)
@@ -155,8 +159,35 @@ def ask_for_snapshot(path: Path) -> None:
             time.sleep(LOOK_SECONDS / 4)
 
 
+def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[Connection, str]:
+    """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it. Returns it with a note on its age.
+
+    Raises UserError if there is none.
+    """
+    snapshot = snapshot_path(path)
+    writer = f"process {holder}" if holder else "another process"
+    later = UserError("store", str(path), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
+    ask_for_snapshot(path)
+    until = time.monotonic() + CHANGING_SECONDS
+    while True:
+        try:
+            con = open_reader(snapshot, memory)
+            age = max(0.0, time.time() - snapshot.stat().st_mtime)
+        except OlderSchemaError:
+            raise later from None
+        except (duckdb.Error, OSError, UserError) as error:
+            # The writer may be changing it, and lets nobody read it meanwhile.
+            if snapshot.exists() and lock_holder(error) is None:
+                raise explained(snapshot, error) from None
+            if time.monotonic() > until or not snapshot_place(path, 1).exists():
+                raise later from None
+            time.sleep(LOOK_SECONDS / 4)
+        else:
+            return con, f"reading a snapshot made {age:.0f} s ago, because the store is being written by {writer}"
+
+
 def remove_snapshots(path: Path) -> None:
-    """Remove the snapshots of the store at `path`."""
+    """Remove the snapshots of a store that nobody writes."""
     snapshot_path(path).unlink(missing_ok=True)
     for number in range(1, PLACES + 1):
         snapshot_place(path, number).unlink(missing_ok=True)

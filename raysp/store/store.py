@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-import time
 import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,12 +19,13 @@ from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, blobs, games, gradients, noise, surrogates
 from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
-from raysp.store.connection import Connection, OlderSchemaError, keep_log_private, open_reader, open_writer, snapshot_path, snapshot_place
+from raysp.store.connection import Connection, OlderSchemaError, keep_log_private, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
-from raysp.store.run_states import submission
-from raysp.store.snapshots import Publisher, ask_for_snapshot
+from raysp.store.removal import Removal, remove_runs
+from raysp.store.run_states import ACTIVE, submission
+from raysp.store.snapshots import Publisher, open_snapshot
 from raysp.store.stamps import now, version
 from raysp.store.state_writer import RunStateWriter
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from raysp.gradients import GradientReport
     from raysp.store.packing import Table
     from raysp.store.surrogates import RunSurrogates
-
-CHANGING_SECONDS = 5.0
-"""How long a reader waits for a snapshot that its writer is changing."""
 
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
@@ -75,54 +72,40 @@ class Store(RunStateWriter):
         place = Path(path).expanduser().resolve()
         if place in _writers:
             raise UserError("store", str(path), "is already open in this process", "share that Store, or close it first")
-        store = cls(open_writer(place), place, read_only=False)
+        con = open_writer(place)
+        try:
+            with explaining(place):
+                store = cls(con, place, read_only=False)
+                store._interrupt_orphans()
+                store._publisher.start()
+        except BaseException:
+            con.close()
+            raise
         _writers[place] = store
-        store._interrupt_orphans()
-        store._publisher.start()
         weakref.finalize(store, store._publisher.stop)  # its thread must not keep an unused store alive
         return store
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Open the store at `path` for reading: the live file or, while another process writes it, a snapshot requested from that process; `note` then says so."""
+    def read(cls, path: str | Path, *, memory: int | None = None) -> Self:
+        """Open the store at `path` for reading: the live file or, while another process writes it, a snapshot requested from that process; `note` then says so.
+
+        `memory` limits the bytes that queries may use, by default to a quarter of the machine's memory.
+        """
         place = Path(path).expanduser().resolve()
         live = _writers.get(place)
         if live is not None:
             return cls(live._con.cursor(), place, read_only=True)  # noqa: SLF001  our own class
         try:
-            return cls(open_reader(place), place, read_only=True)
+            return cls(open_reader(place, memory), place, read_only=True)
         except OlderSchemaError:
             open_writer(place).close()
-            return cls.read(path)
+            return cls.read(path, memory=memory)
         except (duckdb.Error, OSError) as error:
             holder = lock_holder(error)
             if holder is None:
                 raise explained(place, error) from None
-            return cls._read_snapshot(place, holder)
-
-    @classmethod
-    def _read_snapshot(cls, place: Path, holder: int) -> Self:
-        snapshot = snapshot_path(place)
-        writer = f"process {holder}" if holder else "another process"
-        later = UserError("store", str(place), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
-        ask_for_snapshot(place)
-        until = time.monotonic() + CHANGING_SECONDS
-        while True:
-            try:
-                con, made = open_reader(snapshot), snapshot.stat().st_mtime
-            except OlderSchemaError:
-                raise later from None
-            except (duckdb.Error, OSError, UserError) as error:
-                # The writer may be changing this one, and does not let it be read meanwhile.
-                passing = isinstance(error, FileNotFoundError) or lock_holder(error) is not None or not snapshot.exists()
-                if not passing:
-                    raise explained(snapshot, error) from None
-                if time.monotonic() > until or not snapshot_place(place, 1).exists():
-                    raise later from None
-                time.sleep(0.05)
-            else:
-                note = f"reading a snapshot made {max(0.0, time.time() - made):.0f} s ago, because the store is being written by {writer}"
-                return cls(con, snapshot, read_only=True, note=note)
+            con, note = open_snapshot(place, holder, memory)
+            return cls(con, snapshot_path(place), read_only=True, note=note)
 
     def close(self) -> None:
         """Close the file. Committed data is kept in any case."""
@@ -310,6 +293,22 @@ class Store(RunStateWriter):
         with self._transaction() as cur:
             noise.insert(cur, fingerprint, keep_probability, figures, now())
 
+    # ---- removal
+
+    def remove_runs(self, run_ids: Sequence[str], *, dry_run: bool = False) -> Removal:
+        """Remove runs with what only they used: answers, evaluations that no other run requested, games without runs, and files that only they named.
+
+        With `dry_run` nothing changes. Raises UserError for a run that has not ended, ValueError for an unknown one.
+        """
+        for run_id in run_ids:
+            if self.run_row(run_id)["status"] in ACTIVE:
+                raise UserError("run", run_id, "has not ended", "cancel it, or let it finish, before you remove it")
+        with self._transaction(commit=not dry_run) as cur:
+            removed = remove_runs(cur, run_ids)
+        self._masks.forget()
+        self._games.clear()
+        return removed
+
     # ---- snapshots
 
     def publish(self) -> Path:
@@ -320,7 +319,7 @@ class Store(RunStateWriter):
     # ---- internal
 
     @contextmanager
-    def _transaction(self) -> Generator[Connection]:
+    def _transaction(self, *, commit: bool = True) -> Generator[Connection]:
         with self._writing, explaining(self.path):
             self._must_write()
             cur = self._cursor()
@@ -328,7 +327,7 @@ class Store(RunStateWriter):
             cur.execute("BEGIN")
             try:
                 yield cur
-                cur.execute("COMMIT")
+                cur.execute("COMMIT" if commit else "ROLLBACK")
             except BaseException:
                 _roll_back(cur)
                 raise

@@ -34,3 +34,16 @@ def test_the_page_of_tiny_values_shows_them(tiny, tmp_path):
         page = write_report(reading, result.run_id, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "+3.25×10⁻⁶" in page
     assert "+3.00×10⁻⁶" in page
+
+
+def test_labels_and_names_cannot_command_the_terminal(tmp_path, cli):
+    lens = raysp.FunctionLens(lambda masks: 1.0 * masks[:, 0] * masks[:, 1], n=2, labels=("\x1b[31mred\x1b]0;title\x07", "\x9b2J:cat:"))
+    store = str(tmp_path / "s.duckdb")
+    raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), local=True, store=store, name="a\x1b[2J"))
+    commands = (("runs",), ("show", "last"), ("sql", "FROM components"), ("show", "\x1b[2J"), ("sql", "SELECT '\x1b[2J'"))
+    for command in commands:
+        ended = cli(*command, "--store", store)
+        assert not set(ended.out + ended.err) & {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}, command
+    shown = cli("show", "last", "--store", store).out
+    assert "\\x1b[31mred\\x1b]0;title\\x07" in shown
+    assert "\\x9b2J:cat:" in shown

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 
@@ -73,6 +74,37 @@ def test_a_damaged_store(tmp_path, damage):
     with pytest.raises(UserError) as caught:
         Store.open(path)
     one_line(caught, "is damaged, or not a DuckDB file")
+
+
+def test_any_damaged_block_is_one_line_whoever_reads_it(tmp_path, cli):
+    path = tmp_path / "s.duckdb"
+    with Store.open(path) as store:
+        begin(store, info=game(200))
+        store.add_evaluations("run-1", "explore", np.random.default_rng(0).random((20_000, 200)) < 0.5, np.zeros(20_000))
+        store.set_status("run-1", "done")
+    whole, block = path.read_bytes(), 262_144
+    damaged = 0
+    for at in range(12_288 + block // 2, len(whole), block):
+        path.write_bytes(whole[:at] + bytes(byte ^ 255 for byte in whole[at : at + 64]) + whole[at + 64 :])
+        for command in (("runs",), ("show", "run-1"), ("gc", "run-1", "--dry-run")):
+            ended = cli(*command, "--store", str(path))
+            assert ended.code in {0, 2}
+            if ended.code:
+                damaged += 1
+                assert "is damaged" in ended.err
+                assert len(ended.err.splitlines()) == 1
+    assert damaged
+
+
+def test_a_file_of_another_database_downloads_nothing(tmp_path):
+    path = tmp_path / "s.sqlite"
+    with sqlite3.connect(path) as con:
+        con.execute("CREATE TABLE runs (a INT)")
+    con.close()
+    for way in (Store.open, Store.read):
+        with pytest.raises(UserError) as caught:
+            way(path)
+        one_line(caught, "is damaged, or not a DuckDB file")
 
 
 def test_somebody_elses_database(tmp_path):

@@ -1,0 +1,69 @@
+"""A person's query ends within its limits, whatever it does, and the process that asks goes on."""
+
+import resource
+import time
+
+import numpy as np
+import pytest
+from stores import begin, game
+
+from raysp.errors import UserError
+from raysp.store import Limits, Store, ask_confined
+
+
+@pytest.fixture
+def path(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as store:
+        begin(store, info=game(64))
+        rng = np.random.default_rng(0)
+        store.add_evaluations("run-1", "explore", rng.random((100_000, 64)) < 0.5, rng.random(100_000))
+    return tmp_path / "s.duckdb"
+
+
+def test_rows_beyond_the_limit_are_left_out_and_that_is_said(path):
+    some = ask_confined(path, "SELECT evaluation_id, value FROM evaluations", Limits(rows=25_000))
+    assert (some.table.num_rows, some.truncated) == (25_000, True)
+    every = ask_confined(path, "SELECT count(*) AS c FROM evaluations", Limits(rows=1))
+    assert (every.table["c"].to_pylist(), every.truncated, every.note) == ([100_000], False, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT * FROM evaluations", "has an answer of more than 1 MiB"),
+        ("SELECT sum(hash(a.range)) FROM range(3000000000) a", "took longer than 2 s and was stopped"),
+        ("SELECT lpad('x', 2000000000, 'y') FROM range(50)", "has an answer of more than|needs more than|took longer than|could not be answered"),
+        ("SELECT list(range) FROM range(1000000000)", "needs more than|took longer than"),
+        ("DROP TABLE runs", "DROP is not allowed"),
+        ("SELECT nothing FROM runs", "nothing"),
+        ("SELECT * FROM '/etc/passwd'", "disabled by configuration|does not exist"),
+        ("SET memory_limit = '1TB'", "SET is not allowed"),
+    ],
+)
+def test_what_a_query_may_not_do_is_one_line(path, query, message):
+    with pytest.raises(UserError, match=message) as caught:
+        ask_confined(path, query, Limits(seconds=2, bytes=1 << 20, memory=256 << 20))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_call_that_takes_long_or_much_memory_is_stopped(path):
+    """One call on one row, within which DuckDB looks at no interrupt."""
+    began = time.monotonic()
+    with pytest.raises(UserError):
+        ask_confined(path, "SELECT length(repeat(repeat('x', 60000), 60000)) FROM range(200)", Limits(seconds=1, memory=256 << 20))
+    assert time.monotonic() - began < 60  # it would take minutes
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20
+
+
+def test_a_query_is_answered_while_the_store_is_written(path):
+    with Store.open(path) as store:
+        store.add_event(None, "note", "new")
+        answer = ask_confined(path, "SELECT count(*) AS c FROM events", Limits())
+        assert answer.table["c"].to_pylist() == [1]
+        assert "reading a snapshot" in str(answer.note)
+
+
+@pytest.mark.parametrize("given", [{"seconds": float("nan")}, {"seconds": 1e300}, {"seconds": 0}, {"rows": 0}])
+def test_limits_that_are_none(given):
+    with pytest.raises(UserError):
+        Limits(**given)
