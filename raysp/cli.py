@@ -4,11 +4,12 @@ import sys
 
 import typer
 
-from raysp.commands import curate, docs, explain, housekeeping, inspect, predict, prune, recipes, run
+from raysp.commands import curate, docs, explain, housekeeping, inspect, predict, prune, recipes, run, service
 from raysp.commands.printable import printable
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.version import __version__
 
+SERVICE = "Service: runs that go on when the command that submitted them has ended"
 app = typer.Typer(
     name="raysp",
     help="Find which components, alone and together, made a language model say that.",
@@ -21,7 +22,7 @@ app.command()(run.feature)
 app.command()(run.mechanistic)
 app.command()(run.data)
 app.command()(run.run)
-app.command()(run.resume)
+app.command()(service.resume)
 app.add_typer(run.plan_app, name="plan")
 app.command()(explain.explain_game)
 app.command()(predict.predict)
@@ -31,6 +32,13 @@ app.command()(curate.select)
 app.command()(recipes.tune_recipe)
 app.command()(prune.compare)
 app.command()(prune.task)
+app.command(rich_help_panel=SERVICE)(service.up)
+app.command(rich_help_panel=SERVICE)(service.down)
+app.command(rich_help_panel=SERVICE)(service.status)
+app.command(rich_help_panel=SERVICE)(service.submit)
+app.command(rich_help_panel=SERVICE)(service.watch)
+app.command(rich_help_panel=SERVICE)(service.pause)
+app.command(rich_help_panel=SERVICE)(service.cancel)
 app.command()(inspect.runs)
 app.command()(inspect.show)
 app.command()(inspect.report)

@@ -1,9 +1,11 @@
 """The folders for caches and the default store. Knows nothing of what is kept in them."""
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from raysp.errors import UserError
 
@@ -13,9 +15,23 @@ def home() -> Path:
     return Path(os.environ.get("RAYSP_HOME") or "~/.raysp").expanduser()
 
 
+def service_file() -> Path:
+    """The file that says which service `raysp up` made the one of this home: its address, its process, its store."""
+    return home() / "service.json"
+
+
+def service() -> dict[str, Any] | None:
+    """The service of this home as `service_file` has it, None if there is none. It may have died since."""
+    try:
+        found: Any = json.loads(service_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return dict(found) if isinstance(found, dict) and "address" in found else None
+
+
 def store_path(path: str | None = None) -> Path:
-    """The path of the store: the given one, else `$RAYSP_STORE`, else `raysp.duckdb` in `home()`."""
-    named = path or os.environ.get("RAYSP_STORE")
+    """The path of the store: the given one, else `$RAYSP_STORE`, else that of the service of this home, else `raysp.duckdb` in `home()`."""
+    named = path or os.environ.get("RAYSP_STORE") or (service() or {}).get("store")
     return Path(named).expanduser().absolute() if named else home() / "raysp.duckdb"
 
 

@@ -303,7 +303,9 @@ def test_python_runs(path, number, place, monkeypatch):
     exec(compile(blocks(path, "python")[number], str(path), "exec"), {"__name__": "readme"})
 
 
-RUN = [words[1:] for path in READMES for words in shell_lines(path) if words[0] == "raysp" and "RUN" not in words]
+#: Commands that need a service; tests/runtime/test_service.py runs them.
+SERVICE = {"up", "down", "status", "submit", "watch"}
+RUN = [words[1:] for path in READMES for words in shell_lines(path) if words[0] == "raysp" and "RUN" not in words and words[1] not in SERVICE]
 UNIQUE = [list(words) for words in dict.fromkeys(tuple(words) for words in RUN)]
 
 

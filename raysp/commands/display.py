@@ -103,8 +103,10 @@ class _LogLines:
 def bar_text(progress: RunProgress) -> str:
     """Counts, speed, R² so far and time left, as far as they are known."""
     if not progress.total:
-        return ""
+        return progress.detail
     told = [f"{progress.done:,}/{progress.total:,}"]
+    if progress.detail:
+        told.insert(0, progress.detail)
     if progress.reused:
         told.append(f"{progress.reused:,} from the store")
     if progress.rate:

@@ -1,5 +1,6 @@
 """Run a spec and print its answer or its plan."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from raysp.commands import display
@@ -7,9 +8,9 @@ from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.page import write_report, write_set_report
 from raysp.runs.comparison import compare_runs, set_summary
-from raysp.runs.parts import parts, set_name
+from raysp.runs.parts import PlannedRun, parts, set_name
 from raysp.runs.plan import plan_run, plan_text
-from raysp.runs.progress import Progress
+from raysp.runs.progress import Progress, SetProgress
 from raysp.runs.result import Result
 from raysp.runtime.engine import run_parts
 from raysp.specs.run import RunSpec
@@ -21,9 +22,10 @@ def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str 
     wanted = parts(spec)
     results: list[Result] = []
     with display.live_bar(quiet=json) as bar:
+        together = SetProgress([part.label for part in wanted])
 
         def tell(number: int, progress: Progress) -> None:
-            bar(f"{wanted[number].label}: " if len(wanted) > 1 else "", progress)
+            bar("", together.observe(number, progress) if len(wanted) > 1 else progress)
 
         for _, result in run_parts(wanted, watch=tell, set_name=set_name(spec), run_id=run_id):
             results.append(result)
@@ -31,13 +33,18 @@ def answer(spec: RunSpec, *, json: bool, report: str | None = None, run_id: str 
                 display.print_result(result)
     if report:
         _write_report(spec, [result.run_id for result in results], report)
+    show_together(spec, wanted, results, json=json)
+    if report and not json:
+        display.out.print(f"report: {report}", markup=False)
+
+
+def show_together(spec: RunSpec, wanted: Sequence[PlannedRun], results: list[Result], *, json: bool) -> None:
+    """Print what the answers of a spec, already printed one by one, give together; or with `json` all of it."""
     told = _together(spec, [part.label for part in wanted], results)
     if json:
         display.print_json(told)
-        return
-    display.print_together(told)
-    if report:
-        display.out.print(f"report: {report}", markup=False)
+    else:
+        display.print_together(told)
 
 
 def _together(spec: RunSpec, names: list[str], results: list[Result]) -> dict[str, Any]:

@@ -2,29 +2,50 @@
 
 import io
 import sys
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysp.commands.run import Json, Store
 from raysp.home import store_path
 
+if TYPE_CHECKING:
+    from raysp.runs.state import RunState
+
 RunId = Annotated[str, typer.Argument(help="A run's id or the beginning of it, its name, or last.")]
 
 
 def runs(store: Store = None, json: Json = False) -> None:
     """List the runs in the store, newest first."""
+    import pyarrow as pa
+
     from raysp.commands import display
+    from raysp.runs.state import states
     from raysp.store import Store as Reader
 
     with Reader.read(store_path(store)) as reading:
-        table = reading.runs()
+        table, found = reading.runs(), {state.run_id: state for state in states(reading)}
+        among = [found[run_id] for run_id in table["run_id"].to_pylist()]
     _note(reading.note)
     if json:
-        display.print_json(table.to_pylist())
+        display.print_json([row | _submission(state) for row, state in zip(table.to_pylist(), among, strict=True)])
     else:
-        columns = ("run_id", "status", "lens", "explorer", "model", "n", "r2", "r2_singles", "verdict", "name", "started")
+        table = table.append_column("done", pa.array([_percent(state) for state in among], pa.string()))
+        columns = ("run_id", "status", "done", "lens", "explorer", "model", "n", "r2", "r2_singles", "verdict", "name", "started")
         display.print_table(table.select([name for name in columns if name in table.column_names]))
+
+
+def _submission(state: "RunState") -> dict[str, Any]:
+    """What the JSON of a run has about the service that executes it."""
+    progress = None if state.progress is None else asdict(state.progress)
+    return {"desired": state.desired, "priority": state.priority, "position": state.position, "progress": progress}
+
+
+def _percent(state: "RunState") -> str:
+    """The share of a run's evaluations that are done, while a service executes it or has stopped doing so."""
+    progress = state.progress
+    return "" if state.status == "done" or progress is None or not progress.total else f"{progress.done / progress.total:.0%}"
 
 
 def show(run_id: RunId, store: Store = None, json: Json = False) -> None:

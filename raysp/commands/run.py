@@ -1,14 +1,11 @@
-"""Commands that ask a question: `feature`, `mechanistic`, `data`, `run`, `resume`, `plan`."""
+"""Commands that ask a question: `feature`, `mechanistic`, `data`, `run`, `plan`."""
 
 from typing import Annotated, Any
 
 import typer
 
-from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.options import spec_options
-from raysp.home import store_path
-from raysp.specs.policy import Consent
-from raysp.specs.run import RunSpec, load_spec, run_spec
+from raysp.specs.run import RunSpec, load_spec
 
 plan_app = typer.Typer(help="Estimate what a run would cost from a few of its evaluations, which are stored and not paid for again.", no_args_is_help=True)
 
@@ -53,24 +50,6 @@ def run(
     from raysp.commands.execute import answer
 
     answer(overridden(load_spec(path), store=store, local=local or None), json=json, report=report)
-
-
-def resume(
-    run_id: Annotated[str, typer.Argument(help="A run's id or the beginning of it, its name, or last.")],
-    allow_pickle: AllowPickle = False,
-    allow_remote_code: AllowRemoteCode = False,
-    store: Store = None,
-    json: Json = False,
-) -> None:
-    """Continue a run that was interrupted or failed. Nothing that is stored is evaluated again."""
-    from raysp.commands.execute import answer
-    from raysp.store import Store as Reader
-
-    path = store_path(store)
-    with Reader.read(path) as reading:
-        row = reading.run_row(reading.find_run(run_id))
-    Consent(allow_pickle, allow_remote_code).check(row["run_id"], row["spec"]["lens"])
-    answer(overridden(run_spec(row["spec"]), store=str(path)), json=json, run_id=row["run_id"])  # the store may have been moved since the run began
 
 
 @plan_app.command("feature")

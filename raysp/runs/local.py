@@ -1,6 +1,7 @@
 """Runs in the calling process, without Ray, one batch at a time."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ from raysp.interrupts import interrupted_by_termination
 from raysp.lenses import build_game
 from raysp.masks import Masks, unpack
 from raysp.runs.calibration import continued_lens
-from raysp.runs.progress import Watch
+from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result, read_result
 from raysp.runs.run import Answer, Batch, Run
+from raysp.runs.state import RunRequest
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store
 from raysp.validation.numeric_noise import NoiseSample
@@ -30,6 +32,10 @@ class Engine(Protocol):
 
     def run(self, spec: RunSpec, run_id: str, set_name: str | None = None, watch: Watch | None = None) -> Result:
         """Run a spec to its end, reporting progress to `watch`."""
+        ...
+
+    def run_all(self, requests: Sequence[RunRequest], watch: WatchAll | None = None) -> Generator[Result]:
+        """Yield the answers of several runs in this order. `watch` is told the number of the run as well."""
         ...
 
 
@@ -53,6 +59,11 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
             backend = LocalBackend(build_game(continued_lens(spec.lens, store, run_id)))
             Run(spec, backend, store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
+
+    def run_all(self, requests: Sequence[RunRequest], watch: WatchAll | None = None) -> Generator[Result]:
+        """Run specs here, one after the other; as `Engine.run_all`."""
+        for number, request in enumerate(requests):
+            yield self.run(request.spec, request.run_id, request.set_name, functools.partial(watch, number) if watch else None)
 
     def __enter__(self) -> Self:
         return self

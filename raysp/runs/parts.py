@@ -42,6 +42,12 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
+def new_run_ids(count: int) -> list[str]:
+    """New ids for runs that are submitted together: numbered if there are several, as random ends of so many would collide."""
+    first = new_run_id()
+    return [first] if count == 1 else [f"{first}-{number:0{len(str(count))}d}" for number in range(1, count + 1)]
+
+
 def _repeat(spec: RunSpec, variant: str) -> PlannedRun:
     what, _, value = variant.partition(":")
     if what not in {"model", "prompt"} or not value:

@@ -22,7 +22,7 @@ from raysp.runs.answer import annotate, summarise
 from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
-from raysp.runs.progress import Progress, Watch
+from raysp.runs.progress import Progress, Tally, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.runs.run_store import RunStore
 from raysp.runs.state import spec_json
@@ -108,6 +108,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.run_id)
+        self._tally = Tally({})
         self._preview_at = PREVIEW_VALUES
         self._calibration: Calibration | None = None
         self._noted: set[str] = set()
@@ -126,7 +127,7 @@ class Run:
             check_same_question(row, self.spec)
         began = time.perf_counter()
         try:
-            self._report(phase="calibrate", done=0, total=0, left=None)
+            self._report(phase="calibrate")
             self._calibration = calibrate(self.spec, self.backend, self.store, started.keep_probability)
             explorer = self._gradients.inform(started, self.spec.lens)
         except UserError:
@@ -187,6 +188,7 @@ class Run:
 
     def _answer(self, explorer: Explorer) -> None:
         info, began = self.backend.info, time.perf_counter()
+        self._tally = Tally({"explore": explorer.planned(info.n) + 2, "validate": self.spec.validation.planned(info.n)})
         intact, empty = self.evaluate(ends_of(info.n), "explore", 0)
         self._explore(explorer)
         findings = self._analyse(explorer)
@@ -217,7 +219,7 @@ class Run:
         for note in (*findings.notes, *(asked.notes if asked is not None else ())):
             self.store.add_event(self.run_id, "finding", note)
         self.store.add_event(self.run_id, "done", f"{verdict.verdict}, {time.perf_counter() - began:.1f} s")
-        self._report(phase="done", done=0, total=0, left=None)
+        self._report(phase="done", detail="")
 
     def _explore(self, explorer: Explorer) -> None:
         round_number = 1
@@ -228,7 +230,8 @@ class Run:
             round_number += 1
 
     def _analyse(self, explorer: Explorer) -> Findings:
-        self._report(phase="analyse", done=0, total=0, left=None)
+        self._tally.settle("explore")
+        self._report(phase="analyse", **self._tally.figures() | {"rate": 0.0, "left": None})
         began = time.perf_counter()
         findings = explorer.result()
         self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
@@ -239,6 +242,8 @@ class Run:
         rng = np.random.default_rng([self.spec.seed, 1])
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
         values = self.evaluate(planned.masks, "validate", 0)
+        self._tally.settle("validate")
+        self._report(**self._tally.figures() | {"rate": 0.0, "left": None})
         noise = self._calibration and self._calibration.noise
         return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, noise=noise)
 
@@ -249,7 +254,7 @@ class Run:
         outputs = self.store.outputs(self.store.game_id(self.run_id), masks)
 
         def watch(done: int, total: int) -> None:
-            self._report(phase="queries", done=done, total=total, reused=0, rate=0.0, left=None)
+            self._report(phase="queries", detail=f"{done} of {total} queries")
             self._stop_if_cancelled()
 
         answers = answer_queries(explorer, planned, masks, outputs, self.backend.info, watch=watch)
@@ -273,10 +278,13 @@ class Run:
         asked = Round(phase, round_number, packed, self.backend.info.n)
         if not self.backend.remembers:
             self._look_up(asked)
-        self._report(phase=phase, done=asked.reused, total=len(packed), reused=asked.reused, left=None)
+        self._tally.begin(phase, len(packed))
+        self._tally.add(asked.reused, reused=True)
+        self._report(phase=phase, **self._tally.figures())
         try:
             self._measure(asked, explorer)
         finally:
+            self._tally.pause()
             self.store.add_cost(self.run_id, phase, wall_seconds=time.perf_counter() - began)
         return asked.values[place.reshape(-1)]
 
@@ -290,7 +298,7 @@ class Run:
 
     def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
         """Fill in the missing values; each batch is stored as soon as it is measured."""
-        began, measured = time.perf_counter(), 0
+        began = time.perf_counter()
         missing = np.flatnonzero(np.isnan(asked.values))
         for answer in self.backend.measure(self._batches(asked, missing)):
             rows = answer.batch.positions[answer.rows]
@@ -310,12 +318,10 @@ class Run:
                     seconds=measurement.seconds,
                     outputs=outputs,
                 )
-            asked.reused, measured = asked.reused + answer.reused * len(rows), measured + (not answer.reused) * len(rows)
-            elapsed = time.perf_counter() - began
+            self._tally.add(len(rows), reused=answer.reused)
             if explorer is not None:
-                self._preview(explorer, elapsed, asked)
-            done, rate = asked.reused + measured, measured / max(elapsed, 1e-9)
-            self._report(done=done, reused=asked.reused, rate=rate, left=(len(asked.values) - done) / rate if rate else None)
+                self._preview(explorer, time.perf_counter() - began, asked)
+            self._report(**self._tally.figures())
             self._stop_if_cancelled()
 
     def _note(self, notes: Sequence[str]) -> None:

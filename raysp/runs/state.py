@@ -5,6 +5,7 @@ service that starts again finds in the rows everything that it has to continue. 
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, cast, get_args
@@ -15,6 +16,7 @@ from raysp.runs.continuation import check_same_question
 from raysp.runs.progress import Progress, progress_from, progress_json
 from raysp.specs.run import RunSpec, run_spec
 from raysp.store import Store
+from raysp.store.games import match_run
 from raysp.store.reading import StoreReader
 
 Status = Literal["queued", "running", "paused", "cancelled", "interrupted", "failed", "done"]
@@ -80,6 +82,15 @@ class RunState:
     def ended(self) -> bool:
         """Whether nothing will happen to the run unless somebody asks for it again."""
         return self.status in ENDED
+
+    @property
+    def shown(self) -> Progress:
+        """The progress, with the status as its phase and the place in the queue unless the run is executed."""
+        progress = self.progress or Progress(self.run_id)
+        if self.status == "running":
+            return progress
+        place = "" if self.position is None else f", {self.position} in line"
+        return replace(progress, phase=f"{self.status}{place}", rate=0.0, left=None)
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,18 @@ def state(store: StoreReader, run_id: str) -> RunState:
 def states(store: StoreReader, run_ids: Collection[str] | None = None) -> list[RunState]:
     """The states of these runs, or of all, in the order in which they were submitted. Queued runs have their position."""
     return [_state(row) for row in store.run_states(run_ids)]
+
+
+def find_runs(known: Sequence[RunState], wanted: str) -> list[str]:
+    """The ids of the runs, in the order of submission, that `wanted` refers to: one by its id, the beginning of it, its name, or last; or all that were submitted together.
+
+    Runs that were submitted together have ids that differ in the number at their end; what comes before it stands for all of them. Raises UserError otherwise.
+    """
+    together = [state.run_id for state in known if re.fullmatch(re.escape(wanted) + r"-\d+", state.run_id)]
+    if together or not known:
+        return together
+    newest = [(state.run_id, state.name) for state in reversed(known)]
+    return [newest[0][0] if wanted == "last" else match_run(wanted, newest)]
 
 
 def unfinished(store: StoreReader) -> list[UnfinishedRun]:

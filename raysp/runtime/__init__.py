@@ -1,12 +1,9 @@
 """Everything that uses Ray."""
 
-import os
 import sys
-from pathlib import Path
 
-TOKEN = Path("~/.ray/auth_token").expanduser()
+from raysp.runtime.token import require_token
 
-# A cluster with tokens refuses clients that have not turned tokens on; a cluster without them ignores the setting. Ray reads it when it is imported:
-# setting it later would leave this process and Ray's own in disagreement.
-if TOKEN.exists() and "ray" not in sys.modules:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Ray reads whether tokens are on when it is imported: setting it later would leave this process and Ray's own in disagreement.
+if "ray" not in sys.modules:
+    require_token()

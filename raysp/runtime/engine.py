@@ -1,14 +1,15 @@
 """Where specs run: in the calling process or on a Ray cluster. Ray is imported only for the latter."""
 
-import functools
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from raysp.errors import UserError
 from raysp.runs.local import Engine, LocalEngine
-from raysp.runs.parts import PlannedRun, new_run_id, parts, set_name
-from raysp.runs.progress import Progress, Watch
+from raysp.runs.parts import PlannedRun, new_run_id, new_run_ids, parts, set_name
+from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result
+from raysp.runs.state import RunRequest
 from raysp.specs.run import RunSpec, resolve
 
 
@@ -35,22 +36,23 @@ def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None)
 
 
 def run_all(spec: RunSpec) -> list[Result]:
-    """Run all that a spec asks for, one after the other on the same resident models: its examples, or the question followed by its repeats."""
+    """Run all that a spec asks for on the same resident models, on a cluster all at the same time: its examples, or the question followed by its repeats."""
     return [result for _, result in run_parts(parts(spec), set_name=set_name(spec))]
 
 
 def run_parts(
-    wanted: list[PlannedRun], *, watch: Callable[[int, Progress], None] | None = None, set_name: str | None = None, run_id: str | None = None
+    wanted: list[PlannedRun], *, watch: WatchAll | None = None, set_name: str | None = None, run_id: str | None = None
 ) -> Iterator[tuple[PlannedRun, Result]]:
-    """Run several specs one after the other on the same resident models, yielding each answer as it arrives.
+    """Run several specs on the same resident models, on a cluster all at the same time, and yield each answer in its turn.
 
-    `run_id` is that of the first, if it continues an earlier run. A UserError names the spec that it is about; the runs before it are stored.
+    `run_id` is that of the first, if it continues an earlier run. A UserError names the spec that it is about; what the others evaluated is stored.
     """
-    with engine(wanted[0].spec) as place:
-        for i, part in enumerate(wanted):
-            named = run_id if i == 0 and run_id else new_run_id()
+    ids = new_run_ids(len(wanted))
+    requests = [RunRequest(part.spec, run_id if run_id and i == 0 else ids[i], set_name) for i, part in enumerate(wanted)]
+    with engine(wanted[0].spec) as place, contextlib.closing(place.run_all(requests, watch)) as answers:
+        for part in wanted:
             try:
-                result = place.run(part.spec, named, set_name, functools.partial(watch, i) if watch else None)
+                result = next(answers)
             except UserError as error:
                 which = f"{part.label}, {error.field}" if len(wanted) > 1 else error.field
                 raise error.about(which) from None

@@ -43,9 +43,9 @@ class ServiceMetrics:
         }
         self._before = dict.fromkeys(self._counters, 0.0)
         self._queue = Gauge("raysp_queue_depth", "Masks that a run has ordered and that have no answer yet.", run)
-        self._done = Gauge("raysp_run_done", "Evaluations of a run's phase that are there, measured or found.", ("run", "phase"))
-        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured per second in a run's phase.", ("run", "phase"))
-        self._left = Gauge("raysp_seconds_left", "Estimated seconds to the end of a run's phase.", ("run", "phase"))
+        self._done = Gauge("raysp_run_done", "Evaluations that a run has, measured or found.", ("run", "phase"))
+        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured per second of a run.", ("run", "phase"))
+        self._left = Gauge("raysp_seconds_left", "Estimated seconds of measuring to the end of a run.", ("run", "phase"))
         self._r2 = Gauge("raysp_r2", "Quick held-out R2 of a run's surrogate so far.", run)
         self._runs = Gauge("raysp_runs", "Runs known to the scheduler by state.", ("state",))
         self._evaluators = Gauge("raysp_evaluators", "Evaluators by state: starting, idle, busy, lost.", ("state",))

@@ -51,7 +51,22 @@ def find_run(cur: Cursor, wanted: str) -> str:
     rows = cur.execute("SELECT run_id, name FROM runs ORDER BY started DESC, run_id").fetchall()
     if not rows:
         raise UserError("run", wanted, "is unknown: the store has no runs", "make one first, or name another file with --store")
-    return str(rows[0][0]) if wanted == "last" else _match(wanted, rows)
+    return str(rows[0][0]) if wanted == "last" else match_run(wanted, rows)
+
+
+def match_run(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
+    """Return the id among these ids and names, the newest first, that `wanted` refers to. Raises UserError if there is none or more than one."""
+    exact = [run_id for run_id, name in rows if wanted in (run_id, name)]
+    if exact:
+        return exact[0]
+    begun = [run_id for run_id, _ in rows if wanted and run_id.startswith(wanted)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise UserError("run", wanted, f"matches {len(begun)} runs", f"name one of them: {', '.join(begun[:5])}")
+    all_names = [text for row in rows for text in row if text]
+    near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
+    raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")
 
 
 def insert_run(cur: Cursor, row: Mapping[str, Any]) -> None:
@@ -76,20 +91,6 @@ def insert(cur: Cursor, info: GameInfo) -> int:
     cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
     insert_texts(cur, game_id, info)
     return game_id
-
-
-def _match(wanted: str, rows: Sequence[tuple[str, str | None]]) -> str:
-    exact = [run_id for run_id, name in rows if wanted in (run_id, name)]
-    if exact:
-        return exact[0]
-    begun = [run_id for run_id, _ in rows if wanted and run_id.startswith(wanted)]
-    if len(begun) == 1:
-        return begun[0]
-    if begun:
-        raise UserError("run", wanted, f"matches {len(begun)} runs", f"name one of them: {', '.join(begun[:5])}")
-    all_names = [text for row in rows for text in row if text]
-    near = difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or [rows[0][0]]
-    raise UserError("run", wanted, "is unknown", f"nearest: {', '.join(near)}; `raysp runs` lists all")
 
 
 def _one(cur: Cursor, query: str, key: Any) -> dict[str, Any] | None:

@@ -145,8 +145,8 @@ def test_a_set_counts_as_measured_with_all_its_parts():
 
 def test_progress_over_the_queries_is_seen(tmp_path):
     seen = []
-    asked_games.run(tmp_path / "s.duckdb", explorer=FEW, report=lambda progress: seen.append((progress.phase, progress.done, progress.total)))
-    assert [place for place in seen if place[0] == "queries"] == [("queries", done, 3) for done in range(4)]
+    asked_games.run(tmp_path / "s.duckdb", explorer=FEW, report=lambda progress: seen.append((progress.phase, progress.detail)))
+    assert [place for place in seen if place[0] == "queries"] == [("queries", f"{done} of 3 queries") for done in range(4)]
 
 
 def test_a_run_stopped_among_its_queries_resumes_for_free(tmp_path):

@@ -1,5 +1,6 @@
 """What may happen to a run, and what a service that starts again knows of it."""
 
+import dataclasses
 from typing import get_args
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import raysp
 from raysp.blobs import blobs_from, digest
 from raysp.datasets.sources import open_rows
+from raysp.runs.parts import new_run_ids
 from raysp.runs.progress import Progress
-from raysp.runs.state import ENDED, TRANSITIONS, UNFINISHED, RunRequest, Status, advance, state, states, steer, submit, unfinished
+from raysp.runs.state import ENDED, TRANSITIONS, UNFINISHED, RunRequest, RunState, Status, advance, find_runs, state, states, steer, submit, unfinished
 from raysp.store import Store
 
 
@@ -104,3 +106,32 @@ def test_a_run_with_evaluations_is_not_submitted_with_another_question(store):
 def test_a_priority_is_0_to_9(priority):
     with pytest.raises(raysp.UserError, match=f"^priority: {priority} is out of range; give 0 to 9; 9 is served first$"):
         RunRequest(feature(), "r", priority=priority)
+
+
+def test_runs_are_found_by_id_name_or_what_the_ids_of_a_set_begin_with():
+    known = [
+        RunState(run_id, name, "queued", "running") for run_id, name in (("set-1", None), ("set-2", None), ("set-20", None), ("alone", "mine"), ("b", None))
+    ]
+    assert find_runs(known, "set") == ["set-1", "set-2", "set-20"]
+    assert find_runs(known, "set-2") == ["set-2"]
+    assert find_runs(known, "al") == find_runs(known, "mine") == ["alone"]
+    assert find_runs(known, "last") == ["b"]
+    assert find_runs([], "last") == []
+    with pytest.raises(raysp.UserError, match=r"^run: 'nothing' is unknown"):
+        find_runs(known, "nothing")
+
+
+def test_a_run_that_is_not_executed_shows_its_state_and_its_place():
+    progress = Progress("r", "explore", 5, 10, rate=2.0, left=2.5)
+    running = RunState("r", None, "running", "running", progress=progress)
+    assert running.shown == progress
+    queued = dataclasses.replace(running, status="queued", position=3)
+    assert (queued.shown.phase, queued.shown.done, queued.shown.rate, queued.shown.left) == ("queued, 3 in line", 5, 0.0, None)
+    assert RunState("r", None, "cancelled", "cancelled").shown == Progress("r", "cancelled")
+
+
+def test_ids_of_runs_that_are_submitted_together_sort_as_they_were_asked():
+    ids = new_run_ids(1000)
+    assert len(set(ids)) == 1000
+    assert ids == sorted(ids)
+    assert {run_id.rpartition("-")[0] for run_id in ids} == {ids[0].rpartition("-")[0]}

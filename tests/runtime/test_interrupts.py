@@ -47,7 +47,7 @@ def test_a_run_that_is_interrupted_names_the_command_that_resumes_it(where, sent
     assert "SIGTERM received" not in rest
     assert "told run the-run was interrupted; `raysp resume the-run` continues from what is stored" in rest
     with raysp.Store.read(home / "raysp.duckdb") as store:
-        assert store.run_row("the-run")["status"] == "interrupted"
+        assert store.run_row("the-run")["status"] == {"local": "interrupted", "ray": "cancelled"}[where]
         assert store.run_evaluations("the-run").num_rows > 0
 
 
