@@ -1,6 +1,6 @@
 """Score a data run by how well its answer, competing methods and chance predict retraining on subsets that the run was not fitted to.
 
-The models are trained in this process, batch by batch, and their outputs are stored: scoring a run again pays only for what is new.
+Models are trained by a backend, batch by batch, and their outputs are stored: scoring a run again pays only for what is new.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
-from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.actions.retrainings import Retrainings, Watch, asked_again, data_run, own_seeds
 from raysp.blobs import with_stored_blobs
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.datasets.training_sets import Sample
-    from raysp.lenses.data import DataGame
     from raysp.masks import Masks
+    from raysp.runs.run import Backend, BackendOf
     from raysp.specs.lenses import DataLens
     from raysp.specs.run import RunSpec
     from raysp.store import Store
@@ -80,17 +80,18 @@ class Scored:
 
 
 @with_stored_blobs
-def score_run(store: Store, run_id: str, options: LdsOptions, *, consent: Consent = NO_CONSENT, watch: Watch) -> Scored:
+def score_run(store: Store, run_id: str, options: LdsOptions, *, backend_of: BackendOf, consent: Consent = NO_CONSENT, watch: Watch) -> Scored:
     """Train on the subsets that the options require, score every method, and store the figures. UserError for an unsuitable run or invalid options."""
     row = store.run_row(run_id)
     spec, lens = data_run(row, "lds", consent)
     kept = _checked(options, int(row["n"]))
     keep_probability = store.keep_probability(run_id)
     watch(Progress(run_id, "loading the model"))
-    game = rebuilt(row, lens)
+    backend = asked_again(row, lens, backend_of)
+    info = backend.info
     wrong = _mislabelled(options.mislabelled, lens) if options.mislabelled is not None else None
     watch(Progress(run_id, "fitting each query"))
-    methods = _methods(store, row, spec, game, options.methods)
+    methods = _methods(store, row, spec, backend, options.methods)
     plan, notes = _plan(options, methods, store.run_masks(run_id, "explore"), kept, lens.training_seed)
     if abs(keep_probability - options.fraction) > FAR:
         notes.append(f"the run's masks keep {keep_probability:.0%} of the components and these subsets {options.fraction:.0%}: the run saw few like them")
@@ -98,17 +99,17 @@ def score_run(store: Store, run_id: str, options: LdsOptions, *, consent: Consen
     notes += [f"{', '.join(missing)}: not available, because this model is trained one subset at a time"] if missing else []
     if wrong is not None and wrong.others:
         notes.append(f"{wrong.others} of the rows marked as mislabelled are not training examples: they were drawn as queries, or excluded by limit")
-    trainings = Retrainings(store, run_id, game, "lds", watch)
+    trainings = Retrainings(store, run_id, backend_of, lens, info, "lds", watch)
     seeds = own_seeds(lens, options.seeds)
     masks = plan.masks()
-    sign = direction(game.info.description)
+    sign = direction(info.description)
     trained = Trained(masks, sign * trainings.outputs(masks, seeds))
     if not np.ptp(trained.mean(plan.heldout), axis=0).any():
         raise EvaluationError("no query's output depends on the training subset, so there is nothing to score")
     watch(Progress(run_id, "scoring"))
-    rows = score(methods, plan, trained, margins=game.info.description["value"] in MARGINS, seed=spec.seed)
+    rows = score(methods, plan, trained, margins=info.description["value"] in MARGINS, seed=spec.seed)
     if wrong is not None:
-        component_of = np.array([example.component for example in game.info.examples])
+        component_of = np.array([example.component for example in info.examples])
         rows += mislabel_scores(methods, component_of, wrong.examples, wrong.own, seed=spec.seed)
     conventions = {
         "sign": "effects are v(all) - v(all without); a higher output is better" + (", so a loss counts as negative" if sign < 0 else ""),
@@ -118,10 +119,10 @@ def score_run(store: Store, run_id: str, options: LdsOptions, *, consent: Consen
         "subsets": len(plan.heldout),
         "seeds": options.seeds,
         "training_seeds": seeds,
-        "value": game.info.description["value"],
+        "value": info.description["value"],
     }
-    store.replace_data_scores(run_id, _table(rows, len(game.info.queries), conventions))
-    return Scored(run_id, tuple(rows), tuple(query.label for query in game.info.queries), trainings.trained, trainings.found, conventions, tuple(notes))
+    store.replace_data_scores(run_id, _table(rows, len(info.queries), conventions))
+    return Scored(run_id, tuple(rows), tuple(query.label for query in info.queries), trainings.trained, trainings.found, conventions, tuple(notes))
 
 
 def _checked(options: LdsOptions, n: int) -> int:
@@ -146,10 +147,10 @@ def _checked(options: LdsOptions, n: int) -> int:
     return kept
 
 
-def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, names: Sequence[str]) -> list[Method]:
+def _methods(store: Store, row: dict[str, Any], spec: RunSpec, backend: Backend, names: Sequence[str]) -> list[Method]:
     """The methods with these names. The run's own answer is named after its explorer."""
-    run_id, explorer, sign = row["run_id"], row["explorer"], direction(game.info.description)
-    fits = [store.surrogate(run_id, query) for query in range(len(game.info.queries))]
+    run_id, explorer, sign = row["run_id"], row["explorer"], direction(backend.info.description)
+    fits = [store.surrogate(run_id, query) for query in range(len(backend.info.queries))]
     found = list[Method]()
     if "proxyspex" in names or explorer in names:
         found.append(Surrogates(explorer, [FourierSurrogate.combined([fit], [sign]) for fit in fits]))
@@ -159,7 +160,7 @@ def _methods(store: Store, row: dict[str, Any], spec: RunSpec, game: DataGame, n
         outputs = store.outputs(row["game_id"], masks)
         found.append(Surrogates("singles", [fit_singles(masks, sign * column, spec.seed, fits[0].keep_probability) for column in outputs.T]))
     wanted = [name for name in GRADIENTS if name in names]
-    effects = Gradients(store, game).report().effects if wanted else {}
+    effects = Gradients(store, backend).report().effects if wanted else {}
     found += [Effects(name, sign * effects[name].T) for name in wanted if name in effects]
     if not found:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Retrainings on which a data run is scored: masks trained in this process with fresh training seeds, each batch stored as soon as it is finished.
+"""Retrainings on which a data run is scored: masks trained with fresh training seeds, each batch stored as soon as it is finished.
 
 The store has one game per training seed, with the run's training set and queries, so that one command finds what another has trained.
 """
@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from raysp.actions.finished import finished_run
-from raysp.game import GameInfo, fingerprint
-from raysp.masks import Masks, check_finite
+from raysp.datasets.held_out import with_seed
+from raysp.masks import Masks
 from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Progress
+from raysp.runs.stored_game import StoredGame
+from raysp.specs.held_out import RetrainingLens
 from raysp.specs.lenses import Action, DataLens
 from raysp.specs.policy import Consent
 from raysp.specs.run import RunSpec
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
-    from raysp.lenses.data import DataGame
+    from raysp.game import GameInfo
+    from raysp.runs.run import Backend, BackendOf
     from raysp.store import Store
 
 Watch = Callable[[Progress], None]
@@ -31,41 +34,43 @@ Watch = Callable[[Progress], None]
 
 @dataclass
 class Retrainings:
-    """Outputs of a data game by training seed. `phase` names their cost in the run; `trained` counts the trainings run, `found` those found in the store."""
+    """Outputs of a data game by training seed. `phase` names their cost in the run; `trained` counts the trainings run, `found` those found in the store.
+
+    `info` is the run's game, or one that asks the queries of `heldout` instead.
+    """
 
     store: Store
     run_id: str
-    game: DataGame
+    backend_of: BackendOf
+    lens: DataLens
+    info: GameInfo
     phase: str
     watch: Watch
+    heldout: str | None = None
     trained: int = field(default=0, init=False)
     found: int = field(default=0, init=False)
 
     def outputs(self, masks: Masks, seeds: Sequence[int]) -> Floats:
         """Each query's output, float64 `(len(seeds), m, q)`, on distinct masks (bool `(m, n)`). EvaluationError for outputs that are not finite."""
-        games = [self.store.register_game(with_seed(self.game.info, seed)) for seed in seeds]
+        games = [self.store.register_game(with_seed(self.info, seed)) for seed in seeds]
         known = np.stack([self.store.outputs(game_id, masks) for game_id in games])
-        missing = [np.flatnonzero(np.isnan(outputs).any(axis=1)) for outputs in known]
-        total = sum(len(rows) for rows in missing)
-        self.found += known.shape[0] * len(masks) - total
-        began, done = time.perf_counter(), 0
-        self._tell(done, total, began)
-        for place, (seed, game_id) in enumerate(zip(seeds, games, strict=True)):
-            for start in range(0, len(missing[place]), self.game.info.batch_masks):
-                rows = missing[place][start : start + self.game.info.batch_masks]
-                known[place, rows] = self._trained(masks[rows], seed, game_id)
-                done += len(rows)
-                self._tell(done, total, began)
+        missing = np.isnan(known).any(axis=2)
+        total = int(missing.sum())
+        self.found += missing.size - total
+        began = time.perf_counter()
+        self._tell(0, total, began)
+        for outputs, lacking, seed in zip(known, missing, seeds, strict=True):
+            if lacking.any():
+                outputs[lacking] = self._train(masks[lacking], seed, total, began)
         return known
 
-    def _trained(self, masks: Masks, seed: int, game_id: int) -> Floats:
-        began = time.perf_counter()
-        outputs = self.game.outputs_of(masks, seed)
-        values = check_finite(masks, outputs.mean(axis=1))
-        seconds = time.perf_counter() - began
-        self.store.add_evaluations(self.run_id, self.phase, masks, values, outputs=outputs, game_id=game_id, seconds=seconds)
-        self.store.add_cost(self.run_id, self.phase, wall_seconds=seconds)
-        self.trained += len(masks)
+    def _train(self, masks: Masks, seed: int, total: int, began: float) -> Floats:
+        before, at = self.trained, time.perf_counter()
+        backend = self.backend_of(RetrainingLens.of(self.lens, seed, heldout=self.heldout, value=self.info.description["value"]))
+        game = StoredGame(self.store, backend, self.run_id, self.phase, lambda done, _: self._tell(before + done, total, began))
+        outputs = game.outputs(masks)
+        self.trained += game.bought
+        self.store.add_cost(self.run_id, self.phase, wall_seconds=time.perf_counter() - at)
         return outputs
 
     def _tell(self, done: int, total: int, began: float) -> None:
@@ -79,22 +84,14 @@ def own_seeds(lens: DataLens, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def with_seed(info: GameInfo, seed: int) -> GameInfo:
-    """A separate game with the same training set and queries, trained once with this seed."""
-    described = dict(info.description) | {"training_seed": seed, "seeds": 1, "seeding": "shared"}
-    return replace(info, description=described, fingerprint=fingerprint(described))
-
-
 def data_run(row: dict[str, Any], action: Action, consent: Consent) -> tuple[RunSpec, DataLens]:
     """The spec in a run's row and its lens; UserError as `finished_run`."""
     spec = finished_run(row, action, consent)
     return spec, cast("DataLens", spec.lens)
 
 
-def rebuilt(row: dict[str, Any], lens: DataLens) -> DataGame:
-    """The run's game, with its model loaded. UserError if it has changed since."""
-    from raysp.lenses.data import build_data_game
-
-    game = build_data_game(lens)
-    check_same_game(row, game.info, "a model, training set or queries")
-    return game
+def asked_again(row: dict[str, Any], lens: DataLens, backend_of: BackendOf) -> Backend:
+    """A backend of the run's game. UserError if the game has changed since."""
+    backend = backend_of(lens)
+    check_same_game(row, backend.info, "a model, training set or queries")
+    return backend

@@ -1,6 +1,6 @@
 """Act on a data run: choose the part of its training set to keep, write it to a file, and verify the choice by retraining.
 
-Models are trained in this process and their outputs stored, so verifying the same choice again costs nothing.
+Models are trained by a backend and their outputs stored, so verifying the same choice again costs nothing.
 """
 
 from __future__ import annotations
@@ -8,19 +8,22 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raysp.actions.drop_rules import Dropping, DropRule, choose, read_drop_rule
-from raysp.actions.retrainings import Retrainings, Watch, data_run, own_seeds, rebuilt
+from raysp.actions.retrainings import Retrainings, Watch, asked_again, data_run, own_seeds
 from raysp.blobs import with_stored_blobs
+from raysp.datasets.held_out import held_out_queries
 from raysp.datasets.sources import check_output_format, write_rows
+from raysp.datasets.training_sets import read_training_set
 from raysp.errors import UserError
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
+from raysp.specs.held_out import RetrainingLens
 from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Estimate, held_out_subsets, paired_difference
@@ -29,14 +32,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.datasets.training_sets import TrainingSet
-    from raysp.lenses.data import DataGame
+    from raysp.game import GameInfo
+    from raysp.runs.run import BackendOf
     from raysp.specs.lenses import DataLens
     from raysp.store import Store
 
 #: Random sets of the same size with which the chosen set is compared.
 RANDOM_SETS = 4
-#: The fewest held-out queries.
-LEAST_HELDOUT = 2
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def select(
     output: Path | None,
     overwrite: bool,
     verify: Verification | None,
+    backend_of: BackendOf,
     consent: Consent = NO_CONSENT,
     watch: Watch,
 ) -> Curated:
@@ -106,28 +109,31 @@ def select(
     if verify is not None and verify.seeds < 1:
         raise UserError("seeds", verify.seeds, "is not a number of trainings", "give at least 1")
     watch(Progress(run_id, "loading the model"))
-    game = rebuilt(row, lens)
-    fresh, notes = _fresh(lens, game, verify.heldout) if verify is not None and verify.heldout is not None else (None, [])
+    backend = asked_again(row, lens, backend_of)
+    info, notes, heldout = backend.info, list[str](), None if verify is None else verify.heldout
+    if heldout is not None:
+        notes += held_out_queries(lens, heldout).notes
+        backend = backend_of(RetrainingLens.of(lens, own_seeds(lens, 1)[0], heldout=heldout, value=info.description["value"]))
     watch(Progress(run_id, "choosing"))
-    better, measured = direction(game.info.description) > 0, _measured_pairs(store, run_id)
+    better, measured = direction(info.description) > 0, _measured_pairs(store, run_id)
     choice = choose(surrogate, rule, more_is_better=better, measured=measured)
-    kept = game.examples_of(choice.mask)
-    if not len(kept):
+    kept = [example.index for example in info.examples if choice.mask[example.component]]
+    if not kept:
         raise UserError("drop" if drop else "keep", rule.text, "leaves no examples", "drop fewer components")
-    samples = game.training.samples
     if output is not None:
-        _write(lens.train, [samples[i].row - 1 for i in kept.tolist()], output)
-        notes.append(_left_out(lens, game))
+        training, _ = read_training_set(lens)
+        _write(lens.train, [training.samples[i].row - 1 for i in kept], output)
+        notes.append(_left_out(lens, training, info))
     found = None
     if verify is not None:
-        trainings = Retrainings(store, run_id, game if fresh is None else _asking(lens, game, fresh), "verify", watch)
-        found = _verified(trainings, lens, choice, verify.seeds, heldout=fresh is not None)
-        if fresh is None:
+        trainings = Retrainings(store, run_id, backend_of, lens, backend.info, "verify", watch, heldout)
+        found = _verified(trainings, choice, verify.seeds)
+        if heldout is None:
             notes.append("The figures are for the run's own queries, on which the choice was made; give --heldout with new queries for an unbiased estimate.")
     store.add_selections(run_id, _table(choice, found, f"{'drop' if drop else 'keep'} {rule.text}"))
-    gone = tuple(game.components[i].label for i in np.flatnonzero(~choice.mask))
+    gone = tuple(info.components[i].label for i in np.flatnonzero(~choice.mask))
     written = None if output is None else str(output)
-    return Curated(run_id, rule, choice, gone, len(samples), len(kept), written, found, tuple(note for note in notes if note))
+    return Curated(run_id, rule, choice, gone, len(info.examples), len(kept), written, found, tuple(note for note in notes if note))
 
 
 def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
@@ -166,10 +172,10 @@ def _write(source: str, numbers: Sequence[int], output: Path) -> None:
         raise UserError("output", str(output), f"cannot be written ({error.strerror or error})", "name a file in a folder that you may write to") from None
 
 
-def _left_out(lens: DataLens, game: DataGame) -> str:
+def _left_out(lens: DataLens, training: TrainingSet, info: GameInfo) -> str:
     """A note on rows that are missing from the file although they were not dropped; '' if there are none."""
-    trained_on, queries_drawn = len(game.training.samples), len(game.info.queries) if lens.queries is None else 0
-    limited = game.training.rows > trained_on + queries_drawn
+    trained_on, queries_drawn = len(training.samples), len(info.queries) if lens.queries is None else 0
+    limited = training.rows > trained_on + queries_drawn
     parts = (["the queries drawn from it"] if queries_drawn else []) + ([f"the rows beyond limit {lens.limit}"] if limited else [])
     return f"The run used {trained_on} rows of the training set; the file contains none of the others ({' and '.join(parts)})." if parts else ""
 
@@ -177,44 +183,15 @@ def _left_out(lens: DataLens, game: DataGame) -> str:
 # ---- verification
 
 
-def _fresh(lens: DataLens, game: DataGame, source: str) -> tuple[TrainingSet, list[str]]:
-    """Queries that the run neither asked nor trained on, and notes on those left out or with unknown labels; UserError if there are too few."""
-    from raysp.datasets.training_sets import read_training_set
-
-    try:
-        training, queries = read_training_set(lens.model_copy(update={"queries": source, "query_count": None}))
-    except UserError as error:
-        raise error.about(error.field.replace("queries", "heldout", 1)) from None
-    seen = {(sample.prompt.strip(), sample.completion.strip()) for sample in (*game.training.samples, *read_training_set(lens)[1].samples)}
-    fresh = tuple(sample for sample in queries.samples if (sample.prompt.strip(), sample.completion.strip()) not in seen)
-    if len(fresh) < LEAST_HELDOUT:
-        raise UserError("heldout", source, f"has {len(fresh)} queries that the run did not see", f"give at least {LEAST_HELDOUT}")
-    known = len(queries.samples) - len(fresh)
-    said = [f"{known} of {len(queries.samples)} held-out queries are left out because the run saw them."] if known else []
-    unknown = sorted({sample.label for sample in fresh if sample.label is not None} - set(training.labels))
-    if unknown and training.labels:
-        said.append(f"Held-out queries have labels that no training example has: {', '.join(unknown)}.")
-    return replace(queries, samples=fresh), said
-
-
-def _asking(lens: DataLens, game: DataGame, fresh: TrainingSet) -> DataGame:
-    """A game on the same training set and kind of value, with other queries."""
-    from raysp.lenses.data import build_data_game
-
-    try:
-        return build_data_game(lens.model_copy(update={"value": game.value}), fresh)
-    except UserError as error:
-        raise error.about(error.field.replace("queries", "heldout", 1)) from None
-
-
-def _verified(trainings: Retrainings, lens: DataLens, choice: Dropping, seeds: int, *, heldout: bool) -> Verified:
+def _verified(trainings: Retrainings, choice: Dropping, seeds: int) -> Verified:
+    lens, heldout = trainings.lens, trainings.heldout is not None
     kept = int(choice.mask.sum())
     everything = np.ones((1, len(choice.mask)), dtype=np.bool_)
     random = held_out_subsets(len(choice.mask), kept, RANDOM_SETS, np.random.default_rng([lens.training_seed, 8]), choice.mask[None])
     outputs = trainings.outputs(np.concatenate([everything, choice.mask[None], random]), own_seeds(lens, seeds))
     chosen, sets = outputs[:, 1], np.moveaxis(outputs, 1, 0)
     others: dict[str, Floats] = {"all": sets[:1]} | ({"random": sets[2:]} if len(random) else {})
-    sign = direction(trainings.game.info.description)
+    sign = direction(trainings.info.description)
     gains = {name: paired_difference(sign * chosen, sign * each) for name, each in others.items()}
     means: dict[str, float] = {name: float(each.mean()) for name, each in others.items()}
     return Verified(float(chosen.mean()), means, gains, len(random), heldout, outputs.shape[2], seeds, trainings.trained, trainings.found)

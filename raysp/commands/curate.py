@@ -58,6 +58,7 @@ def lds(
     """
     from raysp.actions.lds import LdsOptions, score_run
     from raysp.commands import display
+    from raysp.runs.local import local_backend
     from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
@@ -66,7 +67,9 @@ def lds(
     with Writer.read(path) as reading:
         found = reading.find_run(run_id)
     with Writer.open(path) as writing, display.live_bar(json) as bar:
-        done = score_run(writing, found, options, consent=Consent(allow_pickle, allow_remote_code), watch=lambda progress: bar("", progress))
+        done = score_run(
+            writing, found, options, backend_of=local_backend, consent=Consent(allow_pickle, allow_remote_code), watch=lambda progress: bar("", progress)
+        )
     if json:
         display.print_json(_plain(asdict(done)))
         return
@@ -95,6 +98,7 @@ def select(
     from raysp.actions.select import Verification
     from raysp.actions.select import select as act
     from raysp.commands import display
+    from raysp.runs.local import local_backend
     from raysp.store import Store as Writer
 
     if heldout is not None and not verify:
@@ -112,6 +116,7 @@ def select(
             output=place,
             overwrite=overwrite,
             verify=how,
+            backend_of=local_backend,
             consent=Consent(allow_pickle, allow_remote_code),
             watch=lambda progress: bar("", progress),
         )

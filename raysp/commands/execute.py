@@ -8,6 +8,7 @@ from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.page import write_report, write_set_report
 from raysp.runs.comparison import compare_runs, set_summary
+from raysp.runs.local import local_backend
 from raysp.runs.parts import PlannedRun, parts, set_name
 from raysp.runs.plan import plan_run, plan_text
 from raysp.runs.progress import Progress, SetProgress
@@ -70,7 +71,8 @@ def show_plan(spec: RunSpec, *, json: bool) -> None:
     """Print a plan."""
     wanted = parts(spec)
     with _plan_store(spec) as store:
-        plan = plan_run(wanted[0].spec, store)
+        spec = wanted[0].spec
+        plan = plan_run(spec, store, local_backend(spec.lens))
     if len(wanted) > 1:
         plan["runs"] = len(wanted)
     if json:

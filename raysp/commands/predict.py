@@ -59,9 +59,10 @@ def predict(
         note = reading.note
     if exact:
         from raysp.runs.exact import measure
+        from raysp.runs.local import local_backend
 
         with Reader.open(path) as writing, display.live_bar(quiet=json) as bar:
-            measure(writing, found, masks, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
+            measure(writing, found, masks, local_backend, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
             predictions = predict_stored(writing, found, masks, query)
     if note:
         display.err.print(note, style="dim", markup=False)

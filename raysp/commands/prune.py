@@ -48,6 +48,7 @@ def prune(
     """
     from raysp.actions.prune import prune as act
     from raysp.commands import display
+    from raysp.runs.local import local_backend
     from raysp.store import Store as Writer
 
     if not 0 < keep < 1:
@@ -71,6 +72,7 @@ def prune(
             heldout=heldout,
             per_layer=per_layer,
             draws=best_of,
+            backend_of=local_backend,
             consent=Consent(allow_pickle, allow_remote_code),
             watch=watch,
         )

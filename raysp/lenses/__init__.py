@@ -1,6 +1,7 @@
 """Lenses: from the options of a question to the game that answers it."""
 
 from raysp.game import Component, FunctionGame, Game, GameInfo, distinct_labels, fingerprint
+from raysp.specs.held_out import HeldOutPromptsLens, RetrainingLens
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
 
 
@@ -10,6 +11,14 @@ def build_game(lens: FeatureLens | MechanisticLens | DataLens | FunctionLens) ->
     Raises UserError for anything that the prompt, the components, the training set or the model cannot do.
     """
     match lens:
+        case HeldOutPromptsLens():
+            from raysp.lenses.held_out import build_held_out_prompts_game
+
+            return build_held_out_prompts_game(lens)
+        case RetrainingLens():
+            from raysp.lenses.held_out import build_retraining_game
+
+            return build_retraining_game(lens)
         case FeatureLens():
             from raysp.lenses.feature import build_feature_game
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -270,12 +271,11 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
     texts = [text for query in encoded_queries for text in query.texts]
     with model.at_work(BATCH):
         recipe = _recipe(lens, int(model.loaded.model.config.get_text_config().num_hidden_layers))
-        trainer, way = _trainer(lens, model, recipe, encoded.texts, texts)
-    described = _described(lens, model, recipe, value, groups) | {
-        "texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in encoded_queries]), "components": _digest_array(groups.of),
-    }  # fmt: skip
+        digests = {"texts": _digest([encoded.texts]), "asked": _digest([query.texts for query in encoded_queries])}
+        trainer = _trainer(lens, model, recipe, encoded.texts, texts, digests=tuple(digests.values()))
+    described = _described(lens, model, recipe, value, groups) | digests | {"components": _digest_array(groups.of)}
     read = dict.fromkeys((*training.notes, *groups.notes, *encoded.notes, *queries.notes, *query_notes))
-    notes = (*read, f"model {lens.model} in {model.place}, {way}")
+    notes = (*read, f"model {lens.model} in {model.place}, {trainer.way}")
     info = GameInfo(
         fingerprint(described),
         _components(groups, encoded.texts),
@@ -289,13 +289,21 @@ def build_data_game(lens: DataLens, others: TrainingSet | None = None) -> DataGa
     return DataGame(info, lens, model, groups, trainer, encoded_queries, value, training)
 
 
-def _trainer(lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], evaluated: Sequence[Text]) -> tuple[Trainer | PlainTrainer, str]:
-    """The fast trainer if its scores agree with the model's, else the plain one; and a note that states which."""
+#: Trainers of this process as long as a game holds on to them: games that differ in their seeds only share what is prepared once for all trainings.
+_trainers = WeakValueDictionary[tuple[Any, ...], Trainer | PlainTrainer]()
+
+
+def _trainer(
+    lens: DataLens, model: ResidentModel, recipe: Recipe, texts: Sequence[Text], evaluated: Sequence[Text], *, digests: tuple[str, ...]
+) -> Trainer | PlainTrainer:
+    """The fast trainer if its scores agree with the model's, else the plain one. `digests` are those of the texts."""
     loaded = model.loaded
+    key = (id(loaded.model), recipe, *digests)  # a trainer holds its model, so no other has that id
+    if (known := _trainers.get(key)) is not None:
+        return known
     trainer, reason = Trainer.fitting(loaded.model, loaded.device, recipe, texts, evaluated, lens.model)
-    if trainer is not None:
-        return trainer, "adapters trained side by side"
-    return PlainTrainer(loaded.model, loaded.device, recipe, texts, evaluated), f"adapters trained one by one: {reason}"
+    _trainers[key] = found = trainer or PlainTrainer(loaded.model, loaded.device, recipe, texts, evaluated, reason)
+    return found
 
 
 def _value(lens: DataLens, queries: TrainingSet) -> DataValue:

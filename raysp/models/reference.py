@@ -21,15 +21,19 @@ from raysp.models.training import DivergenceError, batches
 IGNORED = -100
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class PlainTrainer:
-    """A model, a recipe, the training texts, and the texts (`evaluated`) that trained adapters are evaluated on. PEFT changes modules, so these are copied; weights are shared."""
+    """A model, a recipe, the training texts, the texts (`evaluated`) to evaluate trained adapters on, and why it is used.
+
+    PEFT changes modules, so these are copied; weights are shared.
+    """
 
     model: Any
     device: torch.device
     recipe: Recipe
     texts: Sequence[Text]
     evaluated: Sequence[Text]
+    reason: str = "as was asked for"
     tokens: int = field(init=False, default=0)
     losses: list[float] = field(init=False, default_factory=list)
     _peft: Any = field(init=False, repr=False)
@@ -44,6 +48,11 @@ class PlainTrainer:
         settings.inference_mode = False
         self._peft = get_peft_model(own, settings)
         self._peft.eval()  # no dropout: evaluation and training are one computation
+
+    @property
+    def way(self) -> str:
+        """How it trains and why, for notes."""
+        return f"adapters trained one by one: {self.reason}"
 
     @property
     def stacked(self) -> int:

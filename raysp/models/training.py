@@ -91,7 +91,7 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.learning_rate * factor
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Trainer:
     """A model, a recipe, the training texts, and the texts (`evaluated`) that trained adapters are evaluated on. `tokens` counts the tokens sent through blocks."""
 
@@ -116,6 +116,11 @@ class Trainer:
         self.head = TargetLoss(self.model, self.architecture, self.device)
         self.frozen_prefix = FrozenPrefix(self.model, self.architecture, self.device, min(self.recipe.layers), (*self.texts, *self.evaluated))
         self.tokens += self.frozen_prefix.tokens
+
+    @property
+    def way(self) -> str:
+        """How it trains, for notes."""
+        return "adapters trained side by side"
 
     @classmethod
     def fitting(cls, *what: Any, **named: Any) -> "tuple[Trainer | None, str]":

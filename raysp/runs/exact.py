@@ -1,16 +1,14 @@
-"""Measure exact values of given masks with a stored run's model, in this process, and store them."""
+"""Measure exact values of given masks with a stored run's model, and store them."""
 
 import numpy as np
 
 from raysp.blobs import with_stored_blobs
 from raysp.errors import UserError
-from raysp.lenses import build_game
 from raysp.masks import Masks
 from raysp.runs.calibration import settled_lens
 from raysp.runs.continuation import check_same_game
-from raysp.runs.local import LocalBackend
 from raysp.runs.progress import Watch
-from raysp.runs.run import Run
+from raysp.runs.run import BackendOf, Run
 from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.specs.run import run_spec
 from raysp.store import Store
@@ -20,8 +18,10 @@ PHASE = "predict"
 
 
 @with_stored_blobs
-def measure(store: Store, run_id: str, masks: Masks, watch: Watch, consent: Consent = NO_CONSENT) -> None:
-    """Evaluate masks (bool, `(k, n)`) with the run's model in this process and store their values; values already in the store cost nothing.
+def measure(  # noqa: PLR0917  what is measured, and with what
+    store: Store, run_id: str, masks: Masks, backend_of: BackendOf, watch: Watch, consent: Consent = NO_CONSENT
+) -> None:
+    """Evaluate masks (bool, `(k, n)`) with a backend of the run's game and store their values; values already in the store cost nothing.
 
     UserError for a run of a Python function, and for a model, prompt or training set that has changed.
     """
@@ -32,6 +32,6 @@ def measure(store: Store, run_id: str, masks: Masks, watch: Watch, consent: Cons
         raise UserError("run", run_id, "explains a Python function, which is not in the store", "call the function yourself, or omit --exact")
     consent.check(run_id, row["spec"]["lens"])
     spec = run_spec(row["spec"])
-    backend = LocalBackend(build_game(settled_lens(spec.lens, row)))
+    backend = backend_of(settled_lens(spec.lens, row))
     check_same_game(row, backend.info, "parts of a question")
     Run(spec, backend, store, run_id, report=watch).evaluate(masks, PHASE, 0)

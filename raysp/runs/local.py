@@ -56,7 +56,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
 
             set_threads(spec.threads)
         with interrupted_by_termination(), blobs_from(store.blob):
-            backend = LocalBackend(build_game(continued_lens(spec.lens, store, run_id)))
+            backend = local_backend(continued_lens(spec.lens, store, run_id))
             Run(spec, backend, store, run_id, set_name, watch or (lambda _: None)).execute()
         return read_result(store, run_id)
 
@@ -72,6 +72,11 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         for store in self._stores.values():
             store.close()
         self._stores.clear()
+
+
+def local_backend(lens: AnyLens) -> "LocalBackend":
+    """A backend that builds the lens's game in this process. UserError as `build_game`."""
+    return LocalBackend(build_game(lens))
 
 
 class LocalBackend:

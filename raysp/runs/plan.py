@@ -1,19 +1,16 @@
 """Estimate the cost of a run before it starts: sizes, evaluations, and seconds from a short calibration."""
 
 import math
-import time
 from typing import Any
 
 import numpy as np
 
 from raysp.explorers.base import Explorer
 from raysp.game import GameInfo
-from raysp.lenses import build_game
 from raysp.masks import check_finite
 from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
-from raysp.runs.local import LocalBackend
-from raysp.runs.run import ends_of, start_explorer
+from raysp.runs.run import Backend, ends_of, start_explorer
 from raysp.runs.stored_game import PLAN, StoredGame
 from raysp.sampling.matching import distinct
 from raysp.specs.lenses import CostClass
@@ -28,13 +25,12 @@ GROUPED = {"example": "not grouped", "column": "grouped by a column", "cluster":
 SUBSETS_EACH = 4
 
 
-def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
-    """Sizes and the costs of exhaustive testing and of this run. Builds the game in this process and measures a few masks that the run is certain to request.
+def plan_run(spec: RunSpec, store: Store, backend: Backend) -> dict[str, Any]:
+    """Sizes and the costs of exhaustive testing and of this run. Measures a few masks that the run is certain to request with a backend of its lens.
 
     These evaluations are stored, so the run need not repeat them; if enough evaluations of the game are in the store already, none are measured. Seconds are for
-    a single evaluator such as this process; with several, divide by their number. Raises as the run itself would.
+    a single evaluator; with several, divide by their number. Raises as the run itself would.
     """
-    backend = LocalBackend(build_game(spec.lens))
     started = start_explorer(spec, backend.info)
     # The run computes in the dtype that this settles on: it finds the noise in the store or, if another process writes the store now, measures it as here.
     calibration = calibrate(spec, backend, store, started.keep_probability)
@@ -51,10 +47,10 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
             seconds=first.seconds,
         )
         store.add_cost(PLAN, "calibrate", evaluations=calibration.evaluations, tokens=calibration.tokens, seconds=calibration.seconds)
-    game = backend.game
-    explorer = Gradients(store, game).inform(started, spec.lens)
-    n = game.n
-    timed, each, here = _timed(StoredGame(store, game, PLAN, "calibrate"), explorer, *CALIBRATION[spec.lens.cost_class])
+    info = backend.info
+    explorer = Gradients(store, backend).inform(started, spec.lens)
+    n = info.n
+    timed, each, here = _timed(StoredGame(store, backend, PLAN, "calibrate"), explorer, *CALIBRATION[spec.lens.cost_class])
     explored, validated = explorer.planned(n) + 2, spec.validation.planned(n)
     pairs, triples = math.comb(n, 2), math.comb(n, 3)
     return {
@@ -72,17 +68,17 @@ def plan_run(spec: RunSpec, store: Store) -> dict[str, Any]:
             "validate_evaluations": validated,
             "seconds": (explored + validated) * each,
         },
-        "training": _training(game.info, explorer.planned(n)) if spec.lens.cost_class == "training" else None,
+        "training": _training(info, explorer.planned(n)) if spec.lens.cost_class == "training" else None,
         "numeric_noise": None if calibration is None else calibration.row(),
-        "notes": list(game.info.notes),
-        "warnings": list(game.info.warnings),
+        "notes": list(info.notes),
+        "warnings": list(info.warnings),
     }
 
 
 def _timed(stored: StoredGame, explorer: Explorer, warming: int, timed: int) -> tuple[int, float, bool]:
     """The number of timed evaluations, the seconds that one took, and whether they were timed now rather than taken from the store."""
     count, seconds = (0, math.nan) if stored.game_id is None else stored.store.pace(stored.game_id)
-    sure = distinct(np.concatenate([ends_of(stored.game.n), explorer.certain_masks()]))
+    sure = distinct(np.concatenate([ends_of(stored.info.n), explorer.certain_masks()]))
     unknown = sure[np.isnan(stored.known(sure))]
     if count >= warming + timed or (count and not len(unknown)):
         return count, seconds, False
@@ -90,9 +86,9 @@ def _timed(stored: StoredGame, explorer: Explorer, warming: int, timed: int) -> 
     chosen = unknown[np.unique(np.linspace(0, len(unknown) - 1, min(warming + timed, len(unknown))).astype(np.int64))]
     warming = min(warming, len(chosen) - 1)
     stored.values(chosen[:warming])
-    began = time.perf_counter()
+    before = stored.seconds
     stored.values(chosen[warming:])
-    return len(chosen) - warming, (time.perf_counter() - began) / (len(chosen) - warming), True
+    return len(chosen) - warming, (stored.seconds - before) / (len(chosen) - warming), True
 
 
 def _training(info: GameInfo, subsets: int) -> dict[str, Any]:

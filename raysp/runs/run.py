@@ -93,6 +93,10 @@ class Backend(Protocol):
         ...
 
 
+#: Gives the backend that measures the game of a lens. UserError for what the lens cannot do.
+BackendOf = Callable[[AnyLens], Backend]
+
+
 @dataclass
 class Run:
     """The loop of one run. `report` receives its progress; `cancelled` is checked between batches."""
@@ -300,7 +304,7 @@ class Run:
         """Fill in the missing values; each batch is stored as soon as it is measured."""
         began = time.perf_counter()
         missing = np.flatnonzero(np.isnan(asked.values))
-        for answer in self.backend.measure(self._batches(asked, missing)):
+        for answer in self.backend.measure(batches(self.backend, asked.packed, missing, asked.phase, asked.number)):
             rows = answer.batch.positions[answer.rows]
             masks, measurement = asked.masks(rows), answer.measurement
             asked.values[rows] = self._checked(masks, measurement.values)
@@ -330,14 +334,6 @@ class Run:
             if note not in self._noted:
                 self._noted.add(note)
                 self.store.add_event(self.run_id, "note", note)
-
-    def _batches(self, asked: "Round", rows: NDArray[np.intp]) -> Iterator[Batch]:
-        """Rows in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
-        fair = -(-len(rows) // (2 * self.backend.workers)) if self.backend.workers > 1 else len(rows)
-        size = max(1, min(self.backend.info.batch_masks, max(LEAST_BATCH, fair)))
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            yield Batch(asked.packed[some], asked.phase, asked.number, some.astype(np.int32))
 
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
@@ -408,3 +404,12 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
         raise UserError("components", info.n, "is too few, as interactions need at least two", "choose a smaller unit or a longer input")
     labelled = [component.label for component in info.components]
     return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep)
+
+
+def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp], phase: str, round_number: int = 0) -> Iterator[Batch]:
+    """Rows of packed masks in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
+    fair = -(-len(rows) // (2 * backend.workers)) if backend.workers > 1 else len(rows)
+    size = max(1, min(backend.info.batch_masks, max(LEAST_BATCH, fair)))
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        yield Batch(packed[some], phase, round_number, some.astype(np.int32))

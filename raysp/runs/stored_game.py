@@ -1,4 +1,4 @@
-"""A game measured in this process and cached in the store, so that plans and actions on finished runs pay for nothing twice."""
+"""A game measured by a backend and cached in the store, so that plans and actions on finished runs pay for nothing twice."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import Game
+from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_finite, pack, unpack
+from raysp.runs.run import Backend, batches
 
 if TYPE_CHECKING:
     from raysp.store import Store
@@ -21,22 +22,29 @@ PLAN = "plan"
 
 @dataclass
 class StoredGame:
-    """A game whose stored values are looked up; missing ones are measured, and stored batch by batch.
+    """A backend's game whose stored values are looked up; missing ones are measured, and stored batch by batch.
 
-    `payer` is the id of the run that pays, or `PLAN`, and `phase` names the cost. `bought` counts the masks measured, `found` those looked up. With a read-only
-    store, stored values are used and new ones are not stored.
+    `payer` is the id of the run that pays, or `PLAN`, and `phase` names the cost. `bought` counts the masks measured, which took the evaluators `seconds`, and
+    `found` those looked up. With a read-only store, stored values are used and new ones are not stored.
     """
 
     store: Store
-    game: Game
+    backend: Backend
     payer: str
     phase: str
     watch: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005  the names document the parameters
     bought: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
     found: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.game_id = self.store.find_game(self.game.info.fingerprint) if self.store.read_only else self.store.register_game(self.game.info)
+        info = self.backend.info
+        self.game_id = self.store.find_game(info.fingerprint) if self.store.read_only else self.store.register_game(info)
+
+    @property
+    def info(self) -> GameInfo:
+        """The game."""
+        return self.backend.info
 
     def known(self, masks: Masks) -> Values:
         """The stored values (float64, `(m,)`) of masks (bool, `(m, n)`), NaN if there is none."""
@@ -52,31 +60,38 @@ class StoredGame:
 
     def _told(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
         packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
-        unique, queries = unpack(packed, self.game.n), self.game.info.queries
+        unique, queries = unpack(packed, self.info.n), self.info.queries
         values, outputs = self.known(unique), np.full((len(unique), len(queries)), np.nan)
         if queries and self.game_id is not None:
             outputs = self.store.outputs(self.game_id, unique)
         missing = np.flatnonzero(np.isnan(values) | np.isnan(outputs).any(axis=1))
         self.found += len(unique) - len(missing)
-        for start in range(0, len(missing), self.game.info.batch_masks):
-            self.watch(start, len(missing))
-            rows = missing[start : start + self.game.info.batch_masks]
-            values[rows], outputs[rows] = self._bought(unique[rows])
+        self._buy(packed, missing, values, outputs)
         return values[place.reshape(-1)], outputs[place.reshape(-1)]
 
-    def _bought(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
-        measured = self.game.measure(masks)
-        values = check_finite(masks, measured.values)
-        self.bought += len(masks)
-        if not self.store.read_only:
-            self.store.add_evaluations(
-                self.payer,
-                self.phase,
-                masks,
-                values,
-                outputs=measured.outputs,
-                game_id=self.game_id,
-                tokens=measured.tokens,
-                seconds=measured.seconds,
-            )
-        return values, np.zeros((len(masks), 0)) if measured.outputs is None else measured.outputs
+    def _buy(self, packed: NDArray[np.uint8], missing: NDArray[np.intp], values: Values, outputs: NDArray[np.float64]) -> None:
+        """Measure the packed masks in these rows, have them stored, and fill in their values and outputs."""
+        done = 0
+        self.watch(done, len(missing))
+        for answer in self.backend.measure(batches(self.backend, packed, missing, self.phase)):
+            rows, measured = answer.batch.positions[answer.rows], answer.measurement
+            masks = unpack(packed[rows], self.info.n)
+            values[rows] = check_finite(masks, measured.values)
+            if measured.outputs is not None:
+                outputs[rows] = measured.outputs
+            if not (answer.stored or self.store.read_only):
+                self.store.add_evaluations(
+                    self.payer,
+                    self.phase,
+                    masks,
+                    values[rows],
+                    outputs=measured.outputs,
+                    game_id=self.game_id,
+                    tokens=measured.tokens,
+                    seconds=measured.seconds,
+                )
+            self.bought += 0 if answer.reused else len(rows)
+            self.found += len(rows) if answer.reused else 0
+            self.seconds += measured.seconds
+            done += len(rows)
+            self.watch(done, len(missing))

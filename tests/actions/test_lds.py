@@ -13,6 +13,7 @@ from raysp.actions.lds import METHODS, LdsOptions, score_run
 from raysp.actions.retrainings import own_seeds
 from raysp.lenses import build_game
 from raysp.masks import unpack
+from raysp.runs.local import local_backend
 
 N = len(ROWS)
 #: Little enough to be quick; seeds are two, so that there is a ceiling.
@@ -27,7 +28,7 @@ def trained(tmp_path_factory):
 def scored(trained, run_id, options=OPTIONS):
     reports = []
     with raysp.Store.open(trained.store) as store:
-        done = score_run(store, run_id, options, watch=reports.append)
+        done = score_run(store, run_id, options, backend_of=local_backend, watch=reports.append)
     assert {progress.phase for progress in reports} >= {"loading the model", "lds", "scoring"}
     return done
 

@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import raysp
 from raysp.actions import prune as acting
+from raysp.datasets.held_out import held_out_prompts
 from raysp.datasets.tasks import make
 from raysp.lenses import build_game
 from raysp.lenses.mechanistic import MechanisticGame, build_mechanistic_game
 from raysp.masks import unpack
 from raysp.models.resident import resident
 from raysp.models.weight_pruning import operated
+from raysp.runs.local import LocalBackend, local_backend
 from raysp.specs.run import run_spec
 
 ROWS = [
@@ -69,7 +71,15 @@ class Asked:
         told = []
         with raysp.Store.open(self.store) as store:
             done = acting.prune(
-                store, run_id, keep, folder, heldout=self.unseen if heldout == "" else heldout, per_layer=per_layer, draws=draws, watch=told.append
+                store,
+                run_id,
+                keep,
+                folder,
+                heldout=self.unseen if heldout == "" else heldout,
+                per_layer=per_layer,
+                draws=draws,
+                backend_of=local_backend,
+                watch=told.append,
             )
         assert told
         return done
@@ -99,7 +109,7 @@ class Asked:
             spec = run_spec(row["spec"])
             game = build_mechanistic_game(spec.lens)
             before = game.mask_tree.tokens
-            return acting.known_of(store, row, store.surrogate(run_id), spec.seed, game), game.mask_tree.tokens - before
+            return acting.known_of(store, row, store.surrogate(run_id), spec.seed, LocalBackend(game)), game.mask_tree.tokens - before
 
     def write(self, query, *told):
         with duckdb.connect(str(self.store)) as writing:
@@ -339,14 +349,14 @@ def test_a_task_with_too_few_other_prompts_asks_for_a_file():
     with pytest.raises(
         raysp.UserError, match="heldout: cannot be generated: task facts does not have 8 prompts besides those of the run; give a file of prompts"
     ):
-        acting._held_out(lens, None, make("facts", 8, 0, count), count)
+        held_out_prompts(lens, None, make("facts", 8, 0, count), count)
 
 
 def test_answers_of_one_prompt_are_not_those_of_others(tmp_path):
     """What stands in for the missing answers of a file of prompts does so for held-out ones too."""
     source = jsonl(tmp_path / "unseen.jsonl", [{"prompt": row["prompt"]} for row in UNSEEN])
     for given, target in (({"prompts": "rows.jsonl"}, " not"), ({"prompt": "Her acting never fails"}, None)):
-        found = acting._held_out(raysp.MechanisticLens(target=" not", foil=" was", **given), source, [], len)
+        found = held_out_prompts(raysp.MechanisticLens(target=" not", foil=" was", **given), source, [], len)
         assert {question.target for question in found} == {target}
 
 

@@ -11,6 +11,7 @@ from raysp.actions.drop_rules import choose, read_drop_rule
 from raysp.actions.retrainings import own_seeds
 from raysp.actions.select import Verification, select
 from raysp.lenses import build_game
+from raysp.runs.local import local_backend
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def trained(tmp_path_factory):
 def selected(trained, run_id, drop=None, keep=None, output=None, *, overwrite=False, verify=None):
     reports = []
     with raysp.Store.open(trained.store) as store:
-        done = select(store, run_id, drop=drop, keep=keep, output=output, overwrite=overwrite, verify=verify, watch=reports.append)
+        done = select(store, run_id, drop=drop, keep=keep, output=output, overwrite=overwrite, verify=verify, backend_of=local_backend, watch=reports.append)
     assert reports
     return done
 

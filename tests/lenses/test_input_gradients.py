@@ -10,6 +10,7 @@ from raysp.gradients import GradientReport
 from raysp.lenses import build_game
 from raysp.lenses.input_gradients import input_gradients
 from raysp.models.attention import rollout
+from raysp.runs.local import local_backend
 from raysp.runs.plan import plan_run
 from raysp.specs.lenses import FeatureLens
 
@@ -262,9 +263,13 @@ def test_an_interrupted_run_estimates_again_and_equals_an_undisturbed_one(models
 
 
 def test_a_plan_knows_what_gradients_save(models, tmp_path):
+    def plan(explorer):
+        spec = question(models, explorer)
+        return plan_run(spec, store, local_backend(spec.lens))
+
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        planned = {scores: plan_run(question(models, raysp.Screen(top_k=3, scores=scores)), store) for scores in ("gradient", None)}
-        by_gradients = plan_run(question(models, raysp.ProxySPEX(budget=40, proxy="gradient")), store)
+        planned = {scores: plan(raysp.Screen(top_k=3, scores=scores)) for scores in ("gradient", None)}
+        by_gradients = plan(raysp.ProxySPEX(budget=40, proxy="gradient"))
     explore = {scores: plan["this_run"]["explore_evaluations"] for scores, plan in planned.items()}
     assert explore["gradient"] < explore[None]
     assert by_gradients["this_run"]["explorer"] == "proxyspex"

@@ -14,6 +14,7 @@ from raysp.lenses import build_game
 from raysp.lenses.numeric_noise import sample_noise
 from raysp.models import loading
 from raysp.models.resident import is_resident
+from raysp.runs.local import local_backend
 from raysp.runs.plan import plan_run
 from raysp.specs.lenses import AUTO_DTYPE, with_dtype
 from raysp.validation.numeric_noise import AUTO_SHARE, NoiseSample, noise_masks, numeric_noise
@@ -181,7 +182,7 @@ def test_a_run_computes_in_the_dtype_that_its_plan_settled_on_and_does_not_measu
     on_a_processor_with_bfloat16(monkeypatch, tmp_path)
     spec = raysp.RunSpec(lens=drowned, explorer=raysp.Singles(), validation=CHECKS, local=True, store=str(tmp_path / "s.duckdb"))
     with raysp.Store.open(tmp_path / "s.duckdb") as store:
-        planned = plan_run(spec, store)
+        planned = plan_run(spec, store, local_backend(spec.lens))
     result = raysp.run(spec)
     assert result.summary["metrics"]["numeric_noise"] == planned["numeric_noise"]
     assert (result.summary["dtype"], planned["numeric_noise"]["rejected"]["dtype"]) == ("float32", "bfloat16")
@@ -193,7 +194,7 @@ def test_a_plan_settles_on_a_runs_dtype_where_it_may_not_write(drowned, tmp_path
     spec = raysp.RunSpec(lens=drowned, explorer=raysp.Singles(), validation=CHECKS, local=True, store=str(tmp_path / "s.duckdb"))
     raysp.Store.open(tmp_path / "s.duckdb").close()
     with raysp.Store.read(tmp_path / "s.duckdb") as store:
-        planned = plan_run(spec, store)
+        planned = plan_run(spec, store, local_backend(spec.lens))
         assert store.sql("SELECT fingerprint FROM numeric_noise UNION ALL SELECT fingerprint FROM games").num_rows == 0
     result = raysp.run(spec)
     dtypes = (planned["numeric_noise"]["dtype"], planned["numeric_noise"]["rejected"]["dtype"])

@@ -7,6 +7,7 @@ import pytest
 from tiny_models import save
 
 from raysp import SPEX, Exhaustive, FunctionLens, ProxySPEX, RunSpec, Screen, Singles, run
+from raysp.runs.local import local_backend
 from raysp.runs.plan import plan_run, plan_text
 from raysp.specs.run import run_spec
 from raysp.store import Store
@@ -33,7 +34,8 @@ class Planned:
     def __call__(self, budget, **options):
         self.count += 1
         with Store.open(self.folder / f"{self.count}.duckdb") as store:
-            return plan_run(self.spec(budget, **options), store)
+            spec = self.spec(budget, **options)
+            return plan_run(spec, store, local_backend(spec.lens))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,9 @@ def test_a_run_pays_less_by_exactly_what_its_plan_measured(tmp_path, explorer):
     without = function.calls
     function, spec = asked("planned.duckdb")
     with Store.open(tmp_path / "planned.duckdb") as store:
-        first = plan_run(spec, store)
+        first = plan_run(spec, store, local_backend(spec.lens))
         planned = function.calls
-        again = plan_run(spec, store)
+        again = plan_run(spec, store, local_backend(spec.lens))
     assert first["timed_here"]
     assert 0 < planned <= 24
     assert (function.calls, again["timed_here"]) == (planned, False)
@@ -115,7 +117,7 @@ def test_a_plan_trains_on_subsets_that_the_run_would_train_on(planned, tmp_path)
         path = tmp_path / f"{name}.duckdb"
         if first:
             with Store.open(path) as store:
-                plan_run(spec, store)
+                plan_run(spec, store, local_backend(spec.lens))
         run(spec.model_copy(update={"store": str(path)}), run_id="r")
         with Store.read(path) as store:
             paid[name] = store.sql("SELECT run_id, sum(evaluations)::INT AS paid FROM costs GROUP BY run_id ORDER BY run_id").to_pylist()
@@ -131,6 +133,6 @@ def test_a_plan_of_a_store_that_another_process_writes_measures_and_keeps_nothin
     spec = RunSpec(lens=FunctionLens(function, n=10, name="counted"), explorer=ProxySPEX(budget=80))
     Store.open(tmp_path / "s.duckdb").close()
     with Store.read(tmp_path / "s.duckdb") as store:
-        assert [plan_run(spec, store)["timed_here"] for _ in range(2)] == [True, True]
+        assert [plan_run(spec, store, local_backend(spec.lens))["timed_here"] for _ in range(2)] == [True, True]
         assert store.sql("FROM evaluations").num_rows == 0
     assert function.calls == 48

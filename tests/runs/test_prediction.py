@@ -8,6 +8,7 @@ from tiny_models import save
 import raysp
 from raysp.game import distinct_labels
 from raysp.runs.exact import measure
+from raysp.runs.local import local_backend
 from raysp.runs.prediction import LEVEL, Measured, component_numbers, mask_of, predict, predict_stored, read_subset
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
@@ -137,7 +138,7 @@ def test_a_run_without_a_surrogate_says_so(home):
 def test_a_function_cannot_be_measured_again(home):
     result = asked()
     with raysp.Store.open(home / "raysp.duckdb") as store, pytest.raises(raysp.UserError, match="Python function, which is not in the store"):
-        measure(store, result.run_id, random_masks(N, 3, 0.3, np.random.default_rng(9)), lambda _: None)
+        measure(store, result.run_id, random_masks(N, 3, 0.3, np.random.default_rng(9)), local_backend, lambda _: None)
 
 
 def test_exact_values_come_from_the_model_once_and_stay(home, tmp_path):
@@ -151,11 +152,11 @@ def test_exact_values_come_from_the_model_once_and_stay(home, tmp_path):
         every = np.array([[bool(number >> i & 1) for i in range(n)] for number in range(2**n)])
         masks = every[np.isnan(store.known(result.summary["game_id"], every))][:2]
         assert [each.measured for each in predict_stored(store, result.run_id, masks)] == [None, None]
-        measure(store, result.run_id, masks, lambda _: None)
+        measure(store, result.run_id, masks, local_backend, lambda _: None)
         found = predict_stored(store, result.run_id, masks)
         assert [each.measured for each in found] == pytest.approx(raysp.build_game(lens).evaluate(masks).tolist(), abs=1e-5)
         count = store.sql("FROM evaluations").num_rows
-        measure(store, result.run_id, masks, lambda _: None)
+        measure(store, result.run_id, masks, local_backend, lambda _: None)
         assert store.sql("FROM evaluations").num_rows == count
         assert store.run_evaluations(result.run_id, "predict").num_rows == 2
         assert store.run_row(result.run_id)["status"] == "done"
