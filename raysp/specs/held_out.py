@@ -14,8 +14,6 @@ from raysp.specs.lenses import DataLens, LensSpec, MechanisticLens
 class HeldOutPromptsLens(MechanisticLens):
     """A run's mechanistic lens on prompts that the run did not see; every evaluation has the value on each prompt as an output."""
 
-    path_fields = (*MechanisticLens.path_fields, "heldout")
-
     heldout: str | None = Field(default=None, description="Data set of held-out prompts, as for prompts; by default new prompts of the task.")
     foiled: bool | None = Field(default=None, description="With value accuracy: whether the run's prompts have foils, and so these must.")
 
@@ -32,8 +30,6 @@ class HeldOutPromptsLens(MechanisticLens):
 
 class RetrainingLens(DataLens):
     """A run's data lens with one training of each subset, from a seed of its own; queries may be others. Components stay the run's."""
-
-    path_fields = (*DataLens.path_fields, "heldout")
 
     seed: int = Field(default=0, ge=0, description="Seed of the trainings; training_seed still determines what is trained on and asked.")
     heldout: str | None = Field(default=None, description="Data set of queries to ask instead, as for queries, without those that the run saw.")
