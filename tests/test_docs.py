@@ -315,7 +315,7 @@ def test_commands_run(words, command, place):
     if words[0] == "run":
         spec = ROOT / words[1]
         assert spec.exists()
-        command(["plan", "run", str(spec)])
+        command(["plan", "run", str(spec), "--local"])
         return
     proxy = [] if "--explorer" in words else ["--proxy", "linear"]
     checks = [*CHECKS, *proxy] if words[0] in LENSES else []

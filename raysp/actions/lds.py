@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from raysp.datasets.training_sets import Sample
     from raysp.masks import Masks
     from raysp.runs.run import Backend, BackendOf
+    from raysp.runs.run_store import ActionStore
     from raysp.specs.lenses import DataLens
     from raysp.specs.run import RunSpec
-    from raysp.store import Store
 
 GRADIENTS = ("influence", "tracin", "gradient_dot")
 METHODS = ("proxyspex", "singles", *GRADIENTS)
@@ -80,7 +80,7 @@ class Scored:
 
 
 @with_stored_blobs
-def score_run(store: Store, run_id: str, options: LdsOptions, *, backend_of: BackendOf, consent: Consent = NO_CONSENT, watch: Watch) -> Scored:
+def score_run(store: ActionStore, run_id: str, options: LdsOptions, *, backend_of: BackendOf, consent: Consent = NO_CONSENT, watch: Watch) -> Scored:
     """Train on the subsets that the options require, score every method, and store the figures. UserError for an unsuitable run or invalid options."""
     row = store.run_row(run_id)
     spec, lens = data_run(row, "lds", consent)
@@ -147,7 +147,7 @@ def _checked(options: LdsOptions, n: int) -> int:
     return kept
 
 
-def _methods(store: Store, row: dict[str, Any], spec: RunSpec, backend: Backend, names: Sequence[str]) -> list[Method]:
+def _methods(store: ActionStore, row: dict[str, Any], spec: RunSpec, backend: Backend, names: Sequence[str]) -> list[Method]:
     """The methods with these names. The run's own answer is named after its explorer."""
     run_id, explorer, sign = row["run_id"], row["explorer"], direction(backend.info.description)
     fits = [store.surrogate(run_id, query) for query in range(len(backend.info.queries))]

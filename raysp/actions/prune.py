@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from raysp.lenses.mechanistic import MechanisticGame
     from raysp.runs.run import Backend, BackendOf
-    from raysp.store import Store
+    from raysp.runs.run_store import ActionStore
 
 #: The default number of random subsets that compete with the chosen ones.
 DRAWS = 64
@@ -45,7 +45,7 @@ class Pruning:
 
 @with_stored_blobs
 def prune(
-    store: "Store",
+    store: "ActionStore",
     run_id: str,
     keep: float,
     folder: Path | None,
@@ -122,7 +122,7 @@ def _shares(keep: float, layers: Sequence[int], per_layer: bool) -> list[float]:
     return sorted(found)
 
 
-def known_of(store: "Store", row: dict[str, Any], surrogate: FourierSurrogate, seed: int, backend: "Backend") -> RunEvidence:
+def known_of(store: "ActionStore", row: dict[str, Any], surrogate: FourierSurrogate, seed: int, backend: "Backend") -> RunEvidence:
     """A run's evidence: its surrogate, a LASSO of single effects on the random evaluations that the surrogate was fitted to, and the exact single effects.
 
     Single ablations that are missing from the store are measured.

@@ -28,7 +28,7 @@ from raysp.spectral.sets import Floats
 if TYPE_CHECKING:
     from raysp.game import GameInfo
     from raysp.runs.run import Backend, BackendOf
-    from raysp.store import Store
+    from raysp.runs.run_store import ActionStore
 
 Watch = Callable[[Progress], None]
 
@@ -40,7 +40,7 @@ class Retrainings:
     `info` is the run's game, or one that asks the queries of `heldout` instead.
     """
 
-    store: Store
+    store: ActionStore
     run_id: str
     backend_of: BackendOf
     lens: DataLens

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from raysp.datasets.training_sets import TrainingSet
     from raysp.game import GameInfo
     from raysp.runs.run import BackendOf
+    from raysp.runs.run_store import ActionStore
     from raysp.specs.lenses import DataLens
-    from raysp.store import Store
 
 #: Random sets of the same size with which the chosen set is compared.
 RANDOM_SETS = 4
@@ -85,7 +85,7 @@ class Verification:
 
 @with_stored_blobs
 def select(
-    store: Store,
+    store: ActionStore,
     run_id: str,
     *,
     drop: str | None,
@@ -136,7 +136,7 @@ def select(
     return Curated(run_id, rule, choice, gone, len(info.examples), len(kept), written, found, tuple(note for note in notes if note))
 
 
-def _measured_pairs(store: Store, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
+def _measured_pairs(store: ActionStore, run_id: str) -> dict[tuple[int, int], tuple[str, float]]:
     """Kind and exact deviation of the pairs that the run's validation measured."""
     rows = store.run_table("interactions", run_id).to_pylist()
     return {tuple(sorted(row["components"])): (row["kind"], row["exact"]) for row in rows if row["order"] == 2 and row["verified"]}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from raysp.commands.acting import Local, acting
 from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
@@ -49,26 +50,27 @@ def lds(
     mislabelled: Annotated[str | None, typer.Option(help="A column that marks mislabelled examples, or a file of their row numbers.")] = None,
     allow_pickle: AllowPickle = False,
     allow_remote_code: AllowRemoteCode = False,
+    local: Local = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Score attribution methods by how well they predict retraining on unseen subsets (linear datamodeling score).
 
-    Retrainings run in this process. They are stored and reused.
+    Retrainings run on the cluster, or in this process with --local. They are stored and reused.
     """
     from raysp.actions.lds import LdsOptions, score_run
     from raysp.commands import display
-    from raysp.runs.local import local_backend
-    from raysp.store import Store as Writer
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
     options = LdsOptions(subsets, seeds, fraction, names, leave_one_out, _numbers(brittleness), mislabelled)
-    path = store_path(store)
-    with Writer.read(path) as reading:
-        found = reading.find_run(run_id)
-    with Writer.open(path) as writing, display.live_bar(json) as bar:
+    with acting(store_path(store), run_id, local=local) as (found, place), display.live_bar(json) as bar:
         done = score_run(
-            writing, found, options, backend_of=local_backend, consent=Consent(allow_pickle, allow_remote_code), watch=lambda progress: bar("", progress)
+            place.store,
+            found,
+            options,
+            backend_of=place.backend_of,
+            consent=Consent(allow_pickle, allow_remote_code),
+            watch=lambda progress: bar("", progress),
         )
     if json:
         display.print_json(_plain(asdict(done)))
@@ -88,35 +90,31 @@ def select(
     seeds: Annotated[int, typer.Option(help="Trainings of each set when verifying.")] = 3,
     allow_pickle: AllowPickle = False,
     allow_remote_code: AllowRemoteCode = False,
+    local: Local = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Choose which examples of a training set to keep, from what a data run found, and verify the choice by training.
 
-    Retrainings run in this process. They are stored and reused.
+    Retrainings run on the cluster, or in this process with --local. They are stored and reused.
     """
     from raysp.actions.select import Verification
     from raysp.actions.select import select as act
     from raysp.commands import display
-    from raysp.runs.local import local_backend
-    from raysp.store import Store as Writer
 
     if heldout is not None and not verify:
         raise UserError("heldout", heldout, "is used only when verifying", "add --verify")
-    path = store_path(store)
-    with Writer.read(path) as reading:
-        found = reading.find_run(run_id)
-    place, how = None if output is None else Path(output).expanduser(), Verification(heldout, seeds) if verify else None
-    with Writer.open(path) as writing, display.live_bar(json) as bar:
+    file, how = None if output is None else Path(output).expanduser(), Verification(heldout, seeds) if verify else None
+    with acting(store_path(store), run_id, local=local) as (found, place), display.live_bar(json) as bar:
         done = act(
-            writing,
+            place.store,
             found,
             drop=drop,
             keep=keep,
-            output=place,
+            output=file,
             overwrite=overwrite,
             verify=how,
-            backend_of=local_backend,
+            backend_of=place.backend_of,
             consent=Consent(allow_pickle, allow_remote_code),
             watch=lambda progress: bar("", progress),
         )

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from raysp.commands import display
-from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.report.page import write_report, write_set_report
 from raysp.runs.comparison import compare_runs, set_summary
-from raysp.runs.local import local_backend
 from raysp.runs.parts import PlannedRun, parts, set_name
 from raysp.runs.plan import plan_run, plan_text
 from raysp.runs.progress import Progress, SetProgress
 from raysp.runs.result import Result
-from raysp.runtime.engine import run_parts
+from raysp.runs.stored_game import PLAN
+from raysp.runtime.engine import run_parts, workplace
 from raysp.specs.run import RunSpec
 from raysp.store import Store
 
@@ -70,9 +69,10 @@ def _write_report(spec: RunSpec, run_ids: list[str], path: str) -> None:
 def show_plan(spec: RunSpec, *, json: bool) -> None:
     """Print a plan."""
     wanted = parts(spec)
-    with _plan_store(spec) as store:
-        spec = wanted[0].spec
-        plan = plan_run(spec, store, local_backend(spec.lens))
+    first = wanted[0].spec
+    with workplace(store_path(first.store), PLAN, local=first.local, reading=True) as place:
+        ready = place.prepared(first)
+        plan = plan_run(ready, place.store, place.backend_of(ready.lens))
     if len(wanted) > 1:
         plan["runs"] = len(wanted)
     if json:
@@ -81,12 +81,3 @@ def show_plan(spec: RunSpec, *, json: bool) -> None:
     display.out.print(plan_text(plan), markup=False)
     if len(wanted) > 1:
         display.out.print(f"The spec asks for {len(wanted)} runs; this is the plan of the first.")
-
-
-def _plan_store(spec: RunSpec) -> Store:
-    """The store; for reading only while another process writes it, so that a plan is possible at any time."""
-    path = store_path(spec.store)
-    try:
-        return Store.open(path)
-    except UserError:
-        return Store.read(path)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysp.commands.acting import Local, acting
 from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
@@ -29,6 +30,7 @@ def predict(
     exact: Annotated[bool, typer.Option("--exact", help="Measure these subsets with the model as well, and store their values.")] = False,
     allow_pickle: AllowPickle = False,
     allow_remote_code: AllowRemoteCode = False,
+    local: Local = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -59,11 +61,10 @@ def predict(
         note = reading.note
     if exact:
         from raysp.runs.exact import measure
-        from raysp.runs.local import local_backend
 
-        with Reader.open(path) as writing, display.live_bar(quiet=json) as bar:
-            measure(writing, found, masks, local_backend, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
-            predictions = predict_stored(writing, found, masks, query)
+        with acting(path, found, local=local) as (_, place), display.live_bar(quiet=json) as bar:
+            measure(place.store, found, masks, place.backend_of, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
+            predictions = predict_stored(place.store, found, masks, query)
     if note:
         display.err.print(note, style="dim", markup=False)
     if json:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from raysp.commands.acting import Local, acting
 from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
@@ -39,6 +40,7 @@ def prune(
     best_of: Annotated[int, typer.Option(help="Random subsets to compete with; also the exact evaluations that a refinement by swaps may use.")] = 64,
     allow_pickle: AllowPickle = False,
     allow_remote_code: AllowRemoteCode = False,
+    local: Local = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -48,31 +50,26 @@ def prune(
     """
     from raysp.actions.prune import prune as act
     from raysp.commands import display
-    from raysp.runs.local import local_backend
-    from raysp.store import Store as Writer
 
     if not 0 < keep < 1:
         raise UserError("keep", keep, "is not between 0 and 1", "give a share such as 0.66")
     if best_of < 1:
         raise UserError("best_of", best_of, "is not a number of subsets", "give an integer from 1")
-    path = store_path(store)
-    with Writer.read(path) as reading:
-        found = reading.find_run(run_id)
-    with Writer.open(path) as writing:
+    with acting(store_path(store), run_id, local=local) as (found, place):
 
         def watch(words: str) -> None:
             if not json:
                 display.err.print(words, style="dim", markup=False)
 
         done = act(
-            writing,
+            place.store,
             found,
             keep,
             None if output is None else Path(output),
             heldout=heldout,
             per_layer=per_layer,
             draws=best_of,
-            backend_of=local_backend,
+            backend_of=place.backend_of,
             consent=Consent(allow_pickle, allow_remote_code),
             watch=watch,
         )

@@ -80,11 +80,16 @@ def plan_data(spec: RunSpec, json: Json = False) -> None:
 
 
 @plan_app.command("run")
-def plan_file(path: SpecFile, json: Json = False) -> None:
+def plan_file(
+    path: SpecFile,
+    store: Store = None,
+    local: Annotated[bool, typer.Option("--local", help="Measure in this process, without Ray.")] = False,
+    json: Json = False,
+) -> None:
     """Estimate the cost of a question from a spec file."""
     from raysp.commands.execute import show_plan
 
-    show_plan(load_spec(path), json=json)
+    show_plan(overridden(load_spec(path), store=store, local=local or None), json=json)
 
 
 def overridden(spec: RunSpec, **changes: Any) -> RunSpec:

@@ -9,9 +9,9 @@ from raysp.runs.calibration import settled_lens
 from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Watch
 from raysp.runs.run import BackendOf, Run
+from raysp.runs.run_store import ActionStore
 from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.specs.run import run_spec
-from raysp.store import Store
 
 #: The phase under which the values are stored.
 PHASE = "predict"
@@ -19,7 +19,7 @@ PHASE = "predict"
 
 @with_stored_blobs
 def measure(  # noqa: PLR0917  what is measured, and with what
-    store: Store, run_id: str, masks: Masks, backend_of: BackendOf, watch: Watch, consent: Consent = NO_CONSENT
+    store: ActionStore, run_id: str, masks: Masks, backend_of: BackendOf, watch: Watch, consent: Consent = NO_CONSENT
 ) -> None:
     """Evaluate masks (bool, `(k, n)`) with a backend of the run's game and store their values; values already in the store cost nothing.
 

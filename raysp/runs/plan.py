@@ -11,11 +11,11 @@ from raysp.masks import check_finite
 from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
 from raysp.runs.run import Backend, ends_of, start_explorer
+from raysp.runs.run_store import ActionStore
 from raysp.runs.stored_game import PLAN, StoredGame
 from raysp.sampling.matching import distinct
 from raysp.specs.lenses import CostClass
 from raysp.specs.run import RunSpec
-from raysp.store import Store
 
 #: The number of masks that warm up the model, and of masks that are timed.
 CALIBRATION: dict[CostClass, tuple[int, int]] = {"forward": (4, 20), "training": (1, 8)}
@@ -25,7 +25,7 @@ GROUPED = {"example": "not grouped", "column": "grouped by a column", "cluster":
 SUBSETS_EACH = 4
 
 
-def plan_run(spec: RunSpec, store: Store, backend: Backend) -> dict[str, Any]:
+def plan_run(spec: RunSpec, store: ActionStore, backend: Backend) -> dict[str, Any]:
     """Sizes and the costs of exhaustive testing and of this run. Measures a few masks that the run is certain to request with a backend of its lens.
 
     These evaluations are stored, so the run need not repeat them; if enough evaluations of the game are in the store already, none are measured. Seconds are for

@@ -21,7 +21,8 @@ from raysp.spectral.sets import Floats
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.store import Store
+    from raysp.runs.run_store import ActionStore
+    from raysp.store.reading import StoreReader
 
 #: The nominal coverage of the intervals.
 LEVEL = 0.95
@@ -165,7 +166,7 @@ def _quantile(residuals: Floats) -> tuple[float, float]:
 # ---- from the store
 
 
-def predict_stored(store: "Store", run_id: str, masks: Masks, query: int | None = None) -> list[Prediction]:
+def predict_stored(store: "ActionStore | StoreReader", run_id: str, masks: Masks, query: int | None = None) -> list[Prediction]:
     """Predictions of a stored run, or of one of its queries, for masks (bool, `(k, n)`). UserError for a run without a surrogate and for an unknown query."""
     row = store.run_row(run_id)
     surrogate = store.surrogate(run_id, query)

@@ -1,14 +1,15 @@
 """The store as a run sees it: the methods that it needs, whether the store is open in its process or in another one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import GameInfo
+from raysp.game import Component, GameInfo
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates
 from raysp.store.packing import Table
 
@@ -102,4 +103,72 @@ class RunStore(Protocol):
 
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
         """As `raysp.store.Store.add_numeric_noise`."""
+        ...
+
+
+class ActionStore(RunStore, Protocol):
+    """Part of `raysp.store.Store` that plans, predictions and actions on finished runs need besides; each method is documented there."""
+
+    def blob(self, digest: str) -> bytes | None:
+        """As `raysp.store.Store.blob`."""
+        ...
+
+    def find_run(self, wanted: str) -> str:
+        """As `raysp.store.Store.find_run`."""
+        ...
+
+    def find_game(self, fingerprint: str) -> int | None:
+        """As `raysp.store.Store.find_game`."""
+        ...
+
+    def components(self, game_id: int) -> tuple[Component, ...]:
+        """As `raysp.store.Store.components`."""
+        ...
+
+    def pace(self, game_id: int) -> tuple[int, float]:
+        """As `raysp.store.Store.pace`."""
+        ...
+
+    def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
+        """As `raysp.store.Store.surrogate`."""
+        ...
+
+    def keep_probability(self, run_id: str) -> float:
+        """As `raysp.store.Store.keep_probability`."""
+        ...
+
+    def fitted_evaluations(self, run_id: str) -> tuple[Masks, Values]:
+        """As `raysp.store.Store.fitted_evaluations`."""
+        ...
+
+    def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
+        """As `raysp.store.Store.run_evaluations`."""
+        ...
+
+    def run_masks(self, run_id: str, phase: str | None = None) -> Masks:
+        """As `raysp.store.Store.run_masks`."""
+        ...
+
+    def run_outputs(self, run_id: str, phase: str | None = None) -> NDArray[np.float64]:
+        """As `raysp.store.Store.run_outputs`."""
+        ...
+
+    def run_table(self, name: str, run_id: str) -> Table:
+        """As `raysp.store.Store.run_table`."""
+        ...
+
+    def replace_data_scores(self, run_id: str, rows: Table) -> None:
+        """As `raysp.store.Store.replace_data_scores`."""
+        ...
+
+    def add_prunings(self, run_id: str, rows: Table) -> None:
+        """As `raysp.store.Store.add_prunings`."""
+        ...
+
+    def add_selections(self, run_id: str, rows: Table) -> None:
+        """As `raysp.store.Store.add_selections`."""
+        ...
+
+    def add_blobs(self, contents: Iterable[bytes]) -> None:
+        """As `raysp.store.Store.add_blobs`."""
         ...

@@ -14,7 +14,7 @@ from raysp.masks import Masks, Values, check_finite, pack, unpack
 from raysp.runs.run import Backend, batches
 
 if TYPE_CHECKING:
-    from raysp.store import Store
+    from raysp.runs.run_store import ActionStore
 
 #: The payer of evaluations for a plan, as its run does not exist yet.
 PLAN = "plan"
@@ -28,7 +28,7 @@ class StoredGame:
     `found` those looked up. With a read-only store, stored values are used and new ones are not stored.
     """
 
-    store: Store
+    store: ActionStore
     backend: Backend
     payer: str
     phase: str

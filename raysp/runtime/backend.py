@@ -112,7 +112,11 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         return self._ask("gradient_report", max_order)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+        try:
+            return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+        except UnknownSessionError:  # of a scheduler that was restarted, or one that has not heard of this process for long
+            self._take(self._attach(self._lens, self.info))
+            return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
 
     def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """As `Backend.measure`.

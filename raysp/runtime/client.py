@@ -32,6 +32,7 @@ from raysp.runtime.cluster import NAMESPACE, connected
 from raysp.runtime.link import Link
 from raysp.runtime.pool import named
 from raysp.runtime.scheduler import CLOSING_SECONDS, NAME, scheduler
+from raysp.runtime.workplace import ServiceWorkplace
 from raysp.specs.run import AnyLens, RunSpec
 
 #: How long one question about the runs that are followed waits for news.
@@ -45,7 +46,7 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self._head = HeadWatch(address)
-        self._link = Link(scheduler)
+        self.link = Link(scheduler)
 
     @property
     def address(self) -> str:
@@ -108,7 +109,7 @@ class Client:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
-            return self._link.call(method, *arguments, cancelled=lambda: self._head.lost)
+            return self.link.call(method, *arguments, cancelled=lambda: self._head.lost)
         except (InterruptedRunError, RayError):
             if self._head.lost:
                 raise self._head.error() from None
@@ -206,6 +207,10 @@ class RayEngine(AbstractContextManager["RayEngine"]):
         except KeyboardInterrupt:
             self.client.cancel(mine)
             raise InterruptedRunError.of(requests[0].run_id) from None
+
+    def workplace(self, path: Path, payer: str) -> ServiceWorkplace:
+        """The cluster as a workplace, as `raysp.runs.workplace.Workplace`."""
+        return ServiceWorkplace(self.client.link, path, payer)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._own:

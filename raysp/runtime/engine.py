@@ -1,8 +1,9 @@
 """Where specs run: in the calling process or on a Ray cluster. Ray is imported only for the latter."""
 
 import contextlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from raysp.errors import UserError
 from raysp.runs.local import Engine, LocalEngine
@@ -10,6 +11,7 @@ from raysp.runs.parts import PlannedRun, new_run_id, new_run_ids, parts, set_nam
 from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result
 from raysp.runs.state import RunRequest
+from raysp.runs.workplace import Workplace, local_workplace
 from raysp.specs.run import RunSpec, resolve
 
 
@@ -20,6 +22,22 @@ def engine(spec: RunSpec) -> AbstractContextManager[Engine]:
     from raysp.runtime.client import RayEngine
 
     return RayEngine()
+
+
+@contextmanager
+def workplace(path: Path, payer: str, *, local: bool, reading: bool = False) -> Generator[Workplace]:
+    """Where a plan, a prediction or an action on a finished run is carried out: this process if `local`, otherwise a cluster.
+
+    `path` is the store, and `payer` the run (or other payer) whose evaluations it is. With `reading`, a store that another process writes is only read if `local`.
+    """
+    if local:
+        with local_workplace(path, reading=reading) as place:
+            yield place
+        return
+    from raysp.runtime.client import RayEngine
+
+    with RayEngine() as cluster, cluster.workplace(path, payer) as place:
+        yield place
 
 
 def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None) -> Result:

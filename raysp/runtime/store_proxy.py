@@ -1,16 +1,17 @@
 """The store of a run that another process executes: the scheduler, which owns the file, carries out the calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.game import GameInfo
+from raysp.game import Component, GameInfo
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values, pack, unpack
 from raysp.runtime.link import Link
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates, Store
 from raysp.store.packing import Table
 
@@ -19,7 +20,7 @@ CHUNK = 8192
 
 
 class StoreProxy:
-    """`raysp.runs.run_store.RunStore` over the scheduler's calls, for the store at `path`. Methods are those of `raysp.store.Store`."""
+    """`raysp.runs.run_store.ActionStore` over the scheduler's calls, for the store at `path`. Methods are those of `raysp.store.Store`."""
 
     read_only = False
 
@@ -124,6 +125,66 @@ class StoreProxy:
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
         """As `Store.add_numeric_noise`."""
         self._call("add_numeric_noise", fingerprint, keep_probability, figures)
+
+    def find_run(self, wanted: str) -> str:
+        """As `Store.find_run`."""
+        return self._call("find_run", wanted)
+
+    def find_game(self, fingerprint: str) -> int | None:
+        """As `Store.find_game`."""
+        return self._call("find_game", fingerprint)
+
+    def components(self, game_id: int) -> tuple[Component, ...]:
+        """As `Store.components`."""
+        return self._call("components", game_id)
+
+    def pace(self, game_id: int) -> tuple[int, float]:
+        """As `Store.pace`."""
+        return self._call("pace", game_id)
+
+    def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
+        """As `Store.surrogate`."""
+        return self._call("surrogate", run_id, query)
+
+    def keep_probability(self, run_id: str) -> float:
+        """As `Store.keep_probability`."""
+        return self._call("keep_probability", run_id)
+
+    def fitted_evaluations(self, run_id: str) -> tuple[Masks, Values]:
+        """As `Store.fitted_evaluations`."""
+        return self._call("fitted_evaluations", run_id)
+
+    def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
+        """As `Store.run_evaluations`."""
+        return self._call("run_evaluations", run_id, phase)
+
+    def run_masks(self, run_id: str, phase: str | None = None) -> Masks:
+        """As `Store.run_masks`."""
+        return self._call("run_masks", run_id, phase)
+
+    def run_outputs(self, run_id: str, phase: str | None = None) -> NDArray[np.float64]:
+        """As `Store.run_outputs`."""
+        return self._call("run_outputs", run_id, phase)
+
+    def run_table(self, name: str, run_id: str) -> Table:
+        """As `Store.run_table`."""
+        return self._call("run_table", name, run_id)
+
+    def replace_data_scores(self, run_id: str, rows: Table) -> None:
+        """As `Store.replace_data_scores`."""
+        self._call("replace_data_scores", run_id, rows)
+
+    def add_prunings(self, run_id: str, rows: Table) -> None:
+        """As `Store.add_prunings`."""
+        self._call("add_prunings", run_id, rows)
+
+    def add_selections(self, run_id: str, rows: Table) -> None:
+        """As `Store.add_selections`."""
+        self._call("add_selections", run_id, rows)
+
+    def add_blobs(self, contents: Iterable[bytes]) -> None:
+        """As `Store.add_blobs`."""
+        self._call("add_blobs", list(contents))
 
 
 class Packed:

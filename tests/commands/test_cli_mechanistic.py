@@ -61,13 +61,13 @@ def test_a_task_that_the_model_cannot_do_is_reported_before_the_budget_is_spent(
 
 
 def test_a_plan_says_what_it_would_cost_and_what_to_doubt(cli, asked):
-    code, out, _ = cli("plan", *ask("heads"), "--json")
+    code, out, _ = cli("plan", *ask("heads"), "--local", "--json")
     plan = json.loads(out)
     assert code == 0
     assert (plan["components"], plan["pairs"], plan["subsets"]) == (6, 15, 64)
     assert plan["this_run"]["explore_evaluations"] >= 64
     assert "no better than chance" in plan["warnings"][0]
-    _, out, _ = cli("plan", *ask("heads"))
+    _, out, _ = cli("plan", *ask("heads"), "--local")
     assert "6 components: 15 pairs" in out
     assert "warning: the intact model" in out
 
