@@ -14,6 +14,7 @@ from raysp.datasets.files import MADE_OF, MOST_BYTES, file_bytes, file_format
 from raysp.datasets.sources import HUB, explained, open_saved
 from raysp.errors import UserError
 from raysp.models.adapters import local_hash
+from raysp.specs.lenses import Lens
 from raysp.specs.run import RunSpec
 
 Content = Mapping[str, bytes]
@@ -26,13 +27,19 @@ def portable(spec: RunSpec) -> tuple[RunSpec, Content]:
     Names on the hub are marked as such, so that no folder of another machine is taken for them. A game built from the portable spec has the fingerprint of one
     built from the files. UserError for a file that cannot be read or has more than `MOST_BYTES`.
     """
-    content: dict[str, bytes] = {}
-    changes: dict[str, Any] = {field: _data_set(field, source, content) for field, source in spec.lens.data_sets.items()}
-    changes |= {field: _file(field, source, content) for field, source in spec.lens.files.items()}
-    if spec.lens.loads is not None and (found := local_hash(spec.lens.loads.model)) is not None:
-        changes["model_hash"] = found
+    lens, content = portable_lens(spec.lens)
     explorer = spec.explorer.model_copy(update={field: _file(field, source, content) for field, source in spec.explorer.files.items()})
-    return spec.model_copy(update={"lens": spec.lens.model_copy(update=changes), "explorer": explorer}), content
+    return spec.model_copy(update={"lens": lens, "explorer": explorer}), content
+
+
+def portable_lens(lens: Lens) -> tuple[Lens, dict[str, bytes]]:
+    """As `portable`, of a lens alone."""
+    content: dict[str, bytes] = {}
+    changes: dict[str, Any] = {field: _data_set(field, source, content) for field, source in lens.data_sets.items()}
+    changes |= {field: _file(field, source, content) for field, source in lens.files.items()}
+    if lens.loads is not None and (found := local_hash(lens.loads.model)) is not None:
+        changes["model_hash"] = found
+    return lens.model_copy(update=changes), content
 
 
 def _data_set(field: str, source: str, content: dict[str, bytes]) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from raysp.blobs import parse_blob
 from raysp.errors import UserError
-from raysp.specs.lenses import ModelOptions
+from raysp.specs.lenses import LensSpec, ModelOptions
 from raysp.specs.run import RunSpec
 
 #: A name on the hub: `model`, or `owner/model`. Neither a path nor the beginning of one.
@@ -58,34 +58,47 @@ def load_policy(path: str | Path) -> Policy:
 
 def check(policy: Policy, spec: RunSpec) -> None:
     """UserError for whatever a spec that arrives at a service asks for and the policy does not allow. Opens no file and loads nothing."""
-    lens = spec.lens
+    check_lens(policy, spec.lens)
+    _check_data_sets(policy, {"examples": spec.examples} if spec.examples else {})
+    _check_models(policy, [variant.removeprefix("model:") for variant in spec.repeat_on if variant.startswith("model:")])
+    _check_files(policy, {**spec.explorer.files, **({} if spec.store is None else {"store": spec.store})})
+
+
+def check_lens(policy: Policy, lens: LensSpec) -> None:
+    """As `check`, of a lens alone."""
     if lens.own_code is not None and not policy.functions:
         raise _refused("lens", "function", "is a Python function, which this service does not run", "functions")
     if lens.loads is not None:
-        _check_models(policy, lens.loads, [wish.removeprefix("model:") for wish in spec.repeat_on if wish.startswith("model:")])
-    _check_data_sets(policy, {**lens.data_sets, **({"examples": spec.examples} if spec.examples else {})})
-    for field, source in {**lens.files, **spec.explorer.files}.items():
+        _check_models(policy, [lens.loads.model])
+        _check_code(policy, lens.loads)
+    _check_data_sets(policy, lens.data_sets)
+    _check_files(policy, lens.files)
+
+
+def _check_files(policy: Policy, named: Mapping[str, str]) -> None:
+    for field, source in named.items():
         if parse_blob(source) is None and not policy.files:
             raise _refused(field, source, "names a file of the service's machines", "files")
-    if spec.store is not None and not policy.files:
-        raise _refused("store", spec.store, "names a file of the service's machines", "files")
 
 
-def _check_models(policy: Policy, lens: ModelOptions, others: Sequence[str]) -> None:
-    for name in (lens.model, *others):
+def _check_models(policy: Policy, names: Sequence[str]) -> None:
+    for name in names:
         if not _ON_HUB.fullmatch(name) and not policy.files:
             raise _refused("model", name, "names a folder of the service's machines", "files")
         if not any(fnmatchcase(name, pattern) for pattern in policy.models):
             raise UserError(
                 "model", name, "is not among the models of this service", f"use one of {', '.join(policy.models)}, or add it to models in its policy"
             )
+
+
+def _check_code(policy: Policy, lens: ModelOptions) -> None:
     if lens.allow_pickle and not policy.pickled_weights:
         raise _refused("allow_pickle", None, "is set, and pickled weights can run code", "pickled_weights")
     if lens.allow_remote_code and not policy.remote_code:
         raise _refused("allow_remote_code", None, "is set, and this service runs no code of models", "remote_code")
 
 
-def _check_data_sets(policy: Policy, named: dict[str, str]) -> None:
+def _check_data_sets(policy: Policy, named: Mapping[str, str]) -> None:
     for field, source in named.items():
         if parse_blob(source) is not None:
             continue

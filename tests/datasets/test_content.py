@@ -1,5 +1,6 @@
 """Questions with their content: what a spec names is read once, and answers elsewhere as it would have here."""
 
+import contextlib
 import gzip
 import json
 import pickle
@@ -11,9 +12,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_models import save
 
-from raysp.blobs import blobs_from, parse_blob, read_bytes
+from raysp.blobs import Blob, blobs_from, parse_blob, read_bytes
 from raysp.datasets import content, files
 from raysp.datasets.content import portable
 from raysp.datasets.sources import open_rows
@@ -193,6 +196,22 @@ def test_parquet_cannot_name_a_file_of_the_machine_that_reads_it(tmp_path):
     table = pa.table({"prompt": ["a"], "completion": [1]}).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, tmp_path / "t.parquet")
     assert [row["completion"] for row in open_rows("train", str(tmp_path / "t.parquet")).take([0])] == [1]
+
+
+NPY = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': ("
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.parquet", "t.jsonl.gz", "saved/", "s.json", "s.csv", "s.npy", "s.parquet"])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=40) | st.sampled_from([b"null", b"[null]", b"[" * 5000, b"{" * 5000, b'{"a":' * 2000, b"\xff\xfe", b"1e999", NPY]))
+def test_whatever_content_arrives_is_rows_or_scores_or_one_line(name, data):
+    blob = Blob.of(f"/home/ann/{name}", data)
+    with blobs_from({blob.digest: data}.get), contextlib.suppress(UserError):
+        if name.startswith("s."):
+            assert load_scores(str(blob)).ndim == 1
+        else:
+            rows = open_rows("train", str(blob))
+            assert len(list(rows.take(range(len(rows))))) == len(rows)
 
 
 # ---- model folders
