@@ -20,6 +20,8 @@ from ray.tune.schedulers import ASHAScheduler
 
 from raysp.actions.recipe_trials import LocalTrainings, Trainings, layers_of, observe
 from raysp.actions.recipes import STEPS, WORST, Candidate, Choice, Evidence, candidates, choose
+from raysp.blobs import blobs_from
+from raysp.datasets.content import Content, portable_lens
 from raysp.interrupts import interrupted_by_termination
 from raysp.runs.progress import Progress, Watch
 from raysp.runtime import TOKEN
@@ -82,9 +84,10 @@ def search(spec: RunSpec, lens: DataLens, place: Place, *, trials: int, minutes:
         os.environ.setdefault(setting, value)
     watch(Progress("", "loading the model"))
     tried = candidates(lens, trials, spec.seed)
+    carried, content = portable_lens(lens)
     told = _Told(len(tried), watch)
     with tempfile.TemporaryDirectory(prefix="raysp-tune-", ignore_cleanup_errors=True) as folder:
-        tuner = _tuner(spec, lens, place, tried=tried, told=told, folder=folder, minutes=minutes)
+        tuner = _tuner(spec, carried, content, place, tried=tried, told=told, folder=folder, minutes=minutes)
         thread = threading.Thread(target=told.running, args=(tuner,), name="tune", daemon=True)
         thread.start()
         try:
@@ -106,14 +109,24 @@ class RecipeTrial(tune.Trainable):
         """The name that the Ray dashboard shows."""
         return "raysp:recipe"
 
-    def setup(self, config: dict[str, Any], lens: DataLens | None = None, keep: float | None = None, seed: int = 0, place: Place | None = None) -> None:
+    def setup(  # noqa: PLR0917  as Tune gives them
+        self,
+        config: dict[str, Any],
+        lens: DataLens | None = None,
+        content: Content | None = None,
+        keep: float | None = None,
+        seed: int = 0,
+        place: Place | None = None,
+    ) -> None:
         """Take a recipe. Nothing here can fail: the first step builds the game."""
         assert lens is not None
+        assert content is not None
         assert place is not None
         if place.threads is not None:
             from raysp.models.threads import set_threads
 
             set_threads(place.threads)
+        self._content = content
         self._lens, self._keep, self._seed, self._place = lens, keep, seed, place
         self._layers: int | None = None
         self.reset_config(config)
@@ -135,7 +148,8 @@ class RecipeTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next step of the recipe: its evidence so far with the score, or the error of a question that cannot be asked."""
         try:
-            evidence = next(self._steps)
+            with blobs_from(self._content.get):
+                evidence = next(self._steps)
         except Exception as error:  # noqa: BLE001  raised where the search was started
             return {"score": WORST, "error": portable(error, "In a trial's actor"), "done": True}
         return {"score": evidence.score, "evidence": evidence, "done": evidence.complete or evidence.diverged is not None}
@@ -187,10 +201,12 @@ class _Told(tune.Callback, tune.Stopper):
         self.on_trial_complete(iteration, trials, trial)
 
 
-def _tuner(spec: RunSpec, lens: DataLens, place: Place, *, tried: Sequence[Candidate], told: _Told, folder: str, minutes: float | None) -> tune.Tuner:
+def _tuner(
+    spec: RunSpec, lens: DataLens, content: Content, place: Place, *, tried: Sequence[Candidate], told: _Told, folder: str, minutes: float | None
+) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains about the files that it was told not to write
     keep = getattr(spec.explorer, "keep", None)
-    given = tune.with_parameters(RecipeTrial, lens=lens, keep=keep if isinstance(keep, float) else None, seed=spec.seed, place=place)
+    given = tune.with_parameters(RecipeTrial, lens=lens, content=content, keep=keep if isinstance(keep, float) else None, seed=spec.seed, place=place)
     bundle = {{"num_cpus": "CPU", "num_gpus": "GPU"}[what]: share for what, share in place.resources} or {"CPU": 0}
     trainable = tune.with_resources(given, tune.PlacementGroupFactory([bundle]))
     # Tune registers trainables by name: two searches must not share one.
