@@ -3,9 +3,12 @@
 Readers take a path or such a reference, and `read_bytes` opens either. Messages show the path. Knows nothing of formats, stores or networks.
 """
 
+import errno
 import functools
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -100,7 +103,11 @@ def read_bytes(source: str) -> bytes:
     """The content of a file, given by its path or by a reference. Raises OSError as `open` does, or MissingBlobError."""
     blob = parse_blob(source)
     if blob is None:
-        return Path(source).expanduser().read_bytes()
+        with Path(source).expanduser().open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty() and source != os.devnull):
+                raise OSError(errno.EINVAL, "it is a device, which may have no end")
+            return file.read()
     for lookup in reversed(_lookups.get()):
         content = lookup(blob.digest)
         if content is not None:

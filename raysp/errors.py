@@ -3,9 +3,20 @@
 The command line prints `str(error)` and exits with 2 for a UserError; a cluster passes the object on unchanged.
 """
 
+import re
 from typing import Self
 
 from raysp.blobs import shown
+
+#: Characters that could drive a terminal, or change the direction in which it shows what follows. Tabs and line breaks are not among them.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: A user and password in a URL, a secret parameter of one, and tokens by the prefixes that their issuers give them.
+_SECRETS = re.compile(
+    r"(?P<before>://)[^\s/@'\"]+(?P<after>@)"
+    r"|(?P<name>[?&](?:access_|auth_|api_?)?(?:token|key|password|secret|signature)=)[^\s&'\"]+"
+    r"|\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{12,})",
+    re.IGNORECASE,
+)
 
 
 class UserError(ValueError):
@@ -25,7 +36,7 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         given = "" if self.value is None else f"{_short(self.value)} "
-        return " ".join(f"{self.field}: {given}{self.problem}; {self.remedy}".split())
+        return masked(" ".join(f"{self.field}: {given}{self.problem}; {self.remedy}".split()))
 
 
 class DoesNotFitError(UserError):
@@ -45,7 +56,20 @@ class InterruptedRunError(RuntimeError):
         return cls(f"run {run_id} was {what}; `raysp resume {run_id}` continues from what is stored")
 
 
+def masked(text: str) -> str:
+    """A text without the secrets in it: passwords and tokens in URLs, and tokens of the hub and of common services, become `***`."""
+    return _SECRETS.sub(lambda found: f"{found['before'] or found['name'] or ''}***{found['after'] or ''}", text)
+
+
+def visible(text: str) -> str:
+    """A text that is safe to print: its control characters are symbols, such as ␛ for escape."""
+    return _CONTROLS.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
+
+
 def _short(value: object, limit: int = 80) -> str:
     """The value as Python writes it; a long one loses its middle, since a path is recognised by its end."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits, or a value nested too deeply
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 + limit // 2 - limit :]}"

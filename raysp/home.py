@@ -9,6 +9,9 @@ from typing import Any
 
 from raysp.errors import UserError
 
+#: Most bytes of a path and of a name in it, on Linux.
+MOST_PATH, MOST_NAME = 4095, 255
+
 
 def home() -> Path:
     """The folder of the caches and of the default store: `$RAYSP_HOME`, or `~/.raysp`. It may not exist yet."""
@@ -32,7 +35,20 @@ def service() -> dict[str, Any] | None:
 def store_path(path: str | None = None) -> Path:
     """The path of the store: the given one, else `$RAYSP_STORE`, else that of the service of this home, else `raysp.duckdb` in `home()`."""
     named = path or os.environ.get("RAYSP_STORE") or (service() or {}).get("store")
-    return Path(named).expanduser().absolute() if named else home() / "raysp.duckdb"
+    return local_path("store", named).absolute() if named else home() / "raysp.duckdb"
+
+
+def local_path(field: str, text: str) -> Path:
+    """The path that a text names, with `~` expanded. UserError (about `field`) for a text that no file system takes as a path, whether it exists or not."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    if "\0" in text:
+        raise UserError(field, text, "holds a NUL character", "give another path")
+    if len(encoded) > MOST_PATH or any(len(part) > MOST_NAME for part in encoded.split(b"/")):
+        raise UserError(field, text, "is too long for a path", "give another path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(field, text, "begins with the home folder of an unknown user", "write the path in full") from None
 
 
 def private_home() -> Path:

@@ -1,11 +1,12 @@
-"""Caches lie in the home, or in the temporary folder where the home is read-only."""
+"""Caches lie in the home, or in the temporary folder where the home is read-only; paths that cannot be paths are refused."""
 
 import os
 
 import pytest
 
+from raysp.blobs import read_bytes
 from raysp.errors import UserError
-from raysp.home import cache_folder, home
+from raysp.home import cache_folder, home, store_path
 
 
 @pytest.fixture
@@ -44,3 +45,24 @@ def test_a_cache_that_others_may_write_into_is_not_used(temporary):
     folder.chmod(0o777)
     with pytest.raises(UserError, match=r"RAYSP_HOME: .* cannot be written to, nor can the temporary folder; set RAYSP_HOME to a folder"):
         cache_folder("kept")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a" * 300, "too long"),
+        ("a/" * 3000, "too long"),
+        ("é" * 200, "too long"),
+        ("a\0b", "a NUL character"),
+        ("~nobody-at-all/x", "the home folder of an unknown user"),
+    ],
+)
+def test_a_text_that_no_file_system_takes_as_a_path_is_refused(text, problem):
+    with pytest.raises(UserError, match=rf"^store: .*{problem}"):
+        store_path(text)
+
+
+def test_an_endless_device_is_not_read():
+    with pytest.raises(OSError, match="is a device"):
+        read_bytes("/dev/zero")
+    assert read_bytes("/dev/null") == b""

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, Field, field_validator
 
 from raysp.errors import UserError
+from raysp.specs.limits import MOST_COUNT, MOST_FLOAT
 
 #: Used in place of a file of scores: single effects estimated from the model's gradients.
 GRADIENT = "gradient"
@@ -26,7 +27,9 @@ class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
     """Options shared by all explorers."""
 
     kind: str
-    budget: int | None = Field(default=None, ge=1, description="Maximum number of evaluations for exploration (validation is extra and reported).")
+    budget: int | None = Field(
+        default=None, ge=1, le=MOST_COUNT, description="Maximum number of evaluations for exploration (validation is extra and reported)."
+    )
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -75,7 +78,9 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     )
     adaptive: bool = Field(default=False, description="Request masks in rounds and choose half of each later round where the kernel is most uncertain.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")
-    until_width: float | None = Field(default=None, gt=0, description="Stop once the 95% intervals of the first ten interactions are narrower than this.")
+    until_width: float | None = Field(
+        default=None, gt=0, le=MOST_FLOAT, description="Stop once the 95% intervals of the first ten interactions are narrower than this."
+    )
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 

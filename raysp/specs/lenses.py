@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raysp.errors import UserError
+from raysp.specs.limits import MOST_COUNT, MOST_FLOAT, MOST_SEED
 from raysp.specs.validation import Validation
 
 Unit = Literal["token", "word", "sentence", "paragraph", "line", "delimiter", "spans"]
@@ -28,8 +29,6 @@ Action = Literal["lds", "prune", "select"]
 AUTO_DTYPE = "RAYSP_AUTO_DTYPE"
 #: Values for which lower is better.
 COSTS = ("loss", "kl")
-#: Largest training seed: what every generator accepts, with room for the seeds that follow it.
-MOST_SEED = 2**31 - 1
 
 
 def forced_dtype() -> ComputedDtype | None:
@@ -189,8 +188,8 @@ class MechanisticLens(ChatOptions):
         "The value is the mean over prompts.",
     )
     task: Task | None = Field(default=None, description="Generated prompts to explain instead: indirect objects, facts, greater-than or induction.")
-    task_size: int = Field(default=64, ge=2, description="Number of prompts of the task.")
-    task_seed: int = Field(default=0, ge=0, description="Seed of the task's prompts.")
+    task_size: int = Field(default=64, ge=2, le=MOST_COUNT, description="Number of prompts of the task.")
+    task_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the task's prompts.")
     template: str = Field(default="{prompt}", description="Fixed text around each prompt, with a place for {prompt}.")
     target: str | None = Field(default=None, description="Answer that the value scores; by default the model's own greedy answer.")
     foil: str | None = Field(default=None, description="Answer that the target is compared with.")
@@ -199,9 +198,9 @@ class MechanisticLens(ChatOptions):
         default="heads", description="Parts to ablate: heads, mlp, blocks or neurons, each with layers and units if wanted, such as heads:10-17,mlp:all."
     )
     layers: str | None = Field(default=None, description="Restrict components to these layers, such as 14-16 or 0,5,10-12.")
-    group: int = Field(default=1, ge=1, description="Number of neurons in one component.")
+    group: int = Field(default=1, ge=1, le=MOST_COUNT, description="Number of neurons in one component.")
     ablation: MechanisticAblation = Field(default="zero", description="What replaces the output of a component.")
-    clamp: float | None = Field(default=None, description="With ablation clamp: the constant that activations are set to.")
+    clamp: float | None = Field(default=None, ge=-MOST_FLOAT, le=MOST_FLOAT, description="With ablation clamp: the constant that activations are set to.")
     references: str | None = Field(
         default=None,
         description="With ablations mean and resample: data set of prompts, or text file with one prompt a line, whose activations are used; "
@@ -241,31 +240,37 @@ class DataLens(ChatOptions):
     queries: str | None = Field(
         default=None, description="Data set of queries, as for train; by default examples are drawn from the training set and held out."
     )
-    query_count: int | None = Field(default=None, ge=1, description="Maximum number of queries; by default all that are given, or 8 if they are drawn.")
+    query_count: int | None = Field(
+        default=None, ge=1, le=MOST_COUNT, description="Maximum number of queries; by default all that are given, or 8 if they are drawn."
+    )
     columns: str | None = Field(
         default=None,
         description="Columns by role, such as prompt=question,completion=answer. Roles: prompt, context, system, completion, messages, tools, text, label, foil.",
     )
-    limit: int | None = Field(default=None, ge=2, description="Maximum number of training examples, drawn at random.")
+    limit: int | None = Field(default=None, ge=2, le=MOST_COUNT, description="Maximum number of training examples, drawn at random.")
     template: str = Field(
         default="{prompt}",
         description="Text around each prompt, with a place for {prompt}. A space separates prompt and completion if neither has white space there.",
     )
-    max_tokens: int = Field(default=256, ge=2, description="Maximum length of an example in tokens; longer prompts lose their beginning, which a note reports.")
-    components: int | None = Field(default=None, ge=2, description="Number of components; if there are more examples, they are clustered.")
+    max_tokens: int = Field(
+        default=256, ge=2, le=MOST_COUNT, description="Maximum length of an example in tokens; longer prompts lose their beginning, which a note reports."
+    )
+    components: int | None = Field(default=None, ge=2, le=MOST_COUNT, description="Number of components; if there are more examples, they are clustered.")
     group_by: str | None = Field(default=None, description="What defines a component: the name of a column, cluster, or duplicates (near-duplicate texts).")
-    rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
-    alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters, alpha / rank as in PEFT.")
+    rank: int = Field(default=8, ge=1, le=MOST_COUNT, description="Rank of the adapters.")
+    alpha: float = Field(default=16.0, gt=0, le=MOST_FLOAT, description="Scale of the adapters, alpha / rank as in PEFT.")
     target_modules: str = Field(default="q_proj,v_proj", description="Names of the linear layers that get an adapter.")
     adapted_layers: str = Field(default="last:4", description="Layers that get an adapter: last:K, all, or numbers such as 24-27,29.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of AdamW.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=MOST_FLOAT, description="Learning rate of AdamW.")
+    weight_decay: float = Field(default=0.0, ge=0, le=MOST_FLOAT, description="Weight decay of AdamW.")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="Schedule of the learning rate after the warm-up.")
     warmup: float = Field(default=0.0, ge=0, lt=1, description="Fraction of the steps during which the learning rate rises linearly.")
-    epochs: int = Field(default=3, ge=1, description="Passes over the training subset.")
-    batch_size: int = Field(default=8, ge=1, description="Examples in one optimiser step.")
+    epochs: int = Field(default=3, ge=1, le=MOST_COUNT, description="Passes over the training subset.")
+    batch_size: int = Field(default=8, ge=1, le=MOST_COUNT, description="Examples in one optimiser step.")
     training_seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the adapter initialisation and of the batch order.")
-    seeds: int = Field(default=1, ge=1, description="Number of trainings of each subset, with consecutive seeds from training_seed; the value is their mean.")
+    seeds: int = Field(
+        default=1, ge=1, le=MOST_COUNT, description="Number of trainings of each subset, with consecutive seeds from training_seed; the value is their mean."
+    )
     seeding: Literal["shared", "own"] = Field(
         default="shared",
         description="shared: all subsets use the same seeds, so that values differ only by what was trained on; own: each subset has seeds of its own, "
@@ -296,10 +301,10 @@ class FunctionLens(LensSpec):
 
     kind: Literal["function"] = "function"
     function: Annotated[Callable[..., Any], Field(exclude=True)]
-    n: int = Field(ge=1, description="Number of components.")
+    n: int = Field(ge=1, le=MOST_COUNT, description="Number of components.")
     labels: tuple[str, ...] | None = Field(default=None, description="One label for each component.")
     name: str | None = Field(default=None, description="Name under which evaluations are shared between runs.")
-    batch_masks: int = Field(default=4096, ge=1, description="Maximum number of masks in one call of the function.")
+    batch_masks: int = Field(default=4096, ge=1, le=MOST_COUNT, description="Maximum number of masks in one call of the function.")
     anonymous: str = Field(default_factory=lambda: uuid.uuid4().hex, repr=False, exclude=True)
 
     def __init__(self, function: Callable[..., Any] | None = None, /, **options: Any) -> None:
@@ -345,7 +350,7 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
     """Character spans from a JSON list. UserError unless they are in order and do not overlap."""
     try:
         spans = [(int(start), int(stop)) for start, stop in json.loads(text)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError("spans", text, f"is not a JSON list of [start, stop] pairs ({error})", "write for example [[0, 5], [6, 12]]") from None
     for before, after in itertools.pairwise(spans):
         if after[0] < before[1]:

@@ -6,15 +6,17 @@ Invalid input is reported here in one line. Nothing here loads a model or opens 
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raysp.blobs import parse_blob
-from raysp.errors import UserError
+from raysp.errors import UserError, masked
+from raysp.home import local_path
+from raysp.specs.documents import read_document
 from raysp.specs.explorers import EXPLORER_OPTIONS, AnyExplorerOptions, ProxySPEXOptions, StandsForOptions
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype, with_dtype
+from raysp.specs.limits import MOST_COUNT, MOST_EVALUATORS, MOST_GPUS, MOST_RUN_SEED, MOST_THREADS
 from raysp.specs.validation import Validation
 
 AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
@@ -27,27 +29,30 @@ class RunSpec(BaseModel):
     The answer depends on `lens`, `explorer`, `validation` and `seed` only, not on where the run is executed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Errors of pydantic would show the whole input, with what it holds of secrets.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     lens: Annotated[AnyLens, Field(discriminator="kind")]
     explorer: Annotated[AnyExplorerOptions, Field(discriminator="kind")] = ProxySPEXOptions()
     validation: Validation = Validation()
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    seed: int = Field(default=0, ge=0, le=MOST_RUN_SEED, description="Seed of everything random.")
     cross_check: bool = Field(default=False, description="Compare single effects with estimates from gradients and attention.")
     name: str | None = Field(default=None, description="Name of the run, to refer to it later.")
     examples: str | None = Field(default=None, description="Data set of prompts (JSONL, JSON, CSV, Parquet or a hub name), with one run for each row.")
-    limit: int | None = Field(default=None, ge=1, description="Maximum number of examples, from the first row on.")
+    limit: int | None = Field(default=None, ge=1, le=MOST_COUNT, description="Maximum number of examples, from the first row on.")
     repeat_on: tuple[str, ...] = Field(
         default=(), description="Repeat the run with model:NAME or prompt:TEXT and compare the answers. May be given several times."
     )
     store: str | None = Field(default=None, description="DuckDB file of results; by default raysp.duckdb in RAYSP_HOME (~/.raysp).")
     local: bool = Field(default=False, description="Run in this process, without Ray.")
-    evaluators: int | None = Field(default=None, ge=1, description="Number of evaluator actors; by default one for each GPU, or one for each CPU node.")
+    evaluators: int | None = Field(
+        default=None, ge=1, le=MOST_EVALUATORS, description="Number of evaluator actors; by default one for each GPU, or one for each CPU node."
+    )
     gpus: int | None = Field(
-        default=None, ge=1, description="GPUs of each evaluator, for a model that does not fit on one; by default one or a fraction of one."
+        default=None, ge=1, le=MOST_GPUS, description="GPUs of each evaluator, for a model that does not fit on one; by default one or a fraction of one."
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of each evaluator, or of this process with --local; by default the cores of the node."
+        default=None, ge=1, le=MOST_THREADS, description="CPU threads of each evaluator, or of this process with --local; by default the cores of the node."
     )
 
     @field_validator("explorer", mode="before")
@@ -67,6 +72,23 @@ class RunSpec(BaseModel):
         if lens is None or not isinstance(given, Mapping):
             return fields
         return {**fields, "validation": {**lens.default_validation.model_dump(exclude_unset=True), **given}}
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Check the names of models, data sets and files: each can be a path, and none holds a password or token, as specs are stored, shown and sent."""
+        lens = self.lens
+        named = {**lens.files, **lens.data_sets, **({} if lens.loads is None else {"model": lens.loads.model}), **self.explorer.files}
+        named |= {"examples": self.examples, "store": self.store} | {
+            f"repeat_on.{i}": text for i, text in enumerate(self.repeat_on) if text.startswith("model:")
+        }
+        for field, value in named.items():
+            if value is None:
+                continue
+            if parse_blob(value) is None:
+                local_path(field, value)
+            if masked(value) != value:
+                raise UserError(field, value, "holds a password or a token, which the store would keep", "leave it out; tokens of the hub belong into HF_TOKEN")
+        return self
 
 
 def _lens_class(lens: Any) -> type[LensSpec] | None:
@@ -90,20 +112,8 @@ def run_spec(fields: object, *, where: str = "", lines: Mapping[tuple[str, ...],
 
 def load_spec(path: str | Path) -> RunSpec:
     """The spec in a YAML file. UserError with the line number of whatever is invalid."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("spec", str(path), f"cannot be read ({error})", "give the path of a YAML file") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"spec {path}{line}", None, f"is not valid YAML: {getattr(error, 'problem', None) or error}", "correct the file there") from None
-    if not isinstance(fields, dict) or tree is None:
-        raise UserError(f"spec {path}", None, "has no fields", "write at least lens: {kind: feature, prompt: ...}")
-    return run_spec(fields, where=f"{path}", lines=_line_numbers(tree, where=f"{path}"))
+    fields, lines = read_document(path)
+    return run_spec(fields, where=f"{path}", lines=lines)
 
 
 def resolve(spec: RunSpec) -> RunSpec:
@@ -131,19 +141,6 @@ def _exists(value: str) -> bool:
         return Path(value).expanduser().exists()
     except (OSError, ValueError):  # a JSON text can be too long for a file name
         return False
-
-
-def _line_numbers(node: yaml.Node, path: tuple[str, ...] = (), *, where: str) -> dict[tuple[str, ...], int]:
-    """Line numbers (from 1) of every field of a YAML document, by path. UserError for a field that is given twice: YAML would keep the last one."""
-    found = {path: node.start_mark.line + 1}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, str(key.value))
-            if inner in found:
-                place = f"{where}, line {key.start_mark.line + 1}: {'.'.join(inner)}"
-                raise UserError(place, None, f"is given twice, first in line {found[inner]}", "remove one of them")
-            found |= _line_numbers(value, inner, where=where)
-    return found
 
 
 def _first_error(error: ValidationError, where: str, lines: Mapping[tuple[str, ...], int]) -> UserError:

@@ -4,6 +4,8 @@ from math import comb
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from raysp.specs.limits import MOST_COUNT
+
 #: The largest order whose 2^order sub-ablations are all measured.
 MAX_EXACT_ORDER = 4
 
@@ -13,13 +15,16 @@ class Validation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    heldout: int = Field(default=200, ge=0, description="Held-out random masks on which the surrogate is scored.")
+    heldout: int = Field(default=200, ge=0, le=MOST_COUNT, description="Held-out random masks on which the surrogate is scored.")
     top: int = Field(
-        default=10, ge=0, description="Leading interactions of the answer (significant ones, then the strongest) that are measured by exact ablation."
+        default=10,
+        ge=0,
+        le=MOST_COUNT,
+        description="Leading interactions of the answer (significant ones, then the strongest) that are measured by exact ablation.",
     )
-    random: int = Field(default=10, ge=0, description="Other reported interactions, drawn at random, that are measured by exact ablation.")
+    random: int = Field(default=10, ge=0, le=MOST_COUNT, description="Other reported interactions, drawn at random, that are measured by exact ablation.")
     low_pairs: int = Field(
-        default=20, ge=0, description="Random pairs of low-impact components that are measured exactly, as a check on what screening misses."
+        default=20, ge=0, le=MOST_COUNT, description="Random pairs of low-impact components that are measured exactly, as a check on what screening misses."
     )
 
     def planned(self, n: int, max_order: int = 2) -> int:
