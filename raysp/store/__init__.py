@@ -2,11 +2,11 @@
 
 from raysp.store.additions import Addition
 from raysp.store.confined import ask_confined
-from raysp.store.export import plain, write_table
+from raysp.store.export import plain, rows, write_table
 from raysp.store.failures import missing
 from raysp.store.questions import Answer, Limits
 from raysp.store.removal import compact
 from raysp.store.store import Store
 from raysp.store.surrogates import RunSurrogates
 
-__all__ = ["Addition", "Answer", "Limits", "RunSurrogates", "Store", "ask_confined", "compact", "missing", "plain", "write_table"]
+__all__ = ["Addition", "Answer", "Limits", "RunSurrogates", "Store", "ask_confined", "compact", "missing", "plain", "rows", "write_table"]

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 from pyarrow import parquet
 
 from raysp.errors import UserError
@@ -29,21 +30,47 @@ def _csv(table: Table, stream: BinaryIO) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.column_names)
-    for row in table.to_pylist():
-        writer.writerow([_cell(plain(value)) for value in row.values()])
+    for row in rows(table):
+        writer.writerow([_cell(plain(value)) for value in row])
     stream.write(text.getvalue().encode())
 
 
 def _json(table: Table, stream: BinaryIO) -> None:
-    rows = [{key: plain(value) for key, value in row.items()} for row in table.to_pylist()]
-    stream.write((json.dumps(rows, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    found = [{key: plain(value) for key, value in zip(table.column_names, row, strict=True)} for row in rows(table)]
+    stream.write((json.dumps(found, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def _parquet(table: Table, stream: BinaryIO) -> None:
-    parquet.write_table(table, stream)
+    try:
+        parquet.write_table(table, stream)
+    except pa.ArrowNotImplementedError as error:
+        raise UserError("format", "parquet", f"cannot hold these columns ({error})", "cast them to text in the query, as in interval::text") from None
 
 
 WRITERS: dict[str, Callable[[Table, BinaryIO], None]] = {"csv": _csv, "json": _json, "parquet": _parquet}
+
+
+def rows(table: Table) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table as Python values; what Python has no value for, such as dates after the year 9999, is text."""
+    return zip(*(_values(column) for column in table.columns), strict=True)
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        if isinstance(scalar, pa.ListScalar):
+            return [_value(each) for each in scalar]
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _value(each) for name, each in scalar.items()}
+        return pa.array([scalar]).to_string().strip("[]\n ")
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,8 @@ READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 TIMEOUT_SECONDS = 60.0
 MOST_SECONDS = 86_400.0
 BATCH_ROWS = 10_000
+#: How long a query may be, and how deeply it may nest, so that it is parsed in less than a second.
+MOST_CHARACTERS, MOST_BRACKETS, MOST_WITH = 100_000, 100, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,32 @@ def _apart(names: Sequence[str]) -> list[str]:
     return found
 
 
+def _check_nesting(query: str) -> None:
+    """UserError for a query whose parsing takes too long: DuckDB's parser, which cannot be interrupted, tries alternatives for every open bracket.
+
+    Eight open brackets after WITH take it 40 s, and 300 others 2 s.
+    """
+    text = query.encode()  # places of tokens count bytes
+    after_with = [False]  # for every open bracket, whether WITH stands behind it
+    for place, kind in duckdb.tokenize(query):
+        word = text[place : place + 4].lower()
+        if kind == duckdb.token_type.keyword and word == b"with":
+            after_with[-1] = True
+        elif kind == duckdb.token_type.operator and word[:1] in (b"(", b"[", b"{"):
+            after_with.append(False)
+        elif kind == duckdb.token_type.operator and word[:1] in (b")", b"]", b"}") and len(after_with) > 1:
+            after_with.pop()
+        if len(after_with) > MOST_BRACKETS or sum(after_with) > MOST_WITH:
+            raise UserError("sql", None, f"nests more than {MOST_BRACKETS} brackets, or WITH more than {MOST_WITH} deep", "name its parts in one WITH")
+    if len(after_with) > 1:
+        raise UserError("sql", None, f"has {len(after_with) - 1} more opening than closing brackets", "close them")
+
+
 def _check(cur: duckdb.DuckDBPyConnection, query: str) -> None:
+    if len(query) > MOST_CHARACTERS:
+        raise UserError("sql", None, f"has {len(query):,} characters", f"give at most {MOST_CHARACTERS:,}")
     try:
+        _check_nesting(query)
         statements = cur.extract_statements(query)
     except UnicodeEncodeError:
         raise UserError("sql", None, "is not UTF-8 text", "write the statement in UTF-8") from None

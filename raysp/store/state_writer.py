@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from raysp.errors import masked
 from raysp.store import games
 from raysp.store.reading import StoreReader
 from raysp.store.run_states import ACTIVE
@@ -68,7 +69,13 @@ class RunStateWriter(StoreReader):
             if before[0][0] in allowed:
                 cur.execute(
                     "UPDATE runs SET status = $status, error = $error, progress = coalesce($progress, progress), finished = $finished WHERE run_id = $run_id",
-                    {"status": status, "error": error, "progress": progress, "finished": None if status in ACTIVE else now(), "run_id": run_id},
+                    {
+                        "status": status,
+                        "error": error and masked(error),
+                        "progress": progress,
+                        "finished": None if status in ACTIVE else now(),
+                        "run_id": run_id,
+                    },
                 )
                 self._told.pop(run_id, None)
             return str(before[0][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import weakref
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from weakref import WeakValueDictionary
 import duckdb
 import numpy as np
 
-from raysp.errors import UserError
+from raysp.errors import UserError, masked
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, blobs, games, gradients, noise, surrogates
@@ -69,7 +70,7 @@ class Store(RunStateWriter):
         """Open the store at `path`, creating it if needed. This process owns the file until `close`. With `read_only` this is `Store.read`."""
         if read_only:
             return cls.read(path)
-        place = Path(path).expanduser().resolve()
+        place = Path(os.path.realpath(Path(path).expanduser()))
         if place in _writers:
             raise UserError("store", str(path), "is already open in this process", "share that Store, or close it first")
         con = open_writer(place)
@@ -91,7 +92,7 @@ class Store(RunStateWriter):
 
         `memory` limits the bytes that queries may use, by default to a quarter of the machine's memory.
         """
-        place = Path(path).expanduser().resolve()
+        place = Path(os.path.realpath(Path(path).expanduser()))
         live = _writers.get(place)
         if live is not None:
             return cls(live._con.cursor(), place, read_only=True)  # noqa: SLF001  our own class
@@ -205,10 +206,10 @@ class Store(RunStateWriter):
             answers.replace_selections(cur, run_id, rows, now())
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
-        """Set a run's status: running, done, failed or interrupted."""
+        """Set a run's status: running, done, failed or interrupted. Secrets in the error are masked."""
         self._game_of(run_id)
         with self._transaction() as cur:
-            answers.update_run(cur, run_id, status, {"error": error}, None if status == "running" else now())
+            answers.update_run(cur, run_id, status, {"error": error and masked(error)}, None if status == "running" else now())
 
     def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
         """Store a game's gradient report, replacing an earlier one."""
@@ -284,9 +285,9 @@ class Store(RunStateWriter):
             blobs.insert(cur, contents)
 
     def add_event(self, run_id: str | None, kind: str, message: str) -> None:
-        """Record an event at the current time."""
+        """Record an event at the current time. Secrets in the message are masked."""
         with self._transaction() as cur:
-            cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [now(), run_id, kind, message])
+            cur.execute("INSERT INTO events VALUES (?, ?, ?, ?)", [now(), run_id, kind, masked(message)])
 
     def add_numeric_noise(self, fingerprint: str, keep_probability: float, figures: Mapping[str, Any]) -> None:
         """Store the numeric noise of a game, by `noise.FIGURES`. Stored figures are never replaced."""

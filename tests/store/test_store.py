@@ -263,3 +263,13 @@ def test_threads_read_while_one_writes(store):
         thread.join()
     assert not failures
     assert not np.isnan(store.known(game_id, masks)).any()
+
+
+def test_secrets_in_events_and_errors_are_masked(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as store:
+        begin(store, "r")
+        store.add_event("r", "note", "fetched https://user:secret@host/x")
+        store.set_status("r", "failed", "https://user:secret@host/x is not there")
+        kept = f"{store.sql('FROM events').to_pylist()}{store.run_row('r')}"
+    assert "secret" not in kept
+    assert kept.count("https://***@host/x") == 2
