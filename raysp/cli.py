@@ -1,6 +1,12 @@
-"""The command line: parse, call, print. A mistake in the input is one line on stderr and exit code 2."""
+"""The command line: parse, call, print. A mistake in the input is one line on stderr and exit code 2, and an unforeseen error one line and exit code 1."""
 
+import errno
+import io
+import os
 import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -10,6 +16,9 @@ from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.version import __version__
 
 SERVICE = "Service: runs that go on when the command that submitted them has ended"
+#: The environment variable with which an unforeseen error keeps its traceback.
+TRACEBACK = "RAYSP_TRACEBACK"
+
 app = typer.Typer(
     name="raysp",
     help="Find which components, alone and together, made a language model say that.",
@@ -61,8 +70,12 @@ def _options(version: bool = typer.Option(False, "--version", callback=_version,
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a value could not be computed, 2 a mistake in the input, 130 interrupted."""
+    _accept_any_text()
     try:
-        sys.exit(app(arguments, standalone_mode=False) or 0)
+        _check_encoding(sys.argv[1:] if arguments is None else arguments)
+        code = app(arguments, standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:  # an unknown option, a missing argument
@@ -71,6 +84,44 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 1)
     except (InterruptedRunError, KeyboardInterrupt, typer.Abort) as error:
         _fail(str(error) or "interrupted", 130)
+    except BrokenPipeError:  # as in `raysp runs | head`
+        _discard_output()
+        sys.exit(1)
+    except MemoryError:
+        _fail("memory is full; ask for less at once, or use a machine with more memory", 1)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _discard_output()
+            _fail(f"the disk is full ({error})", 1)
+        if os.environ.get(TRACEBACK):
+            raise
+        _fail(_defect(error), 1)
+
+
+def _accept_any_text() -> None:
+    """Print what the encoding of a terminal or a pipe lacks as an escape instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    for number, argument in enumerate(arguments, 1):
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UserError(f"argument {number}", ascii(argument), "is not valid UTF-8", "set a UTF-8 locale, or convert it")
+
+
+def _discard_output() -> None:
+    """Send what is left of stdout nowhere, so that Python does not fail again as it flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _defect(error: Exception) -> str:
+    """One line about an error that raysp did not foresee: what it is, and where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"internal error: {type(error).__name__}: {first} ({where}); please report it, with the traceback that {TRACEBACK}=1 shows"
 
 
 def _fail(message: str, code: int) -> None:

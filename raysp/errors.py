@@ -8,8 +8,6 @@ from typing import Self
 
 from raysp.blobs import shown
 
-#: Characters that could drive a terminal, or change the direction in which it shows what follows. Tabs and line breaks are not among them.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: A user and password in a URL, a secret parameter of one, and tokens by the prefixes that their issuers give them.
 _SECRETS = re.compile(
     r"(?P<before>://)[^\s/@'\"]+(?P<after>@)"
@@ -59,11 +57,6 @@ class InterruptedRunError(RuntimeError):
 def masked(text: str) -> str:
     """A text without the secrets in it: passwords and tokens in URLs, and tokens of the hub and of common services, become `***`."""
     return _SECRETS.sub(lambda found: f"{found['before'] or found['name'] or ''}***{found['after'] or ''}", text)
-
-
-def visible(text: str) -> str:
-    """A text that is safe to print: its control characters are symbols, such as ␛ for escape."""
-    return _CONTROLS.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
 def _short(value: object, limit: int = 80) -> str:

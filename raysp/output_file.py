@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from raysp.errors import UserError
+from raysp.home import local_path
 
 
 def write_output(field: str, path: str | Path, content: bytes) -> Path:
@@ -13,9 +14,9 @@ def write_output(field: str, path: str | Path, content: bytes) -> Path:
 
     A regular file is replaced in one step and keeps its permissions, through symbolic links if there are any. A FIFO or a device, such as /dev/stdout, is written to.
     """
-    named = Path(path).expanduser()
+    named = local_path(field, str(path))
     try:
-        target = named.resolve() if named.is_symlink() else named
+        target = Path(os.path.realpath(named)) if named.is_symlink() else named
         if target.exists() and not target.is_file():
             if target.is_dir():
                 raise IsADirectoryError(None, "it is a folder")

@@ -17,6 +17,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # The width of what is printed depends neither on the terminal nor on the order of the tests.
 os.environ["COLUMNS"] = "160"
+# An error that raysp did not foresee fails the test with its traceback.
+os.environ["RAYSP_TRACEBACK"] = "1"
 # Tests bring a token of their own: whether this machine has one must not matter.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -35,14 +37,14 @@ def home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def cli(capsys):
+def cli(capsysbinary):
     """Run a command line in this process, which has loaded the libraries already."""
     from raysp.cli import main  # when a test asks for it: tests/test_imports.py looks at what importing raysp loads
 
     def run(*arguments):
-        capsys.readouterr()
+        capsysbinary.readouterr()
         with pytest.raises(SystemExit) as left:
             main(list(arguments))
-        return Outcome(left.value.code or 0, *capsys.readouterr())
+        return Outcome(left.value.code or 0, *(stream.decode("utf-8", "replace") for stream in capsysbinary.readouterr()))
 
     return run

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 
 from raysp.actions.lds_methods import Effects, Method, Plan, Score, Surrogates, Trained, mislabel_scores, removals, score
 from raysp.actions.retrainings import Retrainings, Watch, asked_again, data_run, own_seeds
-from raysp.blobs import with_stored_blobs
+from raysp.blobs import read_bytes, with_stored_blobs
 from raysp.datasets.cells import text_of
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.samples import random_rows
+from raysp.home import local_path
 from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress
 from raysp.runs.queries import direction
@@ -208,7 +208,7 @@ def _mislabelled(source: str, lens: DataLens) -> Mislabelled:
     rows = set[int]()
     if source in columns:
         marked = np.array([_marked(source, sample) for sample in samples])
-    elif Path(source).is_file():
+    elif local_path("mislabelled", source).is_file():
         rows = _row_numbers(source, training.rows)
         marked = np.array([sample.row in rows for sample in samples])
     else:
@@ -230,7 +230,7 @@ def _marked(column: str, sample: Sample) -> bool:
 def _row_numbers(path: str, last: int) -> set[int]:
     remedy = "list the numbers of the mislabelled rows, counted from 1, one per line"
     try:
-        rows = {int(word) for word in Path(path).read_text(encoding="utf-8").split()}
+        rows = {int(word) for word in read_bytes(path).decode("utf-8").split()}
     except (OSError, ValueError) as error:
         raise UserError("mislabelled", path, f"cannot be read ({error})", remedy) from None
     if strange := sorted(row for row in rows if not 1 <= row <= last):

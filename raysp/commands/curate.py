@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
-from raysp.home import store_path
+from raysp.home import local_path, store_path
 from raysp.report.numbers import DIGITS, NONE, Scale, number, scale
 from raysp.specs.policy import Consent
 
@@ -104,7 +103,7 @@ def select(
 
     if heldout is not None and not verify:
         raise UserError("heldout", heldout, "is used only when verifying", "add --verify")
-    file, how = None if output is None else Path(output).expanduser(), Verification(heldout, seeds) if verify else None
+    file, how = None if output is None else local_path("output", output), Verification(heldout, seeds) if verify else None
     with acting(store_path(store), run_id, local=local) as (found, place), display.live_bar(json) as bar:
         done = act(
             place.store,

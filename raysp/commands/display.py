@@ -22,6 +22,7 @@ from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
 from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
+from raysp.store import rows
 
 # Width of tables in a log, which has no width of its own.
 LOG_WIDTH = 140
@@ -270,9 +271,9 @@ def print_title(title: str) -> None:
 
 def print_table(table: pa.Table) -> None:
     """Print an Arrow table."""
-    shown = Table(*table.column_names, box=None)
-    for row in table.to_pylist():
-        shown.add_row(*(escape(_cell(value)) for value in row.values()))
+    shown = Table(*map(escape, table.column_names), box=None)
+    for row in rows(table):
+        shown.add_row(*(escape(_cell(value)) for value in row))
     out.print(shown)
 
 

@@ -1,7 +1,6 @@
 """The command `explain-game`, which explains masks and values that a user already has. It needs no model, no Ray and no store."""
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 
 from raysp.commands.run import Json
 from raysp.errors import UserError
+from raysp.home import local_path
 from raysp.output_file import write_output
 from raysp.specs.explorers import IndexName, ProxySPEXOptions
 
@@ -85,10 +85,11 @@ def _explorer(options: dict[str, Any], seed: int) -> "ProxySPEX":
 
 
 def _form(output: str) -> str:
-    suffix = Path(output).suffix.lower()
+    path = local_path("output", output)
+    suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UserError("output", output, "does not end in a known format", f"use one of {', '.join(FORMATS)}")
-    if not Path(output).parent.is_dir():
+    if not path.parent.is_dir():
         raise UserError("output", output, "is in a folder that does not exist", "create the folder first")
     return FORMATS[suffix]
 

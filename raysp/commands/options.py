@@ -8,12 +8,12 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from raysp.blobs import read_bytes
 from raysp.errors import UserError
 from raysp.specs.explorers import EXPLORER_OPTIONS
 from raysp.specs.run import LENSES, RunSpec, run_spec
@@ -171,6 +171,6 @@ def _unescape(name: str, value: Any) -> Any:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path).decode("utf-8")
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError("prompt_file", path, f"cannot be read ({error})", "give the path of a UTF-8 text file") from None

@@ -2,7 +2,6 @@
 
 import json as jsonlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
 from raysp.errors import UserError
-from raysp.home import store_path
+from raysp.home import local_path, store_path
 from raysp.output_file import write_output
 from raysp.specs.lenses import ModelOptions
 from raysp.specs.policy import Consent
@@ -65,7 +64,7 @@ def prune(
             place.store,
             found,
             keep,
-            None if output is None else Path(output),
+            None if output is None else local_path("output", output),
             heldout=heldout,
             per_layer=per_layer,
             draws=best_of,

@@ -9,8 +9,11 @@ import typer
 
 from raysp.commands.run import Json, SpecFile, Store, overridden
 from raysp.errors import EvaluationError, UserError
+from raysp.home import local_path
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import load_spec, resolve
+
+MOST_MINUTES = 1_000_000
 
 
 def tune_recipe(
@@ -31,12 +34,12 @@ def tune_recipe(
     from raysp.commands import display
     from raysp.runtime.recipes import choose_recipe
 
-    if minutes is not None and not (0 < minutes < math.inf):
-        raise UserError("minutes", minutes, "is not a time", "give a positive number of minutes")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise UserError("minutes", minutes, "is not a time", f"give more than 0 and at most {MOST_MINUTES:,} minutes")
     spec = overridden(load_spec(path), store=store, local=local or None)
     if not isinstance(spec.lens, DataLens):
         raise UserError("lens.kind", spec.lens.kind, "trains nothing, so it has no recipe", "give the spec of a data run")
-    place = None if output is None else Path(output).expanduser()
+    place = None if output is None else local_path("output", output)
     _check_output(place, overwrite=overwrite)
     with display.live_bar(json) as bar:
         found, choice = choose_recipe(resolve(spec), trials=trials, minutes=minutes, watch=lambda progress: bar("", progress))

@@ -79,7 +79,7 @@ def _unwrapped(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return decoded(value)
 
@@ -108,20 +108,20 @@ def _message(place: str, message: Any) -> Message:
 
 
 def _sharegpt(place: str, message: Mapping[str, Any]) -> Message:
-    speaker, said = message["from"], message.get("value")
-    if not isinstance(said, str):
+    speaker, text = message["from"], message.get("value")
+    if not isinstance(speaker, str) or not isinstance(text, str):
         raise UserError(place, message, "is not a message", "write each as {from: human, value: a text}")
     role = _ROLES.get(speaker, speaker)
-    if speaker == "function_call" and (calls := _calls(said)):
+    if speaker == "function_call" and (calls := _calls(text)):
         return {"role": role, "content": "", "tool_calls": calls}
-    return {"role": role, "content": said}
+    return {"role": role, "content": text}
 
 
-def _calls(said: str) -> list[Any]:
+def _calls(text: str) -> list[Any]:
     """The tool calls of a ShareGPT turn, `{"name": ..., "arguments": {...}}` or a list of them; empty for other text."""
     try:
-        parsed = json.loads(said)
-    except ValueError:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
         return []
     calls = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):

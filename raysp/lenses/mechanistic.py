@@ -1,6 +1,5 @@
 """The mechanistic lens: components are parts of a model, and the value is its answer to one prompt or its performance on a task."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,6 +74,8 @@ def build_mechanistic_game(lens: MechanisticLens, other_questions: Sequence[Ques
     """
     _check_options(lens)
     model = resident(lens)
+    if lens.clamp is not None and abs(lens.clamp) > torch.finfo(model.loaded.dtype).max:
+        raise UserError("clamp", lens.clamp, f"is not a number that activations in {model.place} can have", "give the constant, for example 0.5")
     with model.at_work("one prompt"):
         architecture = read_architecture(model.loaded.model, lens.model)
         prepared = _prepared_questions(lens, model, other_questions)
@@ -100,8 +101,6 @@ def _check_options(lens: MechanisticLens) -> None:
         raise UserError("template", lens.template, "has a place for a question, but this lens has no question", "write the question into the template")
     if lens.ablation == "clamp" and lens.clamp is None:
         raise UserError("clamp", None, "is needed by ablation clamp", "give the constant, for example 0.5")
-    if lens.clamp is not None and not math.isfinite(lens.clamp):
-        raise UserError("clamp", lens.clamp, "is not a number that activations can have", "give the constant, for example 0.5")
     if lens.ablation != "clamp" and lens.clamp is not None:
         raise UserError("clamp", lens.clamp, f"is given, but the ablation is {lens.ablation}", "set ablation to clamp, or leave it out")
     if lens.ablation != "patch" and lens.counterfactual is not None:

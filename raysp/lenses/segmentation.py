@@ -173,7 +173,7 @@ def _spans_text(given: str) -> str:
         return given
     try:
         return read_bytes(given).decode("utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         raise UserError("spans", given, "is neither a JSON list nor a file that can be read", "write for example [[0, 5], [6, 12]]") from None
 
 

@@ -21,6 +21,8 @@ from raysp.specs.lenses import Dtype, ModelOptions, forced_dtype, with_model
 Task = Literal["causal", "classifier"]
 #: A change of a logit by a later token, relative to the largest logit, that counts as rounding.
 CAUSAL = 1e-3
+#: Kinds of devices that models run on.
+DEVICES = ("cpu", "cuda", "mps")
 #: Where Linux describes the processor.
 CPU_INFO = Path("/proc/cpuinfo")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -254,6 +256,8 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError("device", name, f"is not available ({_first_line(error)})", "use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type not in DEVICES:  # such as meta, which computes nothing
+        raise UserError("device", name, "is not a device that models run on", "use auto, cpu, cuda, cuda:N or mps")
     return device
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from raysp.home import local_path
 from raysp.output_file import make_folder, write_output
 from raysp.report import agreement, energy, figures, grid, layout, pruning, training_sets, words
 
@@ -154,7 +155,7 @@ def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path
         .get_template(template)
         .render(**content, css="".join(parts[name] for name in STYLES), js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
     )
-    place = Path(out_path).expanduser()
+    place = local_path("report", str(out_path))
     if not place.is_symlink():
         make_folder("report", place.parent)
     return write_output("report", place, page.encode())

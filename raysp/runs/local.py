@@ -1,6 +1,7 @@
 """Runs in the calling process, without Ray, one batch at a time."""
 
 import functools
+import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from raysp.blobs import blobs_from
+from raysp.errors import UserError
 from raysp.game import Game, Measurement
 from raysp.gradients import GradientReport
 from raysp.home import store_path
@@ -25,6 +27,9 @@ from raysp.runs.state import RunRequest
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store
 from raysp.validation.numeric_noise import NoiseSample
+
+#: More threads than this for each core only wait for each other, and some machines refuse to start them, which ends the process.
+THREADS_PER_CORE = 4
 
 
 class Engine(Protocol):
@@ -54,6 +59,9 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         if spec.threads is not None and spec.lens.uses_torch:
             from raysp.models.threads import set_threads
 
+            cores = os.cpu_count() or 1
+            if spec.threads > THREADS_PER_CORE * cores:
+                raise UserError("threads", spec.threads, f"is too many for the {cores} cores of this machine", f"give at most {THREADS_PER_CORE * cores}")
             set_threads(spec.threads)
         with interrupted_by_termination(), blobs_from(store.blob):
             backend = local_backend(continued_lens(spec.lens, store, run_id))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.home import local_path
 from raysp.masks import Masks, Values
 
 if TYPE_CHECKING:
@@ -121,11 +121,12 @@ def _scored(r2: float, r2_singles: float, gains: Values) -> list[str]:
 def _arrays(path: str) -> dict[str, NDArray[Any]]:
     """Read the arrays of an npz file by name."""
     remedy = "write it with numpy.savez(masks=..., values=...)"
-    if not Path(path).is_file():
+    place = local_path("file", path)
+    if not place.is_file():
         raise UserError("file", path, "does not exist", "give the path of an npz file")
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        archive = np.load(place, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile):
         raise UserError("file", path, "is not an npz file", remedy) from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError("file", path, f"holds a single unnamed array of shape {archive.shape}", remedy)
@@ -134,7 +135,7 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
         for name in archive.files:
             try:
                 array = archive[name]
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
                 pickled = "Object arrays" in str(error)
                 problem = "is an array of Python objects, which can run code when read" if pickled else f"cannot be read ({error})"
                 raise UserError(name, None, problem, "save plain numbers, and labels as text (dtype str)" if pickled else remedy) from None
