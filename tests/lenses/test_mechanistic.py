@@ -367,7 +367,7 @@ def test_induction_repeats_the_word_before_the_target():
         ({"positions": "x"}, "positions", "not a list"),
         ({"ablation": "clamp"}, "clamp", "needed"),
         ({"clamp": 1.0}, "clamp", "is given"),
-        ({"ablation": "clamp", "clamp": float("nan")}, "clamp", "not a number"),
+        ({"ablation": "clamp", "clamp": 1e38, "dtype": "float16"}, "clamp", "not a number that activations in float16"),
         ({"template": "{question} {prompt}"}, "template", "has no question"),
         ({"ablation": "patch"}, "counterfactual", "needed"),
         ({"ablation": "patch", "counterfactual": "short"}, "counterfactual", "tokens"),

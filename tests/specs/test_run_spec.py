@@ -171,6 +171,8 @@ def test_files_of_a_model_lens_are_found_from_anywhere(tmp_path, monkeypatch):
         ("task: ioi", "task: sums", ["line 3", "lens.task: 'sums' is not known", "'greater-than'"]),
         ("task_size: 32", "task_size: 1", ["line 4", "lens.task_size: 1 is not valid", "greater than or equal to 2"]),
         ("components:", "component:", ["lens.component", "is not a field here", "components"]),
+        ("clamp: 0", "clamp: .nan", ["lens.clamp: nan is not valid", "line"]),
+        ("clamp: 0", "clamp: 1e39", ["lens.clamp: '1e39' is not valid", "less than or equal to 34028"]),
         ("clamp: 0", "clamp: much", ["lens.clamp: 'much' is not valid", "valid number"]),
         ("kind: mechanistic", "kind: mechanical", ["line 2", "has the unknown kind 'mechanical'", "'mechanistic'"]),
     ],
