@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raysp.actions.finished import finished_run
 from raysp.datasets.held_out import with_seed
@@ -55,7 +54,7 @@ class Retrainings:
         """Each query's output, float64 `(len(seeds), m, q)`, on distinct masks (bool `(m, n)`). EvaluationError for outputs that are not finite."""
         games = [self.store.register_game(with_seed(self.info, seed)) for seed in seeds]
         known = np.stack([self.store.outputs(game_id, masks) for game_id in games])
-        missing: NDArray[np.bool_] = np.isnan(known).any(axis=2)
+        missing = np.asarray(np.isnan(known).any(axis=2))
         total = int(missing.sum())
         self.found += missing.size - total
         began = time.perf_counter()

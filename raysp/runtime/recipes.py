@@ -24,7 +24,6 @@ from raysp.blobs import blobs_from
 from raysp.datasets.content import Content, portable_lens
 from raysp.interrupts import interrupted_by_termination
 from raysp.runs.progress import Progress, Watch
-from raysp.runtime import TOKEN
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.portable import portable
 from raysp.runtime.shape import Shape, choose_shape
@@ -60,9 +59,6 @@ def embedded() -> Generator[None]:
         yield
         return
     ray.init(address="local", namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    # Ray writes the token of a local cluster readable by everyone.
-    with contextlib.suppress(OSError):
-        TOKEN.chmod(0o600)
     try:
         yield
     finally:
