@@ -16,7 +16,7 @@ from raysp.runtime.metrics import Totals
 from raysp.runtime.portable import portable
 from raysp.runtime.sessions import Session
 from raysp.scheduling import Delivery, QuarantinedMaskError
-from raysp.store import Store
+from raysp.store import Addition, Store
 
 #: Answers that are stored together at most.
 TOGETHER = 256
@@ -48,28 +48,18 @@ class Entry:
         """Whether all values are finite. Others are told, and end the run."""
         return self.measurement is not None and _is_finite(self.measurement)
 
-    def store(self, store: Store) -> None:
-        """Store the rows under the session's payer, or record that they were reused."""
+    @property
+    def addition(self) -> Addition | None:
+        """What the store is given: values that the session's payer paid for, or masks that its run reused; nothing for a reuse by anybody else."""
         session, measurement = self.session, self.measurement
         assert session.info is not None
         assert measurement is not None
         order = session.orders[self.number].order
         masks, positions = unpack(order.packed[self.rows], session.info.n), order.positions[self.rows]
-        if self.paid:
-            store.add_evaluations(
-                session.payer,
-                order.phase,
-                masks,
-                measurement.values,
-                in_round=order.round,
-                positions=positions,
-                tokens=measurement.tokens,
-                seconds=measurement.seconds,
-                outputs=measurement.outputs,
-                game_id=session.game_id,
-            )
-        elif session.is_run:
-            store.add_reused(session.payer, order.phase, masks, in_round=order.round, positions=positions)
+        if not self.paid:
+            return Addition(session.payer, order.phase, masks, None, order.round, positions) if session.is_run else None
+        cost, outputs = (measurement.tokens, measurement.seconds), measurement.outputs
+        return Addition(session.payer, order.phase, masks, measurement.values, order.round, positions, *cost, outputs, session.game_id)
 
     def tell(self, *, stored: bool) -> None:
         """Tell the session."""
@@ -162,9 +152,8 @@ class Recorder:
             entry.tell(stored=True)
 
     def _store(self, entries: list[Entry]) -> None:
-        store = self._store_of(entries[0].session)
-        for entry in entries:
-            entry.store(store)
+        additions = [addition for entry in entries if (addition := entry.addition) is not None]
+        self._store_of(entries[0].session).add_many(additions)
         for entry in entries:
             assert entry.measurement is not None
             if entry.paid:
