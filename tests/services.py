@@ -1,12 +1,32 @@
 """What tests of a service on a real Ray share: its actors are ended, and nothing of it stays for the next test."""
 
 import contextlib
+import os
 import time
+from pathlib import Path
 
 import ray
 
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.scheduler import NAME
+
+
+@contextlib.contextmanager
+def service_home(tmp_path_factory):
+    """A home for the processes of a Ray that is started within the block; models are kept for the whole machine, as in `conftest.home`."""
+    before = os.environ.get("RAYSP_HOME")
+    folder = tmp_path_factory.mktemp("service")
+    kept = Path(before or "~/.raysp").expanduser() / "models"
+    kept.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(kept)
+    os.environ["RAYSP_HOME"] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del os.environ["RAYSP_HOME"]
+        else:
+            os.environ["RAYSP_HOME"] = before
 
 
 def actors(prefix="raysp:"):

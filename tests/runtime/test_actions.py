@@ -1,7 +1,6 @@
 """Actions on finished runs, plans and exact predictions on a real Ray: what they find is what they find in this process, which loads no model. Float32."""
 
 import json
-import os
 import shutil
 from collections import OrderedDict
 from weakref import WeakValueDictionary
@@ -11,7 +10,7 @@ import pytest
 import ray
 from answered_training_sets import Trained
 from ray.cluster_utils import Cluster
-from services import end_service
+from services import end_service, service_home
 from tiny_models import save
 
 import raysp
@@ -31,13 +30,13 @@ UNCHECKED = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
 
 @pytest.fixture(scope="module", autouse=True)
 def service(tmp_path_factory):
-    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-    yield
-    end_service()
-    ray.shutdown()
-    nodes.shutdown()
+    with service_home(tmp_path_factory):
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        yield
+        end_service()
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture

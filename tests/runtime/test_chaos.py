@@ -14,7 +14,7 @@ import pytest
 import ray
 from answered_games import N, planted
 from ray.cluster_utils import Cluster
-from services import end_service
+from services import end_service, service_home
 
 import raysp
 from raysp.runs.result import read_result
@@ -50,15 +50,15 @@ raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=500, max_orde
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two nodes of one core each, joined by this process as a driver."""
-    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes.add_node(num_cpus=1)
-    ray.cloudpickle.register_pickle_by_value(answered_games)
-    ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-    nodes.wait_for_nodes()
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with service_home(tmp_path_factory):
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
+        ray.cloudpickle.register_pickle_by_value(answered_games)
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        nodes.wait_for_nodes()
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture(autouse=True)

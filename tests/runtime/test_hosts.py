@@ -11,7 +11,7 @@ import pytest
 import ray
 from answered_games import N, planted
 from ray.cluster_utils import Cluster
-from services import end_service
+from services import end_service, service_home
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
@@ -22,15 +22,15 @@ from raysp.runtime.scheduler import NAME, scheduler
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     """A head without cores, joined by this process as a driver, and two hosts of one core each."""
-    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    workers = [cluster.add_node(num_cpus=1, resources={f"host{i}": 1}) for i in range(2)]
-    ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
-    ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
-    cluster.wait_for_nodes()
-    yield cluster, workers
-    ray.shutdown()
-    cluster.shutdown()
+    with service_home(tmp_path_factory):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        workers = [cluster.add_node(num_cpus=1, resources={f"host{i}": 1}) for i in range(2)]
+        ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
+        ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+        cluster.wait_for_nodes()
+        yield cluster, workers
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import ray
 from answered_games import N, additive, flawed, planted
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
-from services import actors, end_service
+from services import actors, end_service, service_home
 from tiny_models import save
 
 import raysp
@@ -27,16 +27,16 @@ from raysp.runtime.scheduler import NAME
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two nodes of one core each, joined by this process as a driver."""
-    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
-    settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
-    nodes.add_node(num_cpus=1)
-    ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
-    context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-    nodes.wait_for_nodes()
-    yield context
-    ray.shutdown()
-    nodes.shutdown()
+    with service_home(tmp_path_factory):
+        settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
+        nodes.add_node(num_cpus=1)
+        ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
+        context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        nodes.wait_for_nodes()
+        yield context
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Trainings as orders on a real Ray: the values of this process, whatever dies on the way, beside other runs, and nothing paid for twice."""
 
 import json
-import os
 import threading
 
 import answered_games
@@ -9,7 +8,7 @@ import pytest
 import ray
 from answered_games import N, planted
 from ray.cluster_utils import Cluster
-from services import end_service
+from services import end_service, service_home
 from tiny_models import save
 
 import raysp
@@ -20,15 +19,15 @@ from raysp.runtime.scheduler import NAME
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two nodes of one core each, joined by this process as a driver."""
-    os.environ["RAYSP_HOME"] = str(tmp_path_factory.mktemp("service"))
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes.add_node(num_cpus=1)
-    ray.cloudpickle.register_pickle_by_value(answered_games)
-    ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-    nodes.wait_for_nodes()
-    yield
-    ray.shutdown()
-    nodes.shutdown()
+    with service_home(tmp_path_factory):
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
+        ray.cloudpickle.register_pickle_by_value(answered_games)
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        nodes.wait_for_nodes()
+        yield
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture
