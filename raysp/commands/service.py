@@ -26,6 +26,7 @@ def up(
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray head to join. Default RAY_ADDRESS, otherwise a head is started on this machine.")
     ] = None,
+    policy: Annotated[str | None, typer.Option(help="A YAML file of what questions may do: see `raysp docs cluster`. Default everything.")] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def up(
     from raysp.commands import display
     from raysp.runtime import service
 
-    running, fresh = service.up(address, store)
+    running, fresh = service.up(address, store, policy)
     if json:
         display.print_json({"address": running.address, "store": running.store, "pid": running.pid, "started": fresh})
         return

@@ -37,6 +37,7 @@ from raysp.runtime.runner_pool import PLACE, RunnerPool
 from raysp.runtime.shape import choose_shape
 from raysp.runtime.store_proxy import carry_out
 from raysp.runtime.stores import Stores, unknown
+from raysp.specs.policy import EVERYTHING, Policy, check, check_lens
 from raysp.specs.run import AnyLens, RunSpec, run_spec
 from raysp.version import __version__
 
@@ -58,7 +59,8 @@ log = logging.getLogger(__name__)
 class Scheduler:
     """Runs, their stores and their evaluators. `scheduler_actor` makes an actor of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = EVERYTHING, own: Path | None = None) -> None:
+        self._policy, self._own = policy, own
         self._stores = Stores()
         self._table = RunTable()
         self._lock = threading.RLock()  # of the table, the runners and what is done for each run
@@ -87,8 +89,10 @@ class Scheduler:
     def submit(self, requests: Sequence[RunRequest]) -> None:
         """Queue runs, and have their rows written. A run that is under way is left alone; one that ended is run again, and what is stored costs nothing.
 
-        UserError if a store cannot be opened or if a run with evaluations asks another question.
+        UserError if the policy does not allow a question, if a store cannot be opened or if a run with evaluations asks another question.
         """
+        for request in requests:
+            check(self._policy, self._but_for_own_store(request.spec))
         self._ready.wait()
         with self._lock:
             fresh = [request for request in requests if not self._under_way(request.run_id)]
@@ -103,6 +107,10 @@ class Scheduler:
                     self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
             self._table.number_queue()
         self._wake.set()
+
+    def _but_for_own_store(self, spec: RunSpec) -> RunSpec:
+        """The spec without the name of the service's own store, which every question may use."""
+        return spec.model_copy(update={"store": None}) if store_path(spec.store) == self._own else spec
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
@@ -194,8 +202,10 @@ class Scheduler:
     ) -> Attached:
         """Let a process place orders for a lens's game, which an evaluator describes unless `info` is known from an earlier scheduler.
 
-        SupersededError if another process executes the run now; UserError for what the lens cannot do, and if no evaluator can be placed.
+        SupersededError if another process executes the run now; UserError for what the policy does not allow or the lens cannot do, and if no evaluator
+        can be placed.
         """
+        check_lens(self._policy, lens)
         self._ready.wait()
         with self._lock:
             handle = self._table.handles.get(session)
@@ -486,12 +496,14 @@ _remote: Any = ray.remote
 scheduler_actor: Any = _remote(concurrency_groups=CONCURRENCY, max_restarts=-1, max_task_retries=0, num_cpus=0)(Scheduler)
 
 
-def scheduler() -> Any:
+def scheduler(policy: Policy = EVERYTHING, own: Path | None = None) -> Any:
     """The cluster's scheduler, started on the head node if there is none; the path of a store is a path on that node.
+
+    One that is started here allows what `policy` says, and questions may name the store `own` whatever it says of files.
 
     UserError if it runs another version of raysp, or does not answer.
     """
-    actor = scheduler_actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", resources=PLACE).remote()
+    actor = scheduler_actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", resources=PLACE).remote(policy, own)
     try:
         running: str = ray.get(actor.version.remote(), timeout=ANSWER_SECONDS)
     except GetTimeoutError:

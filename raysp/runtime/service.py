@@ -22,6 +22,7 @@ from raysp.errors import UserError
 from raysp.home import home, service, service_file, store_path
 from raysp.runtime.address import answers, checked_address
 from raysp.runtime.token import require_token
+from raysp.specs.policy import EVERYTHING, Policy, load_policy
 from raysp.version import __version__
 
 START_SECONDS = 90.0
@@ -63,16 +64,19 @@ def read_service() -> Service | None:
     return Service(**known)
 
 
-def up(address: str | None = None, store: str | None = None) -> tuple[Service, bool]:
+def up(address: str | None = None, store: str | None = None, policy: str | None = None) -> tuple[Service, bool]:
     """The running service, and whether this call started it. `address` is that of a cluster to join, by default `RAY_ADDRESS`, otherwise a head is started.
 
-    UserError if the service of this home runs elsewhere or with another store, if nothing answers at the address, and if Ray does not start.
+    `policy` is the file of what questions may do, by default everything that whoever has Ray's token may do anyway. UserError if the service of this home runs
+    elsewhere or with another store, if a policy comes too late, if nothing answers at the address, and if Ray does not start.
     """
+    allowed = None if policy is None else load_policy(policy)
     wanted = address or os.environ.get("RAY_ADDRESS") or None
     place = str(store_path(store).expanduser().absolute())
     current = read_service()
     if current is not None and current.running:
         _check_same(current, wanted, place if store else current.store)
+        _check_first(policy, running=True)
         return current, False
     require_token()
     if current is not None:
@@ -83,7 +87,7 @@ def up(address: str | None = None, store: str | None = None) -> tuple[Service, b
         field = "address" if address else "RAY_ADDRESS"
         started = Service(checked_address(wanted, field, "start the cluster, or leave the address out to start one here"), place, __version__)
     try:
-        started = _with_scheduler(started)
+        started = _with_scheduler(started, policy, allowed)
     except BaseException:
         _end_head(started)
         raise
@@ -116,7 +120,7 @@ def connecting(address: str) -> Generator[bool]:
         yield scheduler_exists()
 
 
-def _with_scheduler(started: Service) -> Service:
+def _with_scheduler(started: Service, file: str | None, policy: Policy | None) -> Service:
     """The service with its scheduler started. One that somebody else started on a cluster stays theirs."""
     from raysp.runtime.scheduler import scheduler
 
@@ -124,12 +128,18 @@ def _with_scheduler(started: Service) -> Service:
     while True:
         try:
             with connecting(started.address) as exists:
-                scheduler()
+                _check_first(file, running=exists)
+                scheduler(policy or EVERYTHING, Path(started.store))
                 return replace(started, scheduler=not exists)
         except UserError:  # a head of its own answers before its node can be joined
             if started.pid is None or time.monotonic() > until:
                 raise
         time.sleep(POLL_SECONDS)
+
+
+def _check_first(policy: str | None, *, running: bool) -> None:
+    if policy is not None and running:
+        raise UserError("policy", policy, "is read when a service starts, and it runs already", "end it first with `raysp down`")
 
 
 def _check_same(current: Service, address: str | None, store: str) -> None:

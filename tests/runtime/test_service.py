@@ -115,6 +115,9 @@ def test_a_service_that_is_up_stays_up_and_its_file_is_private(up, command):
     assert command("up", "--json") == (0, {"address": before.address, "store": str(up / "raysp.duckdb"), "pid": before.pid, "started": False}, "")
     code, _, told = command("up", "--store", str(up / "other.duckdb"))
     assert (code, "is not that of the service of this home" in told) == (2, True)
+    (up / "policy.yaml").write_text("functions: false\n")
+    code, _, told = command("up", "--policy", str(up / "policy.yaml"))
+    assert (code, "is read when a service starts" in told) == (2, True)
     code, found, _ = command("status", "--json")
     assert (code, found["running"], found["address"], found["version"]) == (0, True, before.address, raysp.__version__)
 
