@@ -1,9 +1,8 @@
-"""What a large store costs: bytes of an evaluation, and the time of a query, of looking up a batch, of a commit and of a snapshot."""
+"""The store of a service: bytes for each evaluation, and how long the questions take that people and runs ask of it, at a given number of rows and runs."""
 
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,120 +11,102 @@ import pyarrow as pa
 
 from jobs.bench.rows import say
 from raysp.game import Component, GameInfo, fingerprint
-from raysp.masks import Masks, unpack
-from raysp.store import Addition, Store
+from raysp.masks import unpack
+from raysp.store import Store
+from raysp.store.additions import Addition
 
 N = 256
-#: Masks of a batch, batches of a commit, and runs that ask about the same game.
-BATCH, GROUP, SHARING = 64, 40, 10
-INTERACTIONS, HELDOUT = 50, 100
-TRIES = 100
+#: Masks of a batch, and batches that are committed together.
+BATCH, GROUP = 100, 100
+#: Interactions that each run reports.
+INTERACTIONS = 100
+QUESTIONS = 40
+TOP = "SELECT labels, kind, value, lo, hi, exact FROM top_interactions LIMIT 10"
+ONE = "SELECT labels, value FROM top_interactions WHERE run_id = '{run}' LIMIT 10"
 
 
 def rows(evaluations: int, runs: int) -> Iterator[dict[str, Any]]:
-    """The rows of a store with so many evaluations in so many runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bench.duckdb"
-        with Store.open(path) as store:
-            began = time.perf_counter()
-            build(store, evaluations, runs)
-            built = time.perf_counter() - began
-        size = path.stat().st_size
-        with Store.open(path) as store:
-            yield {
-                "part": "store",
-                "evaluations": evaluations,
-                "runs": runs,
-                "bytes_per_evaluation": size / evaluations,
-                "stored_per_s": evaluations / built,
-                **_measure(store),
-            }
+    """One row: a store filled by so many runs of one game each, measured while it is open."""
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "bench.duckdb") as store:
+        began = time.perf_counter()
+        _fill(store, evaluations, runs)
+        filled = time.perf_counter() - began
+        asked = _questions(store, runs)
+        store.close()
+        size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name.startswith("bench.duckdb"))
+        yield {
+            "part": "store",
+            "evaluations": evaluations,
+            "runs": runs,
+            "n": N,
+            "stored_per_s": evaluations / filled,
+            "bytes_per_evaluation": size / evaluations,
+            **asked,
+        }
 
 
-def build(store: Store, evaluations: int, runs: int, seed: int = 0) -> None:
-    """Fill an empty store with finished runs of games with 256 components, as a service would: many small batches, each commit of several."""
-    rng = np.random.default_rng(seed)
+def _fill(store: Store, evaluations: int, runs: int) -> None:
+    """Store random masks of each run, in batches, and an answer with interactions."""
     each = evaluations // runs
     for number in range(runs):
-        run_id, game_id = f"run-{number:06d}", start(store, number)
-        for done in range(0, each, BATCH * GROUP):
-            sizes = [min(BATCH, each - at) for at in range(done, min(each, done + BATCH * GROUP), BATCH)]
-            store.add_many([_batch(rng, run_id, game_id, size, in_round) for in_round, size in enumerate(sizes)])
-        store.finish_run(run_id, "done", {"verdict": "reliable", "r2": 0.9}, singles=_singles(rng), interactions=_interactions(rng), heldout=_heldout(rng))
-        if number % 100 == 99:
-            say(f"service: store, {number + 1} of {runs} runs")
+        info = _game(number)
+        run_id = f"run-{number:04}"
+        store.start_run(run_id, '{"seed": 0}', info, lens="function", explorer="proxyspex", seed=0)
+        rng = np.random.default_rng(number)
+        for start in range(0, each, GROUP * BATCH):
+            count = min(GROUP * BATCH, each - start)
+            masks = unpack(rng.integers(0, 256, (count, N // 8), dtype=np.uint8), N)
+            values = rng.normal(size=count)
+            store.add_many(
+                [Addition(run_id, "explore", masks[i : i + BATCH], values[i : i + BATCH], tokens=BATCH, seconds=0.05) for i in range(0, count, BATCH)]
+            )
+        store.finish_run(run_id, "done", {"r2": 0.9, "verdict": "ok"}, interactions=_interactions(rng))
+        if number % max(1, runs // 10) == 0:
+            say(f"store: {number} of {runs} runs")
 
 
-def start(store: Store, number: int) -> int:
-    """Start a run and return the id of its game."""
-    description = {"lens": "function", "name": f"bench {number // SHARING}", "n": N}
-    components = tuple(Component(i, f"word {i}", "word", 8 * i, 8 * i + 7, 1) for i in range(N))
-    info = GameInfo(fingerprint(description), components, description, source="")
-    return store.start_run(f"run-{number:06d}", json.dumps({"seed": number}), info, lens="feature", explorer="proxyspex", seed=number, name=f"bench {number}")
+def _questions(store: Store, runs: int) -> dict[str, float]:
+    """95th percentiles of the milliseconds that questions take: the strongest interactions of the newest run and of any run, and 64 masks looked up."""
+    rng = np.random.default_rng(0)
+    newest, any_run, known = [], [], []
+    for _ in range(QUESTIONS):
+        number = int(rng.integers(runs))
+        newest.append(_milliseconds(lambda: store.sql(TOP)))
+        any_run.append(_milliseconds(lambda number=number: store.sql(ONE.format(run=f"run-{number:04}"))))
+        game_id = store.game_id(f"run-{number:04}")
+        masks = unpack(rng.integers(0, 256, (64, N // 8), dtype=np.uint8), N)
+        known.append(_milliseconds(lambda game_id=game_id, masks=masks: store.known(game_id, masks)))
+    return {"query_p95_ms": _p95([*newest, *any_run]), "known_p95_ms": _p95(known)}
 
 
-def _masks(rng: np.random.Generator, count: int) -> Masks:
-    return unpack(rng.integers(0, 256, (count, N // 8), dtype=np.uint8), N)
-
-
-def _values(rng: np.random.Generator, count: int) -> Any:
-    return rng.normal(size=count).astype(np.float32).astype(np.float64)  # models compute in float32
-
-
-def _batch(rng: np.random.Generator, run_id: str, game_id: int, size: int, in_round: int) -> Addition:
-    return Addition(run_id, "explore", _masks(rng, size), _values(rng, size), in_round, tokens=300 * size, seconds=0.01 * size, game_id=game_id)
-
-
-def _singles(rng: np.random.Generator) -> pa.Table:
-    return pa.table({"component": pa.array(range(N), pa.int32()), "value": _values(rng, N), "method": ["removed"] * N})
+def _game(number: int) -> GameInfo:
+    description = {"lens": "function", "name": f"bench-{number}", "n": N}
+    return GameInfo(fingerprint(description), tuple(Component(i, f"component {i}", "component") for i in range(N)), description)
 
 
 def _interactions(rng: np.random.Generator) -> pa.Table:
-    sets = [sorted(rng.choice(N, 2, replace=False).tolist()) for _ in range(INTERACTIONS)]
-    value = _values(rng, INTERACTIONS)
-    columns = {"components": pa.array(sets, pa.list_(pa.int32())), "index": ["bii"] * INTERACTIONS, "value": value}
+    """Random pairs as a run reports them."""
+    values = rng.normal(size=INTERACTIONS)
     return pa.table(
-        {**columns, "lo": value - 0.1, "hi": value + 0.1, "significant": [True] * INTERACTIONS, "kind": ["synergy"] * INTERACTIONS, "estimate": value}
+        {
+            "components": [sorted(rng.choice(N, 2, replace=False).tolist()) for _ in range(INTERACTIONS)],
+            "order": [2] * INTERACTIONS,
+            "index": ["bii"] * INTERACTIONS,
+            "value": values,
+            "lo": values - 0.1,
+            "hi": values + 0.1,
+            "significant": (np.abs(values) > 0.2).tolist(),
+            "kind": ["synergy"] * INTERACTIONS,
+            "verified": [False] * INTERACTIONS,
+        }
     )
 
 
-def _heldout(rng: np.random.Generator) -> pa.Table:
-    masks = rng.integers(0, 256, (HELDOUT, N // 8), dtype=np.uint8)
-    columns = {"mask": pa.array([mask.tobytes() for mask in masks], pa.binary())}
-    return pa.table({**columns, **{name: _values(rng, HELDOUT) for name in ("predicted", "predicted_singles", "exact")}})
-
-
-def _measure(store: Store) -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    some = store.run_masks("run-000000")
-    game_id = store.game_id("run-000000")
+def _milliseconds(call: Any) -> float:
     began = time.perf_counter()
-    store.known(game_id, some[:1])
-    indexed = time.perf_counter() - began
-
-    def commit() -> None:
-        store.add_many([_batch(rng, "run-000000", game_id, BATCH, 1000)])
-
-    def snapshot() -> float:
-        began = time.perf_counter()
-        store.publish()
-        return time.perf_counter() - began
-
-    return {
-        "query_p95_ms": _p95(lambda: store.sql("SELECT * FROM top_interactions LIMIT 10")),
-        "index_s": indexed,
-        "known_p95_ms": _p95(lambda: store.known(game_id, some[rng.choice(len(some), BATCH)])),
-        "commit_p95_ms": _p95(commit),
-        "first_snapshot_s": snapshot(),
-        "next_snapshot_s": (commit(), snapshot())[1],
-    }
+    call()
+    return 1000 * (time.perf_counter() - began)
 
 
-def _p95(action: Callable[[], object]) -> float:
-    """The 95th percentile of the time that an action takes, in milliseconds."""
-    took: list[float] = []
-    for _ in range(TRIES):
-        began = time.perf_counter()
-        action()
-        took.append(1000 * (time.perf_counter() - began))
-    return float(np.quantile(took, 0.95))
+def _p95(values: list[float]) -> float:
+    return float(np.quantile(values, 0.95))

@@ -1,0 +1,223 @@
+"""The service under synthetic load: how busy its workers are, how fast answers come through, and what short runs, duplicates and the store cost.
+
+    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates]
+
+Workers are real evaluators on several raylets of this machine that wait instead of computing, 50 ms for a batch. One JSON line for each part, and a summary
+last: `utilisation` (the share of their time that workers measure, while there is work), `evaluations_per_s` (asked, measured, stored and told, by a game that
+takes no time), `short_run_slowdown` (a question of 60 masks beside a long run, times its time alone; medians), `duplicates_saved` (the share of masks that two
+runs asking the same at the same time did not pay for twice; at best one half), `scheduler_mib` (the most memory that the scheduler held), and, of a store with ten million
+evaluations of 256 components in a thousand runs, `bytes_per_evaluation` and `query_p95_ms`.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jobs.bench.rows import rounded, say, write
+from jobs.bench.service_games import waiting_lens
+from raysp.runs.state import RunRequest
+from raysp.specs.explorers import SinglesOptions
+from raysp.specs.lenses import FunctionLens
+from raysp.specs.run import RunSpec
+from raysp.specs.validation import Validation
+from raysp.store import Store
+
+NODES = 4
+BATCH_SECONDS = 0.05
+#: Masks of a batch of a game that waits; a run divides its masks into batches at least as large.
+BATCH = 16
+COMMITS = "SELECT run_id, created, sum(evaluations) AS evaluations, sum(seconds) AS seconds FROM batches GROUP BY ALL ORDER BY run_id, created"
+COSTS = "SELECT run_id, sum(evaluations) AS paid, sum(reused) AS reused FROM run_costs GROUP BY run_id"
+PARTS = ("store", "busy", "rate", "short", "duplicates")
+SUMMARY = ("utilisation", "evaluations_per_s", "bytes_per_evaluation", "query_p95_ms", "short_run_slowdown", "duplicates_saved", "scheduler_mib")
+
+
+class Load:
+    """A service, its store, and questions to it."""
+
+    def __init__(self, client: Any, store: Path, workers: int) -> None:
+        self._client, self.store, self.workers = client, store, workers
+
+    def spec(self, name: str, masks: int, *, n: int = 64, seconds: float = BATCH_SECONDS, batch: int = BATCH, lens: FunctionLens | None = None) -> RunSpec:
+        """A question of so many masks, at a batch of which each worker waits."""
+        return RunSpec(
+            lens=lens or waiting_lens(name, n, batch, seconds),
+            explorer=SinglesOptions(budget=masks),
+            validation=Validation(heldout=0, top=0, random=0, low_pairs=0),
+            name=name,
+            store=str(self.store),
+            evaluators=self.workers,
+            threads=1,
+        )
+
+    def start(self, *specs: RunSpec) -> list[str]:
+        """Submit questions together; the ids of their runs."""
+        requests = [RunRequest(spec, f"{spec.name}-{secrets.token_hex(4)}") for spec in specs]
+        self._client.submit(requests)
+        return [request.run_id for request in requests]
+
+    def wait(self, run_ids: Sequence[str]) -> float:
+        """Wait for runs; the seconds that it took. RuntimeError if one failed."""
+        began = time.perf_counter()
+        for state in self._client.follow(run_ids):
+            if state.ended and state.status != "done":
+                raise RuntimeError(f"{state.run_id} is {state.status}: {state.error}")
+        return time.perf_counter() - began
+
+    def cancel(self, run_ids: Sequence[str]) -> None:
+        """Cancel runs."""
+        self._client.cancel(run_ids)
+
+    def warm(self) -> None:
+        """Have all evaluators started."""
+        while sum(each.state in {"idle", "busy"} for each in self._client.status().evaluators) < self.workers:
+            self.wait(self.start(self.spec("warm", 8 * BATCH * self.workers)))
+
+    def batches(self, run_id: str) -> tuple[int, float, float]:
+        """Evaluations and seconds of a run's batches after the first commit, and the time from then to the last."""
+        with Store.read(self.store) as store:
+            commits = [row for row in store.sql(COMMITS).to_pylist() if row["run_id"] == run_id]
+        first, last = (_time(commits[place]["created"]) for place in (0, -1))
+        return sum(row["evaluations"] for row in commits[1:]), sum(row["seconds"] for row in commits[1:]), (last - first).total_seconds()
+
+
+def busy(load: Load, *, quick: bool) -> dict[str, Any]:
+    """A run that keeps all workers waiting for some time."""
+    (run_id,) = runs = load.start(load.spec("busy", round(load.workers * BATCH * (10 if quick else 60) / BATCH_SECONDS)))
+    load.wait(runs)
+    evaluations, seconds, took = load.batches(run_id)
+    return {"workers": load.workers, "evaluations": evaluations, "seconds": took, "utilisation": seconds / (took * load.workers)}
+
+
+def rate(load: Load, *, quick: bool) -> dict[str, Any]:
+    """A run of a game that takes no time."""
+    (run_id,) = runs = load.start(load.spec("rate", 60_000 if quick else 600_000, seconds=0.0, batch=256))
+    load.wait(runs)
+    evaluations, _, took = load.batches(run_id)
+    return {"evaluations": evaluations, "seconds": took, "evaluations_per_s": evaluations / took}
+
+
+def short(load: Load, *, quick: bool) -> dict[str, Any]:
+    """Questions of 60 masks, alone and beside a run that would take an hour."""
+
+    def tries(prefix: str) -> list[float]:
+        return [load.wait(load.start(load.spec(f"{prefix}-{i}", 60, n=32))) for i in range(5 if quick else 20)]
+
+    tries("before")
+    alone = tries("alone")
+    long = load.start(load.spec("long", round(3600 * load.workers * BATCH / BATCH_SECONDS), n=256))
+    time.sleep(5)
+    beside = tries("beside")
+    load.cancel(long)
+    return {"alone_s": median(alone), "beside_s": median(beside), "beside_worst_s": max(beside), "short_run_slowdown": median(beside) / median(alone)}
+
+
+def duplicates(load: Load, *, quick: bool) -> dict[str, Any]:
+    """Two runs that ask for the same masks at the same time."""
+    masks = round(load.workers * BATCH * (5 if quick else 20) / BATCH_SECONDS)
+    lens = waiting_lens("same", 64, BATCH, BATCH_SECONDS)
+    runs = load.start(*(load.spec(name, masks, lens=lens) for name in ("ann", "bob")))
+    load.wait(runs)
+    with Store.read(load.store) as store:
+        costs = [row for row in store.sql(COSTS).to_pylist() if row["run_id"] in runs]
+    paid, reused = (sum(float(cost[key] or 0) for cost in costs) for key in ("paid", "reused"))
+    return {"paid": paid, "reused": reused, "duplicates_saved": reused / (paid + reused)}
+
+
+LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates}
+
+
+@contextmanager
+def service(workers: int) -> Generator[Load]:
+    """A Ray of several raylets on this machine with so many workers in all, and a store of its own."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from raysp.runtime.client import Client
+    from raysp.runtime.cluster import NAMESPACE
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(NODES):
+            nodes.add_node(num_cpus=workers // NODES)
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        nodes.wait_for_nodes()
+        with tempfile.TemporaryDirectory() as folder:
+            client = Client(nodes.address)
+            load = Load(client, Path(folder) / "bench.duckdb", workers)
+            load.warm()
+            yield load
+            client.close_scheduler()
+            client.close()
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def scheduler_mib() -> float:
+    """The most memory that the scheduler of this process's cluster has held, in MiB."""
+    import ray
+
+    from raysp.runtime.cluster import NAMESPACE
+    from raysp.runtime.scheduler import NAME
+
+    pid = ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def rows(parts: Sequence[str], *, workers: int, quick: bool) -> Iterator[dict[str, Any]]:
+    """The rows of these parts."""
+    if "store" in parts:
+        from jobs.bench import service_store
+
+        yield from service_store.rows(*((1_000_000, 100) if quick else (10_000_000, 1_000)))
+    if any(part in LOADS for part in parts):
+        with service(workers) as load:
+            for name, part in LOADS.items():
+                if name in parts:
+                    say(f"service: {name}")
+                    yield {"part": name, **part(load, quick=quick)}
+            yield {"part": "scheduler", "scheduler_mib": scheduler_mib()}
+
+
+def main() -> int:
+    """Measure, print a row for each part and a summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="8 workers and a store of a million evaluations: under five minutes")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts, separated by commas (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="number of workers, a multiple of 4 (default: 32; 8 with --quick)")
+    given = parser.parse_args()
+    parts = given.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--parts: {', '.join(sorted(unknown))} is not known; choose from {', '.join(PARTS)}")
+    summary: dict[str, Any] = {"benchmark": "service", "quick": given.quick}
+    for row in rows(parts, workers=given.workers or (8 if given.quick else 32), quick=given.quick):
+        write(rounded(row))
+        summary |= {key: row[key] for key in SUMMARY if key in row}
+    write(rounded(summary))
+    return 0
+
+
+def _pid(_: Any) -> int:
+    return os.getpid()
+
+
+def _time(value: Any) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
