@@ -32,7 +32,7 @@ from jobs.bench.service_games import RELEVANT, waiting  # noqa: E402
 from raysp.explorers import ProxySPEX  # noqa: E402
 from raysp.runs.local import LocalEngine  # noqa: E402
 from raysp.specs.lenses import FunctionLens  # noqa: E402
-from raysp.specs.run import RunSpec, load_spec, resolve_paths  # noqa: E402
+from raysp.specs.run import RunSpec, load_spec, resolve  # noqa: E402
 from raysp.store import Store  # noqa: E402
 
 #: Questions of jobs/specs, and what makes them small.
@@ -58,7 +58,7 @@ def questions(store: Path, threads: int = 1) -> dict[str, RunSpec]:
         spec |= {"validation": VALIDATION, "store": str(store), "threads": threads}
         spec["explorer"] |= {"proxy": "linear", "max_order": 2}
         spec["lens"] |= {"dtype": "float32", "device": "cpu"}
-        found[name] = resolve_paths(RunSpec.model_validate(spec))
+        found[name] = resolve(RunSpec.model_validate(spec))
     lens = FunctionLens(waiting(0.3), n=RELEVANT + 4, name="waiting", batch_masks=16)
     found["function"] = RunSpec(
         lens=lens, explorer=ProxySPEX(proxy="linear", max_order=2, budget=600), validation=VALIDATION, store=str(store), threads=threads
