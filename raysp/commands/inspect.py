@@ -124,7 +124,9 @@ def _write(table: Any, form: str) -> None:
     content = io.BytesIO()
     write_table(table, form, content)
     shown = printable(content.getvalue().decode()).encode() if form != "parquet" and sys.stdout.isatty() else content.getvalue()
-    sys.stdout.buffer.write(shown)
+    left = memoryview(shown)
+    while left:  # an unbuffered stdout (PYTHONUNBUFFERED) may take less than it is given
+        left = left[sys.stdout.buffer.write(left) :]
     sys.stdout.buffer.flush()
 
 

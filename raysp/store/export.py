@@ -66,6 +66,8 @@ def _value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
+        if isinstance(scalar, pa.MapScalar):
+            return [tuple(_value(part) for part in entry.values()) for entry in scalar.values]
         if isinstance(scalar, pa.ListScalar):
             return [_value(each) for each in scalar]
         if isinstance(scalar, pa.StructScalar):
@@ -84,7 +86,7 @@ def plain(value: Any) -> Any:
             return int(value) if value == value.to_integral_value() else float(value)
         case datetime() | date():
             return value.isoformat()
-        case list():
+        case list() | tuple():
             return [plain(item) for item in value]
         case dict():
             return {str(key): plain(item) for key, item in value.items()}

@@ -121,6 +121,7 @@ CELLS = {
     "a date after the year 9999": ("SELECT date '20000-01-01' AS x", "20000-01-01"),
     "such a date in a list": ("SELECT [date '20000-01-01', NULL] AS x", ["20000-01-01", None]),
     "such a date in a struct": ("SELECT {'a': date '20000-01-01'} AS x", {"a": "20000-01-01"}),
+    "such a date in a map": ("SELECT map([1], [timestamp '20000-01-01']) AS x", [[1, "20000-01-01 00:00:00.000000"]]),
     "markup": ("SELECT '[/b]' AS x", "[/b]"),
     "a number that is not finite": ("SELECT 'inf'::double AS x", None),
     "bytes": ("SELECT 'ab'::blob AS x", "6162"),
