@@ -176,10 +176,10 @@ def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[C
         except OlderSchemaError:
             raise later from None
         except (duckdb.Error, OSError, UserError) as error:
-            # The writer may be changing it, and lets nobody read it meanwhile.
+            # The writer may be changing it, and lets nobody read it meanwhile; or it has yet to write the first.
             if snapshot.exists() and lock_holder(error) is None:
                 raise explained(snapshot, error) from None
-            if time.monotonic() > until or not snapshot_place(path, 1).exists():
+            if time.monotonic() > until:
                 raise later from None
             time.sleep(LOOK_SECONDS / 4)
         else:

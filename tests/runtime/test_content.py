@@ -10,7 +10,6 @@ import ray
 from tiny_models import save
 
 import raysp
-from raysp.runs.result import read_result
 from raysp.runs.state import RunRequest
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.link import Link
@@ -97,16 +96,10 @@ def test_workers_answer_what_was_asked_with_files_that_are_gone(service, tmp_pat
     for name, local in expected.items():
         state = ended(service, name)
         assert state.status == "done", state.error
-        with raysp.Store.read(there) as store:
-            found = read_result(store, name)
-            assert store.run_row(name)["game"]["fingerprint"] == expected_fingerprint(here, local.run_id)
+        found = service.call("result", name)
+        assert found.summary["game"]["fingerprint"] == local.summary["game"]["fingerprint"]
         assert found.interactions.equals(local.interactions)
         assert found.singles.equals(local.singles)
-
-
-def expected_fingerprint(path, run_id):
-    with raysp.Store.read(path) as store:
-        return store.run_row(run_id)["game"]["fingerprint"]
 
 
 @pytest.mark.parametrize("service", [Policy()], indirect=True)
