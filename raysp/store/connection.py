@@ -55,6 +55,14 @@ def keep_log_private(path: Path) -> None:
         os.close(os.open(log_path(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
+def drop_empty_log(path: Path) -> None:
+    """Remove a write-ahead log that nothing was written to, which no checkpoint would. To be called while the file is still locked: the next writer's log must stay."""
+    log = log_path(path)
+    with suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
+
+
 def open_writer(path: Path) -> Connection:
     """Open the file for writing, migrate it and lock its configuration. Raises UserError if it is locked, damaged, newer than this raysp or not writable."""
     with explaining(path):

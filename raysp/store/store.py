@@ -20,7 +20,7 @@ from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
 from raysp.store import answers, blobs, games, gradients, noise, surrogates
 from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
-from raysp.store.connection import Connection, OlderSchemaError, keep_log_private, open_reader, open_writer, snapshot_path
+from raysp.store.connection import Connection, OlderSchemaError, drop_empty_log, keep_log_private, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
@@ -113,6 +113,7 @@ class Store(RunStateWriter):
         if not self.read_only:
             self._publisher.close()
             _writers.pop(self.path, None)
+            drop_empty_log(self.path)
         self._con.close()
         self._publisher.release()
 

@@ -21,7 +21,8 @@ from tiny_models import save
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.scheduler import NAME
+from raysp.runtime.link import Link
+from raysp.runtime.scheduler import NAME, scheduler
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path):
     assert ray.get(actor.states.remote(["run-0"]))[0].status == "done"
     assert ray.get(actor.result.remote("run-0")).run_id == "run-0"
     with pytest.raises(raysp.UserError, match=r"^run: 'nobody' is not known to this scheduler; read it with `raysp show nobody`"):
-        ray.get(actor.states.remote(["nobody"]))
+        Link(scheduler, actor).call("states", ["nobody"])
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):

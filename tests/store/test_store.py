@@ -27,6 +27,13 @@ def some(m, n, seed=0):
     return unpack(np.unique(pack(rng.random((4 * m, n)) < 0.5), axis=0), n)[:m], rng.random(m)
 
 
+def test_a_store_that_is_opened_and_not_written_leaves_no_log(tmp_path):
+    for _ in range(2):  # the first time it is made, which is written
+        with Store.open(tmp_path / "s.duckdb"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["s.duckdb"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 1000), st.integers(0, 40), st.integers(0, 2**32 - 1))
 def test_masks_survive_packing(n, m, seed):
