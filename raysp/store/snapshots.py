@@ -103,7 +103,7 @@ class Publisher:
         if not asked:
             return
         if final.exists() and not self.dirty:
-            os.utime(final)
+            _stamp(final)
         elif time.monotonic() >= self._due:
             self.publish()
         if _changed(request) == asked:  # a later request is answered next
@@ -128,7 +128,7 @@ class Publisher:
                     as_of, self.dirty = time.time_ns(), False
                 try:
                     os.fdatasync(target)
-                    os.utime(place, ns=(as_of, as_of))
+                    _stamp(place, as_of)
                     _point(final, place)
                 except BaseException:
                     self.dirty = True
@@ -154,7 +154,7 @@ def ask_for_snapshot(path: Path) -> None:
     request, until = request_path(path), time.monotonic() + WAIT_SECONDS
     with suppress(OSError):
         request.touch(mode=0o600)
-        asked = _changed(request)
+        asked = _stamp(request)
         while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until:
             time.sleep(LOOK_SECONDS / 4)
 
@@ -235,6 +235,13 @@ def _check_space(source: int, target: int) -> None:
     needed = max(0, os.fstat(source).st_size - os.fstat(target).st_size)
     if shutil.disk_usage(target).free < needed + SPARE_BYTES:
         raise OSError("No space left on device: there would be no room for a snapshot")
+
+
+def _stamp(file: Path, time_ns: int | None = None) -> int:
+    """Set when a file was last changed, by default now: the system's own stamps are some milliseconds late, and a request would look older than what was before it."""
+    stamp = time.time_ns() if time_ns is None else time_ns
+    os.utime(file, ns=(stamp, stamp))
+    return stamp
 
 
 def _changed(file: Path) -> int:
