@@ -29,14 +29,9 @@ def hosts(tmp_path_factory):
         ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
         cluster.wait_for_nodes()
         yield cluster, workers
+        end_service()
         ray.shutdown()
         cluster.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def nobody_stays(hosts):
-    yield
-    end_service()
 
 
 def question(store, function, **options):

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -23,11 +24,12 @@ import raysp
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.link import Link
 from raysp.runtime.scheduler import NAME, scheduler
+from raysp.specs.run import load_spec
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory):
-    """Two nodes of one core each, joined by this process as a driver."""
+    """Two nodes of one core each, joined by this process as a driver. All tests ask one scheduler, as people do."""
     with service_home(tmp_path_factory):
         settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
@@ -36,14 +38,9 @@ def cluster(tmp_path_factory):
         context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
         nodes.wait_for_nodes()
         yield context
+        end_service()
         ray.shutdown()
         nodes.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def fresh_scheduler(cluster):
-    yield
-    end_service()
 
 
 def question(tmp_path, function, **options):
@@ -109,11 +106,12 @@ def parts_of_a_model_have_the_same_values(tmp_path):
 
 def test_actors_read_well_on_the_dashboard(tmp_path):
     raysp.run(question(tmp_path, planted))
-    wanted = {"raysp:scheduler", "raysp:runner:0", "raysp:evaluator:0", "raysp:evaluator:1"}
     deadline = time.monotonic() + 60  # a short run can end before the second evaluator has started
-    while not wanted <= set(actors()):
+    while len(actors("raysp:evaluator:")) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    kinds = {re.fullmatch(r"raysp:(scheduler|runner:\d+|evaluator:\d+)", name)[1].partition(":")[0] for name in actors()}
+    assert kinds == {"scheduler", "runner", "evaluator"}
 
 
 def slow(masks):
@@ -237,12 +235,13 @@ def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path):
 
 
 def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_path):
-    """`ray job submit --working-dir . -- python jobs/run.py SPEC` on the embedded model."""
+    """`ray job submit --working-dir . -- python jobs/run.py SPEC`."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        'lens: {kind: feature, prompt: The movie was not bad at all, template: "Review: {prompt}\\nSentiment:", target: " positive", foil: " negative",'
-        f" dtype: float32}}\nexplorer: {{kind: exhaustive}}\nname: submitted\nstore: {tmp_path / 'job.duckdb'}\n"
+        f"lens: {{kind: feature, model: {save('llama', tmp_path / 'llama')}, prompt: The movie was not bad, target: ' yes', foil: ' no', dtype: float32}}\n"
+        f"explorer: {{kind: exhaustive}}\nname: submitted\nstore: {tmp_path / 'job.duckdb'}\n"
     )
+    local = raysp.run(load_spec(spec).model_copy(update={"local": True, "store": str(tmp_path / "local.duckdb")})).interactions.to_pylist()[0]
     home = {"RAYSP_HOME": os.environ["RAYSP_HOME"], "HF_HUB_OFFLINE": "1"}
     client = JobSubmissionClient(f"http://{cluster.dashboard_url}")
     root = Path(__file__).parents[2]
@@ -253,8 +252,8 @@ def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(0.5)
     assert status == JobStatus.SUCCEEDED, client.get_job_logs(job)
-    assert "not × bad" in client.get_job_logs(job)
+    assert local["labels"] in client.get_job_logs(job)
     with raysp.Store.read(tmp_path / "job.duckdb") as store:
         strongest = store.run_table("interactions", store.find_run("submitted")).to_pylist()[0]
-    assert strongest["labels"] == "not × bad"
-    assert strongest["value"] == pytest.approx(2.63, abs=0.01)
+    assert strongest["labels"] == local["labels"]
+    assert strongest["value"] == pytest.approx(local["value"], abs=1e-4)
