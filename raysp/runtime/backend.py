@@ -112,11 +112,11 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         return self._ask("gradient_report", max_order)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        try:
-            return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
-        except UnknownSessionError:  # of a scheduler that was restarted, or one that has not heard of this process for long
-            self._take(self._attach(self._lens, self.info))
-            return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+        while True:
+            try:
+                return self._link.call("ask", self._session, method, self._lens, self.info.fingerprint, *arguments, cancelled=self._cancelled)
+            except UnknownSessionError:  # of a scheduler that was restarted, or one that has not heard of this process for long
+                self._take(self._attach(self._lens, self.info))
 
     def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """As `Backend.measure`.
@@ -183,11 +183,14 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         return max(LEAST_WINDOW, WINDOW_EACH * self.workers)
 
     def _exchange(self, fresh: list[PlacedOrder], outstanding: dict[int, Outstanding]) -> tuple[Told, ...]:
-        try:
-            found: Exchanged = self._link.call("exchange", self._session, self._incarnation, fresh, self._taken, EXCHANGE_SECONDS, cancelled=self._cancelled)
-        except UnknownSessionError:
-            self._take(self._attach(self._lens, self.info))
-            found = self._link.call("exchange", self._session, self._incarnation, [each.order for each in outstanding.values()], 0, 0.0)
+        orders, timeout = fresh, EXCHANGE_SECONDS
+        while True:
+            try:
+                found: Exchanged = self._link.call("exchange", self._session, self._incarnation, orders, self._taken, timeout, cancelled=self._cancelled)
+                break
+            except UnknownSessionError:  # a scheduler may die between the two calls as well
+                self._take(self._attach(self._lens, self.info))
+                orders, timeout = [each.order for each in outstanding.values()], 0.0
         if found.told:
             self._taken = found.told[-1].serial
         self.desired, self.workers = found.desired, max(1, found.workers)
