@@ -13,8 +13,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -146,8 +147,8 @@ class Publisher:
         return self._source
 
 
-def ask_for_snapshot(path: Path) -> None:
-    """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered, at most `WAIT_SECONDS`.
+def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False) -> None:
+    """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered or none is needed, at most `WAIT_SECONDS`.
 
     A writer that has made one very recently does not make another. If the request cannot be written or is not answered, nothing but the wait happens.
     """
@@ -155,19 +156,19 @@ def ask_for_snapshot(path: Path) -> None:
     with suppress(OSError):
         request.touch(mode=0o600)
         asked = _stamp(request)
-        while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until:
+        while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until and not needless():
             time.sleep(LOOK_SECONDS / 4)
 
 
-def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[Connection, str]:
+def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[Connection, str] | None:
     """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it. Returns it with a note on its age.
 
-    Raises UserError if there is none.
+    None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
     """
     snapshot = snapshot_path(path)
     writer = f"process {holder}" if holder else "another process"
     later = UserError("store", str(path), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
-    ask_for_snapshot(path)
+    ask_for_snapshot(path, partial(_released, path))
     until = time.monotonic() + CHANGING_SECONDS
     while True:
         try:
@@ -179,11 +180,24 @@ def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[C
             # The writer may be changing it, and lets nobody read it meanwhile; or it has yet to write the first.
             if snapshot.exists() and lock_holder(error) is None:
                 raise explained(snapshot, error) from None
+            if _released(path):
+                return None
             if time.monotonic() > until:
                 raise later from None
             time.sleep(LOOK_SECONDS / 4)
         else:
             return con, f"reading a snapshot made {age:.0f} s ago, because the store is being written by {writer}"
+
+
+def _released(path: Path) -> bool:
+    """Whether nobody writes the store at `path` any more."""
+    try:
+        open_reader(path).close()
+    except (duckdb.Error, OSError) as error:
+        return lock_holder(error) is None
+    except (OlderSchemaError, UserError):  # for whoever opens it next
+        return True
+    return True
 
 
 def remove_snapshots(path: Path) -> None:

@@ -105,7 +105,10 @@ class Store(RunStateWriter):
             holder = lock_holder(error)
             if holder is None:
                 raise explained(place, error) from None
-            con, note = open_snapshot(place, holder, memory)
+            found = open_snapshot(place, holder, memory)
+            if found is None:
+                return cls.read(path, memory=memory)
+            con, note = found
             return cls(con, snapshot_path(place), read_only=True, note=note)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import re
 import stat
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,28 @@ def test_a_reader_is_answered_with_what_is_committed_when_it_asks(tmp_path):
             store._publisher._due = 0.0
             assert read_elsewhere(path)[1] == str(count)
         assert read_elsewhere(path)[1] == "16"
+
+
+ENDS_WHEN_ASKED = """
+import os, sys, time
+from raysp.store import Store
+from raysp.store.connection import request_path
+store = Store.open(sys.argv[1])
+store._publisher.stop()
+print("open", flush=True)
+while not request_path(store.path).exists():
+    time.sleep(0.01)
+os._exit(0)
+"""
+
+
+def test_a_store_whose_writer_ends_while_it_is_asked_for_a_snapshot_is_read_itself(tmp_path):
+    path = tmp_path / "s.duckdb"
+    with subprocess.Popen([sys.executable, "-c", ENDS_WHEN_ASKED, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "open\n"
+        with Store.read(path) as store:
+            assert store.note is None
+            assert store.runs().num_rows == 0
 
 
 def test_nobody_asks_and_nothing_is_copied(tmp_path):
