@@ -5,11 +5,13 @@ import os
 import secrets
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from command_line import Outcome
 from homes import with_models
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # One thread: where another process holds a core, two threads wait for each other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,9 +30,33 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{worker}-")
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
+#: Folders and files of tests that take longest. They come first, so that processes that share the tests end at about the same time.
+LONGEST = ("service", "runtime", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
+
 # No test fails because the machine is busy.
 settings.register_profile("raysp", deadline=None)
 settings.load_profile("raysp")
+
+
+class FileByFile(LoadFileScheduling):
+    """Each process is given a file at a time, and those of tests/service together, as they share a Ray."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return str(Path(file).parent) if "service" in Path(file).parts else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return FileByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        within = item.path.relative_to(Path(__file__).parent).parts[0]
+        return LONGEST.index(within) if within in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

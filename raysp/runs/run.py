@@ -326,7 +326,8 @@ class Run:
             if explorer is not None:
                 self._preview(explorer, time.perf_counter() - began, asked)
             self._report(**self._tally.figures())
-            self._stop_if_cancelled()
+            if not answer.stored:  # a backend that stores what it measures ends by itself, after the batches under way
+                self._stop_if_cancelled()
 
     def _note(self, notes: Sequence[str]) -> None:
         """Record remarks on how masks were measured, each once."""

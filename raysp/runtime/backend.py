@@ -7,6 +7,7 @@ restarted is told again what was asked of it; what it had stored costs nothing.
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from raysp.masks import Masks, pack
 from raysp.runs.run import Answer, Batch
 from raysp.runtime.link import Link, never
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, Told, UnknownSessionError
-from raysp.scheduling import QuarantinedMaskError
+from raysp.scheduling import QuarantinedMaskError, WithdrawnError
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
@@ -35,6 +36,8 @@ WINDOW_EACH, LEAST_WINDOW = 4, 64
 #: How long the scheduler holds an exchange open for answers that are not there yet.
 EXCHANGE_SECONDS = 1.0
 POLL_SECONDS = 0.25
+#: How long a run that was told to stop waits for the batches under way, so that they are not paid for in vain.
+LAST_SECONDS = 20.0
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,10 @@ class Outstanding:
 
     def __post_init__(self) -> None:
         self.open = np.ones(len(self.order.packed), dtype=np.bool_)
+
+    def give_up(self, rows: NDArray[np.intp]) -> None:
+        """Expect no answer to these rows."""
+        self.open[rows] = False
 
     def take(self, told: Told) -> Answer | None:
         """The answer to the rows that had none; None if all had one."""
@@ -87,6 +94,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         self._opening = (session, incarnation, store, payer or session, priority)
         self._numbers = itertools.count()
         self._taken = 0
+        self._stopped_at: float | None = None
         self.desired = "running"
         self.rebuild(lens)
 
@@ -121,7 +129,8 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
     def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """As `Backend.measure`.
 
-        Raises what the game raised, InterruptedRunError once cancelled, and, when all else is measured, EvaluationError that names a mask which evaluators die of.
+        Raises what the game raised, InterruptedRunError once cancelled and the batches under way are answered, and, when all else is measured, EvaluationError
+        that names a mask which evaluators die of.
         """
         answers, left = SimpleQueue[Answer | BaseException | None](), threading.Event()
         threading.Thread(target=self._feed, args=(batches, answers, left), name="orders", daemon=True).start()
@@ -130,8 +139,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
                 try:
                     answer = answers.get(timeout=POLL_SECONDS)
                 except Empty:
-                    if self._stopped():
-                        raise InterruptedRunError("the run was cancelled") from None
+                    self._check_last()
                     continue
                 if answer is None:
                     return
@@ -154,13 +162,15 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         outstanding: dict[int, Outstanding] = {}
         quarantined: list[QuarantinedMaskError] = []
         while not left.is_set():
-            if self._stopped():
-                raise InterruptedRunError("the run was cancelled")
-            fresh = self._fill(batches, outstanding)
+            stopped = self._stopped()
+            fresh = [] if stopped else self._fill(batches, outstanding)
             if not outstanding:
+                if stopped:
+                    raise InterruptedRunError("the run was cancelled")
                 if quarantined:
                     raise quarantined[0]
                 return
+            self._check_last()
             for told in self._exchange(fresh, outstanding):
                 answer = _answer(told, outstanding, quarantined)
                 if answer is not None:
@@ -178,6 +188,17 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
     def _stopped(self) -> bool:
         return self._cancelled() or self.desired != "running"
 
+    def _too_late(self) -> bool:
+        """Whether the run was told to stop so long ago that it waits for nothing more."""
+        if not self._stopped():
+            return False
+        self._stopped_at = self._stopped_at or time.monotonic()
+        return time.monotonic() - self._stopped_at > LAST_SECONDS
+
+    def _check_last(self) -> None:
+        if self._too_late():
+            raise InterruptedRunError("the run was cancelled")
+
     @property
     def _window(self) -> int:
         return max(LEAST_WINDOW, WINDOW_EACH * self.workers)
@@ -186,7 +207,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         orders, timeout = fresh, EXCHANGE_SECONDS
         while True:
             try:
-                found: Exchanged = self._link.call("exchange", self._session, self._incarnation, orders, self._taken, timeout, cancelled=self._cancelled)
+                found: Exchanged = self._link.call("exchange", self._session, self._incarnation, orders, self._taken, timeout, cancelled=self._too_late)
                 break
             except UnknownSessionError:  # a scheduler may die between the two calls as well
                 self._take(self._attach(self._lens, self.info))
@@ -208,9 +229,11 @@ def _answer(told: Told, outstanding: dict[int, Outstanding], quarantined: list[Q
     asked = outstanding.get(told.order)
     if asked is None:
         return None  # of a round that was left
-    if isinstance(told.error, QuarantinedMaskError):
+    if isinstance(told.error, WithdrawnError):
+        asked.give_up(told.rows)
+    elif isinstance(told.error, QuarantinedMaskError):
         quarantined.append(told.error)
-        asked.open[told.rows] = False
+        asked.give_up(told.rows)
     elif told.error is not None:
         raise told.error
     answer = asked.take(told)

@@ -134,6 +134,12 @@ class Dispatcher:
             self._sessions.pop(session, None)
             self._drop_games()
 
+    def withdraw(self, session: str) -> None:
+        """Give up what a session waits for, but for the batches under way."""
+        with self._lock:
+            found = self._broker.withdraw(session)
+        self._deliver(found)
+
     def serve(self, session: str, shipped: ShippedLens, info: GameInfo) -> None:
         """Take orders of a session for a lens's game."""
         lens = shipped.lens

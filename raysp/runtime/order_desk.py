@@ -115,6 +115,8 @@ class OrderDesk:
                 self._place(session, fresh)
         except LookupError:  # it was closed a moment ago
             raise UnknownSessionError(name) from None
+        if fresh and session.desired != "running":  # it was told to stop while these were on their way
+            self.dispatcher.withdraw(name)
         told = session.take(taken, timeout)
         return Exchanged(told, session.desired, self.dispatcher.workers(name))
 
@@ -156,10 +158,12 @@ class OrderDesk:
         return True
 
     def steer(self, name: str, desired: Desired) -> None:
-        """Let a session know what is wanted of it."""
+        """Let a session know what is wanted of it. One that is to stop is answered the batches under way, and that the rest is given up."""
         session = self._sessions.get(name)
         if session is not None:
             session.steer(desired)
+            if desired != "running":
+                self.dispatcher.withdraw(name)
 
     def close(self, name: str, incarnation: str | None = None) -> int:
         """Close a session, unless it is of another incarnation. Returns how many of its batches were measured again after a loss."""

@@ -8,6 +8,7 @@ It is a data structure with a clock: it calls nobody, starts no thread, and is n
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from raysp.errors import EvaluationError
 from raysp.game import Measurement
 from raysp.scheduling.fairness import Shares
 from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Heirs, Part, Piece, Placed, RunShare, Worker, heirs_of, inherited
-from raysp.scheduling.order import BrokerState, Delivery, Expired, Lease, Order, Rows
+from raysp.scheduling.order import BrokerState, Delivery, Expired, Lease, Order, Rows, WithdrawnError
 from raysp.scheduling.quarantine import Quarantine
 
 #: A lease is about this much work: nobody waits longer for a worker to become free.
@@ -97,14 +98,40 @@ class Broker:
         if run is None:
             return
         self._shares.close(run)
-        heirs = heirs_of(run)
+        heirs = heirs_of(run, QUEUED, LEASED, SHARED)
         for placed in run.orders.values():
             self._bequeath(placed, heirs[placed])
+        self._pass_on_waiting(run, heirs)
+        for placed in list(run.orders.values()):
+            self._drop(placed)
+
+    def withdraw(self, run_id: str) -> list[Delivery]:
+        """Give up the masks of a run that no worker has begun with, and return that as errors. The run stays open, and is told the answers that are on their way.
+
+        What others wait for is measured for the next of them.
+        """
+        run = self._shares.runs.get(run_id)
+        if run is None:
+            return []
+        self._pass_on_waiting(run, heirs_of(run, QUEUED, SHARED))
+        run.suspects, run.queue = [], deque()
+        told: list[Delivery] = []
+        for placed in list(run.orders.values()):
+            rows = np.flatnonzero((placed.state == QUEUED) | (placed.state == SHARED))
+            for state in (QUEUED, SHARED):
+                placed.move(placed.among(rows, state), state, DONE)
+            if len(rows):
+                error = WithdrawnError.of(run_id, "told to stop")
+                told.append(Delivery(run_id, placed.order.number, rows, None, error, paid=False, attempts=0))
+            if not placed.left:
+                self._drop(placed)
+        return told
+
+    def _pass_on_waiting(self, run: RunShare, heirs: dict[Placed, Heirs]) -> None:
+        """Queue the rows that a run has waiting for those who inherit them."""
         for piece in (*run.suspects, *run.queue):
             for other, rows, _ in inherited((piece.placed, piece.rows, piece.rows), heirs.get(piece.placed, {})):
                 self._enqueue(piece.again(other, other.among(rows, SHARED)), SHARED)
-        for placed in list(run.orders.values()):
-            self._drop(placed)
 
     # ---- what workers do
 

@@ -213,12 +213,12 @@ class Worker:
         self.slowness = min(max(self.slowness ** (1 - weight) * ratio**weight, 1 / MOST_SLOWNESS), MOST_SLOWNESS)
 
 
-def heirs_of(run: RunShare) -> dict[Placed, Heirs]:
-    """Take the orders of a closed run out of the index of masks: who inherits which of their rows."""
+def heirs_of(run: RunShare, *states: int) -> dict[Placed, Heirs]:
+    """Take the rows of a run's orders that are in one of these states out of the index of masks: who inherits which of them."""
     found: dict[Placed, Heirs] = {}
     for placed in run.orders.values():
-        index = placed.game.duplicates
-        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, np.flatnonzero(placed.state != DONE).tolist())
+        index, leaving = placed.game.duplicates, np.flatnonzero(np.isin(placed.state, states))
+        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, leaving.tolist())
     for mine in found.values():
         for row, first in list(mine.items()):
             heir: tuple[Placed, int] | None = first

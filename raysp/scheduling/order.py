@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.errors import InterruptedRunError
 from raysp.game import Measurement
 
 Rows = NDArray[np.intp]
@@ -50,9 +51,13 @@ class Lease:
     seconds: float
 
 
+class WithdrawnError(InterruptedRunError):
+    """Masks that were not measured because the run that asked for them was told to stop."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """The answer to some `rows` of an order: a measurement of them, or the error that ends the run.
+    """The answer to some `rows` of an order: a measurement of them, or the error that ends the run (`WithdrawnError` if it was told to end).
 
     `paid` tells whether this run is charged; the measurement of a run that is not charged costs no tokens and no seconds. `attempts` counts the leases that
     it took.

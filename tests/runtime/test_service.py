@@ -143,18 +143,23 @@ def test_a_run_is_paused_resumed_and_cancelled(up, command, tmp_path):
     with attached() as client:
         client.submit([request("steered", held(released))])
         wait_measuring(client, "steered")
+        before = client.states(["steered"])[0].progress.done
         assert command("pause", "steered", "--json")[1]["runs"][0]["desired"] == "paused"
+        released.touch()
         assert wait(client, "steered", "paused").desired == "paused"
+        with raysp.Store.read(up / "raysp.duckdb") as store:
+            assert store.run_evaluations("steered").num_rows > before, "the batches under way are not lost"
+        released.unlink()
         with process("resume", "steered", "--json") as resuming:
             wait(client, "steered", "running")
             assert command("cancel", "steered")[0] == 0
+            released.touch()
             assert wait(client, "steered", "cancelled").error is None
             told = resuming.stderr.read()
             assert told.splitlines()[-1] == "raysp: run steered was cancelled; `raysp resume steered` continues from what is stored"
             assert (resuming.wait(), resuming.stdout.read()) == (130, "")
         code, _, told = command("pause", "steered")
         assert (code, told) == (2, "raysp: run: 'steered' is cancelled and cannot be paused; `raysp resume steered` starts it again\n")
-        released.touch()
         client.steer("steered", "running")
         assert list(client.follow(["steered"]))[-1].status == "done"
         result = client.result("steered")

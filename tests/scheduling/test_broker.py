@@ -8,7 +8,7 @@ from orders import Clock, drain, masks_of, measured, order_of, rows_told
 
 from raysp.errors import EvaluationError
 from raysp.game import Component, Measurement
-from raysp.scheduling import Broker, Order, QuarantinedMaskError
+from raysp.scheduling import Broker, Order, QuarantinedMaskError, WithdrawnError
 from raysp.scheduling.costs import Cost
 from raysp.scheduling.quarantine import QUARANTINE_SECONDS, TOGETHER_SECONDS
 
@@ -69,6 +69,20 @@ def test_when_the_paying_run_is_closed_in_mid_flight_the_answer_goes_to_those_wh
     assert [(each.run_id, each.paid, len(each.rows)) for each in told] == [("bob", True, 16), ("cy", False, 16)]
     told += drain(broker)
     assert sorted(rows_told(told)) == all_rows("bob", 1, 24) + all_rows("cy", 1, 24)
+
+
+def test_a_run_that_stops_is_told_what_workers_hold_and_gives_up_the_rest_but_not_what_others_wait_for(broker):
+    masks = masks_of(24)
+    broker.place(order_of("ann", 1, masks))
+    broker.place(order_of("bob", 1, masks[12:20]))
+    lease = broker.lease("w")
+    assert (lease.run_id, len(lease.rows)) == ("ann", 16)
+    (told,) = broker.withdraw("ann")
+    assert (told.rows.tolist(), type(told.error)) == (list(range(16, 24)), WithdrawnError)
+    answered = broker.finish(lease.number, measured(lease))
+    assert [(each.run_id, each.paid, len(each.rows)) for each in answered] == [("ann", True, 16), ("bob", False, 4)]
+    assert sorted(rows_told(drain(broker))) == [("bob", 1, row) for row in range(4, 8)]
+    assert broker.withdraw("ann") == []
 
 
 def test_an_order_is_known_by_its_number_until_it_is_answered(broker):

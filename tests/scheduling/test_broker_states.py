@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from orders import Clock, measured, order_of, value
 
 from raysp.masks import unpack
-from raysp.scheduling import Broker, QuarantinedMaskError
+from raysp.scheduling import Broker, QuarantinedMaskError, WithdrawnError
 from raysp.scheduling.quarantine import STRIKES
 
 N = 3
@@ -162,6 +162,21 @@ class Runs(RuleBasedStateMachine):
         self.orphans |= {lease.number for lease in self.leases_of(run_id=run)}
         self.wanted = {key: mask for key, mask in self.wanted.items() if key[0] != run}
         self.forget()
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def withdraw(self, data):
+        """The run is told of what no worker has, and of nothing else."""
+        run = data.draw(st.sampled_from(sorted(self.open)))
+        held = {(lease.fingerprint, mask) for lease in self.leases_of() for mask in self.held[lease.number][1]}
+        mine = {key for key, mask in self.wanted.items() if key[0] == run}
+        told = self.broker.withdraw(run)
+        withdrawn = {(each.run_id, each.order, int(row)) for each in told for row in each.rows}
+        assert all(isinstance(each.error, WithdrawnError) for each in told)
+        assert withdrawn <= mine
+        assert {self.wanted[key] for key in mine - withdrawn} <= held
+        assert self.broker.snapshot().queued[run] == self.broker.snapshot().shared[run] == 0
+        self.take(told)
 
     @invariant()
     def the_snapshot_counts_what_is_wanted(self):

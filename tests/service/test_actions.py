@@ -7,10 +7,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-import ray
 from answered_training_sets import Trained
-from ray.cluster_utils import Cluster
-from services import end_service, service_home
 from tiny_models import save
 
 import raysp
@@ -20,23 +17,11 @@ from raysp.actions.select import Verification, select
 from raysp.runs.exact import measure
 from raysp.runs.plan import plan_run
 from raysp.runs.stored_game import PLAN
-from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.engine import workplace
 
 PROMPTS = [{"prompt": "Her acting never fails", "target": " not", "foil": "!"}, {"prompt": "Review: The movie was bad", "target": " yes", "foil": " no"}]
 UNSEEN = [{"prompt": "The ending was good", "target": " not", "foil": "!"}, {"prompt": "Nobody in the city read it", "target": " yes", "foil": " no"}]
 UNCHECKED = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def service(tmp_path_factory):
-    with service_home(tmp_path_factory):
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        yield
-        end_service()
-        ray.shutdown()
-        nodes.shutdown()
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 import json
 import threading
 
-import answered_games
 import pytest
 import ray
 from answered_games import N, planted
-from ray.cluster_utils import Cluster
-from services import end_service, service_home
 from tiny_models import save
 
 import raysp
@@ -16,22 +13,8 @@ from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.scheduler import NAME
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Two nodes of one core each, joined by this process as a driver."""
-    with service_home(tmp_path_factory):
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        nodes.add_node(num_cpus=1)
-        ray.cloudpickle.register_pickle_by_value(answered_games)
-        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        nodes.wait_for_nodes()
-        yield
-        ray.shutdown()
-        nodes.shutdown()
-
-
 @pytest.fixture
-def data(cluster, tmp_path):
+def data(tmp_path):
     """A run of the data lens on a small model: seven examples, two queries, all subsets."""
     words = ["long", "good", "bad", "quiet", "city", "letter", "never"]
     rows = [{"prompt": f"The film {word} was", "completion": f" {words[i - 3]}"} for i, word in enumerate(words)]
@@ -40,8 +23,7 @@ def data(cluster, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     files = {"train": str(tmp_path / "train.jsonl"), "queries": str(tmp_path / "queries.jsonl")}
     lens = raysp.DataLens(model=save("llama", tmp_path / "llama"), **files, adapted_layers="last:1", dtype="float32", epochs=24)
-    yield raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), cross_check=True, evaluators=1, threads=1, store=str(tmp_path / "ray.duckdb"))
-    end_service()
+    return raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), cross_check=True, evaluators=1, threads=1, store=str(tmp_path / "ray.duckdb"))
 
 
 def values(result):

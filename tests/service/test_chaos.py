@@ -9,12 +9,10 @@ import threading
 import time
 from pathlib import Path
 
-import answered_games
 import pytest
 import ray
 from answered_games import N, planted
-from ray.cluster_utils import Cluster
-from services import actors, end_service, service_home
+from services import actors
 
 import raysp
 from raysp.runs.result import read_result
@@ -45,21 +43,6 @@ cloudpickle.register_pickle_by_value(answered_games)
 lens = raysp.FunctionLens(slow, n=12, batch_masks=16)
 raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=500, max_order=3), seed=5, store=sys.argv[1]), run_id="orphan", watch=watch)
 """
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Two nodes of one core each, joined by this process as a driver."""
-    with service_home(tmp_path_factory):
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        nodes.add_node(num_cpus=1)
-        ray.cloudpickle.register_pickle_by_value(answered_games)
-        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        nodes.wait_for_nodes()
-        yield nodes
-        end_service()
-        ray.shutdown()
-        nodes.shutdown()
 
 
 @pytest.fixture(scope="module")

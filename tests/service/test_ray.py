@@ -10,14 +10,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-import answered_games
 import numpy as np
 import pytest
 import ray
 from answered_games import N, additive, flawed, planted
-from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
-from services import actors, end_service, service_home
+from services import actors
 from tiny_models import save
 
 import raysp
@@ -25,22 +23,6 @@ from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.link import Link
 from raysp.runtime.scheduler import NAME, scheduler
 from raysp.specs.run import load_spec
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory):
-    """Two nodes of one core each, joined by this process as a driver. All tests ask one scheduler, as people do."""
-    with service_home(tmp_path_factory):
-        settings = {"_system_config": {"metrics_report_interval_ms": 1000}}
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
-        nodes.add_node(num_cpus=1)
-        ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
-        context = ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        nodes.wait_for_nodes()
-        yield context
-        end_service()
-        ray.shutdown()
-        nodes.shutdown()
 
 
 def question(tmp_path, function, **options):
@@ -243,7 +225,7 @@ def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_
     )
     local = raysp.run(load_spec(spec).model_copy(update={"local": True, "store": str(tmp_path / "local.duckdb")})).interactions.to_pylist()[0]
     home = {"RAYSP_HOME": os.environ["RAYSP_HOME"], "HF_HUB_OFFLINE": "1"}
-    client = JobSubmissionClient(f"http://{cluster.dashboard_url}")
+    client = JobSubmissionClient(cluster.address)
     root = Path(__file__).parents[2]
     job = client.submit_job(
         entrypoint=f"{sys.executable} jobs/run.py {spec}",
