@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def service_home(tmp_path_factory):
             del os.environ["RAYSP_HOME"]
         else:
             os.environ["RAYSP_HOME"] = before
+
+
+def free_port():
+    """A port that nobody uses: where another Ray has the dashboard's usual one, a cluster of tests would have no dashboard."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def actors(prefix="raysp:"):

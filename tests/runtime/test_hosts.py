@@ -23,7 +23,7 @@ from raysp.runtime.scheduler import NAME, scheduler
 def hosts(tmp_path_factory):
     """A head without cores, joined by this process as a driver, and two hosts of one core each."""
     with service_home(tmp_path_factory):
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         workers = [cluster.add_node(num_cpus=1, resources={f"host{i}": 1}) for i in range(2)]
         ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
         ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)

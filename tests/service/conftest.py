@@ -4,7 +4,7 @@ import answered_games
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from services import end_service, service_home
+from services import end_service, free_port, service_home
 
 from raysp.runtime.cluster import NAMESPACE
 
@@ -13,7 +13,8 @@ from raysp.runtime.cluster import NAMESPACE
 def cluster(tmp_path_factory):
     """Two nodes of one core each, joined by this process as a driver."""
     with service_home(tmp_path_factory):
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": {"metrics_report_interval_ms": 1000}})
+        settings = {"dashboard_port": free_port(), "_system_config": {"metrics_report_interval_ms": 1000}}
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **settings})
         nodes.add_node(num_cpus=1)
         ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
         ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
