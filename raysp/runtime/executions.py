@@ -52,16 +52,29 @@ class Executions:
 
     # ---- beginning
 
+    def adopt(self, runner: str, job: Job) -> None:
+        """Know a run that a runner of an earlier scheduler executes. To be called without the lock, while its store is open."""
+        store = self._stores.open(job.store)
+        with self._lock:
+            if (found := run_states.states(store, [job.request.run_id])) and job.request.run_id not in self._table.handles:
+                self._table.add(RunHandle(job.request, job.store, found[0], job.incarnation, runner))
+            elif not found:  # it was removed in the meantime
+                self._runners.drop(runner)
+
     def resume(self, path: Path, found: run_states.UnfinishedRun) -> None:
-        """Queue a run that nobody executes again."""
+        """Queue a run that nobody executes again, unless it is known. To be called without the lock."""
         store, state = self._stores.open(path), found.state
-        if found.request is None:
-            run_states.advance(store, state.run_id, "interrupted", error="its question cannot be read back from the store; submit it again")
-            return
-        handle = RunHandle(found.request, path, state)
-        self._table.add(handle)
-        if state.status == "running":
-            self.advance(handle, "queued" if state.desired == "running" else state.desired)
+        with self._lock:
+            if state.run_id in self._table.handles:
+                return
+            if found.request is None:
+                run_states.advance(store, state.run_id, "interrupted", error="its question cannot be read back from the store; submit it again")
+                return
+            handle = RunHandle(found.request, path, state)
+            self._table.add(handle)
+            if state.status == "running":
+                self.advance(handle, "queued" if state.desired == "running" else state.desired)
+        self._wake.set()
 
     def begin_queued(self) -> None:
         """Give queued runs to runners, as far as there are any."""

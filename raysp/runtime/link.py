@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from raysp.errors import InterruptedRunError, UserError
-from raysp.runtime.messages import PASSED_ON
+from raysp.runtime.messages import PASSED_ON, RecoveringError
 
 #: How long a call may take before the scheduler is looked for again. Every call can be repeated.
 CALL_SECONDS = 600.0
@@ -34,13 +34,17 @@ class Link:
         self._actor = find() if actor is None else actor
 
     def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never) -> Any:
-        """The answer of a method that may be called more than once. InterruptedRunError once cancelled."""
+        """The answer of a method that may be called more than once; a scheduler that is recovering is asked again. InterruptedRunError once cancelled."""
         gone_since: float | None = None
         while True:
             try:
                 return self._answer(getattr(self._actor, method).remote(*arguments), cancelled)
             except RayTaskError as error:
-                raise passed_on(error) from None
+                if not isinstance(error.cause, RecoveringError):
+                    raise passed_on(error) from None
+                if cancelled():
+                    raise InterruptedRunError("the run was cancelled") from None
+                time.sleep(POLL_SECONDS)
             except (RayActorError, GetTimeoutError):
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > ABSENT_SECONDS:

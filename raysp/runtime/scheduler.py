@@ -30,6 +30,7 @@ from raysp.runtime.executions import Executions
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError
 from raysp.runtime.metrics import PUBLISH_SECONDS, ServiceMetrics
 from raysp.runtime.order_desk import OrderDesk
+from raysp.runtime.recovery import Recovery
 from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.runtime.runner_pool import PLACE, RunnerPool
 from raysp.runtime.store_proxy import carry_out
@@ -65,6 +66,7 @@ class Scheduler:
         self._metrics = ServiceMetrics()
         self._wake, self._ready = threading.Event(), threading.Event()
         self._executions = Executions(self._table, self._stores, self._desk, self._runners, lock=self._lock, wake=self._wake)
+        self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
         self._published = 0.0
         self._began = time.monotonic()
         threading.Thread(target=self._run, name="runs", daemon=True).start()
@@ -202,6 +204,7 @@ class Scheduler:
         """
         check_lens(self._policy, lens)
         self._ready.wait()
+        self._recovery.check(session)
         with self._lock:
             handle = self._table.handles.get(session)
             if handle is not None and session == payer:
@@ -241,6 +244,7 @@ class Scheduler:
     def store_call(self, path: Path, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """Call a method of a store, as `StoreProxy` has them."""
         self._ready.wait()
+        self._recovery.check_store(path)
         with self._stores.using(path) as store:
             return carry_out(store, method, arguments, named)
 
@@ -248,6 +252,7 @@ class Scheduler:
     def beat(self, run_id: str, incarnation: str, progress: Progress) -> Desired:
         """Note the progress of a run; what is wanted of it. SupersededError if another process executes it now."""
         self._ready.wait()
+        self._recovery.check(run_id)
         with self._lock:
             handle = self._table.handles.get(run_id)
             if handle is None:
@@ -264,6 +269,7 @@ class Scheduler:
     def ended(self, run_id: str, incarnation: str, error: BaseException | None) -> None:
         """Note that a run's execution is over, and what it raised."""
         self._ready.wait()
+        self._recovery.check(run_id)
         with self._lock:
             handle = self._table.handles.get(run_id)
             if handle is not None and handle.incarnation == incarnation and handle.active:
@@ -290,19 +296,7 @@ class Scheduler:
     def _recover(self) -> None:
         """Go on with the runs of an earlier scheduler: those that runners still execute, and those that the stores say are unfinished."""
         self._desk.start()
-        jobs = self._runners.adopt()
-        for name, job in jobs.items():
-            with contextlib.suppress(UserError, ValueError):
-                state = run_states.state(self._stores.open(job.store), job.request.run_id)
-                self._table.add(RunHandle(job.request, job.store, state, job.incarnation, name))
-        for path in self._stores.left_open():
-            with contextlib.suppress(UserError):
-                store = self._stores.open(path)
-                for each in run_states.unfinished(store):
-                    if each.state.run_id not in self._table.handles:
-                        self._executions.resume(path, each)
-        with self._lock:
-            self._tidy()
+        self._recovery.begin(self._runners.adopt())
 
     def _reconcile(self) -> None:
         with self._lock:
@@ -364,11 +358,12 @@ class Scheduler:
         handle = self._table.handles.get(run_id)
         if handle is not None:
             return handle.store
+        self._recovery.check(run_id)
         for path in self._stores.latest():
             with contextlib.suppress(UserError), self._stores.reading(path) as store:
                 if run_states.states(store, [run_id]):
                     return path
-        raise unknown(run_id)
+        raise unknown(run_id, self._recovery.waiting())
 
 
 _remote: Any = ray.remote

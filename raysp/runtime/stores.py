@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,28 +22,36 @@ class Stores:
 
     def __init__(self) -> None:
         self._open: dict[Path, Store] = {}
+        self._opening: dict[Path, threading.Lock] = {}
         self._used = Counter[Path]()
         self._lock = threading.RLock()
         kept = _read()
         self._latest, self._left_open = kept["latest"], kept["open"]
 
     def open(self, path: Path) -> Store:
-        """The store at a path. UserError if it cannot be opened."""
+        """The store at a path. UserError if it cannot be opened. One that keeps its caller waiting keeps no other store's callers waiting."""
         with self._lock:
-            if path not in self._open:
-                self._open[path] = Store.open(path)
+            if path in self._open:
+                return self._open[path]
+            opening = self._opening.setdefault(path, threading.Lock())
+        with opening:
+            with self._lock:
+                if path in self._open:
+                    return self._open[path]
+            store = Store.open(path)
+            with self._lock:
+                self._open[path] = store
                 self._latest = [*(each for each in self._latest if each != path), path][-REMEMBERED:]
                 self._write()
-            return self._open[path]
+            return store
 
     @contextmanager
     def using(self, path: Path) -> Generator[Store]:
-        """The store at a path, which stays open within the block."""
+        """The store at a path, which stays open within the block. UserError if it cannot be opened."""
         with self._lock:
-            store = self.open(path)
             self._used[path] += 1
         try:
-            yield store
+            yield self.open(path)
         finally:
             with self._lock:
                 self._used[path] -= 1
@@ -71,7 +79,6 @@ class Stores:
             for path in leaving:
                 self._open.pop(path).close()
             if leaving:
-                self._left_open = [path for path in self._left_open if path not in leaving]
                 self._write()
 
     def paths(self) -> list[Path]:
@@ -79,12 +86,18 @@ class Stores:
         return list(self._open)
 
     def left_open(self) -> list[Path]:
-        """The stores that an earlier scheduler had open when it died."""
-        return [path for path in self._left_open if path.exists()]
+        """The stores that an earlier scheduler had open when it died, and whose runs nobody has gone on with yet."""
+        return list(self._left_open)
+
+    def recovered(self, path: Path) -> None:
+        """Note that the runs of a store that was left open are known again."""
+        with self._lock:
+            self._left_open = [each for each in self._left_open if each != path]
+            self._write()
 
     def latest(self) -> list[Path]:
         """The stores that were opened last and still exist, the newest first."""
-        return [path for path in reversed(self._latest) if path.exists()]
+        return [path for path in reversed(self._latest) if _exists(path)]
 
     def _write(self) -> None:
         file = home() / FILE
@@ -97,6 +110,13 @@ class Stores:
             draft.replace(file)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a file system that has gone
+        return False
+
+
 def _read() -> dict[str, list[Path]]:
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept: Any = json.loads((home() / FILE).read_text(encoding="utf-8"))
@@ -104,6 +124,9 @@ def _read() -> dict[str, list[Path]]:
     return {"open": [], "latest": []}
 
 
-def unknown(run_id: str) -> UserError:
-    """The error for a run that no remembered store has."""
+def unknown(run_id: str, waiting: Mapping[Path, str]) -> UserError:
+    """The error for a run that no remembered store has. `waiting` are those that cannot be opened, and why."""
+    if waiting:
+        problem = f"may be in a store with unfinished runs that cannot be opened yet ({'; '.join(waiting.values())})"
+        return UserError("run", run_id, problem, "it goes on by itself once that is put right")
     return UserError("run", run_id, "is not known to this scheduler", f"read it with `raysp show {run_id}`, or name its store with --store")

@@ -1,11 +1,13 @@
 """The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
 
+import fcntl
 import gc
 import json
 import os
 import re
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -173,6 +175,37 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert state["killed"]
     stored = result.evaluations.num_rows
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
+
+
+def test_a_run_under_way_waits_for_its_store_when_another_process_holds_it_as_the_scheduler_comes_back(tmp_path):
+    """Its runner goes on with it: a Python function is not part of the store."""
+    held = []
+
+    def hold():
+        """Lock the store's file as soon as the dead scheduler has let go of it."""
+        held.append(os.open(tmp_path / "ray.duckdb", os.O_RDWR))
+        while True:
+            try:
+                return fcntl.lockf(held[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.01)
+
+    def release():
+        """Let go of it when the next scheduler has found it locked."""
+        ray.get(scheduler().version.remote())
+        time.sleep(3.0)
+        os.close(held[0])
+
+    def watch(progress):
+        if progress.phase == "explore" and progress.done > 200 and not held:
+            ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
+            hold()
+            threading.Thread(target=release).start()
+
+    result = raysp.run(question(tmp_path, slow), watch=watch)
+    assert held
+    assert result.summary["status"] == "done"
+    assert "retried" not in result.events["kind"].to_pylist()
 
 
 def published(run_id):
