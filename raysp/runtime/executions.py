@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,11 +28,21 @@ DEATHS = 4
 class Executions:
     """What a scheduler does for the runs of its table. Its caller holds `lock` unless stated otherwise; `wake` is set when the loop has something to do.
 
-    `closing` is set while the scheduler interrupts its runs.
+    `admit` raises UserError for a question that must not be run, which then fails with that. `closing` is set while the scheduler interrupts its runs.
     """
 
-    def __init__(self, table: RunTable, stores: Stores, desk: OrderDesk, runners: RunnerPool, *, lock: "threading.RLock", wake: threading.Event) -> None:
-        self._table, self._stores, self._desk, self._runners = table, stores, desk, runners
+    def __init__(
+        self,
+        table: RunTable,
+        stores: Stores,
+        desk: OrderDesk,
+        runners: RunnerPool,
+        admit: Callable[[RunSpec], None],
+        *,
+        lock: "threading.RLock",
+        wake: threading.Event,
+    ) -> None:
+        self._table, self._stores, self._desk, self._runners, self._admit = table, stores, desk, runners, admit
         self._lock, self._wake = lock, wake
         self._came_back = SimpleQueue[tuple[RunHandle, str, str]]()
         self._checked = time.monotonic()
@@ -88,6 +99,7 @@ class Executions:
     def _begin(self, handle: RunHandle) -> bool:
         """Give a queued run to a runner. False if it must wait for evaluators of another shape, and so must those behind it."""
         try:
+            self._admit(handle.request.spec)
             if not self.shape_for(handle.request.spec):
                 return False
             self._stores.open(handle.store)

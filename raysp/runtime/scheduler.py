@@ -24,6 +24,7 @@ from raysp.runs import state as run_states
 from raysp.runs.progress import Progress, progress_json
 from raysp.runs.result import Result, read_result
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
+from raysp.runtime.admission import Admission
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
 from raysp.runtime.dispatch import Dispatcher
 from raysp.runtime.executions import Executions
@@ -35,7 +36,7 @@ from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.runtime.runner_pool import PLACE, RunnerPool
 from raysp.runtime.store_proxy import carry_out
 from raysp.runtime.stores import Stores, unknown
-from raysp.specs.policy import EVERYTHING, Policy, check, check_lens
+from raysp.specs.policy import EVERYTHING, Policy
 from raysp.specs.run import AnyLens, RunSpec, run_spec
 from raysp.version import __version__
 
@@ -56,7 +57,7 @@ class Scheduler:
     """Runs, their stores and their evaluators. `scheduler_actor` makes an actor of it."""
 
     def __init__(self, policy: Policy = EVERYTHING, own: Path | None = None) -> None:
-        self._policy, self._own = policy, own
+        self._admission = Admission(policy, own)
         self._stores = Stores()
         self._table = RunTable()
         self._lock = threading.RLock()  # of the table, the runners and what is done for each run
@@ -65,7 +66,7 @@ class Scheduler:
         self._runners = RunnerPool(scheduler)
         self._metrics = ServiceMetrics()
         self._wake, self._ready = threading.Event(), threading.Event()
-        self._executions = Executions(self._table, self._stores, self._desk, self._runners, lock=self._lock, wake=self._wake)
+        self._executions = Executions(self._table, self._stores, self._desk, self._runners, self._admission.check, lock=self._lock, wake=self._wake)
         self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
         self._published = 0.0
         self._began = time.monotonic()
@@ -89,7 +90,7 @@ class Scheduler:
         UserError if the policy does not allow a question, if a store cannot be opened or if a run with evaluations asks another question.
         """
         for request in requests:
-            check(self._policy, self._but_for_own_store(request.spec))
+            self._admission.check(request.spec)
         self._ready.wait()
         with self._lock:
             fresh = [request for request in requests if not self._under_way(request.run_id)]
@@ -104,10 +105,6 @@ class Scheduler:
                     self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
             self._table.number_queue()
         self._wake.set()
-
-    def _but_for_own_store(self, spec: RunSpec) -> RunSpec:
-        """The spec without the name of the service's own store, which every question may use."""
-        return spec.model_copy(update={"store": None}) if store_path(spec.store) == self._own else spec
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
@@ -202,7 +199,8 @@ class Scheduler:
         SupersededError if another process executes the run now; UserError for what the policy does not allow or the lens cannot do, and if no evaluator
         can be placed.
         """
-        check_lens(self._policy, lens)
+        self._admission.check_lens(lens)
+        self._admission.check_store(store)
         self._ready.wait()
         self._recovery.check(session)
         with self._lock:
@@ -220,7 +218,8 @@ class Scheduler:
 
     @ray.method(concurrency_group="questions")
     def ask(self, session: str, method: str, lens: AnyLens, fingerprint: str, *arguments: Any) -> Any:
-        """The answer of an evaluator to a question about a lens's game, as `Evaluator` has them."""
+        """The answer of an evaluator to a question about a lens's game, as `Evaluator` has them. UserError for what the policy does not allow."""
+        self._admission.check_lens(lens)
         self._ready.wait()
         return self._desk.ask(session, method, lens, fingerprint, *arguments)
 
@@ -242,7 +241,8 @@ class Scheduler:
 
     @ray.method(concurrency_group="stores", enable_task_events=False)
     def store_call(self, path: Path, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Call a method of a store, as `StoreProxy` has them."""
+        """Call a method of a store, as `StoreProxy` has them. UserError for a store that the policy does not allow."""
+        self._admission.check_store(path)
         self._ready.wait()
         self._recovery.check_store(path)
         with self._stores.using(path) as store:

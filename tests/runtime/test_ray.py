@@ -179,7 +179,7 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
 
 def test_a_run_under_way_waits_for_its_store_when_another_process_holds_it_as_the_scheduler_comes_back(tmp_path):
     """Its runner goes on with it: a Python function is not part of the store."""
-    held = []
+    held, killed = [], []
 
     def hold():
         """Lock the store's file as soon as the dead scheduler has let go of it."""
@@ -192,13 +192,16 @@ def test_a_run_under_way_waits_for_its_store_when_another_process_holds_it_as_th
 
     def release():
         """Let go of it when the next scheduler has found it locked."""
-        ray.get(scheduler().version.remote())
-        time.sleep(3.0)
-        os.close(held[0])
+        try:
+            Link(scheduler, killed[0]).call("version")
+            time.sleep(3.0)
+        finally:
+            os.close(held[0])
 
     def watch(progress):
         if progress.phase == "explore" and progress.done > 200 and not held:
-            ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
+            killed.append(ray.get_actor(NAME, NAMESPACE))
+            ray.kill(killed[0], no_restart=True)
             hold()
             threading.Thread(target=release).start()
 

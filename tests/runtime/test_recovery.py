@@ -12,12 +12,14 @@ import pytest
 import raysp
 from raysp.runs import state as run_states
 from raysp.runs.state import RunRequest
+from raysp.runtime.admission import Admission
 from raysp.runtime.executions import Executions
 from raysp.runtime.order_desk import OrderDesk
 from raysp.runtime.recovery import Recovery
 from raysp.runtime.run_table import RunTable
 from raysp.runtime.runner_pool import RunnerPool
 from raysp.runtime.stores import Stores, unknown
+from raysp.specs.policy import EVERYTHING, Policy
 from raysp.store import connection
 
 WRITER = """
@@ -29,9 +31,9 @@ with Store.open(sys.argv[1]):
 """
 
 
-def with_run(path, run_id):
+def with_run(path, run_id, **options):
     """A store with a submitted run."""
-    spec = raysp.RunSpec(lens=raysp.FeatureLens(prompt="It never fails"), explorer=raysp.Exhaustive(), store=str(path))
+    spec = raysp.RunSpec(lens=raysp.FeatureLens(prompt="It never fails", **options), explorer=raysp.Exhaustive(), store=str(path))
     with raysp.Store.open(path) as store:
         run_states.submit(store, [RunRequest(spec, run_id)])
     return path
@@ -54,18 +56,18 @@ def recovery(home, tmp_path):
 
     begun = []
 
-    def begin(*paths):
+    def begin(*paths, policy=EVERYTHING):
         (home / "scheduler.json").write_text(json.dumps({"open": list(map(str, paths)), "latest": []}))
         stores, table = Stores(), RunTable()
         desk, runners = OrderDesk(stores), RunnerPool(lambda: None)
-        executions = Executions(table, stores, desk, runners, lock=threading.RLock(), wake=threading.Event())
+        executions = Executions(table, stores, desk, runners, Admission(policy, paths[0]).check, lock=threading.RLock(), wake=threading.Event())
         found = Recovery(stores, executions.adopt, executions.resume)
         found.begin({})
-        begun.append((stores, table, found))
+        begun.append((stores, table, found, executions))
         return begun[0]
 
     yield begin
-    for stores, _, found in begun:
+    for stores, _, found, _ in begun:
         found.stop()
         stores.close_unused(set())
 
@@ -79,7 +81,7 @@ def test_a_store_that_cannot_be_opened_keeps_no_other_from_going_on_and_is_tried
     locked, good = with_run(tmp_path / "locked.duckdb", "waiting"), with_run(tmp_path / "good.duckdb", "ready")
     with subprocess.Popen([sys.executable, "-c", WRITER, locked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "open\n"
-        stores, table, found = recovery(damaged, folder, gone, locked, good)
+        stores, table, found, _ = recovery(damaged, folder, gone, locked, good)
         assert list(table.handles) == ["ready"]
         assert set(found.waiting()) == {damaged, folder, gone, locked}
         assert {str(path) for path in (damaged, folder, gone, locked)} <= set(left_open(home))
@@ -101,9 +103,18 @@ def test_a_store_whose_file_system_comes_back_goes_on(recovery, tmp_path):
     with_run(tmp_path / "s.duckdb", "afterwards")
     away, path = tmp_path / "away", tmp_path / "mounted" / "s.duckdb"
     (tmp_path / "s.duckdb").rename(away)
-    _, table, found = recovery(path)
+    _, table, found, _ = recovery(path)
     assert "does not exist" in found.waiting()[path]
     path.parent.mkdir()
     away.rename(path)
     wait_until(lambda: "afterwards" in table.handles)
     wait_until(lambda: not found.waiting())
+
+
+def test_a_run_that_the_policy_does_not_allow_any_more_fails_with_what_it_says(recovery, tmp_path):
+    path = with_run(tmp_path / "own.duckdb", "refused", model="/somewhere/model")
+    _, table, _, executions = recovery(path, policy=Policy())
+    executions.begin_queued()
+    state = table.handles["refused"].state
+    assert (state.status, state.position) == ("failed", None)
+    assert state.error.startswith("model: '/somewhere/model' names a folder of the service's machines; ")
