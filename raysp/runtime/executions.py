@@ -1,5 +1,6 @@
 """Runs and the runners that execute them: a run is given to one runner at a time, and taken back however that ends."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from secrets import token_hex
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.runs import state as run_states
 from raysp.runs.state import Desired, Status
+from raysp.runtime.logs import reason_of
 from raysp.runtime.messages import Job
 from raysp.runtime.order_desk import OrderDesk
 from raysp.runtime.run_table import RunHandle, RunTable
@@ -23,6 +25,8 @@ from raysp.specs.run import RunSpec
 CHECK_SECONDS = 5.0
 #: Runners that one run may lose before it is given up.
 DEATHS = 4
+
+log = logging.getLogger(__name__)
 
 
 class Executions:
@@ -60,6 +64,9 @@ class Executions:
         """Change a run's status, in its store and for those who follow it."""
         store, progress = self._stores.open(handle.store), handle.state.progress
         self._table.changed(handle, run_states.advance(store, handle.run_id, status, error=error, progress=progress))
+        event = {"queued": "run queued", "running": "run started"}.get(status, "run ended")
+        about = {"run": handle.run_id, "incarnation": handle.incarnation or None, "status": status}
+        log.info(event, extra=about | {"reason": None if handle.error is None else reason_of(handle.error)})
 
     # ---- beginning
 
@@ -69,6 +76,7 @@ class Executions:
         with self._lock:
             if (found := run_states.states(store, [job.request.run_id])) and job.request.run_id not in self._table.handles:
                 self._table.add(RunHandle(job.request, job.store, found[0], job.incarnation, runner))
+                log.info("run adopted", extra={"run": job.request.run_id, "incarnation": job.incarnation, "runner": runner})
             elif not found:  # it was removed in the meantime
                 self._runners.drop(runner)
 
@@ -83,6 +91,7 @@ class Executions:
                 return
             handle = RunHandle(found.request, path, state)
             self._table.add(handle)
+            log.info("run resumed", extra={"run": state.run_id, "status": state.status, "store": path})
             if state.status == "running":
                 self.advance(handle, "queued" if state.desired == "running" else state.desired)
         self._wake.set()
@@ -154,11 +163,12 @@ class Executions:
     def _lose(self, handle: RunHandle, reason: str) -> None:
         """Have a run that lost its process executed by another one."""
         assert handle.runner is not None
+        first = (reason.strip().splitlines() or [""])[0]
+        log.warning("run lost", extra={"run": handle.run_id, "incarnation": handle.incarnation, "runner": handle.runner, "reason": first})
         self._runners.drop(handle.runner)
         handle.runner, handle.incarnation = None, ""
         handle.deaths += 1
         self._desk.close(handle.run_id)
-        first = (reason.strip().splitlines() or [""])[0]
         if handle.deaths >= DEATHS:
             self._fail(handle, EvaluationError(f"the process of the run died {DEATHS} times, last with {first}; what was measured is stored"))
         elif self.wanted(handle) == "running":

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from raysp.runs import state as run_states
+from raysp.runtime.logs import reason_of
 from raysp.runtime.messages import Job, RecoveringError
 from raysp.runtime.stores import Stores
 from raysp.store.failures import missing
@@ -95,7 +96,7 @@ class Recovery:
             with self._lock:
                 told, self._waiting[path] = self._waiting[path] == _line(error), _line(error)
             if not told:
-                log.warning("a store with unfinished runs cannot be opened, and is tried again: %s", _line(error))
+                log.warning("store cannot be opened", extra={"store": path, "reason": reason_of(error)})
             return False
         self._stores.recovered(path)
         with self._lock:

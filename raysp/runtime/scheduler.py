@@ -28,6 +28,7 @@ from raysp.runtime.admission import Admission
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
 from raysp.runtime.dispatch import Dispatcher
 from raysp.runtime.executions import Executions
+from raysp.runtime.logs import log_to_stderr
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError
 from raysp.runtime.metrics import PUBLISH_SECONDS, ServiceMetrics
 from raysp.runtime.order_desk import OrderDesk
@@ -57,6 +58,7 @@ class Scheduler:
     """Runs, their stores and their evaluators. `scheduler_actor` makes an actor of it."""
 
     def __init__(self, policy: Policy = EVERYTHING, own: Path | None = None) -> None:
+        log_to_stderr()
         self._admission = Admission(policy, own)
         self._stores = Stores()
         self._table = RunTable()
@@ -102,6 +104,7 @@ class Scheduler:
                 run_states.submit(store, some)
                 stored = {state.run_id: state for state in run_states.states(store, [each.run_id for each in some])}
                 for request in some:
+                    log.info("run submitted", extra={"run": request.run_id, "store": path})
                     self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
             self._table.number_queue()
         self._wake.set()

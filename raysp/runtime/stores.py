@@ -1,6 +1,7 @@
 """The stores that a scheduler has open, and those that it must open again when it comes back."""
 
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Generator, Mapping
@@ -15,6 +16,8 @@ from raysp.store import Store
 #: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
 REMEMBERED = 32
 FILE = "scheduler.json"
+
+log = logging.getLogger(__name__)
 
 
 class Stores:
@@ -39,6 +42,7 @@ class Stores:
                 if path in self._open:
                     return self._open[path]
             store = Store.open(path)
+            log.info("store opened", extra={"store": path})
             with self._lock:
                 self._open[path] = store
                 self._latest = [*(each for each in self._latest if each != path), path][-REMEMBERED:]
@@ -78,6 +82,7 @@ class Stores:
             leaving = [path for path in self._open if path not in used and not self._used[path]]
             for path in leaving:
                 self._open.pop(path).close()
+                log.info("store closed", extra={"store": path})
             if leaving:
                 self._write()
 

@@ -94,7 +94,7 @@ def test_a_store_that_cannot_be_opened_keeps_no_other_from_going_on_and_is_tried
     assert table.handles["waiting"].store == locked
     stores.close_unused(set())
     assert set(left_open(home)) == {str(damaged), str(folder), str(gone)}  # what they hold is not forgotten
-    reasons = [record.getMessage() for record in caplog.records]
+    reasons = [record.reason for record in caplog.records]
     assert len(reasons) == len(set(reasons)) == 4  # however often they were tried
     assert not gone.parent.exists()
 
