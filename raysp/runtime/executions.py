@@ -88,6 +88,7 @@ class Executions:
                 return
             if found.request is None:
                 run_states.advance(store, state.run_id, "interrupted", error="its question cannot be read back from the store; submit it again")
+                log.warning("run ended", extra={"run": state.run_id, "status": "interrupted", "reason": "its question cannot be read back"})
                 return
             handle = RunHandle(found.request, path, state)
             self._table.add(handle)

@@ -33,12 +33,15 @@ class Link:
         self._find = find
         self._actor = find() if actor is None else actor
 
-    def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never) -> Any:
-        """The answer of a method that may be called more than once; a scheduler that is recovering is asked again. InterruptedRunError once cancelled."""
+    def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never, seconds: float = CALL_SECONDS) -> Any:
+        """The answer of a method that may be called more than once; a scheduler that is recovering is asked again. InterruptedRunError once cancelled.
+
+        After `seconds` without an answer the scheduler is looked for, and asked, again.
+        """
         gone_since: float | None = None
         while True:
             try:
-                return self._answer(getattr(self._actor, method).remote(*arguments), cancelled)
+                return self._answer(getattr(self._actor, method).remote(*arguments), cancelled, seconds)
             except RayTaskError as error:
                 if not isinstance(error.cause, RecoveringError):
                     raise passed_on(error) from None
@@ -52,8 +55,9 @@ class Link:
                 time.sleep(AGAIN_SECONDS)
                 self._look_again()
 
-    def _answer(self, reference: Any, cancelled: Callable[[], bool]) -> Any:
-        deadline = time.monotonic() + CALL_SECONDS
+    @staticmethod
+    def _answer(reference: Any, cancelled: Callable[[], bool], seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
         while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
             if cancelled():
                 raise InterruptedRunError("the run was cancelled")

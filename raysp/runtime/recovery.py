@@ -15,7 +15,7 @@ from raysp.runs import state as run_states
 from raysp.runtime.logs import reason_of
 from raysp.runtime.messages import Job, RecoveringError
 from raysp.runtime.stores import Stores
-from raysp.store.failures import missing
+from raysp.store import missing
 
 #: How long to wait before a store is tried again: the first time, and at most, as the wait doubles.
 AGAIN_SECONDS, MOST_AGAIN_SECONDS = 0.25, 4.0

@@ -39,11 +39,12 @@ from raysp.runtime.store_proxy import carry_out
 from raysp.runtime.stores import Stores, unknown
 from raysp.specs.policy import EVERYTHING, Policy
 from raysp.specs.run import AnyLens, RunSpec, run_spec
+from raysp.store import Answer, Limits
 from raysp.version import __version__
 
 NAME = "raysp:scheduler"
 #: How many calls of each kind are answered at the same time: most of them wait for something.
-CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8}
+CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8, "queries": 4}
 #: How long closing the scheduler waits for the batches under way.
 CLOSING_SECONDS = 60.0
 #: How often the loop looks around if nothing happens.
@@ -171,6 +172,14 @@ class Scheduler:
             counts = dict(Counter[str](handle.state.status for handle in handles))
             queue = tuple(handle.run_id for handle in self._table.number_queue())
         return ServiceStatus(__version__, tuple(map(str, self._stores.paths())), self._dispatcher.evaluators(), counts, queue)
+
+    @ray.method(concurrency_group="queries")
+    def sql(self, store: str | None, query: str, limits: Limits) -> Answer:
+        """The answer to one statement about a store, by default the service's own. UserError as `ask_confined`, and for a store that the policy does not allow."""
+        path = self._admission.store if store is None else store_path(store)
+        self._admission.check_store(path)
+        self._ready.wait()
+        return self._stores.ask(path, query, limits)
 
     @ray.method(concurrency_group="clients")
     def close(self) -> None:

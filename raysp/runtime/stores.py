@@ -5,17 +5,19 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from raysp.errors import UserError
 from raysp.home import home
-from raysp.store import Store
+from raysp.store import Answer, Limits, Store, ask_confined
 
 #: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
 REMEMBERED = 32
 FILE = "scheduler.json"
+#: How old the snapshot may be that answers a query while the store is written.
+SNAPSHOT_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,17 @@ class Stores:
         else:
             with Store.read(path) as store:
                 yield store
+
+    def ask(self, path: Path, query: str, limits: Limits) -> Answer:
+        """The answer to a person's query, from a process of its own; of a store that is written, as it was at most `SNAPSHOT_SECONDS` ago. UserError as `ask_confined`.
+
+        The store stays open here meanwhile: a query that read the file itself would keep a run from being stored in it.
+        """
+        with ExitStack() as held:
+            if path.exists():
+                with suppress(UserError):  # another process has it, and serves readers
+                    held.enter_context(self.using(path))
+            return ask_confined(path, query, limits, SNAPSHOT_SECONDS)
 
     def find(self, path: Path) -> Store | None:
         """The store at a path if it is open."""
