@@ -11,7 +11,7 @@ from typing import Any
 
 from raysp.errors import UserError
 from raysp.home import home
-from raysp.store import Answer, Limits, Store, ask_confined
+from raysp.store import Answer, Limits, Store, ask_confined, missing
 
 #: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
 REMEMBERED = 32
@@ -80,9 +80,10 @@ class Stores:
         The store stays open here meanwhile: a query that read the file itself would keep a run from being stored in it.
         """
         with ExitStack() as held:
-            if path.exists():
-                with suppress(UserError):  # another process has it, and serves readers
-                    held.enter_context(self.using(path))
+            if not path.exists():
+                raise missing(path)
+            with suppress(UserError):  # another process has it, and serves readers
+                held.enter_context(self.using(path))
             return ask_confined(path, query, limits, SNAPSHOT_SECONDS)
 
     def find(self, path: Path) -> Store | None:
