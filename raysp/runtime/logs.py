@@ -3,6 +3,7 @@
 Prompts, answers and tokens are never logged, nor the messages of errors that may quote them: those are stored with the run. The README of this folder lists the events.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -43,13 +44,25 @@ class JsonLines(logging.Formatter):
         return masked(json.dumps(line, default=str))
 
 
+class StderrLines(logging.Handler):
+    """Writes each line to what is stderr at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed stream: the work goes on without a log
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+
+
 def log_to_stderr() -> None:
     """Write what this process logs about the service to its stderr, from the level that `RAYSP_LOG_LEVEL` names (INFO by default) on. Twice is as once."""
     logger = logging.getLogger(PACKAGE)
-    if not any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonLines())
-        logger.addHandler(handler)
+    if not any(isinstance(handler, StderrLines) for handler in logger.handlers):
+        logger.addHandler(StderrLines())
     wanted = logging.getLevelNamesMapping().get(os.environ.get("RAYSP_LOG_LEVEL", "").upper())
     logger.setLevel(logging.INFO if wanted is None else wanted)
 

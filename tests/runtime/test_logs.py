@@ -7,7 +7,7 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 import raysp
-from raysp.runtime.logs import JsonLines, reason_of
+from raysp.runtime.logs import JsonLines, log_to_stderr, reason_of
 
 
 def line(message, *arguments, error=None, **extra):
@@ -45,6 +45,30 @@ def test_an_exception_is_one_field_with_its_places_and_without_its_message():
 )
 def test_the_reason_is_the_kind_of_an_error_and_its_message_where_that_is_about_the_system(error, reason):
     assert reason_of(error) == reason
+
+
+@pytest.fixture
+def logger():
+    """The package's logger, as it was before when the test is over."""
+    found = logging.getLogger("raysp")
+    before = found.level, list(found.handlers)
+    yield found
+    found.level, found.handlers = before
+
+
+@pytest.mark.parametrize(("level", "events"), [(None, ["run started", "run lost"]), ("warning", ["run lost"]), ("nonsense", ["run started", "run lost"])])
+def test_a_process_writes_each_line_once_from_the_level_that_is_wanted(logger, level, events, monkeypatch, capsys):
+    monkeypatch.delenv("RAYSP_LOG_LEVEL", raising=False)
+    if level:
+        monkeypatch.setenv("RAYSP_LOG_LEVEL", level)
+    log_to_stderr()
+    log_to_stderr()
+    child = logging.getLogger("raysp.runtime.test")
+    child.debug("lease begun")
+    child.info("run started")
+    child.warning("run lost")
+    told = capsys.readouterr()
+    assert (told.out, [json.loads(text)["message"] for text in told.err.splitlines()]) == ("", events)
 
 
 def test_tokens_and_passwords_in_a_line_are_masked():
