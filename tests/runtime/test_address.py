@@ -134,7 +134,7 @@ ELSEWHERE = "203.0.113.7:6379"  # of a network for documentation: nobody's
         ("127.0.0.1:6379", ELSEWHERE, False, True),
     ],
 )
-def test_the_default_store_of_a_service_on_another_machine_is_not_here(home, monkeypatch, wanted, served, named, here):
+def test_the_default_store_of_a_service_on_another_machine_is_not_here(home, monkeypatch, *, wanted, served, named, here):
     monkeypatch.delenv("RAYSP_STORE", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if wanted:
