@@ -1,4 +1,4 @@
-"""Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it."""
+"""Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it. `sql` asks the service for a store that is not here."""
 
 import io
 import sys
@@ -12,6 +12,7 @@ from raysp.home import store_path
 
 if TYPE_CHECKING:
     from raysp.runs.state import RunState
+    from raysp.store import Answer, Limits
 
 RunId = Annotated[str, typer.Argument(help="A run's id or the beginning of it, its name, or last.")]
 
@@ -98,16 +99,16 @@ def sql(  # noqa: PLR0917  the options of a command
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Query the store in SQL, read-only: no statement can change it or touch another file."""
+    """Query the store in SQL, read-only: no statement can change it or touch another file. A store of a service on another machine is queried there."""
     from raysp.commands import display
     from raysp.errors import UserError
-    from raysp.store import Limits, ask_confined
+    from raysp.store import Limits
 
     chosen = "json" if json else format
     if chosen not in SHOWN:
         raise UserError("format", chosen, "is not known", f"choose one of {', '.join(SHOWN)}")
     rows, size = SHOWN[chosen]
-    answer = ask_confined(store_path(store), query, Limits(timeout, rows if limit is None else limit, size))
+    answer = _answer(query, Limits(timeout, rows if limit is None else limit, size), store)
     _note(answer.note)
     if chosen == "table":
         display.print_table(answer.table)
@@ -115,6 +116,20 @@ def sql(  # noqa: PLR0917  the options of a command
         _write(answer.table, chosen)
     if answer.truncated:
         _note(f"these are the first {answer.table.num_rows:,} rows; --limit sets how many are shown, and raysp export writes whole runs")
+
+
+def _answer(query: str, limits: "Limits", store: str | None) -> "Answer":
+    """The answer to a query, from the file if it is here, otherwise from the service."""
+    from raysp.runtime.address import store_is_here
+    from raysp.store import ask_confined
+
+    if not store_is_here(store):
+        from raysp.runtime.client import attached, joins
+
+        if joins():
+            with attached() as client:
+                return client.sql(query, limits, store)
+    return ask_confined(store_path(store), query, limits)
 
 
 def _write(table: Any, form: str) -> None:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from raysp.errors import UserError
-from raysp.home import service
+from raysp.home import service, store_path
 
 #: How long a head may take to answer.
 PROBE_SECONDS = 10.0
@@ -31,6 +31,27 @@ def wanted_address() -> str | None:
     if named and found is None:
         raise UserError("RAY_ADDRESS", named, "finds no Ray on this machine", REMEDY)
     return found
+
+
+def store_is_here(store: str | None) -> bool:
+    """Whether a store (None: the default one) is a file of this machine. The default store of a service on another machine is there, whatever there is here."""
+    named = store or os.environ.get("RAYSP_STORE")
+    return store_path(named).exists() and (named is not None or not _joins_elsewhere())
+
+
+def _joins_elsewhere() -> bool:
+    """Whether the cluster that is named, by `RAY_ADDRESS` or as the service of this home, is on another machine. Contacts nobody there."""
+    named = os.environ.get("RAY_ADDRESS") or (service() or {}).get("address")
+    if named is None or ":" not in named or "://" in named:
+        return False
+    host, _ = _split(str(named), "RAY_ADDRESS")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.bind(place)  # only addresses of this machine can be bound to
+    except OSError:
+        return True
+    return False
 
 
 def _started_here() -> list[str]:

@@ -29,16 +29,19 @@ from raysp.runs.result import Result
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
 from raysp.runtime.address import answers
 from raysp.runtime.cluster import NAMESPACE, connected
-from raysp.runtime.link import Link
+from raysp.runtime.link import CALL_SECONDS, Link
 from raysp.runtime.pool import named
 from raysp.runtime.scheduler import CLOSING_SECONDS, NAME, scheduler
 from raysp.runtime.workplace import ServiceWorkplace
 from raysp.specs.run import AnyLens, RunSpec
+from raysp.store import Answer, Limits
 
 #: How long one question about the runs that are followed waits for news.
 FOLLOW_SECONDS = 1.0
 #: A head that has not answered for this long is lost. One that is started again in the meantime is not noticed; Ray ends the process after 60 s.
 HEAD_SECONDS, LOOK_SECONDS = 45.0, 3.0
+#: How long a query may wait beside its own time: for those before it, for a snapshot, and for its answer to arrive.
+QUERY_SECONDS = 600.0
 
 
 class Client:
@@ -57,9 +60,13 @@ class Client:
         """Queue runs. When this returns, their rows are written, and they are executed whatever becomes of this process."""
         for request in requests:
             _ship_whole(request.spec.lens)
+        self._ask("submit", [_in_store(request.with_content(), self._served_store) for request in requests])
+
+    @property
+    def _served_store(self) -> str | None:
+        """The store of the service of this home, if this is its scheduler."""
         served = service() or {}
-        store = served.get("store") if served.get("address") == self.address else None
-        self._ask("submit", [_in_store(request.with_content(), store) for request in requests])
+        return served.get("store") if served.get("address") == self.address else None
 
     def follow(self, run_ids: Sequence[str]) -> Iterator[RunState]:
         """The states of these runs now, and again whenever they change, until all have ended or are paused."""
@@ -87,6 +94,11 @@ class Client:
         """What the scheduler has to do, and with what."""
         return self._ask("status")
 
+    def sql(self, query: str, limits: Limits, store: str | None = None) -> Answer:
+        """The answer to one statement about a store on the head node, by default the service's. Raises UserError as `raysp.store.ask_confined`."""
+        named = store or os.environ.get("RAYSP_STORE") or self._served_store
+        return self._ask("sql", named, query, limits, seconds=limits.seconds + QUERY_SECONDS)
+
     def cancel(self, run_ids: Sequence[str]) -> None:
         """Cancel those of these runs that have not ended, and wait until they are stored, at most `CLOSING_SECONDS`."""
         left: list[str] = []
@@ -107,9 +119,9 @@ class Client:
         """Stop looking at the head node."""
         self._head.close()
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
         try:
-            return self.link.call(method, *arguments, cancelled=lambda: self._head.lost)
+            return self.link.call(method, *arguments, cancelled=lambda: self._head.lost, seconds=seconds)
         except (InterruptedRunError, RayError):
             if self._head.lost:
                 raise self._head.error() from None
@@ -224,7 +236,7 @@ class RayEngine(AbstractContextManager["RayEngine"]):
 def attached() -> Generator[Client]:
     """A client of a scheduler that goes on when this process ends. UserError if this home has no service, and `RAY_ADDRESS` names no cluster."""
     with contextlib.ExitStack() as stack:
-        if not (ray.is_initialized() or wanted_service()):
+        if not joins():
             raise UserError("service", None, "is not running", "start it with `raysp up`, or run here with `raysp run`")
         connection = stack.enter_context(connected())
         stack.enter_context(interrupted_by_termination())
@@ -238,6 +250,11 @@ def wanted_service() -> bool:
     from raysp.runtime.address import wanted_address
 
     return wanted_address() is not None
+
+
+def joins() -> bool:
+    """Whether this process is connected to a cluster, or a command would find one to join."""
+    return ray.is_initialized() or wanted_service()
 
 
 def scheduler_exists() -> bool:

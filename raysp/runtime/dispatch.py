@@ -28,7 +28,7 @@ from raysp.runtime.pool import Member, Pool
 from raysp.runtime.portable import portable
 from raysp.runtime.shape import PLACEMENT_SECONDS, Shape, unplaceable
 from raysp.scheduling import Broker, BrokerState, Delivery, Lease, Order
-from raysp.scheduling.quarantine import ADVICE
+from raysp.scheduling.quarantine import ADVICE, NAMED, QuarantinedMaskError
 
 #: How often evaluators are looked after when nothing happens.
 TICK_SECONDS = 0.25
@@ -313,6 +313,10 @@ class Dispatcher:
         self._deliver(found, call.work.fingerprint)
 
     def _deliver(self, deliveries: list[Delivery], finished: str | None = None) -> None:
+        for each in deliveries:
+            if isinstance(each.error, QuarantinedMaskError):
+                removed = list(each.error.removed[:NAMED])
+                log.error("mask quarantined", extra={"run": each.run_id, "order": each.order, "components": removed, "reason": each.error.last})
         if deliveries:
             self._tell(deliveries, finished)
 
@@ -326,8 +330,11 @@ class Dispatcher:
                     self._listen(member)
             elif member.state == "ready" and now - member.pulse_sent > SILENT_SECONDS:
                 member.state = "silent"
+                log.warning("evaluator silent", extra={"evaluator": member.name, "node": member.node})
         with self._lock:
             expired = self._broker.expire()
+        for lease in expired.leases:
+            log.warning("lease expired", extra=_about(lease))
         self._deliver([*expired.deliveries])
         if expired.leases:
             self._feed_all()
@@ -385,12 +392,15 @@ class Dispatcher:
         """A call was lost: whether its evaluator is dead is seen when it is asked for a sign of life."""
         if member.state in ("ready", "silent"):
             member.state = "doubtful"
+            log.warning("evaluator doubtful", extra={"evaluator": member.name, "node": member.node})
             self._listen(member)
 
     def _lose(self, member: Member, *, dead: bool, reason: str) -> None:
         """Take back what an evaluator was given. If it died, it was of the oldest call that had not returned, as it executes one after the other."""
         calls, member.calls = member.calls, []
         oldest = calls[0].work if calls and dead else None
+        for lease in (call.work for call in calls if isinstance(call.work, Lease)):
+            log.warning("lease blamed" if lease is oldest else "lease lost", extra=_about(lease) | {"reason": reason})
         with self._lock:
             found = self._broker.lose(member.name, begun=oldest.number if isinstance(oldest, Lease) else None, reason=reason)
         for ask in (call.work for call in calls if isinstance(call.work, Ask)):
@@ -400,9 +410,14 @@ class Dispatcher:
             else:
                 _settle(ask, EvaluationError(f"evaluators died {ATTEMPTS} times when asked for `{ask.method}`, last with {reason}; {ADVICE}"))
         if dead:
-            self._pool.died(member)
+            self._pool.died(member, reason)
         self._deliver(found)
         self._feed_all()
+
+
+def _about(lease: Lease) -> dict[str, Any]:
+    """What a line in the log says about a lease."""
+    return {"lease": lease.number, "evaluator": lease.worker, "run": lease.run_id, "order": lease.order, "masks": len(lease.rows)}
 
 
 def _settle(ask: Ask, error: BaseException | None, answer: "Future[Any] | None" = None) -> None:

@@ -5,6 +5,8 @@ load is an ordinary failed call, and a restarted actor loads again by itself.
 """
 
 import gc
+import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -21,6 +23,7 @@ from raysp.game import Game, GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.lenses import build_game
 from raysp.masks import unpack
+from raysp.runtime.logs import described, log_to_stderr
 from raysp.runtime.shape import Shape
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
@@ -31,6 +34,8 @@ T = TypeVar("T")
 GAMES_KEPT = 64
 #: More calls than this waiting for one evaluator mean that a scheduler has lost count.
 MAX_PENDING_CALLS = 256
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Evaluator:
     """Resident models, and the games built on them. `evaluator_actor` makes an actor of it."""
 
     def __init__(self, name: str, threads: int | None, shape: Shape | None = None) -> None:
+        log_to_stderr()
         self.name, self._threads, self._shape = name, threads, shape
         self._begun: int | None = None
         self._games: OrderedDict[tuple[str, str], Game] = OrderedDict()
@@ -93,9 +99,14 @@ class Evaluator:
     def measure(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], lease: int | None = None) -> Measurement:
         """Values of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work."""
         self._begun = lease
+        about = {"evaluator": self.name, "lease": lease, "fingerprint": fingerprint, "masks": len(packed)}
+        log.debug("lease begun", extra=about)
         try:
             game = self._game(key, lens, fingerprint)
             return self._making_room(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
+        except Exception as error:
+            log.warning("lease failed", extra=about | {"exception": described(error)})
+            raise
         finally:
             self._begun = None
 
@@ -112,7 +123,7 @@ class Evaluator:
         return game
 
     def _build(self, key: str, lens: AskedLens) -> Game:
-        shipped, lens = lens, plain(lens)
+        shipped, lens, began = lens, plain(lens), time.monotonic()
         if not self._ready and self._threads is not None and lens.uses_torch:
             from raysp.models.threads import set_threads
 
@@ -120,6 +131,8 @@ class Evaluator:
             self._ready = True
         with content_of(shipped):
             game: Game = self._making_room(lambda: build_game(lens))
+        about = {"evaluator": self.name, "fingerprint": game.info.fingerprint, "seconds": round(time.monotonic() - began, 3)}
+        log.info("game built", extra=about)
         self._games[key, game.info.fingerprint] = game
         self._games.move_to_end((key, game.info.fingerprint))
         settled = with_dtype(lens, str(game.info.description.get("dtype")))
@@ -141,6 +154,7 @@ class Evaluator:
                 if not _ran_out(error) or not others:
                     raise
             # After the block, in which the error's traceback would keep what did not fit in memory.
+            log.warning("memory ran out, and the games used less recently are dropped", extra={"evaluator": self.name})
             leaving = {id(game) for game in others[: -(-len(others) // 2)]}
             del others
             for key in [key for key, game in self._games.items() if id(game) in leaving]:

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from raysp.errors import InterruptedRunError, UserError
-from raysp.runtime.messages import PASSED_ON
+from raysp.runtime.messages import PASSED_ON, RecoveringError
 
 #: How long a call may take before the scheduler is looked for again. Every call can be repeated.
 CALL_SECONDS = 600.0
@@ -33,14 +33,21 @@ class Link:
         self._find = find
         self._actor = find() if actor is None else actor
 
-    def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never) -> Any:
-        """The answer of a method that may be called more than once. InterruptedRunError once cancelled."""
+    def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never, seconds: float = CALL_SECONDS) -> Any:
+        """The answer of a method that may be called more than once; a scheduler that is recovering is asked again. InterruptedRunError once cancelled.
+
+        After `seconds` without an answer the scheduler is looked for, and asked, again.
+        """
         gone_since: float | None = None
         while True:
             try:
-                return self._answer(getattr(self._actor, method).remote(*arguments), cancelled)
+                return self._answer(getattr(self._actor, method).remote(*arguments), cancelled, seconds)
             except RayTaskError as error:
-                raise passed_on(error) from None
+                if not isinstance(error.cause, RecoveringError):
+                    raise passed_on(error) from None
+                if cancelled():
+                    raise InterruptedRunError("the run was cancelled") from None
+                time.sleep(POLL_SECONDS)
             except (RayActorError, GetTimeoutError):
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > ABSENT_SECONDS:
@@ -48,8 +55,9 @@ class Link:
                 time.sleep(AGAIN_SECONDS)
                 self._look_again()
 
-    def _answer(self, reference: Any, cancelled: Callable[[], bool]) -> Any:
-        deadline = time.monotonic() + CALL_SECONDS
+    @staticmethod
+    def _answer(reference: Any, cancelled: Callable[[], bool], seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
         while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
             if cancelled():
                 raise InterruptedRunError("the run was cancelled")

@@ -15,6 +15,10 @@ class UnknownSessionError(RuntimeError):
     """The scheduler does not know a session, because it was restarted; attach again."""
 
 
+class RecoveringError(RuntimeError):
+    """The scheduler was restarted and cannot open the store of a run that is executed yet; ask again."""
+
+
 class SupersededError(InterruptedRunError):
     """Another process executes the run in place of this one, which was believed dead."""
 

@@ -1,5 +1,6 @@
 """Where orders come in and answers go out: the sessions, the dispatcher and the recorder of a scheduler, put together."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from raysp.store import Store
 SESSION_SECONDS = 120.0
 #: How long orders wait for answers that are about to be stored, before they are placed all the same; how often.
 SETTLE_SECONDS, SETTLES = 1.0, 8
+
+log = logging.getLogger(__name__)
 
 
 class OrderDesk:
@@ -69,6 +72,7 @@ class OrderDesk:
             self.close(name)
             self._sessions[name] = Session(name, incarnation, store, payer, priority, is_run)
             self.dispatcher.open(name, priority=priority, workers=limit)
+            log.info("session opened", extra={"session": name, "run": payer, "incarnation": incarnation, "store": store})
 
     def attach(self, name: str, incarnation: str, lens: AnyLens, info: GameInfo | None) -> Attached:
         """Let a session place orders for a lens's game. What it had ordered before of another game is dropped."""
@@ -174,6 +178,7 @@ class OrderDesk:
             del self._sessions[name]
             self.dispatcher.close(name)
             session.close()
+            log.info("session closed", extra={"session": name, "run": session.payer, "incarnation": session.incarnation})
             return session.retried
 
     def close_all(self) -> None:

@@ -4,6 +4,7 @@ A pool calls nobody back and has no thread: `raysp.runtime.dispatch` asks it to 
 """
 
 import contextlib
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ IDLE_SECONDS = float(os.environ.get("RAYSP_IDLE_SECONDS", "600"))
 BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 0.5, 30.0
 #: Only a ready evaluator is given work. It is doubtful after a call to it was lost, until it answers or is known to be dead; silent, if it does not answer.
 MemberState = Literal["starting", "ready", "doubtful", "silent"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -63,12 +66,13 @@ class Pool:
             with contextlib.suppress(ValueError):  # one that has ended in the meantime
                 self.members[name] = Member(name, ray.get_actor(name, NAMESPACE))
                 self._number = max(self._number, int(name.removeprefix(EVALUATOR)) + 1)
+                log.info("evaluator adopted", extra={"evaluator": name})
 
     def take(self, shape: Shape) -> None:
         """Have evaluators of this shape, and end those of another."""
         if self.shape is not None and self.shape.key != shape.key:
             for member in list(self.members.values()):
-                self.end(member)
+                self.end(member, "others of another shape are wanted")
         self.shape = shape
 
     def resize(self, wanted: int) -> None:
@@ -83,7 +87,7 @@ class Pool:
                 self._start(self.shape)
         waiting = [member for member in self.members.values() if member.state == "starting"]
         for member in waiting[len(waiting) - max(0, min(len(waiting), len(self.members) - max(1, room))) :]:
-            self.end(member)
+            self.end(member, "no node has room for it")
 
     def _start(self, shape: Shape) -> None:
         name, self._number = f"{EVALUATOR}{self._number}", self._number + 1
@@ -91,6 +95,7 @@ class Pool:
             name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", scheduling_strategy="SPREAD", **dict(shape.resources)
         )
         self.members[name] = Member(name, options.remote(name, shape.threads, shape))
+        log.info("evaluator started", extra={"evaluator": name})
 
     def _ask_autoscaler(self, wanted: int, room: int) -> None:
         """Tell Ray's autoscaler, if there is one, how many evaluators there is work for."""
@@ -104,6 +109,8 @@ class Pool:
 
     def answered(self, member: Member, pulse: Pulse) -> None:
         """Note that an evaluator lives. One that was adopted and has another shape ends."""
+        if member.state != "ready":
+            log.info("evaluator ready", extra={"evaluator": member.name, "node": pulse.node})
         if member.state == "starting":
             member.since = time.monotonic()
             member.proven, self._deaths = True, 0
@@ -111,14 +118,15 @@ class Pool:
         if self.shape is None:
             self.shape = pulse.shape
         if pulse.shape is None or self.shape is None or pulse.shape.key != self.shape.key:
-            self.end(member)
+            self.end(member, "it has another shape than the others")
 
     def worked(self, member: Member) -> None:
         """Note that an evaluator has done something."""
         member.since = time.monotonic()
 
-    def died(self, member: Member) -> None:
+    def died(self, member: Member, reason: str) -> None:
         """Forget an evaluator that is dead. The next one waits a while if it had not even started."""
+        log.warning("evaluator lost", extra={"evaluator": member.name, "node": member.node, "reason": reason})
         self.members.pop(member.name, None)
         if not member.proven:
             self._deaths += 1
@@ -129,12 +137,13 @@ class Pool:
         now = time.monotonic()
         idle = [member for member in self.members.values() if member.state == "ready" and not member.calls and now - member.since > IDLE_SECONDS]
         for member in idle[: max(0, len(self.members) - keep)]:
-            self.end(member)
+            self.end(member, "it had nothing to do")
         if not keep and self._asked_for:
             self._ask_autoscaler(0, 0)
 
-    def end(self, member: Member) -> None:
+    def end(self, member: Member, reason: str) -> None:
         """End an evaluator and give back what it took."""
+        log.info("evaluator ended", extra={"evaluator": member.name, "node": member.node, "reason": reason})
         self.members.pop(member.name, None)
         ray.kill(member.actor, no_restart=True)
 

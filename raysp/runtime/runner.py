@@ -3,6 +3,7 @@
 A runner outlives the scheduler: it waits for the next one, attaches to it again, and places again what was not answered.
 """
 
+import logging
 import threading
 from typing import Any
 
@@ -15,6 +16,7 @@ from raysp.runs.progress import Progress
 from raysp.runs.run import Run
 from raysp.runtime.backend import ServiceBackend
 from raysp.runtime.link import Find, Link
+from raysp.runtime.logs import log_to_stderr, reason_of
 from raysp.runtime.messages import Job, SupersededError
 from raysp.runtime.portable import portable
 from raysp.runtime.store_proxy import StoreProxy
@@ -23,11 +25,14 @@ RUNNER = "raysp:runner:"
 #: How often the scheduler is told where a run stands, and asked what is wanted of it.
 BEAT_SECONDS = 0.25
 
+log = logging.getLogger(__name__)
+
 
 class Runner:
     """One process for one run after the other. `runner_actor` makes an actor of it."""
 
     def __init__(self, name: str) -> None:
+        log_to_stderr()
         self.name = name
         self._job: Job | None = None
 
@@ -43,9 +48,12 @@ class Runner:
     def execute(self, job: Job, find: Find) -> None:
         """Execute a run to its end, and tell the scheduler (which `find` returns) how it ended."""
         self._job = job
+        about = {"run": job.request.run_id, "incarnation": job.incarnation, "runner": self.name}
+        log.info("execution began", extra=about)
         link = Link(find)
         try:
             error = Execution(job, link).run()
+            log.info("execution ended", extra=about | {"reason": None if error is None else reason_of(error)})
             link.call("ended", job.request.run_id, job.incarnation, error)
         finally:
             self._job = None

@@ -11,10 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from secrets import token_hex
 from typing import Any
 
 import ray
@@ -26,30 +23,32 @@ from raysp.home import store_path
 from raysp.runs import state as run_states
 from raysp.runs.progress import Progress, progress_json
 from raysp.runs.result import Result, read_result
-from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus, Status
+from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
+from raysp.runtime.admission import Admission
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
 from raysp.runtime.dispatch import Dispatcher
-from raysp.runtime.messages import Attached, Exchanged, Job, PlacedOrder, SupersededError
+from raysp.runtime.executions import Executions
+from raysp.runtime.logs import log_to_stderr
+from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError
 from raysp.runtime.metrics import PUBLISH_SECONDS, ServiceMetrics
 from raysp.runtime.order_desk import OrderDesk
+from raysp.runtime.recovery import Recovery
 from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.runtime.runner_pool import PLACE, RunnerPool
-from raysp.runtime.shape import choose_shape
 from raysp.runtime.store_proxy import carry_out
 from raysp.runtime.stores import Stores, unknown
-from raysp.specs.policy import EVERYTHING, Policy, check, check_lens
+from raysp.specs.policy import EVERYTHING, Policy
 from raysp.specs.run import AnyLens, RunSpec, run_spec
+from raysp.store import Answer, Limits
 from raysp.version import __version__
 
 NAME = "raysp:scheduler"
 #: How many calls of each kind are answered at the same time: most of them wait for something.
-CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8}
+CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8, "queries": 4}
 #: How long closing the scheduler waits for the batches under way.
 CLOSING_SECONDS = 60.0
-#: How often the loop looks around if nothing happens, and how often it asks the runners for a sign of life.
-LOOK_SECONDS, CHECK_SECONDS = 0.5, 5.0
-#: Runners that one run may lose before it is given up.
-DEATHS = 4
+#: How often the loop looks around if nothing happens.
+LOOK_SECONDS = 0.5
 #: A spare runner is started when the first run has gone on for this long: a single short run should not pay for it.
 SPARE_AFTER_SECONDS = 10.0
 
@@ -60,7 +59,8 @@ class Scheduler:
     """Runs, their stores and their evaluators. `scheduler_actor` makes an actor of it."""
 
     def __init__(self, policy: Policy = EVERYTHING, own: Path | None = None) -> None:
-        self._policy, self._own = policy, own
+        log_to_stderr()
+        self._admission = Admission(policy, own)
         self._stores = Stores()
         self._table = RunTable()
         self._lock = threading.RLock()  # of the table, the runners and what is done for each run
@@ -68,10 +68,11 @@ class Scheduler:
         self._dispatcher: Dispatcher = self._desk.dispatcher
         self._runners = RunnerPool(scheduler)
         self._metrics = ServiceMetrics()
-        self._came_back = SimpleQueue[tuple[RunHandle, str, str]]()
-        self._wake, self._ready, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._wake, self._ready = threading.Event(), threading.Event()
+        self._executions = Executions(self._table, self._stores, self._desk, self._runners, self._admission.check, lock=self._lock, wake=self._wake)
+        self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
         self._published = 0.0
-        self._checked = self._began = time.monotonic()
+        self._began = time.monotonic()
         threading.Thread(target=self._run, name="runs", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ class Scheduler:
         UserError if the policy does not allow a question, if a store cannot be opened or if a run with evaluations asks another question.
         """
         for request in requests:
-            check(self._policy, self._but_for_own_store(request.spec))
+            self._admission.check(request.spec)
         self._ready.wait()
         with self._lock:
             fresh = [request for request in requests if not self._under_way(request.run_id)]
@@ -104,13 +105,10 @@ class Scheduler:
                 run_states.submit(store, some)
                 stored = {state.run_id: state for state in run_states.states(store, [each.run_id for each in some])}
                 for request in some:
+                    log.info("run submitted", extra={"run": request.run_id, "store": path})
                     self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
             self._table.number_queue()
         self._wake.set()
-
-    def _but_for_own_store(self, spec: RunSpec) -> RunSpec:
-        """The spec without the name of the service's own store, which every question may use."""
-        return spec.model_copy(update={"store": None}) if store_path(spec.store) == self._own else spec
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
@@ -141,9 +139,9 @@ class Scheduler:
             if handle.active:
                 self._desk.steer(run_id, desired)
             elif desired != "running":
-                self._advance(handle, desired)
+                self._executions.advance(handle, desired)
             elif handle.state.status != "queued":
-                self._advance(handle, "queued")
+                self._executions.advance(handle, "queued")
             self._table.number_queue()
         self._wake.set()
         return handle.state
@@ -175,11 +173,19 @@ class Scheduler:
             queue = tuple(handle.run_id for handle in self._table.number_queue())
         return ServiceStatus(__version__, tuple(map(str, self._stores.paths())), self._dispatcher.evaluators(), counts, queue)
 
+    @ray.method(concurrency_group="queries")
+    def sql(self, store: str | None, query: str, limits: Limits) -> Answer:
+        """The answer to one statement about a store, by default the service's own. UserError as `ask_confined`, and for a store that the policy does not allow."""
+        path = self._admission.store if store is None else store_path(store)
+        self._admission.check_store(path)
+        self._ready.wait()
+        return self._stores.ask(path, query, limits)
+
     @ray.method(concurrency_group="clients")
     def close(self) -> None:
         """Interrupt the runs and close the stores. A run that is loading a model has nothing to store and is not waited for after `CLOSING_SECONDS`."""
         self._ready.wait()
-        self._closing.set()
+        self._executions.closing.set()
         with self._lock:
             under_way = [handle for handle in self._table.handles.values() if not handle.state.ended]
             for handle in under_way:
@@ -187,12 +193,12 @@ class Scheduler:
                     self._desk.steer(handle.run_id, "cancelled")
                 else:
                     with contextlib.suppress(ValueError, UserError):
-                        self._advance(handle, "interrupted")
+                        self._executions.advance(handle, "interrupted")
         self._table.wait_ended([handle.run_id for handle in under_way], CLOSING_SECONDS)
         with self._lock:
             self._desk.close_all()
             self._stores.close_unused(set())
-        self._closing.clear()
+        self._executions.closing.clear()
 
     # ---- for runners and others who want evaluations
 
@@ -205,8 +211,10 @@ class Scheduler:
         SupersededError if another process executes the run now; UserError for what the policy does not allow or the lens cannot do, and if no evaluator
         can be placed.
         """
-        check_lens(self._policy, lens)
+        self._admission.check_lens(lens)
+        self._admission.check_store(store)
         self._ready.wait()
+        self._recovery.check(session)
         with self._lock:
             handle = self._table.handles.get(session)
             if handle is not None and session == payer:
@@ -214,15 +222,16 @@ class Scheduler:
                 limit: int | None = handle.request.spec.evaluators
             else:
                 limit = None
-                self._shape_for(RunSpec(lens=lens))
+                self._executions.shape_for(RunSpec(lens=lens))
             self._desk.open(session, incarnation, store, payer, priority=priority, limit=limit, is_run=handle is not None)
             if handle is not None:
-                self._desk.steer(session, self._wanted(handle))
+                self._desk.steer(session, self._executions.wanted(handle))
         return self._desk.attach(session, incarnation, lens, info)
 
     @ray.method(concurrency_group="questions")
     def ask(self, session: str, method: str, lens: AnyLens, fingerprint: str, *arguments: Any) -> Any:
-        """The answer of an evaluator to a question about a lens's game, as `Evaluator` has them."""
+        """The answer of an evaluator to a question about a lens's game, as `Evaluator` has them. UserError for what the policy does not allow."""
+        self._admission.check_lens(lens)
         self._ready.wait()
         return self._desk.ask(session, method, lens, fingerprint, *arguments)
 
@@ -244,8 +253,10 @@ class Scheduler:
 
     @ray.method(concurrency_group="stores", enable_task_events=False)
     def store_call(self, path: Path, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Call a method of a store, as `StoreProxy` has them."""
+        """Call a method of a store, as `StoreProxy` has them. UserError for a store that the policy does not allow."""
+        self._admission.check_store(path)
         self._ready.wait()
+        self._recovery.check_store(path)
         with self._stores.using(path) as store:
             return carry_out(store, method, arguments, named)
 
@@ -253,13 +264,14 @@ class Scheduler:
     def beat(self, run_id: str, incarnation: str, progress: Progress) -> Desired:
         """Note the progress of a run; what is wanted of it. SupersededError if another process executes it now."""
         self._ready.wait()
+        self._recovery.check(run_id)
         with self._lock:
             handle = self._table.handles.get(run_id)
             if handle is None:
                 raise SupersededError.of(run_id, "superseded")
             self._check(handle, incarnation)
             self._table.progressed(handle, progress)
-            wanted = self._wanted(handle)
+            wanted = self._executions.wanted(handle)
         store = self._stores.find(handle.store)
         if store is not None:
             store.set_progress(run_id, progress_json(progress))
@@ -269,10 +281,12 @@ class Scheduler:
     def ended(self, run_id: str, incarnation: str, error: BaseException | None) -> None:
         """Note that a run's execution is over, and what it raised."""
         self._ready.wait()
+        self._recovery.check(run_id)
         with self._lock:
             handle = self._table.handles.get(run_id)
             if handle is not None and handle.incarnation == incarnation and handle.active:
-                self._conclude(handle, error)
+                self._executions.conclude(handle, error)
+                self._tidy()
         self._wake.set()
 
     # ---- the loop
@@ -294,127 +308,17 @@ class Scheduler:
     def _recover(self) -> None:
         """Go on with the runs of an earlier scheduler: those that runners still execute, and those that the stores say are unfinished."""
         self._desk.start()
-        jobs = self._runners.adopt()
-        for name, job in jobs.items():
-            with contextlib.suppress(UserError, ValueError):
-                state = run_states.state(self._stores.open(job.store), job.request.run_id)
-                self._table.add(RunHandle(job.request, job.store, state, job.incarnation, name))
-        for path in self._stores.left_open():
-            with contextlib.suppress(UserError):
-                store = self._stores.open(path)
-                for each in run_states.unfinished(store):
-                    if each.state.run_id not in self._table.handles:
-                        self._resume(path, each)
-        with self._lock:
-            self._tidy()
-
-    def _resume(self, path: Path, found: run_states.UnfinishedRun) -> None:
-        """Queue a run that nobody executes again."""
-        store, state = self._stores.open(path), found.state
-        if found.request is None:
-            run_states.advance(store, state.run_id, "interrupted", error="its question cannot be read back from the store; submit it again")
-            return
-        handle = RunHandle(found.request, path, state)
-        self._table.add(handle)
-        if state.status == "running":
-            self._advance(handle, "queued" if state.desired == "running" else state.desired)
+        self._recovery.begin(self._runners.adopt())
 
     def _reconcile(self) -> None:
         with self._lock:
-            self._take_back()
-            if not self._closing.is_set():
-                for handle in self._table.number_queue():
-                    if self._runners.full or not self._begin(handle):
-                        break
-                self._table.number_queue()
-            if time.monotonic() - self._began > SPARE_AFTER_SECONDS and any(handle.active for handle in self._table.handles.values()):
+            self._executions.take_back()
+            self._executions.begin_queued()
+            if time.monotonic() - self._began > SPARE_AFTER_SECONDS and self._executions.any():
                 self._runners.keep_spare()
             self._tidy()
-        self._check_runners()
+        self._executions.check_runners()
         self._publish()
-
-    def _begin(self, handle: RunHandle) -> bool:
-        """Give a queued run to a runner. False if it must wait for evaluators of another shape, and so must those behind it."""
-        try:
-            if not self._shape_for(handle.request.spec):
-                return False
-            self._stores.open(handle.store)
-            handle.incarnation, handle.error = token_hex(8), None
-            self._advance(handle, "running")
-            job = Job(handle.request, handle.incarnation, handle.store)
-            handle.runner = self._runners.give(job, partial(self._returned, handle, handle.incarnation))
-        except UserError as error:
-            self._fail(handle, error)
-        return True
-
-    def _shape_for(self, spec: RunSpec) -> bool:
-        """Have evaluators that suit a spec. False if those that there are do not, and are in use. UserError for what the cluster cannot hold."""
-        wanted, shape = choose_shape(spec), self._dispatcher.shape
-        if shape is not None and shape.suits(spec):
-            return True
-        if shape is not None and (self._desk.in_use() or any(handle.active for handle in self._table.handles.values())):
-            return False
-        self._dispatcher.reshape(wanted)
-        return True
-
-    def _returned(self, handle: RunHandle, incarnation: str, error: BaseException | None) -> None:
-        """A runner has returned from a job, or died of it. Called in a thread of Ray's, on which others wait: it must not wait itself."""
-        self._came_back.put((handle, incarnation, f"{type(error).__name__}: {error}" if error else "it ended without a word"))
-        self._wake.set()
-
-    def _take_back(self) -> None:
-        """Take back the runs whose runner returned without having told how they ended."""
-        while not self._came_back.empty():
-            handle, incarnation, reason = self._came_back.get()
-            if handle.incarnation == incarnation and handle.active:
-                self._lose(handle, reason)
-
-    def _lose(self, handle: RunHandle, reason: str) -> None:
-        """Have a run that lost its process executed by another one."""
-        assert handle.runner is not None
-        self._runners.drop(handle.runner)
-        handle.runner, handle.incarnation = None, ""
-        handle.deaths += 1
-        self._desk.close(handle.run_id)
-        first = (reason.strip().splitlines() or [""])[0]
-        if handle.deaths >= DEATHS:
-            self._fail(handle, EvaluationError(f"the process of the run died {DEATHS} times, last with {first}; what was measured is stored"))
-        elif self._wanted(handle) == "running":
-            self._stores.open(handle.store).add_event(handle.run_id, "retried", f"the process of the run died ({first}) and another one took over")
-            self._advance(handle, "queued")
-        else:
-            self._conclude_stopped(handle)
-
-    def _conclude(self, handle: RunHandle, error: BaseException | None) -> None:
-        """Record how a run's execution ended."""
-        assert handle.runner is not None
-        self._runners.free(handle.runner)
-        handle.runner, handle.incarnation = None, ""
-        retried = self._desk.close(handle.run_id)
-        if retried:
-            self._stores.open(handle.store).add_event(handle.run_id, "retried", f"{retried} batches were lost with their evaluator and measured again")
-        if error is None:
-            self._advance(handle, "done")
-        elif isinstance(error, InterruptedRunError):
-            self._conclude_stopped(handle)
-        else:
-            self._fail(handle, error)
-        self._tidy()
-
-    def _conclude_stopped(self, handle: RunHandle) -> None:
-        """Record that a run stopped because it was told to. One that is wanted again by now is queued."""
-        if self._closing.is_set():
-            self._advance(handle, "interrupted")
-        else:
-            self._advance(handle, "queued" if handle.state.desired == "running" else handle.state.desired)
-
-    def _fail(self, handle: RunHandle, error: BaseException) -> None:
-        handle.error = error
-        self._advance(handle, "failed", str(error))
-
-    def _advance(self, handle: RunHandle, status: Status, error: str | None = None) -> None:
-        store, progress = self._stores.open(handle.store), handle.state.progress
-        self._table.changed(handle, run_states.advance(store, handle.run_id, status, error=error, progress=progress))
 
     def _publish(self) -> None:
         """Publish metrics, so often that those of what has ended vanish."""
@@ -426,25 +330,6 @@ class Scheduler:
         under_way = [state.progress for state in states if state.status == "running" and state.progress is not None]
         counts = Counter(state.status for state in states)
         self._metrics.publish(self._desk.totals, self._dispatcher.queue(), runs=counts, progress=under_way, evaluators=self._dispatcher.evaluators())
-
-    def _wanted(self, handle: RunHandle) -> Desired:
-        return "cancelled" if self._closing.is_set() else handle.state.desired
-
-    def _check_runners(self) -> None:
-        """Find runs whose runner died without a word: those of an earlier scheduler had nobody to tell."""
-        if time.monotonic() - self._checked < CHECK_SECONDS:
-            return
-        self._checked = time.monotonic()
-        with self._lock:
-            active = [(handle, handle.runner, handle.incarnation) for handle in self._table.handles.values() if handle.runner is not None]
-        for handle, runner, incarnation in active:
-            alive, job = self._runners.check(runner)
-            with self._lock:
-                if handle.incarnation != incarnation or not handle.active:
-                    continue
-                handle.lost = 0 if job is not None else handle.lost + 1
-                if not alive or handle.lost > 2:
-                    self._lose(handle, "its process is gone")
 
     def _tidy(self) -> None:
         """Forget old runs, and close what nobody uses."""
@@ -485,11 +370,12 @@ class Scheduler:
         handle = self._table.handles.get(run_id)
         if handle is not None:
             return handle.store
+        self._recovery.check(run_id)
         for path in self._stores.latest():
             with contextlib.suppress(UserError), self._stores.reading(path) as store:
                 if run_states.states(store, [run_id]):
                     return path
-        raise unknown(run_id)
+        raise unknown(run_id, self._recovery.waiting())
 
 
 _remote: Any = ray.remote

@@ -1,20 +1,25 @@
 """The stores that a scheduler has open, and those that it must open again when it comes back."""
 
 import json
+import logging
 import threading
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from raysp.errors import UserError
 from raysp.home import home
-from raysp.store import Store
+from raysp.store import Answer, Limits, Store, ask_confined, missing
 
 #: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
 REMEMBERED = 32
 FILE = "scheduler.json"
+#: How old the snapshot may be that answers a query while the store is written.
+SNAPSHOT_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class Stores:
@@ -22,28 +27,37 @@ class Stores:
 
     def __init__(self) -> None:
         self._open: dict[Path, Store] = {}
+        self._opening: dict[Path, threading.Lock] = {}
         self._used = Counter[Path]()
         self._lock = threading.RLock()
         kept = _read()
         self._latest, self._left_open = kept["latest"], kept["open"]
 
     def open(self, path: Path) -> Store:
-        """The store at a path. UserError if it cannot be opened."""
+        """The store at a path. UserError if it cannot be opened. One that keeps its caller waiting keeps no other store's callers waiting."""
         with self._lock:
-            if path not in self._open:
-                self._open[path] = Store.open(path)
+            if path in self._open:
+                return self._open[path]
+            opening = self._opening.setdefault(path, threading.Lock())
+        with opening:
+            with self._lock:
+                if path in self._open:
+                    return self._open[path]
+            store = Store.open(path)
+            log.info("store opened", extra={"store": path})
+            with self._lock:
+                self._open[path] = store
                 self._latest = [*(each for each in self._latest if each != path), path][-REMEMBERED:]
                 self._write()
-            return self._open[path]
+            return store
 
     @contextmanager
     def using(self, path: Path) -> Generator[Store]:
-        """The store at a path, which stays open within the block."""
+        """The store at a path, which stays open within the block. UserError if it cannot be opened."""
         with self._lock:
-            store = self.open(path)
             self._used[path] += 1
         try:
-            yield store
+            yield self.open(path)
         finally:
             with self._lock:
                 self._used[path] -= 1
@@ -60,6 +74,18 @@ class Stores:
             with Store.read(path) as store:
                 yield store
 
+    def ask(self, path: Path, query: str, limits: Limits) -> Answer:
+        """The answer to a person's query, from a process of its own; of a store that is written, as it was at most `SNAPSHOT_SECONDS` ago. UserError as `ask_confined`.
+
+        The store stays open here meanwhile: a query that read the file itself would keep a run from being stored in it.
+        """
+        with ExitStack() as held:
+            if not path.exists():
+                raise missing(path)
+            with suppress(UserError):  # another process has it, and serves readers
+                held.enter_context(self.using(path))
+            return ask_confined(path, query, limits, SNAPSHOT_SECONDS)
+
     def find(self, path: Path) -> Store | None:
         """The store at a path if it is open."""
         return self._open.get(path)
@@ -70,8 +96,8 @@ class Stores:
             leaving = [path for path in self._open if path not in used and not self._used[path]]
             for path in leaving:
                 self._open.pop(path).close()
+                log.info("store closed", extra={"store": path})
             if leaving:
-                self._left_open = [path for path in self._left_open if path not in leaving]
                 self._write()
 
     def paths(self) -> list[Path]:
@@ -79,12 +105,18 @@ class Stores:
         return list(self._open)
 
     def left_open(self) -> list[Path]:
-        """The stores that an earlier scheduler had open when it died."""
-        return [path for path in self._left_open if path.exists()]
+        """The stores that an earlier scheduler had open when it died, and whose runs nobody has gone on with yet."""
+        return list(self._left_open)
+
+    def recovered(self, path: Path) -> None:
+        """Note that the runs of a store that was left open are known again."""
+        with self._lock:
+            self._left_open = [each for each in self._left_open if each != path]
+            self._write()
 
     def latest(self) -> list[Path]:
         """The stores that were opened last and still exist, the newest first."""
-        return [path for path in reversed(self._latest) if path.exists()]
+        return [path for path in reversed(self._latest) if _exists(path)]
 
     def _write(self) -> None:
         file = home() / FILE
@@ -97,6 +129,13 @@ class Stores:
             draft.replace(file)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a file system that has gone
+        return False
+
+
 def _read() -> dict[str, list[Path]]:
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept: Any = json.loads((home() / FILE).read_text(encoding="utf-8"))
@@ -104,6 +143,9 @@ def _read() -> dict[str, list[Path]]:
     return {"open": [], "latest": []}
 
 
-def unknown(run_id: str) -> UserError:
-    """The error for a run that no remembered store has."""
+def unknown(run_id: str, waiting: Mapping[Path, str]) -> UserError:
+    """The error for a run that no remembered store has. `waiting` are those that cannot be opened, and why."""
+    if waiting:
+        problem = f"may be in a store with unfinished runs that cannot be opened yet ({'; '.join(waiting.values())})"
+        return UserError("run", run_id, problem, "it goes on by itself once that is put right")
     return UserError("run", run_id, "is not known to this scheduler", f"read it with `raysp show {run_id}`, or name its store with --store")

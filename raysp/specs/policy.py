@@ -61,7 +61,9 @@ def check(policy: Policy, spec: RunSpec) -> None:
     check_lens(policy, spec.lens)
     _check_data_sets(policy, {"examples": spec.examples} if spec.examples else {})
     _check_models(policy, [variant.removeprefix("model:") for variant in spec.repeat_on if variant.startswith("model:")])
-    _check_files(policy, {**spec.explorer.files, **({} if spec.store is None else {"store": spec.store})})
+    _check_files(policy, spec.explorer.files)
+    if spec.store is not None:
+        check_store(policy, spec.store)
 
 
 def check_lens(policy: Policy, lens: LensSpec) -> None:
@@ -73,6 +75,11 @@ def check_lens(policy: Policy, lens: LensSpec) -> None:
         _check_code(policy, lens.loads)
     _check_data_sets(policy, lens.data_sets)
     _check_files(policy, lens.files)
+
+
+def check_store(policy: Policy, path: str) -> None:
+    """As `check`, of the path of a store alone."""
+    _check_files(policy, {"store": path})
 
 
 def _check_files(policy: Policy, named: Mapping[str, str]) -> None:

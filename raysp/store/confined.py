@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ SLACK_BYTES = 256 << 20
 """Memory beside DuckDB's own limit: for the answer's rows, and for what DuckDB does not count."""
 
 
-def ask_confined(path: Path, query: str, limits: Limits) -> Answer:
-    """Return the answer to one SELECT-like statement about the store at `path`; errors as `questions.ask`, and beyond the limits in any case within a second more."""
-    asked = json.dumps({"path": str(path), "query": query, "seconds": limits.seconds, "rows": limits.rows, "bytes": limits.bytes, "memory": limits.memory})
+def ask_confined(path: Path, query: str, limits: Limits, age: float | None = None) -> Answer:
+    """Return the answer to one SELECT-like statement about the store at `path`; errors as `questions.ask`, and beyond the limits in any case within a second more.
+
+    While another process writes the store, the snapshot that is read is at most `age` seconds old, if that is given.
+    """
+    asked = json.dumps({"path": str(path), "age": age, "query": query, **asdict(limits)})
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", "from raysp.store.confined import answer_one; answer_one()"]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:  # noqa: S603  our own module
@@ -77,7 +81,7 @@ def answer_one() -> None:
     asked = json.loads(sys.stdin.read())
     limits = Limits(asked["seconds"], asked["rows"], asked["bytes"], asked["memory"])
     try:
-        with Store.read(asked["path"], memory=limits.memory) as store:
+        with Store.read(asked["path"], memory=limits.memory, age=asked["age"]) as store:
             _limit_memory(limits.memory + SLACK_BYTES + limits.bytes)
             sys.stdout.buffer.write(b"ready\n")
             sys.stdout.buffer.flush()

@@ -29,6 +29,8 @@ SHARE = 0.05
 """The largest share of the writer's time spent on snapshots, unless they would get too old."""
 LEAST_SECONDS, MOST_SECONDS = 1.0, 8.0
 """The shortest and longest time that a reader's request waits for the one before."""
+URGENT = "urgent"
+"""What a request holds whose reader needs a young snapshot: only `LEAST_SECONDS` lie between two of these."""
 LOOK_SECONDS = 0.2
 """How often the writer looks for a request."""
 WAIT_SECONDS = 10.0
@@ -57,7 +59,7 @@ class Publisher:
         self._con, self._path, self._writing = con, path, writing
         self._building = threading.Lock()
         self._ended = threading.Event()
-        self._due = 0.0
+        self._due = self._soonest = 0.0
         self._source: int | None = None
         self.dirty = True
         self._thread = threading.Thread(target=self._serve, name="raysp-snapshots", daemon=True)
@@ -96,7 +98,7 @@ class Publisher:
                 self._answer_request()
             except Exception as error:  # noqa: BLE001  a run continues without snapshots
                 log.warning("no snapshot: %s", error)
-                self._due = time.monotonic() + FAILED_SECONDS
+                self._due = self._soonest = time.monotonic() + FAILED_SECONDS
 
     def _answer_request(self) -> None:
         request, final = request_path(self._path), snapshot_path(self._path)
@@ -105,7 +107,7 @@ class Publisher:
             return
         if final.exists() and not self.dirty:
             _stamp(final)
-        elif time.monotonic() >= self._due:
+        elif time.monotonic() >= (self._soonest if _is_urgent(request) else self._due):
             self.publish()
         if _changed(request) == asked:  # a later request is answered next
             request.unlink(missing_ok=True)
@@ -137,6 +139,7 @@ class Publisher:
         finally:
             cur.close()
         took = time.monotonic() - began
+        self._soonest = time.monotonic() + LEAST_SECONDS
         self._due = time.monotonic() + min(MOST_SECONDS, max(LEAST_SECONDS, took / SHARE))
         return final
 
@@ -147,33 +150,55 @@ class Publisher:
         return self._source
 
 
-def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False) -> None:
+def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False, age: float | None = None) -> None:
     """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered or none is needed, at most `WAIT_SECONDS`.
+
+    None is asked for while there is one of at most `age` seconds. With an `age`, the writer makes one whatever share of its time that takes.
 
     A writer that has made one very recently does not make another. If the request cannot be written or is not answered, nothing but the wait happens.
     """
     request, until = request_path(path), time.monotonic() + WAIT_SECONDS
+    if age is not None and time.time_ns() - _changed(snapshot_path(path)) <= age * 1e9:
+        return
     with suppress(OSError):
         request.touch(mode=0o600)
+        if age is not None:
+            request.write_text(URGENT, encoding="ascii")
         asked = _stamp(request)
         while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until and not needless():
             time.sleep(LOOK_SECONDS / 4)
 
 
-def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[Connection, str] | None:
+def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float | None = None) -> tuple[Connection, str] | None:
     """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it. Returns it with a note on its age.
 
-    None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
+    With an `age`, it is at most so many seconds old. None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
     """
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        found = _open_snapshot(path, holder, memory, age)
+        if found is None:
+            return None
+        con, seconds = found
+        if age is None or seconds <= age:
+            writer = f"process {holder}" if holder else "another process"
+            return con, f"reading a snapshot made {seconds:.0f} s ago, because the store is being written by {writer}"
+        con.close()
+        if time.monotonic() > until:
+            raise UserError("store", str(path), f"is being written, and has no snapshot of the last {age:g} s", "try again in a few seconds")
+
+
+def _open_snapshot(path: Path, holder: int, memory: int | None, age: float | None) -> tuple[Connection, float] | None:
+    """A snapshot with its age in seconds."""
     snapshot = snapshot_path(path)
     writer = f"process {holder}" if holder else "another process"
     later = UserError("store", str(path), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
-    ask_for_snapshot(path, partial(_released, path))
+    ask_for_snapshot(path, partial(_released, path), age)
     until = time.monotonic() + CHANGING_SECONDS
     while True:
         try:
             con = open_reader(snapshot, memory)
-            age = max(0.0, time.time() - snapshot.stat().st_mtime)
+            seconds = max(0.0, time.time() - snapshot.stat().st_mtime)
         except OlderSchemaError:
             raise later from None
         except (duckdb.Error, OSError, UserError) as error:
@@ -186,7 +211,7 @@ def open_snapshot(path: Path, holder: int, memory: int | None = None) -> tuple[C
                 raise later from None
             time.sleep(LOOK_SECONDS / 4)
         else:
-            return con, f"reading a snapshot made {age:.0f} s ago, because the store is being written by {writer}"
+            return con, seconds
 
 
 def _released(path: Path) -> bool:
@@ -249,6 +274,13 @@ def _check_space(source: int, target: int) -> None:
     needed = max(0, os.fstat(source).st_size - os.fstat(target).st_size)
     if shutil.disk_usage(target).free < needed + SPARE_BYTES:
         raise OSError("No space left on device: there would be no room for a snapshot")
+
+
+def _is_urgent(request: Path) -> bool:
+    """Whether the reader that left a request needs a young snapshot."""
+    with suppress(OSError, UnicodeDecodeError):
+        return request.read_text(encoding="ascii") == URGENT
+    return False
 
 
 def _stamp(file: Path, time_ns: int | None = None) -> int:

@@ -87,10 +87,10 @@ class Store(RunStateWriter):
         return store
 
     @classmethod
-    def read(cls, path: str | Path, *, memory: int | None = None) -> Self:
+    def read(cls, path: str | Path, *, memory: int | None = None, age: float | None = None) -> Self:
         """Open the store at `path` for reading: the live file or, while another process writes it, a snapshot requested from that process; `note` then says so.
 
-        `memory` limits the bytes that queries may use, by default to a quarter of the machine's memory.
+        `memory` limits the bytes that queries may use, by default to a quarter of the machine's memory, and `age` the seconds since the snapshot was made.
         """
         place = Path(os.path.realpath(Path(path).expanduser()))
         live = _writers.get(place)
@@ -100,14 +100,14 @@ class Store(RunStateWriter):
             return cls(open_reader(place, memory), place, read_only=True)
         except OlderSchemaError:
             open_writer(place).close()
-            return cls.read(path, memory=memory)
+            return cls.read(path, memory=memory, age=age)
         except (duckdb.Error, OSError) as error:
             holder = lock_holder(error)
             if holder is None:
                 raise explained(place, error) from None
-            found = open_snapshot(place, holder, memory)
+            found = open_snapshot(place, holder, memory, age)
             if found is None:
-                return cls.read(path, memory=memory)
+                return cls.read(path, memory=memory, age=age)
             con, note = found
             return cls(con, snapshot_path(place), read_only=True, note=note)
 

@@ -9,7 +9,7 @@ import pytest
 
 from raysp.errors import UserError
 from raysp.runtime import address
-from raysp.runtime.address import PREFACE, answers, checked_address, wanted_address
+from raysp.runtime.address import PREFACE, answers, checked_address, store_is_here, wanted_address
 
 #: What a gRPC server sends first: an empty frame of settings.
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -117,3 +117,31 @@ def test_a_service_that_died_and_a_ray_that_was_killed_are_passed_over(home, tmp
 
 def test_a_server_that_hangs_up_does_not_answer(serving):
     assert not answers(serving(b""))
+
+
+ELSEWHERE = "203.0.113.7:6379"  # of a network for documentation: nobody's
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served", "named", "here"),
+    [
+        (None, None, False, True),
+        ("127.0.0.1:6379", None, False, True),
+        ("auto", None, False, True),
+        (ELSEWHERE, None, False, False),
+        (ELSEWHERE, None, True, True),
+        (None, ELSEWHERE, False, False),
+        ("127.0.0.1:6379", ELSEWHERE, False, True),
+    ],
+)
+def test_the_default_store_of_a_service_on_another_machine_is_not_here(home, monkeypatch, *, wanted, served, named, here):
+    monkeypatch.delenv("RAYSP_STORE", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if wanted:
+        monkeypatch.setenv("RAY_ADDRESS", wanted)
+    file = home / "raysp.duckdb"
+    if served:
+        (home / "service.json").write_text(json.dumps({"address": served, "store": str(file)}))
+    assert not store_is_here(None)
+    file.touch()
+    assert store_is_here(str(file) if named else None) is here

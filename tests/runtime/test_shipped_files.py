@@ -113,3 +113,12 @@ def test_a_service_opens_no_file_of_its_own_for_those_who_ask(service, tmp_path,
         service.call("submit", [RunRequest(raysp.RunSpec(lens=raysp.FeatureLens(prompt="a b"), store=str(tmp_path / "s.duckdb")), "r")])
     with pytest.raises(raysp.UserError, match=r"^train: '/etc/passwd' names a file of the service's machines"):
         service.call("attach", "s", "i", Path(tmp_path / "s.duckdb"), "s", 5, raysp.DataLens(train="/etc/passwd"), None)
+    with pytest.raises(raysp.UserError, match=r"^train: '/etc/passwd' names a file of the service's machines"):
+        service.call("ask", "s", "gradient_report", raysp.DataLens(train="/etc/passwd"), "fingerprint")
+    for asked in (
+        ("attach", "s", "i", tmp_path / "s.duckdb", "s", 5, raysp.FeatureLens(prompt="a b"), None),
+        ("store_call", tmp_path / "s.duckdb", "pace", (1,), {}),
+    ):
+        with pytest.raises(raysp.UserError, match=r"^store: .*s.duckdb' names a file of the service's machines"):
+            service.call(*asked)
+    assert not (tmp_path / "s.duckdb").exists()

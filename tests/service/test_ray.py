@@ -1,11 +1,13 @@
 """The same questions on a real Ray of several nodes: the same answers, whatever dies on the way."""
 
+import fcntl
 import gc
 import json
 import os
 import re
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import ray
 from answered_games import N, additive, flawed, planted
+from ray._private import worker
 from ray.job_submission import JobStatus, JobSubmissionClient
 from services import actors
 from tiny_models import save
@@ -155,6 +158,101 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert state["killed"]
     stored = result.evaluations.num_rows
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
+
+
+def test_a_run_under_way_waits_for_its_store_when_another_process_holds_it_as_the_scheduler_comes_back(tmp_path):
+    """Its runner goes on with it: a Python function is not part of the store."""
+    held, killed = [], []
+
+    def hold():
+        """Lock the store's file as soon as the dead scheduler has let go of it."""
+        held.append(os.open(tmp_path / "ray.duckdb", os.O_RDWR))
+        while True:
+            try:
+                return fcntl.lockf(held[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.01)
+
+    def release():
+        """Let go of it when the next scheduler has found it locked."""
+        try:
+            Link(scheduler, killed[0]).call("version")
+            time.sleep(3.0)
+        finally:
+            os.close(held[0])
+
+    def watch(progress):
+        if progress.phase == "explore" and progress.done > 200 and not held:
+            killed.append(ray.get_actor(NAME, NAMESPACE))
+            ray.kill(killed[0], no_restart=True)
+            hold()
+            threading.Thread(target=release).start()
+
+    result = raysp.run(question(tmp_path, slow), watch=watch)
+    assert held
+    assert result.summary["status"] == "done"
+    assert "retried" not in result.events["kind"].to_pylist()
+
+
+def test_a_store_that_is_not_here_is_queried_where_it_is_while_a_run_is_stored_in_it(tmp_path, cli):
+    """This process has another home than the scheduler, whose default store the run is in."""
+    begun, released = tmp_path / "begun", tmp_path / "released"
+    answers = {}
+    queries = {
+        "stored": ("SELECT count(*) OVER () AS stored FROM evaluations WHERE run_id = 'queried'", "--limit", "1", "--json"),
+        "slow": ("SELECT sum(hash(a.range)) FROM range(3000000000) a", "--timeout", "0.5"),
+        "elsewhere": ("FROM runs", "--store", str(tmp_path / "nothing.duckdb")),
+    }
+
+    def halting(masks):
+        while len(masks) > 2 and begun.exists() and not released.exists():
+            time.sleep(0.05)
+        if len(masks) > 2:
+            begun.touch()
+        return planted(masks)
+
+    def watch(progress):
+        if progress.done > 4 and not answers:
+            answers.update({name: cli("sql", *words) for name, words in queries.items()})
+            released.touch()
+
+    spec = question(tmp_path, halting).model_copy(update={"store": None})
+    assert raysp.run(spec, run_id="queried", watch=watch).summary["status"] == "done"
+    (row,), notes = json.loads(answers["stored"].out), answers["stored"].err
+    assert row["stored"] > 2
+    assert int(re.search(r"reading a snapshot made (\d+) s ago", notes)[1]) <= 2
+    assert "these are the first 1 rows" in notes
+    refusals = {"slow": "sql: took longer than 0.5 s", "elsewhere": "store: .*nothing.duckdb' does not exist"}
+    for name, message in refusals.items():
+        assert (answers[name].code, answers[name].out, answers[name].err.count("\n")) == (2, "", 1)
+        assert re.match(f"raysp: {message}", answers[name].err)
+
+
+def test_the_logs_have_the_events_of_runs_and_no_word_of_their_questions(tmp_path):
+    lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="The zebrafinch was long", target=" not", foil="!", dtype="float32")
+    spec = raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), store=str(tmp_path / "ray.duckdb"))
+    raysp.run(spec, run_id="logged")
+
+    def failing(masks):
+        raise KeyError("zebrafinch")
+
+    with pytest.raises(KeyError, match="zebrafinch"):
+        raysp.run(question(tmp_path, failing), run_id="failing")
+    with pytest.raises(raysp.UserError, match="zebrafinch"):
+        raysp.run(spec.model_copy(update={"lens": lens.model_copy(update={"target": "zebrafinch", "foil": "zebrafinch"})}), run_id="mistaken")
+    texts = [path.read_text(errors="replace") for path in Path(worker.global_worker.node.get_logs_dir_path()).rglob("*") if path.is_file()]
+    lines = [json.loads(line) for text in texts for line in text.splitlines() if line.startswith('{"time": ')]
+    ours = [line for line in lines if line.get("run") in ("logged", "failing", "mistaken")]
+    events = {(line["message"], line["run"]) for line in ours}
+    assert {(event, "logged") for event in ("run submitted", "run started", "run ended", "execution began", "session opened", "session closed")} <= events
+    ends = {line["run"]: (line["status"], line.get("reason")) for line in ours if line["message"] == "run ended"}
+    assert ends["logged"] == ("done", None)
+    assert ends["failing"] == ("failed", "KeyError")
+    assert (ends["mistaken"][0], ends["mistaken"][1][:15]) == ("failed", "UserError about")
+    assert {"store opened", "evaluator started", "evaluator ready", "game built", "lease failed"} <= {line["message"] for line in lines}
+    for text in texts:
+        assert "zebrafinch" not in text
+        assert os.environ["RAY_AUTH_TOKEN"] not in text
 
 
 def published(run_id):

@@ -1,5 +1,6 @@
 """A person's query ends within its limits, whatever it does, and the process that asks goes on."""
 
+import os
 import resource
 import time
 
@@ -61,6 +62,16 @@ def test_a_query_is_answered_while_the_store_is_written(path):
         answer = ask_confined(path, "SELECT count(*) AS c FROM events", Limits())
         assert answer.table["c"].to_pylist() == [1]
         assert "reading a snapshot" in str(answer.note)
+
+
+def test_a_query_that_needs_a_young_snapshot_gets_one_before_the_writer_would_make_the_next(path):
+    with Store.open(path) as store:
+        os.utime(store.publish(), (0, 0))
+        store.add_event(None, "note", "new")
+        store._publisher._due = time.monotonic() + 1000
+        answer = ask_confined(path, "SELECT count(*) AS c FROM events", Limits(), age=2.0)
+        assert answer.table["c"].to_pylist() == [1]
+        assert int(str(answer.note).split(" made ")[1].split()[0]) <= 2
 
 
 @pytest.mark.parametrize("given", [{"seconds": float("nan")}, {"seconds": 1e300}, {"seconds": 0}, {"rows": 0}])
