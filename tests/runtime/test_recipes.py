@@ -3,27 +3,28 @@
 import itertools
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 from answered_training_sets import Trained
-from ray._private import state as ray_state
+from ray._private.state import actors
 from ray.cluster_utils import Cluster
 from services import end_service, service_home
 
 import raysp
 from raysp.actions.recipe_trials import LocalTrainings, observe
-from raysp.actions.recipes import SEEDS, STEPS, SUBSETS
+from raysp.actions.recipes import SEEDS, STEPS, SUBSETS, Candidate
 from raysp.errors import UserError
-from raysp.game import GameInfo
 from raysp.runs.state import RunRequest
 from raysp.runs.stored_game import RECIPES
-from raysp.runtime.client import Client, RayEngine
+from raysp.runtime.client import RayEngine
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.recipes import choose_recipe
-from raysp.runtime.service_trainings import USUAL, shared_priority
+from raysp.runtime.service_trainings import USUAL, ServiceTrainings, shared_priority
 from raysp.specs.run import resolve
 
 
@@ -55,19 +56,25 @@ def slow(masks):
 
 
 @pytest.fixture
-def beside(client, trained):
-    """A function run that does not end by itself, once it is under way on all cores of the cluster."""
-    lens = raysp.FunctionLens(slow, n=20, batch_masks=4)
-    spec = raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=100_000).options, evaluators=2, threads=1, store=str(trained.folder / "beside.duckdb"))
-    client.submit([RunRequest(resolve(spec), "beside")])
-    wait_until(lambda: done(client) > 0 and ray.available_resources().get("CPU", 0.0) == 0.0)
-    yield "beside"
-    client.cancel(["beside"])
+def busy(client, trained):
+    """Submit a function run that does not end by itself, and wait until it is under way on all cores of the cluster."""
+
+    def start(run_id, function):
+        lens = raysp.FunctionLens(function, n=20, batch_masks=4)
+        store = str(trained.folder / "busy.duckdb")
+        spec = raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=100_000).options, evaluators=2, threads=1, store=store)
+        client.submit([RunRequest(resolve(spec), run_id)])
+        started.append(run_id)
+        wait_until(lambda: [each.state for each in client.status().evaluators] == ["busy", "busy"] and not ray.available_resources().get("CPU"))
+
+    started = []
+    yield start
+    client.cancel(started)
 
 
-def done(client):
-    """How many masks the run beside the search has been answered."""
-    (state,) = client.states(["beside"])
+def done(client, run_id):
+    """How many masks a run that has not ended was answered."""
+    (state,) = client.states([run_id])
     assert not state.ended, state
     return 0 if state.progress is None else state.progress.done
 
@@ -84,52 +91,67 @@ def paid(path):
         return store.sql(f"SELECT sum(evaluations)::INT AS paid FROM costs WHERE run_id = '{RECIPES}'").to_pylist()[0]["paid"]
 
 
-def test_a_search_finds_what_trainings_of_this_process_find_while_evaluators_hold_all_cores_and_a_run_goes_on(client, trained, beside):
+def test_a_search_finds_what_this_process_finds_while_evaluators_hold_all_cores_and_a_run_goes_on(client, trained, busy):
+    busy("beside", slow)
     spec, at = spec_of(trained, epochs=2), []
-
-    def watch(progress):
-        at.append((done(client), ray.available_resources().get("CPU", 0.0)))
-
-    found, choice = choose_recipe(spec, trials=3, watch=watch)
+    found, choice = choose_recipe(spec, trials=2, watch=lambda _: at.append((done(client, "beside"), ray.available_resources().get("CPU", 0.0))))
     assert choice is not None
     assert {free for _, free in at} == {0.0}
     assert at[-1][0] > at[0][0]
-    assert len(found) == 3
+    assert len(found) == 2
     assert any(each.complete for each in found)
     trainings = LocalTrainings()
     for each in found:
-        here = observe(spec.lens, each.candidate, trainings, keep=None, seed=spec.seed)
-        *_, last = itertools.islice(here, STEPS if each.complete else 1)
-        np.testing.assert_allclose(each.outputs, last.outputs, atol=1e-4)  # float32, in stacks of other sizes
-        assert (each.loss, each.untrained_loss) == pytest.approx((last.loss, last.untrained_loss), abs=1e-4)
-        assert (each.complete, each.trainings) == (last.complete, last.trainings)
+        *_, here = itertools.islice(observe(spec.lens, each.candidate, trainings, keep=None, seed=spec.seed), STEPS if each.complete else 1)
+        np.testing.assert_allclose(each.outputs, here.outputs, atol=1e-4)  # float32, in stacks of other sizes
+        assert (each.loss, each.untrained_loss) == pytest.approx((here.loss, here.untrained_loss), abs=1e-4)
+        assert (each.complete, each.trainings) == (here.complete, here.trainings)
         assert each.seconds > 0
 
 
-def test_what_a_search_trained_is_stored_and_a_second_search_trains_only_for_the_price(client, trained):
+def test_what_a_search_trained_is_stored_and_the_next_one_trains_only_for_the_price(client, trained):
     spec = spec_of(trained, "again", epochs=1)
-    (first,), _ = choose_recipe(spec, trials=1)
+
+    def search(name):
+        *_, found = observe(spec.lens, Candidate.of(spec.lens), ServiceTrainings(Path(spec.store), name, USUAL), keep=None, seed=0)
+        return found
+
+    first = search("first")
     before = paid(spec.store)
-    (second,), _ = choose_recipe(spec, trials=1)
+    second = search("second")
     assert before == SEEDS * (SUBSETS + 2)  # and on everything and nothing
     assert paid(spec.store) == before + SUBSETS // STEPS
     np.testing.assert_array_equal(second.outputs, first.outputs)
     assert (second.loss, second.trainings) == (first.loss, SUBSETS // STEPS)
 
 
-def test_a_search_that_is_interrupted_leaves_neither_orders_nor_actors(client, trained):
-    spec, told = spec_of(trained, "interrupted", epochs=6), []
+def test_a_search_that_is_interrupted_leaves_neither_orders_nor_actors(client, trained, busy):
+    """Its trials wait for evaluators that do not become free."""
+    spec, hold = spec_of(trained, "interrupted"), trained.folder / "hold"
+    hold.touch()
 
-    def watch(progress):
-        told.append(progress)
-        if progress.phase == "recipes":
-            os.kill(os.getpid(), signal.SIGINT)
+    def held(masks):
+        while hold.exists():
+            time.sleep(0.05)
+        return masks.sum(axis=1).astype(float)
 
+    def interrupt():
+        wait_until(lambda: trials() and spec.store in client.status().stores)  # which is open for the first session
+        os.kill(os.getpid(), signal.SIGINT)
+
+    busy("held", held)
+    sender = threading.Thread(target=interrupt)
+    sender.start()
     with pytest.raises(KeyboardInterrupt):
-        choose_recipe(spec, trials=8, watch=watch)
-    assert told[-1].done < 8
-    wait_until(lambda: spec.store not in client.status().stores)  # the scheduler closes the store of the last session
-    wait_until(lambda: not [each for each in ray_state.actors().values() if each["ActorClassName"] == "RecipeTrial" and each["State"] != "DEAD"])
+        choose_recipe(spec, trials=3)
+    sender.join()
+    wait_until(lambda: spec.store not in client.status().stores and not trials())
+    hold.unlink()
+
+
+def trials():
+    """The actors of trials that have not ended."""
+    return [each for each in actors().values() if each["ActorClassName"] == "RecipeTrial" and each["State"] != "DEAD"]
 
 
 def test_a_search_that_has_ended_is_not_let_in_again(client, trained):
@@ -140,9 +162,12 @@ def test_a_search_that_has_ended_is_not_let_in_again(client, trained):
         client.link.call("attach", "tune-recipe:late:0", "", spec.store, RECIPES, USUAL, spec.lens, None)
 
 
-def test_a_mistake_in_the_spec_is_told_as_it_is(client, trained):
+def test_a_question_that_cannot_be_asked_leaves_no_session(client, trained):
+    """Evaluators of another shape would wait for it to end."""
+    spec = spec_of(trained, "mistaken", target_modules="no_such")
     with pytest.raises(UserError, match="target_modules"):
-        choose_recipe(spec_of(trained, "mistaken", target_modules="no_such"), trials=2)
+        ServiceTrainings(Path(spec.store), "mistaken", USUAL).describe(spec.lens)
+    wait_until(lambda: spec.store not in client.status().stores)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 31])
