@@ -60,7 +60,7 @@ def busy(client, trained):
     """Submit a function run that does not end by itself, and wait until it is under way on all cores of the cluster."""
 
     def start(run_id, function):
-        lens = raysp.FunctionLens(function, n=20, batch_masks=4)
+        lens = raysp.FunctionLens(function, n=20, batch_masks=1)  # the first two masks are a batch each
         store = str(trained.folder / "busy.duckdb")
         spec = raysp.RunSpec(lens=lens, explorer=raysp.ProxySPEX(budget=100_000).options, evaluators=2, threads=1, store=store)
         client.submit([RunRequest(resolve(spec), run_id)])
@@ -139,14 +139,16 @@ def test_a_search_that_is_interrupted_leaves_neither_orders_nor_actors(client, t
         wait_until(lambda: trials() and spec.store in client.status().stores)  # which is open for the first session
         os.kill(os.getpid(), signal.SIGINT)
 
-    busy("held", held)
-    sender = threading.Thread(target=interrupt)
-    sender.start()
-    with pytest.raises(KeyboardInterrupt):
-        choose_recipe(spec, trials=3)
-    sender.join()
-    wait_until(lambda: spec.store not in client.status().stores and not trials())
-    hold.unlink()
+    try:
+        busy("held", held)
+        sender = threading.Thread(target=interrupt)
+        sender.start()
+        with pytest.raises(KeyboardInterrupt):
+            choose_recipe(spec, trials=3)
+        sender.join()
+        wait_until(lambda: spec.store not in client.status().stores and not trials())
+    finally:
+        hold.unlink()
 
 
 def trials():
