@@ -28,7 +28,7 @@ def tune_recipe(
 ) -> None:
     """Search the cheapest training recipe under which the queries' answers respond to the training set.
 
-    Learning rate, epochs, rank and adapted layers are searched by Ray Tune; what a recipe is worth is in `raysp docs actions`.
+    Learning rate, epochs, rank and adapted layers are searched by Ray Tune, beside other runs on the same evaluators; what a recipe is worth is in `raysp docs actions`.
     """
     from raysp.commands import display
     from raysp.runtime.recipes import choose_recipe

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 #: The payer of evaluations for a plan, as its run does not exist yet.
 PLAN = "plan"
+#: The payer of trainings for a search of recipes, which is no run.
+RECIPES = "tune-recipe"
 
 
 @dataclass
 class StoredGame:
     """A backend's game whose stored values are looked up; missing ones are measured, and stored batch by batch.
 
-    `payer` is the id of the run that pays, or `PLAN`, and `phase` names the cost. `bought` counts the masks measured, which took the evaluators `seconds`, and
+    `payer` is the id of the run that pays, `PLAN` or `RECIPES`, and `phase` names the cost. `bought` counts the masks measured, which took the evaluators `seconds`, and
     `found` those looked up. With a read-only store, stored values are used and new ones are not stored.
     """
 

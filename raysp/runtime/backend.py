@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.errors import InterruptedRunError
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, pack
@@ -73,7 +73,8 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
     """One game on the cluster's evaluators, as the backend of a run.
 
     `session` names what is asked for here, and `payer` (by default the same) the run whose evaluations they become, in the store at `store`. `incarnation`
-    distinguishes processes that use the same session one after the other. As a context manager, it ends its session.
+    distinguishes processes that use the same session one after the other. At most `workers` evaluators measure for it at once; a run has those of its spec.
+    As a context manager, it ends its session.
     """
 
     remembers = True
@@ -88,23 +89,29 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         incarnation: str = "",
         payer: str | None = None,
         priority: int = 5,
+        workers: int | None = None,
         cancelled: Callable[[], bool] = never,
     ) -> None:
         self._link, self._session, self._incarnation, self._cancelled = link, session, incarnation, cancelled
         self._opening = (session, incarnation, store, payer or session, priority)
+        self._limit = workers
         self._numbers = itertools.count()
         self._taken = 0
         self._stopped_at: float | None = None
         self.desired = "running"
-        self.rebuild(lens)
+        try:
+            self.rebuild(lens)
+        except (UserError, EvaluationError):  # the scheduler has opened the session
+            self._leave()
+            raise
 
-    def rebuild(self, lens: AnyLens) -> None:
-        """As `Backend.rebuild`. One evaluator resolves dtype `auto`, and all are given the result."""
-        self._take(self._attach(lens, None))
+    def rebuild(self, lens: AnyLens, info: GameInfo | None = None) -> None:
+        """As `Backend.rebuild`. One evaluator resolves dtype `auto`, and all are given the result; none is asked if the game is known as `info`."""
+        self._take(self._attach(lens, info))
         self._lens = with_dtype(lens, str(self.info.description.get("dtype")))
 
     def _attach(self, lens: AnyLens, info: GameInfo | None) -> Attached:
-        return self._link.call("attach", *self._opening, lens, info, cancelled=self._cancelled)
+        return self._link.call("attach", *self._opening, lens, info, self._limit, cancelled=self._cancelled)
 
     def _take(self, attached: Attached) -> None:
         self.info: GameInfo = attached.info
@@ -221,6 +228,9 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._link.call("leave", self._session, self._incarnation)
 
 

@@ -111,6 +111,10 @@ class Client:
             left = [state.run_id for state in self.states(left) if not state.ended]
             time.sleep(0.1)
 
+    def end_sessions(self, prefix: str) -> None:
+        """Drop what the sessions whose names begin with `prefix` have ordered, and let their processes order no more."""
+        self._ask("end_sessions", prefix)
+
     def close_scheduler(self) -> None:
         """Interrupt the runs, and have the stores closed."""
         self._ask("close")

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -28,6 +29,8 @@ from raysp.store import Store
 
 #: A session that is not a run's, and whose process has not been heard of for this long, is closed.
 SESSION_SECONDS = 120.0
+#: Searches that have ended, whose processes are let in no more, as far as they are remembered.
+ENDED = 256
 #: How long orders wait for answers that are about to be stored, before they are placed all the same; how often.
 SETTLE_SECONDS, SETTLES = 1.0, 8
 
@@ -41,6 +44,7 @@ class OrderDesk:
         self._stores = stores
         self._lock = threading.RLock()
         self._sessions: dict[str, Session] = {}
+        self._ended = deque[str](maxlen=ENDED)
         self._recorder = Recorder(self._sessions.get, self._store)
         self.dispatcher = Dispatcher(self._recorder.put)
 
@@ -64,8 +68,10 @@ class OrderDesk:
             return {session.store for session in self._sessions.values()}
 
     def open(self, name: str, incarnation: str, store: Path, payer: str, *, priority: int, limit: int | None, is_run: bool) -> None:
-        """Have a session. One of the same name and another incarnation is replaced."""
+        """Have a session. One of the same name and another incarnation is replaced. InterruptedRunError if what it belongs to has ended."""
         with self._lock:
+            if name.startswith(tuple(self._ended)):
+                raise InterruptedRunError(f"{name} was stopped")
             found = self._sessions.get(name)
             if found is not None and found.incarnation == incarnation:
                 return
@@ -180,6 +186,15 @@ class OrderDesk:
             session.close()
             log.info("session closed", extra={"session": name, "run": session.payer, "incarnation": session.incarnation})
             return session.retried
+
+    def end(self, prefix: str) -> None:
+        """Close the sessions whose names begin with `prefix`, let their processes know, and open no more of them."""
+        with self._lock:
+            if prefix not in self._ended:
+                self._ended.append(prefix)
+            for name in [name for name in self._sessions if name.startswith(prefix)]:
+                self.steer(name, "cancelled")
+                self.close(name)
 
     def close_all(self) -> None:
         """Close all sessions."""

@@ -204,12 +204,12 @@ class Scheduler:
 
     @ray.method(concurrency_group="questions")
     def attach(  # noqa: PLR0917  as the session was opened
-        self, session: str, incarnation: str, store: Path, payer: str, priority: int, lens: AnyLens, info: GameInfo | None
+        self, session: str, incarnation: str, store: Path, payer: str, priority: int, lens: AnyLens, info: GameInfo | None, workers: int | None = None
     ) -> Attached:
-        """Let a process place orders for a lens's game, which an evaluator describes unless `info` is known from an earlier scheduler.
+        """Let a process place orders for a lens's game, which an evaluator describes unless `info` is known, from an earlier scheduler for instance.
 
-        SupersededError if another process executes the run now; UserError for what the policy does not allow or the lens cannot do, and if no evaluator
-        can be placed.
+        At most `workers` evaluators measure for it at once; a run has those of its spec. InterruptedRunError if the session was stopped; SupersededError if
+        another process executes the run now; UserError for what the policy does not allow or the lens cannot do, and if no evaluator can be placed.
         """
         self._admission.check_lens(lens)
         self._admission.check_store(store)
@@ -221,7 +221,7 @@ class Scheduler:
                 self._check(handle, incarnation)
                 limit: int | None = handle.request.spec.evaluators
             else:
-                limit = None
+                limit = workers
                 self._executions.shape_for(RunSpec(lens=lens))
             self._desk.open(session, incarnation, store, payer, priority=priority, limit=limit, is_run=handle is not None)
             if handle is not None:
@@ -249,6 +249,13 @@ class Scheduler:
         """Close a session. What was asked and not answered is dropped."""
         self._ready.wait()
         self._desk.close(session, incarnation)
+        self._wake.set()
+
+    @ray.method(concurrency_group="runners")
+    def end_sessions(self, prefix: str) -> None:
+        """Close the sessions whose names begin with `prefix`, and open no more of them: what they belong to has ended, and its processes may live on for a moment."""
+        self._ready.wait()
+        self._desk.end(prefix)
         self._wake.set()
 
     @ray.method(concurrency_group="stores", enable_task_events=False)
