@@ -29,7 +29,9 @@ class Planned:
         }
 
     def spec(self, budget, **options):
-        return run_spec({"lens": {**self.lens, "dtype": "float32", "epochs": 1, **options}, "explorer": {"kind": "proxyspex", "budget": budget, "proxy": "linear"}})
+        return run_spec(
+            {"lens": {**self.lens, "dtype": "float32", "epochs": 1, **options}, "explorer": {"kind": "proxyspex", "budget": budget, "proxy": "linear"}}
+        )
 
     def __call__(self, budget, **options):
         self.count += 1

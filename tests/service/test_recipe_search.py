@@ -12,8 +12,6 @@ import pytest
 import ray
 from answered_training_sets import Trained
 from ray._private.state import actors
-from ray.cluster_utils import Cluster
-from services import end_service, service_home
 
 import raysp
 from raysp.actions.recipe_trials import LocalTrainings, observe
@@ -22,7 +20,6 @@ from raysp.errors import UserError
 from raysp.runs.state import RunRequest
 from raysp.runs.stored_game import RECIPES
 from raysp.runtime.client import RayEngine
-from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.recipes import choose_recipe
 from raysp.runtime.service_trainings import USUAL, ServiceTrainings, shared_priority
 from raysp.specs.run import resolve
@@ -34,16 +31,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    """The service of a node of two cores, both of which its evaluators hold."""
-    with service_home(tmp_path_factory):
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        with RayEngine() as cluster:
-            yield cluster.client
-        end_service()
-        ray.shutdown()
-        nodes.shutdown()
+def client():
+    with RayEngine() as engine:
+        yield engine.client
 
 
 def spec_of(trained, name="there", **lens):
