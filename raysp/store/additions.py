@@ -114,7 +114,7 @@ class Rows:
             wasted = (len(ids) - count) / len(ids)
             costs = {"evaluations": len(ids) - count, "tokens": batch.tokens * wasted, "seconds": batch.seconds * wasted, "wall_seconds": 0.0}
             self._extra_costs.append({"run_id": batch.run_id, "phase": batch.phase, **costs})
-        self._add_reuses(cur, stored, batch, ids)
+        self._add_reuses(cur, stored, batch, ids, new)
         return count
 
     def _add_measurements(self, batch: Batch, ids: Ids, new: NDArray[np.bool_], count: int) -> None:
@@ -131,13 +131,16 @@ class Rows:
         self.next_batch += 1
         self.requested.setdefault((batch.run_id, batch.phase), []).append(ids[new])
 
-    def _add_reuses(self, cur: Cursor, stored: StoredMasks, batch: Batch, ids: Ids) -> None:
-        """A mask that a run requests again in the same phase (after a resume, or because a batch was delivered twice) adds no row."""
-        asked, first = np.unique(ids, return_index=True)
+    def _add_reuses(self, cur: Cursor, stored: StoredMasks, batch: Batch, ids: Ids, new: NDArray[np.bool_]) -> None:
+        """Note the masks that were stored before. One that a run requests again in the same phase (after a resume, or delivered twice) adds no row."""
+        if new.all():
+            return
+        positions = batch.positions[~new]
+        asked, first = np.unique(ids[~new], return_index=True)
         now = self.requested.get((batch.run_id, batch.phase), [])
         known = ~np.isin(asked, np.concatenate([np.zeros(1, dtype=np.int64), *now]))
         known[known] = ~stored.requested(cur, batch.run_id, batch.phase, asked[known])
-        reused, at = asked[known], batch.positions[first[known]]
+        reused, at = asked[known], positions[first[known]]
         if not len(reused):
             return
         keys = {"run_id": batch.run_id, "phase": batch.phase, "round": batch.round}
