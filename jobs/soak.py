@@ -3,7 +3,7 @@
     python jobs/soak.py --minutes 10
 
 Small questions of the lenses feature, mechanistic, data and function are answered once undisturbed, in the calling process. Then they are submitted together,
-round after round, to a Ray of several raylets, while evaluators, runners and the scheduler are killed by SIGKILL. Each round has a store of its own. Afterwards
+round after round, to a Ray of several raylets, while evaluators, runners and the scheduler are killed by SIGKILL, and nodes are lost and replaced. Each round has a store of its own. Afterwards
 its runs must have ended with the same evaluations, single effects, interactions and validations. One JSON line for each round and a summary last; exit code 1 if
 anything was lost or differs.
 """
@@ -44,8 +44,9 @@ SMALL: dict[str, dict[str, Any]] = {
 VALIDATION = {"heldout": 20, "top": 2, "random": 1, "low_pairs": 2}
 #: Tables that must not depend on what was killed, and the columns that name a row.
 SAME = {"singles": "component", "interactions": "rank", "validations": "labels"}
-#: Processes that are killed, by the beginning of their actor's name, and how often relative to each other.
-VICTIMS = {"raysp:evaluator:": 6, "raysp:runner:": 2, "raysp:scheduler": 1}
+NODE = "node"
+#: Processes that are killed, by the beginning of their actor's name, and nodes that are lost and replaced, and how often relative to each other.
+VICTIMS = {"raysp:evaluator:": 6, "raysp:runner:": 2, "raysp:scheduler": 1, NODE: 2}
 
 
 def questions(store: Path, threads: int = 1) -> dict[str, RunSpec]:
@@ -67,11 +68,12 @@ def questions(store: Path, threads: int = 1) -> dict[str, RunSpec]:
 
 
 class Killer(threading.Thread):
-    """Kills one of the service's processes now and then."""
+    """Kills one of the service's processes now and then, or replaces a node."""
 
-    def __init__(self, every: float, seed: int) -> None:
+    def __init__(self, load: Load, every: float, seed: int) -> None:
         super().__init__(name="killer", daemon=True)
         self.kills: Counter[str] = Counter()
+        self._load = load
         self._every, self._random, self._over = every, random.Random(seed), threading.Event()  # noqa: S311
 
     def run(self) -> None:
@@ -89,6 +91,9 @@ class Killer(threading.Thread):
         from ray.exceptions import RayError
 
         prefix = self._random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+        if prefix == NODE:
+            self._replace_node()
+            return
         named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
         names = [actor for actor in named if actor["name"].startswith(prefix)]
         if not names:
@@ -100,6 +105,14 @@ class Killer(threading.Thread):
             self.kills[prefix.split(":")[1]] += 1
         except (RayError, ValueError, ProcessLookupError, TimeoutError):
             return  # it is busy, or dead already
+
+
+    def _replace_node(self) -> None:
+        """Lose a node as a machine does that loses its power, and add another one."""
+        nodes = self._load.nodes
+        nodes.remove_node(self._random.choice([node for node in nodes.list_all_nodes() if node is not nodes.head_node]), allow_graceful=False)
+        self._load.add_node()
+        self.kills[NODE] += 1
 
 
 def answer_of(store: Path, run_id: str) -> dict[str, Any]:
@@ -162,7 +175,7 @@ def main() -> int:
                 local.run(spec, f"undisturbed-{lens}")
         wanted = {lens: answer_of(reference, f"undisturbed-{lens}") for lens in questions(reference)}
         with service(given.workers) as load:
-            killer = Killer(given.every, given.seed)
+            killer = Killer(load, given.every, given.seed)
             killer.start()
             found = rounds(load, folder, time.monotonic() + 60 * given.minutes, wanted)
             killer.stop()

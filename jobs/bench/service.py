@@ -1,11 +1,11 @@
 """The service under synthetic load: how busy its workers are, how fast answers come through, and what short runs, duplicates and the store cost.
 
-    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates]
+    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates,many]
 
 Workers are real evaluators on several raylets of this machine that wait instead of computing, 50 ms for a batch. One JSON line for each part, and a summary
 last: `utilisation` (the share of their time that workers measure, while there is work), `evaluations_per_s` (asked, measured, stored and told, by a game that
 takes no time), `short_run_slowdown` (a question of 60 masks beside a long run, times its time alone; medians), `duplicates_saved` (the share of masks that two
-runs asking the same at the same time did not pay for twice; at best one half), `scheduler_mib` (the most memory that the scheduler held), and, of a store with ten million
+runs asking the same at the same time did not pay for twice; at best one half), `answered` (of the short questions that were asked at once), `scheduler_mib` (the most memory that the scheduler held), and, of a store with ten million
 evaluations of 256 components in a thousand runs, `bytes_per_evaluation` and `query_p95_ms`.
 """
 
@@ -37,15 +37,19 @@ BATCH_SECONDS = 0.05
 BATCH = 16
 COMMITS = "SELECT run_id, created, sum(evaluations) AS evaluations, sum(seconds) AS seconds FROM batches GROUP BY ALL ORDER BY run_id, created"
 COSTS = "SELECT run_id, sum(evaluations) AS paid, sum(reused) AS reused FROM run_costs GROUP BY run_id"
-PARTS = ("store", "busy", "rate", "short", "duplicates")
-SUMMARY = ("utilisation", "evaluations_per_s", "bytes_per_evaluation", "query_p95_ms", "short_run_slowdown", "duplicates_saved", "scheduler_mib")
+PARTS = ("store", "busy", "rate", "short", "duplicates", "many")
+SUMMARY = ("utilisation", "evaluations_per_s", "bytes_per_evaluation", "query_p95_ms", "short_run_slowdown", "duplicates_saved", "asked_at_once", "answered", "scheduler_mib")
 
 
 class Load:
     """A service, its store, and questions to it."""
 
-    def __init__(self, client: Any, store: Path, workers: int) -> None:
-        self._client, self.store, self.workers = client, store, workers
+    def __init__(self, client: Any, store: Path, workers: int, nodes: Any) -> None:
+        self._client, self.store, self.workers, self.nodes = client, store, workers, nodes
+
+    def add_node(self) -> None:
+        """Add a node with its share of the workers."""
+        self.nodes.add_node(num_cpus=self.workers // NODES)
 
     def spec(self, name: str, masks: int, *, n: int = 64, seconds: float = BATCH_SECONDS, batch: int = BATCH, lens: FunctionLens | None = None) -> RunSpec:
         """A question of so many masks, at a batch of which each worker waits."""
@@ -133,7 +137,16 @@ def duplicates(load: Load, *, quick: bool) -> dict[str, Any]:
     return {"paid": paid, "reused": reused, "duplicates_saved": reused / (paid + reused)}
 
 
-LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates}
+def many(load: Load, *, quick: bool) -> dict[str, Any]:
+    """Short questions that are asked at once, each of another game."""
+    runs = load.start(*(load.spec(f"many-{i}", 60, n=32) for i in range(20 if quick else 100)))
+    took = load.wait(runs)
+    with Store.read(load.store) as store:
+        done = [row["run_id"] for row in store.sql("SELECT run_id FROM runs WHERE status = 'done'").to_pylist()]
+    return {"asked_at_once": len(runs), "answered": len(set(done) & set(runs)), "seconds": took}
+
+
+LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates, "many": many}
 
 
 @contextmanager
@@ -156,7 +169,7 @@ def service(workers: int) -> Generator[Load]:
         nodes.wait_for_nodes()
         with tempfile.TemporaryDirectory() as folder:
             client = Client(nodes.address)
-            load = Load(client, Path(folder) / "bench.duckdb", workers)
+            load = Load(client, Path(folder) / "bench.duckdb", workers, nodes)
             load.warm()
             yield load
             client.close_scheduler()

@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 
 from raysp.errors import UserError
 from raysp.models.identity import file_hash, folder_hash
-from raysp.models.memory import is_out_of_memory
 
 CONFIG = "adapter_config.json"
 #: Fields of an adapter's configuration that record the location of its base model, or how it was trained.
@@ -70,6 +69,8 @@ def merged(model: Any, folder: Path, name: str, *, allow_pickle: bool) -> Any:
         _check_fits(read.missing_keys, read.unexpected_keys)
         return adapted.merge_and_unload(safe_merge=True)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, NotImplementedError, SafetensorError) as error:
+        from raysp.models.memory import is_out_of_memory  # here, as it loads torch: whoever asks for a hash does not need that
+
         if is_out_of_memory(error):
             raise
         raise UserError("model", name, f"is an adapter that cannot be merged into its base model ({_reason(error)})", REMEDY) from None

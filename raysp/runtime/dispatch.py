@@ -119,10 +119,10 @@ class Dispatcher:
 
     # ---- for any thread
 
-    def open(self, session: str, *, priority: int, workers: int | None) -> None:
-        """Let a session place orders."""
+    def open(self, session: str, *, priority: int, workers: int | None, masks: int | None = None) -> None:
+        """Let a session place orders, of about so many masks in all."""
         with self._lock:
-            self._broker.open(session, priority=priority, workers=workers)
+            self._broker.open(session, priority=priority, workers=workers, masks=masks)
             self._sessions[session] = Asking(workers)
         self._tended = 0.0  # evaluators start at once
         self._events.put(lambda: None)

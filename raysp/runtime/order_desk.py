@@ -67,7 +67,7 @@ class OrderDesk:
         with self._lock:
             return {session.store for session in self._sessions.values()}
 
-    def open(self, name: str, incarnation: str, store: Path, payer: str, *, priority: int, limit: int | None, is_run: bool) -> None:
+    def open(self, name: str, incarnation: str, store: Path, payer: str, *, priority: int, limit: int | None, is_run: bool, masks: int | None = None) -> None:
         """Have a session. One of the same name and another incarnation is replaced. InterruptedRunError if what it belongs to has ended."""
         with self._lock:
             if name.startswith(tuple(self._ended)):
@@ -77,7 +77,7 @@ class OrderDesk:
                 return
             self.close(name)
             self._sessions[name] = Session(name, incarnation, store, payer, priority, is_run)
-            self.dispatcher.open(name, priority=priority, workers=limit)
+            self.dispatcher.open(name, priority=priority, workers=limit, masks=masks)
             log.info("session opened", extra={"session": name, "run": payer, "incarnation": incarnation, "store": store})
 
     def attach(self, name: str, incarnation: str, lens: AnyLens, info: GameInfo | None) -> Attached:

@@ -219,11 +219,11 @@ class Scheduler:
             handle = self._table.handles.get(session)
             if handle is not None and session == payer:
                 self._check(handle, incarnation)
-                limit: int | None = handle.request.spec.evaluators
+                limit, masks = handle.request.spec.evaluators, handle.request.spec.explorer.budget
             else:
-                limit = workers
+                limit, masks = workers, None
                 self._executions.shape_for(RunSpec(lens=lens))
-            self._desk.open(session, incarnation, store, payer, priority=priority, limit=limit, is_run=handle is not None)
+            self._desk.open(session, incarnation, store, payer, priority=priority, limit=limit, is_run=handle is not None, masks=masks)
             if handle is not None:
                 self._desk.steer(session, self._executions.wanted(handle))
         return self._desk.attach(session, incarnation, lens, info)
