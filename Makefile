@@ -1,5 +1,6 @@
 # `make demo` answers an example question; `make check` and `make test` are what .ci/run runs.
 # `make test-dtypes` runs the tests with either dtype as what `auto` chooses.
+# `make chaos` kills processes and nodes of a service again and again, which `make test` leaves out.
 # `make fuzz` tries 5,000 specs and queries, and every command line of tests/robustness.
 # Choose another Python or folder with `make install PYTHON=python3.13 VENV=/tmp/venv313`.
 VENV := .venv
@@ -9,7 +10,7 @@ PYTHON ?= python3
 # Two processes share the tests, a file each at a time; each test computes on one thread.
 TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-dtypes fuzz check format browser clean
+.PHONY: install demo test test-dtypes chaos fuzz check format browser clean
 
 install: $(VENV)/.ready
 
@@ -30,6 +31,9 @@ test: install browser
 test-dtypes: install browser
 	RAYSP_AUTO_DTYPE=float32 $(TESTS)
 	RAYSP_AUTO_DTYPE=bfloat16 $(TESTS)
+
+chaos: install
+	$(BIN)/python -m pytest -m chaos tests/service tests/runtime
 
 fuzz: install
 	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness

@@ -106,7 +106,6 @@ class Killer(threading.Thread):
         except (RayError, ValueError, ProcessLookupError, TimeoutError):
             return  # it is busy, or dead already
 
-
     def _replace_node(self) -> None:
         """Lose a node as a machine does that loses its power, and add another one."""
         nodes = self._load.nodes

@@ -38,7 +38,17 @@ BATCH = 16
 COMMITS = "SELECT run_id, created, sum(evaluations) AS evaluations, sum(seconds) AS seconds FROM batches GROUP BY ALL ORDER BY run_id, created"
 COSTS = "SELECT run_id, sum(evaluations) AS paid, sum(reused) AS reused FROM run_costs GROUP BY run_id"
 PARTS = ("store", "busy", "rate", "short", "duplicates", "many")
-SUMMARY = ("utilisation", "evaluations_per_s", "bytes_per_evaluation", "query_p95_ms", "short_run_slowdown", "duplicates_saved", "asked_at_once", "answered", "scheduler_mib")
+SUMMARY = (
+    "utilisation",
+    "evaluations_per_s",
+    "bytes_per_evaluation",
+    "query_p95_ms",
+    "short_run_slowdown",
+    "duplicates_saved",
+    "asked_at_once",
+    "answered",
+    "scheduler_mib",
+)
 
 
 class Load:

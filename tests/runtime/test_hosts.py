@@ -15,8 +15,9 @@ from services import end_service, service_home
 
 import raysp
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.pool import EVALUATOR, named
 from raysp.runtime.scheduler import NAME, scheduler
+
+pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture(scope="module")
@@ -100,25 +101,6 @@ def test_a_mask_that_kills_evaluators_is_found_and_named_and_ends_only_its_own_r
     assert len(kept) == 2**N - 1
     with raysp.Store.read(tmp_path / "s.duckdb") as store:
         assert store.run_row("killer")["status"] == "failed"
-
-
-@pytest.mark.parametrize("kind", [ZeroDivisionError, TypeError, ValueError])
-def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(hosts, tmp_path, kind):
-    def failing(masks):
-        raise kind("the text of it")
-
-    with pytest.raises(kind, match="the text of it"):
-        raysp.run(question(tmp_path / "s.duckdb", failing))
-
-
-def test_an_evaluator_that_was_ended_on_purpose_is_replaced(hosts, tmp_path):
-    raysp.run(question(tmp_path / "s.duckdb", planted))
-    before = named(EVALUATOR)
-    for name in before:
-        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
-    assert raysp.run(question(tmp_path / "s.duckdb", planted)).summary["status"] == "done"
-    assert before
-    assert not set(before) & set(named(EVALUATOR))
 
 
 def test_a_run_goes_on_without_a_host_that_is_lost(hosts, tmp_path):

@@ -99,6 +99,7 @@ def undisturbed(result, calm, *, deaths):
     assert result.summary["status"] == "done"
 
 
+@pytest.mark.chaos
 def test_evaluators_that_are_killed_again_and_again(cluster, calm, tmp_path):
     over, killed = threading.Event(), []
 
@@ -123,6 +124,7 @@ def test_evaluators_that_are_killed_again_and_again(cluster, calm, tmp_path):
     assert "retried" in result.events["kind"].to_pylist()
 
 
+@pytest.mark.chaos
 def test_a_runner_that_is_killed(cluster, calm, tmp_path):
     def kill():
         for name in actors(RUNNER):  # one of them may be a spare
@@ -134,6 +136,7 @@ def test_a_runner_that_is_killed(cluster, calm, tmp_path):
     undisturbed(result, calm, deaths=1)
 
 
+@pytest.mark.chaos
 def test_a_scheduler_that_is_killed_twice(cluster, calm, tmp_path):
     def kill():
         os.kill(pid_of(NAME, "clients"), signal.SIGKILL)

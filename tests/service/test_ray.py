@@ -24,6 +24,7 @@ from tiny_models import save
 import raysp
 from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.link import Link
+from raysp.runtime.pool import EVALUATOR, named
 from raysp.runtime.scheduler import NAME, scheduler
 from raysp.specs.run import load_spec
 
@@ -134,6 +135,25 @@ def test_an_error_of_the_function_arrives_as_it_was_raised(tmp_path):
         raysp.run(question(tmp_path, wrong))
 
 
+@pytest.mark.parametrize("kind", [ZeroDivisionError, TypeError])
+def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(tmp_path, kind):
+    def failing(masks):
+        raise kind("the text of it")
+
+    with pytest.raises(kind, match="the text of it"):
+        raysp.run(question(tmp_path, failing))
+
+
+def test_an_evaluator_that_was_ended_on_purpose_is_replaced(tmp_path):
+    raysp.run(question(tmp_path, planted))
+    before = named(EVALUATOR)
+    for name in before:
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+    assert raysp.run(question(tmp_path, planted)).summary["status"] == "done"
+    assert before
+    assert not set(before) & set(named(EVALUATOR))
+
+
 def test_a_run_submitted_again_pays_for_nothing(tmp_path):
     spec = question(tmp_path, additive)
     first = raysp.run(spec)
@@ -144,6 +164,7 @@ def test_a_run_submitted_again_pays_for_nothing(tmp_path):
     assert sum(again.costs["reused"].to_pylist()) == sum(first.costs["evaluations"].to_pylist() + first.costs["reused"].to_pylist())
 
 
+@pytest.mark.chaos
 def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     """The scheduler is killed while it drives a run; the client starts another, which pays only for what is missing."""
     spec = question(tmp_path, slow)

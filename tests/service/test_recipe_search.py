@@ -115,6 +115,7 @@ def test_what_a_search_trained_is_stored_and_the_next_one_trains_only_for_the_pr
     assert (second.loss, second.trainings) == (first.loss, SUBSETS // STEPS)
 
 
+@pytest.mark.chaos
 def test_a_search_that_is_interrupted_leaves_neither_orders_nor_actors(client, trained, busy):
     """Its trials wait for evaluators that do not become free."""
     spec, hold = spec_of(trained, "interrupted"), trained.folder / "hold"

@@ -22,7 +22,7 @@ def data(tmp_path):
     for name, lines in (("train", rows), ("queries", asked)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     files = {"train": str(tmp_path / "train.jsonl"), "queries": str(tmp_path / "queries.jsonl")}
-    lens = raysp.DataLens(model=save("llama", tmp_path / "llama"), **files, adapted_layers="last:1", dtype="float32", epochs=24)
+    lens = raysp.DataLens(model=save("llama", tmp_path / "llama"), **files, adapted_layers="last:1", dtype="float32", epochs=12)
     return raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), cross_check=True, evaluators=1, threads=1, store=str(tmp_path / "ray.duckdb"))
 
 
