@@ -4,6 +4,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def home(tmp_path_factory, monkeypatch):
     folder = with_models(tmp_path_factory.mktemp("home"))
     monkeypatch.setenv("RAYSP_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A run may set the threads of its process, and those that follow would wait for each other with two."""
+    yield
+    if "torch" in sys.modules:
+        from raysp.models.threads import set_threads
+
+        if sys.modules["torch"].get_num_threads() > 1:
+            set_threads(1)
 
 
 @pytest.fixture

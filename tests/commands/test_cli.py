@@ -181,7 +181,7 @@ def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
     assert "leaked" not in done.err  # DuckDB's bindings say so when Ray keeps classes alive past the end of the interpreter
     on_ray = json.loads(done.out)
     there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (on_ray, local))
-    assert there == pytest.approx(here, abs=1e-5)  # an evaluator may use more threads than this test's process, and sums in another order
+    assert there == pytest.approx(here, abs=1e-4)  # an evaluator may use more threads than this test's process, and sums in another order
     with Store.open(folder / "ray.duckdb") as store:  # nobody holds it any more
         assert store.runs().num_rows == 1
 

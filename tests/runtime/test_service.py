@@ -179,6 +179,7 @@ def test_an_unknown_run_is_one_line(up, command):
         assert (code, told.count("\n"), told[:31]) == (2, 1, "raysp: run: 'nosuchrun' is unkn")
 
 
+@pytest.mark.chaos
 def test_a_set_of_examples_is_submitted_whole_and_outlives_the_head_whose_loss_is_told_in_one_line(up, command, tmp_path):
     rows = [{"prompt": text, "target": " not", "foil": "!"} for text in ("It never fails", "The film was long", "Her acting impressed")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
