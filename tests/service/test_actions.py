@@ -88,6 +88,7 @@ def test_an_exact_prediction_and_a_plan_measure_on_evaluators(pruned, no_model_h
     assert first["seconds_per_evaluation"] > 0
 
 
+@pytest.mark.chaos
 def test_retrainings_score_and_verify_as_in_this_process(tmp_path_factory, request):
     trained = Trained(tmp_path_factory.mktemp("trained"))
     run_id = trained.run(budget=16)

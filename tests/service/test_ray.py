@@ -144,6 +144,7 @@ def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(tmp_path, kind)
         raysp.run(question(tmp_path, failing))
 
 
+@pytest.mark.chaos
 def test_an_evaluator_that_was_ended_on_purpose_is_replaced(tmp_path):
     raysp.run(question(tmp_path, planted))
     before = named(EVALUATOR)
@@ -181,6 +182,7 @@ def test_a_dead_scheduler_is_replaced_and_the_run_goes_on(tmp_path):
     assert sum(result.costs["evaluations"].to_pylist()) <= stored + 2 * 2 * 64
 
 
+@pytest.mark.chaos
 def test_a_run_under_way_waits_for_its_store_when_another_process_holds_it_as_the_scheduler_comes_back(tmp_path):
     """Its runner goes on with it: a Python function is not part of the store."""
     held, killed = [], []
@@ -285,6 +287,7 @@ def published(run_id):
     return found
 
 
+@pytest.mark.chaos
 def test_a_run_has_gauges_while_it_is_under_way_and_none_afterwards(tmp_path):
     seen = set()
 
@@ -305,6 +308,7 @@ def within(act):
     return ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.options(concurrency_group="clients").remote(act), timeout=60)
 
 
+@pytest.mark.chaos
 def test_runs_that_ended_are_forgotten_with_all_that_they_held(tmp_path):
     """Their states are then read from the store."""
 

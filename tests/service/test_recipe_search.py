@@ -81,6 +81,7 @@ def paid(path):
         return store.sql(f"SELECT sum(evaluations)::INT AS paid FROM costs WHERE run_id = '{RECIPES}'").to_pylist()[0]["paid"]
 
 
+@pytest.mark.chaos
 def test_a_search_finds_what_this_process_finds_while_evaluators_hold_all_cores_and_a_run_goes_on(client, trained, busy):
     busy("beside", slow)
     spec, at = spec_of(trained, epochs=2), []

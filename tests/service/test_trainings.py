@@ -57,6 +57,7 @@ def test_trainings_on_ray_equal_those_of_this_process_though_the_scheduler_dies(
     assert result.cross_checks.select(["method", "label"]).equals(local.cross_checks.select(["method", "label"]))
 
 
+@pytest.mark.chaos
 def test_trainings_and_functions_are_measured_beside_each_other(data):
     """A short question is answered while a run that trains is under way, on the same evaluator."""
     asked = data.model_copy(update={"cross_check": False})
