@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raysp.commands.run import Json, SpecFile, Store, overridden
+from raysp.commands.run import Json, SpecFile, overridden
 from raysp.errors import EvaluationError, UserError
 from raysp.specs.lenses import DataLens
 from raysp.specs.run import load_spec, resolve
@@ -20,8 +20,7 @@ def tune_recipe(
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes and choose among what was measured.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the spec with the chosen recipe to this new file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
-    store: Store = None,
-    local: Annotated[bool, typer.Option("--local", help="Train on this machine, in a Ray of its own, and store nothing.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Train on this machine, in a Ray of its own.")] = False,
     json: Json = False,
 ) -> None:
     """Search the cheapest training recipe under which the queries' answers respond to the training set.
@@ -33,7 +32,7 @@ def tune_recipe(
 
     if minutes is not None and not (0 < minutes < math.inf):
         raise UserError("minutes", minutes, "is not a time", "give a positive number of minutes")
-    spec = overridden(load_spec(path), store=store, local=local or None)
+    spec = overridden(load_spec(path), local=local or None)
     if not isinstance(spec.lens, DataLens):
         raise UserError("lens.kind", spec.lens.kind, "trains nothing, so it has no recipe", "give the spec of a data run")
     place = None if output is None else Path(output).expanduser()

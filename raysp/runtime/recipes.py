@@ -1,7 +1,7 @@
 """Training recipes searched by Ray Tune: each trial measures one recipe step by step, and ASHA (Li et al., MLSys 2020) stops the poor ones early.
 
-A trial knows nothing of where its trainings run. In a local search it trains by itself, on the resources of an evaluator. On a cluster it takes no resources:
-its trainings are orders like any other, which the evaluators answer beside other work. Tune writes into a temporary folder, and nothing is restored from it.
+A trial knows nothing of where its trainings run: they are opened by its `Place`, which also states what the trial takes of the cluster. Today a trial trains by
+itself, on the resources of an evaluator. Tune writes into a temporary folder, and nothing is restored from it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from raysp.actions.recipes import STEPS, WORST, Candidate, Choice, Evidence, can
 from raysp.interrupts import interrupted_by_termination
 from raysp.runs.progress import Progress, Watch
 from raysp.runtime import TOKEN
-from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.cluster import NAMESPACE, connected
 from raysp.runtime.portable import portable
 from raysp.runtime.shape import Shape, choose_shape
 from raysp.specs.lenses import DataLens
@@ -222,6 +222,6 @@ def _tuner(spec: RunSpec, lens: DataLens, place: Place, *, tried: Sequence[Candi
 def choose_recipe(spec: RunSpec, *, trials: int, minutes: float | None = None, watch: Watch = lambda _: None) -> tuple[list[Evidence], Choice | None]:
     """Search a recipe for a data spec where the spec runs, and choose one; None if no recipe could be measured."""
     assert isinstance(spec.lens, DataLens)
-    with embedded(), interrupted_by_termination():
+    with embedded() if spec.local else connected(), interrupted_by_termination():
         found = search(spec, spec.lens, here(spec), trials=trials, minutes=minutes, watch=watch)
     return found, choose(found)
