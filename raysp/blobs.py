@@ -36,11 +36,6 @@ _lookups: ContextVar[tuple[Lookup, ...]] = ContextVar("lookups", default=())
 class MissingBlobError(OSError):
     """The content that a reference stands for is not known here, or is not what its hash says."""
 
-    @property
-    def strerror(self) -> str:
-        """The message, as other errors of reading have it."""
-        return str(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Blob:

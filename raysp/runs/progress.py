@@ -36,4 +36,5 @@ def progress_from(text: str) -> Progress:
     """Progress as `progress_json` wrote it; fields that this version does not know are dropped."""
     known = {field.name for field in fields(Progress)}
     told: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
-    return Progress(**told | {"warnings": tuple(told.get("warnings", ()))})
+    told["warnings"] = tuple(told.get("warnings", ()))
+    return Progress(**told)
