@@ -260,7 +260,7 @@ def _draft(lens: MechanisticLens, game: "MechanisticGame", chosen: Pruned, place
     with game.model.lock:
         write_without(game.model.loaded, game.mask_tree.blockwise.architecture, gone, place, rescale=lens.ablation == "zero-rescale")
     expected = float(game.reading.graded().by_prompt(game.mask_tree, chosen.mask[None]).mean())
-    value, graded, dtype = _values_of(with_model(lens, str(place)), game)
+    value, graded, dtype = _values_of(with_model(lens, str(place.absolute())), game)
     allowed = max(TOLERANCE[dtype], TOLERANCE[game.model.loaded.dtype])
     if abs(graded - expected) > allowed * (1 + abs(expected)):
         raise EvaluationError(f"the written model's value is {graded:.4g}, but {expected:.4g} was measured: removing weights does not ablate this architecture")

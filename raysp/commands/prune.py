@@ -144,12 +144,13 @@ def task(
     from raysp.commands import display
     from raysp.datasets.tasks import TASKS, counter, make
     from raysp.models.loading import load_tokenizer
+    from raysp.specs.run import resolved_model
 
     if name not in TASKS:
         raise UserError("task", name, "is not known", f"choose one of {', '.join(TASKS)}")
     if size < 1:
         raise UserError("size", size, "is not a number of prompts", "give an integer from 1")
-    questions = make(name, size, seed, counter(load_tokenizer(ModelOptions(model=model))))
+    questions = make(name, size, seed, counter(load_tokenizer(ModelOptions(model=resolved_model(model)))))
     lines = [jsonlib.dumps(asdict(question), ensure_ascii=False) for question in questions]
     if output is None:
         display.out.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -122,6 +122,11 @@ def resolve(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"lens": lens, "explorer": explorer, "store": _absolute(spec.store) if spec.store else None})
 
 
+def resolved_model(name: str) -> str:
+    """The absolute path of a local folder, or the name of any other model as it is: readers take a relative name for one on the hub."""
+    return _absolute(name) if _exists(name) else name
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
