@@ -174,7 +174,7 @@ MISTAKES = [
     (["task", "greater-than", "--seed", "one"], ["--seed", "valid integer"]),
     (["task", "greater-than", "--size", "2", "-o", "nowhere/rows.jsonl"], ["output: 'nowhere/rows.jsonl' cannot be written"]),
     (["task", "greater-than", "--model", "nowhere/at/all"], ["model: 'nowhere/at/all'"]),
-    (["task", "greater-than", "--model", "."], ["model: '.' has no usable tokenizer"]),
+    (["task", "greater-than", "--model", "."], ["has no usable tokenizer"]),
 ]
 
 
