@@ -13,6 +13,7 @@ from raysp.errors import UserError
 from raysp.lenses import build_game
 from raysp.lenses.chat import apply_chat_template
 from raysp.specs.lenses import DataLens, FeatureLens, MechanisticLens
+from raysp.specs.policy import NO_CONSENT
 from raysp.specs.run import resolve, run_spec
 
 MESSAGES = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
@@ -77,7 +78,7 @@ def test_a_data_run_of_yesterday_is_trained_again_on_the_same_texts(folders, day
     days(THERE)
     with raysp.Store.read(home / "raysp.duckdb") as store:
         row = store.run_row(run.run_id)
-    assert build_game(finished_run(row, "lds").lens).info.fingerprint == row["game"]["fingerprint"]
+    assert build_game(finished_run(row, "lds", NO_CONSENT).lens).info.fingerprint == row["game"]["fingerprint"]
 
 
 @pytest.mark.parametrize("kind", ["feature", "mechanistic", "data"])

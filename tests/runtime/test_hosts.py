@@ -102,11 +102,11 @@ def test_only_the_batch_that_killed_its_evaluator_is_charged_and_the_mask_is_nam
     whole = [slice(0, 4)]
     assert {batch: rows for batch, rows in measured.items() if batch != 2} == dict.fromkeys((0, 1, 3, 4, 5), whole)
     assert sorted((rows.start, rows.stop) for rows in measured[2]) == [(0, 1), (2, 4)]
-    deaths = (tmp_path / "deaths").read_text().split()
-    assert deaths[:3] == ["4", "4", "2"]
-    assert set(deaths[3:]) == {"1"}
-    # A death during the pool's own restart of the evaluator is charged to nobody, so there may be more of them than charges.
-    assert len(deaths[3:]) >= LOSSES_OF_A_MASK
+    # A death during the pool's own restart of the evaluator is charged to nobody, so each size may be tried more often than it is charged.
+    deaths = [int(size) for size in (tmp_path / "deaths").read_text().split()]
+    assert deaths == sorted(deaths, reverse=True)
+    assert set(deaths) == {4, 2, 1}
+    assert deaths.count(1) >= LOSSES_OF_A_MASK
 
 
 def test_two_runs_share_an_evaluator_and_only_the_one_that_kills_it_fails(hosts, tmp_path):
