@@ -39,6 +39,14 @@ def connected() -> Generator[bool]:
         yield _started_here()
     finally:
         ray.shutdown()
+        _forget_actor_classes()
+
+
+def _forget_actor_classes() -> None:
+    """Empty Ray's cache of actor classes, which outlives the interpreter: the classes in it would keep DuckDB's, and those complain on stderr of being leaked."""
+    from ray._private import async_compat
+
+    async_compat.has_async_methods.cache_clear()
 
 
 def _started_here() -> bool:

@@ -74,8 +74,15 @@ def test_a_missing_space_is_remarked_upon(impress):
     assert any("' positive'" in note for note in game.info.notes)
 
 
-def _dequantise(path, results):
-    results.put(str(embedded.dequantised(path, "twice")))
+def _dequantise(source, results):
+    def convert(_, folder):
+        with (source.parent / "conversions").open("a") as file:
+            file.write("x")
+        for path in source.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+
+    embedded._convert = convert
+    results.put(str(embedded.dequantised(source / "model.safetensors", "twice")))
 
 
 def test_two_processes_make_one_folder(tmp_path, monkeypatch):
@@ -84,23 +91,15 @@ def test_two_processes_make_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RAYSP_HOME", str(home))
     home.mkdir()
     save("llama", source)
-
-    def convert(_, folder):
-        with (home / "conversions").open("a") as file:
-            file.write("x")
-        for path in source.iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
-
-    monkeypatch.setattr(embedded, "_convert", convert)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may wait for a lock that nobody gives back
     results = context.Queue()
-    workers = [context.Process(target=_dequantise, args=(source / "model.safetensors", results)) for _ in range(2)]
+    workers = [context.Process(target=_dequantise, args=(source, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    folders = {results.get(timeout=60) for _ in workers}
+    folders = {results.get(timeout=200) for _ in workers}
     for worker in workers:
         worker.join()
     (folder,) = folders
-    assert (home / "conversions").read_text() == "x"
+    assert (tmp_path / "conversions").read_text() == "x"
     assert not [path for path in (home / "models").iterdir() if path.name.startswith(".twice")]
     assert sorted(path.name for path in Path(folder).iterdir()) == sorted(path.name for path in source.iterdir())
