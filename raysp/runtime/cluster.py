@@ -43,10 +43,11 @@ def connected() -> Generator[bool]:
 
 
 def _forget_actor_classes() -> None:
-    """Empty Ray's cache of actor classes, which outlives the interpreter: the classes in it would keep DuckDB's, and those complain on stderr of being leaked."""
-    from ray._private import async_compat
+    """Empty Ray's cache of actor classes, which outlives the interpreter: DuckDB's classes, kept by those in it, complain on stderr of being leaked."""
+    with contextlib.suppress(ImportError, AttributeError):  # a Ray without this cache: no answer is lost for a tidy end
+        from ray._private import async_compat
 
-    async_compat.has_async_methods.cache_clear()
+        async_compat.has_async_methods.cache_clear()
 
 
 def _started_here() -> bool:
