@@ -155,10 +155,15 @@ def test_an_error_that_a_game_raises_ends_the_run_whatever_it_is(hosts, kind):
 
 
 def test_an_evaluator_that_was_ended_on_purpose_is_started_again(hosts):
-    backend = PoolBackend(pool(2), raysp.FunctionLens(planted, n=N))
-    assert len(list(backend.measure(batches(4)))) == 4
+    """Every row is answered once; a batch that was sent to both while they ended is answered in halves."""
+    backend, asked = PoolBackend(pool(2), raysp.FunctionLens(planted, n=N)), batches(4)
+    assert len(list(backend.measure(asked))) == 4
     dismiss()
-    assert len(list(backend.measure(batches(4)))) == 4
+    answered = np.zeros((4, 4), dtype=int)
+    for batch, rows, measurement in backend.measure(asked):
+        np.testing.assert_array_equal(measurement.values, planted(asked[batch][rows]))
+        answered[batch, rows] += 1
+    assert (answered == 1).all()
 
 
 def test_a_run_goes_on_without_a_host_that_is_lost(hosts, tmp_path):
