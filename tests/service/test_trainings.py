@@ -60,7 +60,8 @@ def test_trainings_on_ray_equal_those_of_this_process_though_the_scheduler_dies(
 @pytest.mark.chaos
 def test_trainings_and_functions_are_measured_beside_each_other(data):
     """A short question is answered while a run that trains is under way, on the same evaluator."""
-    asked = data.model_copy(update={"cross_check": False})
+    longer = data.lens.model_copy(update={"epochs": 60})  # so that it has not ended when the short question is answered
+    asked = data.model_copy(update={"cross_check": False, "lens": longer})
     lens = raysp.FunctionLens(planted, n=N)
     function = data.model_copy(update={"lens": lens, "explorer": raysp.Singles(budget=30).options, "cross_check": False})
     under_way, answers = threading.Event(), []
