@@ -101,7 +101,7 @@ class Load:
         with Store.read(self.store) as store:
             commits = [row for row in store.sql(COMMITS).to_pylist() if row["run_id"] == run_id]
         first, last = (_time(commits[place]["created"]) for place in (0, -1))
-        return sum(row["evaluations"] for row in commits[1:]), sum(row["seconds"] for row in commits[1:]), (last - first).total_seconds()
+        return int(sum(row["evaluations"] for row in commits[1:])), sum(row["seconds"] for row in commits[1:]), (last - first).total_seconds()
 
 
 def busy(load: Load, *, quick: bool) -> dict[str, Any]:
