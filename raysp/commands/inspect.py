@@ -1,4 +1,7 @@
-"""Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it. `sql` asks the service for a store that is not here."""
+"""Commands that read the store: `runs`, `show`, `report`, `sql`. They never start Ray, and they can read a store while a run writes it.
+
+`sql` asks the service about a store that is not here.
+"""
 
 import io
 import sys

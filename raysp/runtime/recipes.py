@@ -1,8 +1,8 @@
 """Training recipes searched by Ray Tune: each trial measures one recipe step by step, and ASHA (Li et al., MLSys 2020) stops the poor ones early.
 
 A trial knows nothing of where its trainings run: they are opened by its `Place`, which also states what the trial takes of the cluster. On a cluster a trial takes
-no core and no GPU: its trainings are orders that the evaluators measure beside all other runs. In a Ray of its own it trains by itself, on what an evaluator would get. Tune
-writes into a temporary folder, and nothing is restored from it.
+no core and no GPU: its trainings are orders that the evaluators measure beside all other runs. In a Ray of its own it trains by itself, on what an evaluator would
+get. Tune writes into a temporary folder, and nothing is restored from it.
 """
 
 import contextlib
