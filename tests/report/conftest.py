@@ -1,4 +1,4 @@
-"""A browser without a network, and a page opened in it."""
+"""A browser without a network, and pages opened in it."""
 
 import os
 import shutil
@@ -9,6 +9,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 
 #: What Plotly says where a window changes its size faster than a busy machine draws; it then draws once more.
 BUSY = "Too many auto-margin redraws."
+
+DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))"
 
 
 @pytest.fixture(scope="session")
@@ -22,25 +24,50 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def visit(browser, folder):
-    """Open a page of the module's `folder` with the network cut; whatever it complains about or asks for fails the test."""
+class Tab:
+    """A tab that opens one page after another: it compiles what pages have in common once. It notes what they complain about or ask for."""
+
+    def __init__(self, browser):
+        self._context = browser.new_context(offline=True)
+        self.page = self._context.new_page()
+        self.complaints = []
+        self.page.on("console", lambda message: None if message.text.endswith(BUSY) else self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message) or dialog.dismiss())
+        self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else self.complaints.append(request.url))
+
+    def open(self, path, width, scheme):
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(media="screen", color_scheme=scheme)
+        self.page.goto(f"file://{path}")
+        self.page.wait_for_function(DRAWN)
+        return self.page
+
+    def close(self):
+        self._context.close()
+
+
+@pytest.fixture(scope="module")
+def tabs(browser):
     opened = []
+    yield opened
+    for tab in opened:
+        tab.close()
+
+
+@pytest.fixture
+def visit(browser, folder, tabs):
+    """Open a page of the module's `folder` with the network cut; whatever it complains about or asks for fails the test."""
+    used = []
 
     def go(name, width=1280, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        page = context.new_page()
-        complaints = []
-        page.on("console", lambda message: None if message.text.endswith(BUSY) else complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
-        page.goto(f"file://{folder}/{name}.html")
-        page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))")
-        opened.append((context, complaints))
-        return page
+        if len(used) == len(tabs):
+            tabs.append(Tab(browser))
+        used.append(tabs[len(used)])
+        return used[-1].open(f"{folder}/{name}.html", width, scheme)
 
     yield go
-    for context, complaints in opened:
-        context.close()
-        assert not complaints
+    complaints = [complaint for tab in used for complaint in tab.complaints]
+    for tab in used:
+        tab.complaints.clear()
+    assert not complaints
