@@ -73,6 +73,21 @@ class Measurement:
     outputs: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, parts: Sequence["Measurement"]) -> "Measurement":
+        """The measurement of several batches of one game, at least one, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        outputs = [part.outputs for part in parts if part.outputs is not None]
+        notes = dict.fromkeys(note for part in parts for note in part.notes)
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            sum(part.tokens for part in parts),
+            sum(part.seconds for part in parts),
+            np.concatenate(outputs) if outputs else None,
+            tuple(notes),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GameInfo:

@@ -38,6 +38,39 @@ def pack(masks: Masks) -> NDArray[np.uint8]:
     return np.packbits(masks, axis=1)
 
 
+def first_of_each(packed: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The row at which each distinct packed mask occurs first, `(u,)` in lexicographic order of the masks, and for each row the number of its mask among those, `(m,)`.
+
+    Equals `np.unique` over the rows, but compares eight bytes at once, and later ones only where the earlier are equal.
+    """
+    words = _words(packed)
+    order = np.argsort(words[:, 0], kind="stable")
+    begins = _differ(words[:, 0], order)
+    for column in words.T[1:]:
+        among_equals = np.flatnonzero(~begins | ~np.append(begins[1:], True))
+        if not len(among_equals):
+            break
+        rows, group = order[among_equals], np.cumsum(begins)[among_equals]
+        order[among_equals] = rows[np.lexsort((column[rows], group))]
+        begins[among_equals] |= _differ(column, order[among_equals])
+    number = np.empty(len(order), dtype=np.intp)
+    number[order] = np.cumsum(begins) - 1
+    return order[begins], number
+
+
+def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Each row as numbers of eight bytes, `(m, at least 1)`, which compare as the bytes do."""
+    m, width = packed.shape
+    padded = np.zeros((m, 8 * max(-(-width // 8), 1)), dtype=np.uint8)
+    padded[:, :width] = packed
+    return np.asfortranarray(padded.view(">u8").astype(np.uint64))
+
+
+def _differ(numbers: NDArray[np.uint64], order: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether each number differs from the one before it in this order. The first does."""
+    return np.append(True, numbers[order[1:]] != numbers[order[:-1]])[: len(order)]
+
+
 def unpack(packed: NDArray[np.uint8], n: int) -> Masks:
     """Unpack masks; the inverse of `pack`."""
     return np.unpackbits(packed, axis=1, count=n).astype(np.bool_)

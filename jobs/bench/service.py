@@ -92,9 +92,9 @@ class Load:
         self._client.cancel(run_ids)
 
     def warm(self) -> None:
-        """Have all evaluators started."""
+        """Have all evaluators started: questions that nobody asked before are asked until they have."""
         while sum(each.state in {"idle", "busy"} for each in self._client.status().evaluators) < self.workers:
-            self.wait(self.start(self.spec("warm", 8 * BATCH * self.workers)))
+            self.wait(self.start(self.spec(f"warm-{secrets.token_hex(4)}", 20 * BATCH * self.workers)))
 
     def batches(self, run_id: str) -> tuple[int, float, float]:
         """Evaluations and seconds of a run's batches after the first commit, and the time from then to the last."""

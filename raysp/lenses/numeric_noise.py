@@ -45,10 +45,9 @@ def _elsewhere(game: Game, masks: Masks, number: int) -> Measurement:
     cut = max(len(masks) // (number + 3), 1)
     parts = [game.remeasure(masks[some]) for some in (order[:cut], order[cut:]) if len(some)]
     back = np.argsort(order)
-    values = np.concatenate([part.values for part in parts])[back]
-    told = [part.outputs for part in parts if part.outputs is not None]
-    outputs = np.concatenate(told)[back] if told else None
-    return Measurement(values, sum(part.tokens for part in parts), sum(part.seconds for part in parts), outputs)
+    found = Measurement.of(parts)
+    outputs = None if found.outputs is None else found.outputs[back]
+    return Measurement(found.values[back], found.tokens, found.seconds, outputs)
 
 
 def _in_float32(lens: AnyLens, game: Game, masks: Masks) -> Measurement | None:

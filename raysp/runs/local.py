@@ -90,7 +90,7 @@ def local_backend(lens: AnyLens) -> "LocalBackend":
 class LocalBackend:
     """A backend that measures a game in this process."""
 
-    workers = 1
+    workers = together = 1
     remembers = False
 
     def __init__(self, game: Game) -> None:

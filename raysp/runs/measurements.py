@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raysp.errors import UserError
 from raysp.home import local_path
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, first_of_each, pack
 
 if TYPE_CHECKING:
     from raysp.explorers import ProxySPEX
@@ -77,13 +77,13 @@ def held_out_rows(measured: Measurements, share: float, seed: int) -> NDArray[np
     """Choose the rows to hold out, bool `(m,)`: all evaluations of that share of the distinct masks, or none if they would be too few."""
     if not 0 <= share < 1:
         raise UserError("heldout", share, "is not a share of the rows", "give a number of at least 0 and below 1, such as 0.2")
-    distinct, number = np.unique(np.packbits(measured.masks, axis=1), axis=0, return_inverse=True)
+    distinct, number = first_of_each(pack(measured.masks))
     count = round(share * len(distinct))
     everything = measured.n < 63 and len(distinct) == 1 << measured.n
     if count < LEAST_HELD_OUT or everything:
         return np.zeros(len(measured.values), dtype=np.bool_)
     chosen = np.random.default_rng(seed).permutation(len(distinct)) < count
-    return chosen[number.reshape(-1)]
+    return chosen[number]
 
 
 def explain(measured: Measurements, explorer: ProxySPEX, share: float = 0.2) -> Explanation:

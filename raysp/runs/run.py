@@ -17,7 +17,7 @@ from raysp.explorers import explorer_of
 from raysp.explorers.base import Explorer, Findings
 from raysp.game import GameInfo, Measurement, labels
 from raysp.gradients import GradientReport
-from raysp.masks import Masks, Values, check_finite, pack, unpack
+from raysp.masks import Masks, Values, check_finite, first_of_each, pack, unpack
 from raysp.runs.answer import annotate, summarise
 from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
@@ -36,6 +36,8 @@ from raysp.validation.numeric_noise import NoiseSample
 PREVIEW_SECONDS = 3.0
 PREVIEW_VALUES = 100
 PREVIEW_GROWTH = 1.5
+# Rows that a preview is fitted to at most: more change it by less than its progress bar shows.
+PREVIEW_ROWS = 20_000
 # A smaller batch would not fill a model's batch, so small rounds are not split further among evaluators.
 LEAST_BATCH = 16
 
@@ -74,6 +76,11 @@ class Backend(Protocol):
     @property
     def workers(self) -> int:
         """The number of batches measured at the same time."""
+        ...
+
+    @property
+    def together(self) -> int:
+        """The number of the game's batches that it is best given as one, because they take little time."""
         ...
 
     def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
@@ -278,7 +285,9 @@ class Run:
         """Return the values of masks (bool, `(m, n)`): from the store if it has them, otherwise measured and stored."""
         began = time.perf_counter()
         # Unique masks are in lexicographic order: neighbours share long prefixes, which the models' prefix trees reuse.
-        packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
+        every = pack(masks)
+        first, place = first_of_each(every)
+        packed = every[first]
         asked = Round(phase, round_number, packed, self.backend.info.n)
         if not self.backend.remembers:
             self._look_up(asked)
@@ -290,7 +299,7 @@ class Run:
         finally:
             self._tally.pause()
             self.store.add_cost(self.run_id, phase, wall_seconds=time.perf_counter() - began)
-        return asked.values[place.reshape(-1)]
+        return asked.values[place]
 
     def _look_up(self, asked: "Round") -> None:
         """Fill in the values that the store has."""
@@ -367,7 +376,13 @@ class Run:
         if elapsed < PREVIEW_SECONDS or have.sum() < self._preview_at:
             return
         self._preview_at = int(PREVIEW_GROWTH * have.sum())
-        r2 = explorer.preview(np.concatenate([explorer.masks, asked.masks(have)]), np.concatenate([explorer.values, asked.values[have]]))
+        now = np.flatnonzero(have)
+        total = len(explorer.values) + len(now)
+        some = np.arange(total)
+        if total > PREVIEW_ROWS:
+            some = np.sort(np.random.default_rng(self.spec.seed).choice(total, PREVIEW_ROWS, replace=False))
+        earlier, now = some[some < len(explorer.values)], now[some[some >= len(explorer.values)] - len(explorer.values)]
+        r2 = explorer.preview(np.concatenate([explorer.masks[earlier], asked.masks(now)]), np.concatenate([explorer.values[earlier], asked.values[now]]))
         self._report(r2=r2)
 
     def _report(self, **changes: object) -> None:
@@ -408,9 +423,15 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
 
 
 def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp], phase: str, round_number: int = 0) -> Iterator[Batch]:
-    """Rows of packed masks in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two."""
+    """Rows of packed masks in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two.
+
+    Where such batches take little time, several are given together, as long as each worker still gets two.
+    """
     fair = -(-len(rows) // (2 * backend.workers)) if backend.workers > 1 else len(rows)
     size = max(1, min(backend.info.batch_masks, max(LEAST_BATCH, fair)))
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
+    start = 0
+    while start < len(rows):
+        together = max(1, min(backend.together, (len(rows) - start) // (2 * backend.workers * size)))
+        some = rows[start : start + together * size]
         yield Batch(packed[some], phase, round_number, some.astype(np.int32))
+        start += len(some)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.game import GameInfo
-from raysp.masks import Masks, Values, check_finite, pack, unpack
+from raysp.masks import Masks, Values, check_finite, first_of_each, pack, unpack
 from raysp.runs.run import Backend, batches
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class StoredGame:
         return self._told(masks)[1]
 
     def _told(self, masks: Masks) -> tuple[Values, NDArray[np.float64]]:
-        packed, place = np.unique(pack(masks), axis=0, return_inverse=True)
+        every = pack(masks)
+        first, place = first_of_each(every)
+        packed = every[first]
         unique, queries = unpack(packed, self.info.n), self.info.queries
         values, outputs = self.known(unique), np.full((len(unique), len(queries)), np.nan)
         if queries and self.game_id is not None:
@@ -69,7 +71,7 @@ class StoredGame:
         missing = np.flatnonzero(np.isnan(values) | np.isnan(outputs).any(axis=1))
         self.found += len(unique) - len(missing)
         self._buy(packed, missing, values, outputs)
-        return values[place.reshape(-1)], outputs[place.reshape(-1)]
+        return values[place], outputs[place]
 
     def _buy(self, packed: NDArray[np.uint8], missing: NDArray[np.intp], values: Values, outputs: NDArray[np.float64]) -> None:
         """Measure the packed masks in these rows, have them stored, and fill in their values and outputs."""

@@ -8,7 +8,7 @@ restarted is told again what was asked of it; what it had stored costs nothing.
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from raysp.runs.run import Answer, Batch
 from raysp.runtime.link import Link, never
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, Told, UnknownSessionError
 from raysp.scheduling import QuarantinedMaskError, WithdrawnError
+from raysp.scheduling.costs import RECENT
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
@@ -35,6 +36,8 @@ from raysp.validation.numeric_noise import NoiseSample
 WINDOW_EACH, LEAST_WINDOW = 4, 64
 #: How long the scheduler holds an exchange open for answers that are not there yet.
 EXCHANGE_SECONDS = 1.0
+#: An order is about this much work, so that few messages keep an evaluator busy and it may have two orders within a second; and at most so many batches of the game.
+ORDER_SECONDS, MOST_TOGETHER = 0.4, 16
 POLL_SECONDS = 0.25
 #: How long a run that was told to stop waits for the batches under way, so that they are not paid for in vain.
 LAST_SECONDS = 20.0
@@ -69,6 +72,21 @@ class Outstanding:
         return Answer(self.batch, rows, found, stored=told.stored, reused=told.reused)
 
 
+class Pace:
+    """How long a mask takes an evaluator, by the answers: the mean of the newest, in seconds."""
+
+    def __init__(self) -> None:
+        self._each = 0.0
+
+    def together(self, told: Sequence[Told], batch_masks: int) -> int:
+        """The number of batches of so many masks that are about `ORDER_SECONDS` of work, after these answers."""
+        for measured in (each.measurement for each in told if each.measurement is not None and not each.reused):
+            each = measured.seconds / len(measured.values)
+            self._each += (each - self._each) * (RECENT if self._each else 1.0)
+        most = ORDER_SECONDS / (self._each * batch_masks) if self._each > 0 else 1.0
+        return max(1, min(int(most), MOST_TOGETHER))
+
+
 class ServiceBackend(AbstractContextManager["ServiceBackend"]):
     """One game on the cluster's evaluators, as the backend of a run.
 
@@ -78,6 +96,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
     """
 
     remembers = True
+    together = 1
 
     def __init__(
         self,
@@ -97,6 +116,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         self._limit = workers
         self._numbers = itertools.count()
         self._taken = 0
+        self._pace = Pace()
         self._stopped_at: float | None = None
         self.desired = "running"
         try:
@@ -221,6 +241,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
                 orders, timeout = [each.order for each in outstanding.values()], 0.0
         if found.told:
             self._taken = found.told[-1].serial
+            self.together = self._pace.together(found.told, self.info.batch_masks)
         self.desired, self.workers = found.desired, max(1, found.workers)
         return found.told
 

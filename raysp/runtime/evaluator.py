@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,13 +98,18 @@ class Evaluator:
             return self._making_room(lambda: sample_noise(plain(lens), game, unpack(packed, game.n), first), keeping=(key, fingerprint))
 
     def measure(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], lease: int | None = None) -> Measurement:
-        """Values of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work."""
+        """Values of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work.
+
+        More masks than the game prefers are measured batch by batch.
+        """
         self._begun = lease
         about = {"evaluator": self.name, "lease": lease, "fingerprint": fingerprint, "masks": len(packed)}
         log.debug("lease begun", extra=about)
         try:
             game = self._game(key, lens, fingerprint)
-            return self._making_room(lambda: game.measure(unpack(packed, game.n)), keeping=(key, fingerprint))
+            size = game.info.batch_masks
+            batches = (unpack(packed[start : start + size], game.n) for start in range(0, len(packed), size))
+            return Measurement.of([self._making_room(partial(game.measure, batch), keeping=(key, fingerprint)) for batch in batches])
         except Exception as error:
             log.warning("lease failed", extra=about | {"exception": described(error)})
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values, pack
+from raysp.masks import Masks, Values, first_of_each, pack
 
 
 def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
@@ -14,7 +14,7 @@ def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
         return masks[:1]
     skip = 0 if excluded is None else len(excluded)
     together = masks if excluded is None else np.concatenate([excluded, masks])
-    _, first = np.unique(keys(together), return_index=True)
+    first, _ = first_of_each(pack(together))
     return together[np.sort(first[first >= skip])]
 
 
@@ -25,11 +25,11 @@ def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None =
     weights (`(m,)`). Without weights, every row counts once.
     """
     counts = np.ones(len(masks)) if weights is None else weights
-    _, first, place = np.unique(keys(masks), return_index=True, return_inverse=True)
+    first, place = first_of_each(pack(masks))
     if len(first) == len(masks):
         return masks, values, counts
     order = np.argsort(first)
-    number = np.argsort(order)[place.reshape(-1)]
+    number = np.argsort(order)[place]
     total = np.asarray(np.bincount(number, counts), dtype=np.float64)
     sums = np.zeros((len(first), *values.shape[1:]))
     np.add.at(sums, number, (values.T * counts).T)

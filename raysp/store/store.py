@@ -59,6 +59,7 @@ class Store(RunStateWriter):
         self._writing = threading.RLock()
         self._publisher = Publisher(con, path, self._writing)
         self._masks = StoredMasks()
+        self._sizes: dict[int, int] = {}
         self._next_id, self._next_batch = 0, 0
         if not read_only:
             self._next_id, self._next_batch = self._largest("evaluation_id", "measurements") + 1, self._largest("batch_id", "batches") + 1
@@ -312,6 +313,7 @@ class Store(RunStateWriter):
             removed = remove_runs(cur, run_ids)
         self._masks.forget()
         self._games.clear()
+        self._sizes.clear()
         return removed
 
     # ---- snapshots
@@ -349,7 +351,7 @@ class Store(RunStateWriter):
         return self._masks.find(self._cursor(), game_id, packed, hashes(self._cursor(), packed))
 
     def _batch(self, added: Addition) -> Batch:
-        game_id, n = self._game_of(added.run_id) if added.game_id is None else (added.game_id, games.size(self._cursor(), added.game_id))
+        game_id, n = self._game_of(added.run_id) if added.game_id is None else (added.game_id, self._size(added.game_id))
         masks = check_masks(added.masks, n)
         m = len(masks)
         positions = np.arange(m, dtype=np.int32) if added.positions is None else np.asarray(added.positions, dtype=np.int32)
@@ -361,6 +363,12 @@ class Store(RunStateWriter):
         if outputs is not None:
             _check_shape("outputs", outputs, (m, len(self.queries(game_id))))
         return Batch(added.run_id, game_id, added.phase, added.in_round, masks, positions, values, float(added.tokens), float(added.seconds), outputs)
+
+    def _size(self, game_id: int) -> int:
+        """The number of a game's components; ValueError if there is no such game."""
+        if game_id not in self._sizes:
+            self._sizes[game_id] = games.size(self._cursor(), game_id)
+        return self._sizes[game_id]
 
     def _largest(self, column: str, table: str) -> int:
         return int(self._cursor().execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchall()[0][0])  # noqa: S608  our own names

@@ -12,7 +12,6 @@ from stores import begin, game
 from raysp.errors import UserError
 from raysp.store import Limits, Store, ask_confined
 
-
 ASKS_TOO_MUCH = """
 import resource, sys
 from pathlib import Path
