@@ -15,6 +15,7 @@ from tiny_models import save
 
 import raysp
 from raysp.errors import EvaluationError, UserError
+from raysp.game import Measurement
 from raysp.lenses.feature import FeatureGame
 from raysp.masks import pack
 from raysp.models import resident as resident_module
@@ -51,6 +52,30 @@ def test_a_game_described_with_dtype_auto_is_measured_in_the_dtype_that_it_resol
     info = evaluator.describe(lens.key, lens)
     told = with_dtype(lens, info.description["dtype"])
     assert evaluator._game(told.key, told, info.fingerprint) is evaluator._game(lens.key, lens, info.fingerprint)
+
+
+def test_more_masks_than_a_game_prefers_are_measured_batch_by_batch():
+    given = []
+
+    def outputs(masks):
+        given.append(len(masks))
+        return np.asarray(masks, dtype=float) @ np.arange(1.0, 7.0)
+
+    lens, masks = raysp.FunctionLens(outputs, n=6, batch_masks=10), np.random.default_rng(0).random((25, 6)) < 0.5
+    evaluator = Evaluator("e", None)
+    info = evaluator.describe(lens.key, lens)
+    given.clear()
+    found = evaluator.measure(lens.key, lens, info.fingerprint, pack(masks))
+    assert given == [10, 10, 5]
+    np.testing.assert_array_equal(found.values, masks @ np.arange(1.0, 7.0))
+
+
+def test_the_measurement_of_several_batches_has_the_rows_of_all_and_their_cost():
+    parts = [Measurement(np.full(m, float(m)), 10 * m, 0.5 * m, np.full((m, 2), float(m)), ("slow", f"{m}")) for m in (2, 3)]
+    found = Measurement.of(parts)
+    assert (found.values.tolist(), found.tokens, found.seconds) == ([2.0, 2.0, 3.0, 3.0, 3.0], 50, 2.5)
+    assert found.outputs.tolist() == [[2.0, 2.0]] * 2 + [[3.0, 3.0]] * 3
+    assert found.notes == ("slow", "2", "3")
 
 
 def test_evaluators_on_nodes_of_other_kinds_compute_in_the_dtype_that_they_are_told(tmp_path, monkeypatch):
