@@ -1,12 +1,13 @@
 """The service under synthetic load: how busy its workers are, how fast answers come through, and what short runs, duplicates and the store cost.
 
-    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates,many]
+    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates,many,large]
 
 Workers are real evaluators on several raylets of this machine that wait instead of computing, 50 ms for a batch. One JSON line for each part, and a summary
 last: `utilisation` (the share of their time that workers measure, while there is work), `evaluations_per_s` (asked, measured, stored and told, by a game that
 takes no time), `short_run_slowdown` (a question of 60 masks beside a long run, times its time alone; medians), `duplicates_saved` (the share of masks that two
-runs asking the same at the same time did not pay for twice; at best one half), `answered` (of the short questions that were asked at once), `scheduler_mib` (the most memory that the scheduler held), and, of a store with ten million
-evaluations of 256 components in a thousand runs, `bytes_per_evaluation` and `query_p95_ms`.
+runs asking the same at the same time did not pay for twice; at best one half), `answered` (of the short questions that were asked at once), `client_mib` and `scheduler_mib` (the most memory that this process and the scheduler held, after a
+run of two million masks of 1,000 components), and, of a store with ten million evaluations of 256 components in a thousand runs, `bytes_per_evaluation` and
+`query_p95_ms`.
 """
 
 import argparse
@@ -37,7 +38,7 @@ BATCH_SECONDS = 0.05
 BATCH = 16
 COMMITS = "SELECT run_id, created, sum(evaluations) AS evaluations, sum(seconds) AS seconds FROM batches GROUP BY ALL ORDER BY run_id, created"
 COSTS = "SELECT run_id, sum(evaluations) AS paid, sum(reused) AS reused FROM run_costs GROUP BY run_id"
-PARTS = ("store", "busy", "rate", "short", "duplicates", "many")
+PARTS = ("store", "busy", "rate", "short", "duplicates", "many", "large")
 SUMMARY = (
     "utilisation",
     "evaluations_per_s",
@@ -47,6 +48,7 @@ SUMMARY = (
     "duplicates_saved",
     "asked_at_once",
     "answered",
+    "client_mib",
     "scheduler_mib",
 )
 
@@ -86,6 +88,13 @@ class Load:
             if state.ended and state.status != "done":
                 raise RuntimeError(f"{state.run_id} is {state.status}: {state.error}")
         return time.perf_counter() - began
+
+    def measured(self, run_id: str, masks: int) -> int:
+        """Wait until so many masks of a run are measured; how many are. RuntimeError if it ends before."""
+        for state in self._client.follow([run_id]):
+            if state.progress is not None and state.progress.done >= masks:
+                return state.progress.done
+        raise RuntimeError(f"{run_id} has ended")
 
     def cancel(self, run_ids: Sequence[str]) -> None:
         """Cancel runs."""
@@ -156,7 +165,17 @@ def many(load: Load, *, quick: bool) -> dict[str, Any]:
     return {"asked_at_once": len(runs), "answered": len(set(done) & set(runs)), "seconds": took}
 
 
-LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates, "many": many}
+def large(load: Load, *, quick: bool) -> dict[str, Any]:
+    """A run of many large masks, which is cancelled once so many are measured: what fits them is no part of the service."""
+    masks, began = 100_000 if quick else 2_000_000, time.perf_counter()
+    runs = load.start(load.spec("large", masks + masks // 10, n=1000, seconds=0.0, batch=256))
+    done = load.measured(runs[0], masks)
+    took = time.perf_counter() - began
+    load.cancel(runs)
+    return {"evaluations": done, "seconds": took, "client_mib": peak_mib(os.getpid())}
+
+
+LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates, "many": many, "large": large}
 
 
 @contextmanager
@@ -169,7 +188,7 @@ def service(workers: int) -> Generator[Load]:
     from ray.cluster_utils import Cluster
 
     from raysp.runtime.client import Client
-    from raysp.runtime.cluster import NAMESPACE
+    from raysp.runtime.cluster import NAMESPACE, forget_actor_classes
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -186,6 +205,7 @@ def service(workers: int) -> Generator[Load]:
             client.close()
     finally:
         ray.shutdown()
+        forget_actor_classes()
         nodes.shutdown()
 
 
@@ -196,7 +216,11 @@ def scheduler_mib() -> float:
     from raysp.runtime.cluster import NAMESPACE
     from raysp.runtime.scheduler import NAME
 
-    pid = ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
+    return peak_mib(ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid)))
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process of this machine has held, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 

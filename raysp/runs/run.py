@@ -37,7 +37,7 @@ PREVIEW_SECONDS = 3.0
 PREVIEW_VALUES = 100
 PREVIEW_GROWTH = 1.5
 # Rows that a preview is fitted to at most: more change it by less than its progress bar shows.
-PREVIEW_ROWS = 20_000
+PREVIEW_ROWS = 5_000
 # A smaller batch would not fill a model's batch, so small rounds are not split further among evaluators.
 LEAST_BATCH = 16
 

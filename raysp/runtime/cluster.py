@@ -49,10 +49,10 @@ def connected(address: str | None = None) -> Generator[Connection]:
             yield Connection(own=joined is None, address=joined or ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()
-        _forget_actor_classes()
+        forget_actor_classes()
 
 
-def _forget_actor_classes() -> None:
+def forget_actor_classes() -> None:
     """Empty Ray's cache of actor classes, which outlives the interpreter: DuckDB's classes, kept by those in it, complain on stderr of being leaked."""
     with contextlib.suppress(ImportError, AttributeError):  # a Ray without this cache: no answer is lost for a tidy end
         from ray._private import async_compat

@@ -25,6 +25,8 @@ from raysp.specs.run import RunSpec
 CHECK_SECONDS = 5.0
 #: Runners that one run may lose before it is given up.
 DEATHS = 4
+#: How long a run that was told to stop may take, longer than it waits for batches under way. Then its process is ended: one that fits something notices nothing.
+STOPPING_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -161,15 +163,31 @@ class Executions:
                 if not alive or handle.lost > 2:
                     self._lose(handle, "its process is gone")
 
-    def _lose(self, handle: RunHandle, reason: str) -> None:
-        """Have a run that lost its process executed by another one."""
+    def end_overdue(self) -> None:
+        """End the processes of runs that were told to stop long ago. What was measured is stored."""
+        now = time.monotonic()
+        for handle in self._table.handles.values():
+            if not handle.active or self.wanted(handle) == "running":
+                handle.stopping = None
+            elif handle.stopping is None:
+                handle.stopping = now
+            elif now - handle.stopping > STOPPING_SECONDS:
+                self._drop(handle, f"told to stop, and has not in {now - handle.stopping:.0f} s")
+                self._conclude_stopped(handle)
+
+    def _drop(self, handle: RunHandle, reason: str) -> None:
+        """Take a run from its process, which is dead, or ends now."""
         assert handle.runner is not None
-        first = (reason.strip().splitlines() or [""])[0]
-        log.warning("run lost", extra={"run": handle.run_id, "incarnation": handle.incarnation, "runner": handle.runner, "reason": first})
+        log.warning("run lost", extra={"run": handle.run_id, "incarnation": handle.incarnation, "runner": handle.runner, "reason": reason})
         self._runners.drop(handle.runner)
         handle.runner, handle.incarnation = None, ""
-        handle.deaths += 1
         self._desk.close(handle.run_id)
+
+    def _lose(self, handle: RunHandle, reason: str) -> None:
+        """Have a run that lost its process executed by another one."""
+        first = (reason.strip().splitlines() or [""])[0]
+        self._drop(handle, first)
+        handle.deaths += 1
         if handle.deaths >= DEATHS:
             self._fail(handle, EvaluationError(f"the process of the run died {DEATHS} times, last with {first}; what was measured is stored"))
         elif self.wanted(handle) == "running":

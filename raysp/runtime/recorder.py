@@ -18,8 +18,8 @@ from raysp.runtime.sessions import Session
 from raysp.scheduling import Delivery, QuarantinedMaskError
 from raysp.store import Addition, Store
 
-#: Answers that are stored together at most.
-TOGETHER = 256
+#: Answers that are recorded together at most, and entries of masks that are stored in one go, which are a byte each on their way into the store.
+TOGETHER, CELLS_TOGETHER = 256, 32 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +119,7 @@ class Recorder:
                     by_store.setdefault(entry.session.store, []).append(entry)
                 else:
                     entry.tell(stored=False)
-        for entries in by_store.values():
+        for entries in (group for every in by_store.values() for group in _groups(every)):
             try:
                 self._store(entries)
             except Exception:  # noqa: BLE001  one of them may be the reason
@@ -162,6 +162,22 @@ class Recorder:
                 self.totals.seconds += entry.measurement.seconds
             else:
                 self.totals.found += len(entry.rows)
+
+
+def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Entries of one store, in their order, in groups whose masks fit into memory together."""
+    group: list[Entry] = []
+    cells = 0
+    for entry in entries:
+        assert entry.session.info is not None
+        size = len(entry.rows) * entry.session.info.n
+        if group and cells + size > CELLS_TOGETHER:
+            yield group
+            group, cells = [], 0
+        group.append(entry)
+        cells += size
+    if group:
+        yield group
 
 
 def _is_finite(measurement: Measurement) -> bool:

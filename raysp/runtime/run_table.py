@@ -15,7 +15,10 @@ REMEMBERED = 100
 
 @dataclass(eq=False)
 class RunHandle:
-    """One run: what was asked, where it stands, and the runner that executes it. `deaths` counts the runners that died of it."""
+    """One run: what was asked, where it stands, and the runner that executes it.
+
+    `deaths` counts the runners that died of it; `stopping` is when the runner was first seen to be told to stop.
+    """
 
     request: RunRequest
     store: Path
@@ -25,6 +28,7 @@ class RunHandle:
     error: BaseException | None = None
     deaths: int = 0
     lost: int = 0
+    stopping: float | None = None
     submitted: float = field(default_factory=time.monotonic)
 
     @property

@@ -320,6 +320,7 @@ class Scheduler:
     def _reconcile(self) -> None:
         with self._lock:
             self._executions.take_back()
+            self._executions.end_overdue()
             self._executions.begin_queued()
             if time.monotonic() - self._began > SPARE_AFTER_SECONDS and self._executions.any():
                 self._runners.keep_spare()

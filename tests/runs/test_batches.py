@@ -10,7 +10,7 @@ import raysp
 from raysp.game import Measurement
 from raysp.runs import run as run_module
 from raysp.runs.run import batches
-from raysp.runtime.backend import MOST_TOGETHER, ORDER_SECONDS, Pace
+from raysp.runtime.backend import MOST_CELLS, MOST_TOGETHER, ORDER_SECONDS, Pace
 from raysp.runtime.messages import Told
 
 
@@ -51,12 +51,15 @@ def test_orders_become_as_large_as_the_time_that_masks_take_allows():
     def told(masks, seconds, *, reused=False):
         return Told(1, 0, np.arange(masks), Measurement(np.zeros(masks), 0, seconds), None, stored=True, reused=reused)
 
-    pace = Pace()
-    assert pace.together([], 16) == 1  # nothing is known yet
-    assert pace.together([told(16, 0.0, reused=True)], 16) == 1
-    assert pace.together([told(16, ORDER_SECONDS / 8)], 16) == 8
-    assert pace.together([told(16, 100.0)], 16) == 1
-    assert Pace().together([told(16, 1e-6)], 16) == MOST_TOGETHER
+    pace, game = Pace(), SimpleNamespace(batch_masks=16, n=64)
+    assert pace.together([], game) == 1  # nothing is known yet
+    assert pace.together([told(16, 0.0, reused=True)], game) == 1
+    assert pace.together([told(16, ORDER_SECONDS / 8)], game) == 8
+    assert pace.together([told(16, 100.0)], game) == 1
+    assert Pace().together([told(16, 1e-6)], game) == MOST_TOGETHER
+    large = SimpleNamespace(batch_masks=4096, n=500)
+    assert Pace().together([told(4096, 1e-6)], large) == MOST_CELLS // (4096 * 500) == 2
+    assert Pace().together([told(4096, 1e-6)], SimpleNamespace(batch_masks=4096, n=100_000)) == 1
 
 
 def test_a_preview_is_fitted_to_some_of_the_evaluations(monkeypatch):

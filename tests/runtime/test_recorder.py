@@ -9,10 +9,12 @@ import raysp
 from raysp.game import Measurement
 from raysp.lenses import build_game
 from raysp.masks import pack
+from raysp.runtime import recorder as recorder_module
 from raysp.runtime.messages import PlacedOrder
 from raysp.runtime.recorder import Found, Recorder
 from raysp.runtime.sessions import Session
 from raysp.scheduling import Delivery
+from raysp.spectral.walsh import all_masks
 
 N = 4
 
@@ -49,6 +51,20 @@ def told(session, count=1):
 
 def answer(values, *, tokens=0):
     return Measurement(np.array(values, dtype=np.float64), tokens, 0.5)
+
+
+def test_what_does_not_fit_into_memory_together_is_stored_in_several_goes(desk, monkeypatch):
+    store, sessions, recorder = desk
+    monkeypatch.setattr(recorder_module, "CELLS_TOGETHER", 3 * N)
+    stored, add_many = [], store.add_many
+    monkeypatch.setattr(store, "add_many", lambda additions: stored.append([len(each.masks) for each in additions]) or add_many(additions))
+    masks = all_masks(N)[:9]
+    rows = placed(sessions["one"], masks)
+    parts = np.split(rows, [1, 3, 7])  # 1, 2, 4 and 2 masks
+    recorder.put([Delivery("one", 0, some, answer(masks[some].sum(axis=1)), None, paid=True, attempts=1) for some in parts])
+    told(sessions["one"], 9)
+    assert stored == [[1, 2], [4], [2]]
+    assert store.known(sessions["one"].game_id, masks).tolist() == masks.sum(axis=1).tolist()
 
 
 def test_an_answer_that_two_runs_wait_for_is_stored_and_paid_for_once(desk):

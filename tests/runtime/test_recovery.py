@@ -111,6 +111,30 @@ def test_a_store_whose_file_system_comes_back_goes_on(recovery, tmp_path):
     wait_until(lambda: not found.waiting())
 
 
+@pytest.mark.parametrize("desired", ["cancelled", "paused"])
+def test_a_run_that_does_not_notice_that_it_should_stop_is_ended(recovery, tmp_path, monkeypatch, desired):
+    """As one that fits something for long."""
+    monkeypatch.setattr("raysp.runtime.executions.STOPPING_SECONDS", 0.05)
+    path = with_run(tmp_path / "s.duckdb", "fits")
+    stores, table, _, executions = recovery(path)
+    wait_until(lambda: "fits" in table.handles)
+    handle = table.handles["fits"]
+    executions.advance(handle, "running")
+    handle.runner, handle.incarnation = "raysp:runner:0", "one"
+    executions.end_overdue()
+    time.sleep(0.1)
+    executions.end_overdue()
+    assert handle.active  # nobody told it to stop
+    table.changed(handle, run_states.steer(stores.open(path), "fits", desired))
+    executions.end_overdue()
+    assert handle.active  # it was told only now
+    time.sleep(0.1)
+    executions.end_overdue()
+    assert not handle.active
+    assert handle.state.status == desired
+    assert [state.status for state in run_states.states(stores.open(path), ["fits"])] == [desired]
+
+
 def test_a_run_that_the_policy_does_not_allow_any_more_fails_with_what_it_says(recovery, tmp_path):
     path = with_run(tmp_path / "own.duckdb", "refused", model="/somewhere/model")
     _, table, _, executions = recovery(path, policy=Policy())
