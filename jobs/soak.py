@@ -38,7 +38,7 @@ from raysp.store import Store  # noqa: E402
 #: Questions of jobs/specs, and what makes them small.
 SMALL: dict[str, dict[str, Any]] = {
     "feature": {"explorer": {"budget": 150}},
-    "mechanistic": {"explorer": {"budget": 60}, "lens": {"components": "heads:15-15"}, "cross_check": False},
+    "mechanistic": {"explorer": {"budget": 100}, "lens": {"components": "heads:15-15"}, "cross_check": False},
     "data": {"explorer": {"budget": 24, "keep": 0.5}, "lens": {"limit": 10, "query_count": 2, "epochs": 1, "adapted_layers": "last:1"}},
 }
 VALIDATION = {"heldout": 20, "top": 2, "random": 1, "low_pairs": 2}
@@ -120,7 +120,7 @@ def answer_of(store: Path, run_id: str) -> dict[str, Any]:
         rows = reading.run_evaluations(run_id)
         masks = np.packbits(reading.run_masks(run_id), axis=1)
         values = rows["value"].to_numpy()
-        tables = {name: reading.table(run_id, name) for name in SAME}
+        tables = {name: reading.run_table(name, run_id) for name in SAME}
         paid = reading.sql("SELECT run_id, sum(evaluations) AS paid FROM run_costs GROUP BY run_id").to_pylist()
     return {
         "evaluations": dict(zip((row.tobytes() for row in masks), values.tolist(), strict=True)),

@@ -37,8 +37,8 @@ WINDOW_EACH, LEAST_WINDOW = 4, 64
 #: How long the scheduler holds an exchange open for answers that are not there yet.
 EXCHANGE_SECONDS = 1.0
 #: An order is about this much work, so that few messages keep an evaluator busy and it may have two orders within a second. It is at most so many batches of the
-#: game, with at most so many entries of masks.
-ORDER_SECONDS, MOST_TOGETHER, MOST_CELLS = 0.4, 16, 4 << 20
+#: game, with at most so many entries of masks, which Ray sends along with the call.
+ORDER_SECONDS, MOST_TOGETHER, MOST_CELLS = 0.4, 16, 768 << 10
 POLL_SECONDS = 0.25
 #: How long a run that was told to stop waits for the batches under way, so that they are not paid for in vain.
 LAST_SECONDS = 20.0

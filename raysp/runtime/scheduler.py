@@ -45,6 +45,8 @@ from raysp.version import __version__
 NAME = "raysp:scheduler"
 #: How many calls of each kind are answered at the same time: most of them wait for something.
 CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8, "queries": 4}
+#: With so many threads, the C library would divide memory into as many heaps, of which what one thread has freed is of no use to another.
+ENVIRONMENT = {"env_vars": {"MALLOC_ARENA_MAX": "2"}}
 #: How long closing the scheduler waits for the batches under way.
 CLOSING_SECONDS = 60.0
 #: How often the loop looks around if nothing happens.
@@ -397,7 +399,15 @@ def scheduler(policy: Policy = EVERYTHING, own: Path | None = None) -> Any:
 
     UserError if it runs another version of raysp, or does not answer.
     """
-    actor = scheduler_actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", resources=PLACE).remote(policy, own)
+    options: dict[str, Any] = {
+        "name": NAME,
+        "namespace": NAMESPACE,
+        "get_if_exists": True,
+        "lifetime": "detached",
+        "resources": PLACE,
+        "runtime_env": ENVIRONMENT,
+    }
+    actor = scheduler_actor.options(**options).remote(policy, own)
     try:
         running: str = ray.get(actor.version.remote(), timeout=ANSWER_SECONDS)
     except GetTimeoutError:

@@ -19,6 +19,8 @@ WAIT_SECONDS = 2.0
 """How long a writer waits for a reader to close the file: readers of the live file are brief."""
 MEMORY_LIMIT = "25%"
 """Of the machine's memory; models in other processes need the rest."""
+WRITER_MEMORY = 640 << 20
+"""Bytes for a writer, which adds rows and looks few up: it would fill whatever it is given with what it has written."""
 SPILL_GIB = 16
 """Disk space for what does not fit into memory."""
 WRITER_THREADS, READER_THREADS = 1, 4
@@ -124,7 +126,7 @@ def connect_patiently(path: Path) -> Connection:
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config=_config(path, WRITER_THREADS))
+            return duckdb.connect(str(path), config=_config(path, WRITER_THREADS, WRITER_MEMORY))
         except duckdb.Error as error:
             if lock_holder(error) is None or time.monotonic() > until:
                 raise explained(path, error) from None

@@ -57,8 +57,8 @@ def test_orders_become_as_large_as_the_time_that_masks_take_allows():
     assert pace.together([told(16, ORDER_SECONDS / 8)], game) == 8
     assert pace.together([told(16, 100.0)], game) == 1
     assert Pace().together([told(16, 1e-6)], game) == MOST_TOGETHER
-    large = SimpleNamespace(batch_masks=4096, n=500)
-    assert Pace().together([told(4096, 1e-6)], large) == MOST_CELLS // (4096 * 500) == 2
+    large = SimpleNamespace(batch_masks=4096, n=90)
+    assert Pace().together([told(4096, 1e-6)], large) == MOST_CELLS // (4096 * 90) == 2
     assert Pace().together([told(4096, 1e-6)], SimpleNamespace(batch_masks=4096, n=100_000)) == 1
 
 
