@@ -15,9 +15,9 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +67,18 @@ def questions(store: Path, threads: int = 1) -> dict[str, RunSpec]:
     return found
 
 
-class Killer(threading.Thread):
+class Killer:
     """Kills one of the service's processes now and then, or replaces a node."""
 
     def __init__(self, load: Load, every: float, seed: int) -> None:
-        super().__init__(name="killer", daemon=True)
         self.kills: Counter[str] = Counter()
         self._load = load
-        self._every, self._random, self._over = every, random.Random(seed), threading.Event()  # noqa: S311
+        self._every, self._random = every, random.Random(seed)  # noqa: S311
 
-    def run(self) -> None:
-        """Kill until `stop`."""
-        while not self._over.wait(self._random.expovariate(1 / self._every)):
+    def kill_until(self, done: "Future[Any]") -> None:
+        """Kill until something is done. In the main thread, as Ray starts nodes in no other."""
+        while not wait([done], timeout=self._random.expovariate(1 / self._every)).done:
             self._kill()
-
-    def stop(self) -> None:
-        """Kill nobody any more."""
-        self._over.set()
-        self.join()
 
     def _kill(self) -> None:
         import ray
@@ -175,9 +169,10 @@ def main() -> int:
         wanted = {lens: answer_of(reference, f"undisturbed-{lens}") for lens in questions(reference)}
         with service(given.workers) as load:
             killer = Killer(load, given.every, given.seed)
-            killer.start()
-            found = rounds(load, folder, time.monotonic() + 60 * given.minutes, wanted)
-            killer.stop()
+            with ThreadPoolExecutor(1) as asking:
+                under_way = asking.submit(rounds, load, folder, time.monotonic() + 60 * given.minutes, wanted)
+                killer.kill_until(under_way)
+            found = under_way.result()
     summary: dict[str, Any] = {"rounds": len(found), "runs": len(found) * len(wanted), "kills": dict(killer.kills)}
     summary |= {figure: sum(row[figure] for row in found) for figure in ("lost", "differ", "paid_twice")}
     summary |= {figure: [each for row in found for each in row[figure]] for figure in ("failed", "tables")}
