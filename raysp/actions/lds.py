@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from raysp.datasets.training_sets import Sample
     from raysp.masks import Masks
-    from raysp.runs.run import Backend, BackendOf
+    from raysp.runs.backend import Backend, BackendOf
     from raysp.runs.run_store import ActionStore
     from raysp.specs.lenses import DataLens
     from raysp.specs.run import RunSpec

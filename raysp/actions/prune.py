@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.lenses.mechanistic import MechanisticGame
-    from raysp.runs.run import Backend, BackendOf
+    from raysp.runs.backend import Backend, BackendOf
     from raysp.runs.run_store import ActionStore
 
 #: The default number of random subsets that compete with the chosen ones.

@@ -26,7 +26,7 @@ from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     from raysp.game import GameInfo
-    from raysp.runs.run import Backend, BackendOf
+    from raysp.runs.backend import Backend, BackendOf
     from raysp.runs.run_store import ActionStore
 
 Watch = Callable[[Progress], None]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from raysp.datasets.training_sets import TrainingSet
     from raysp.game import GameInfo
-    from raysp.runs.run import BackendOf
+    from raysp.runs.backend import BackendOf
     from raysp.runs.run_store import ActionStore
     from raysp.specs.lenses import DataLens
 

@@ -5,10 +5,11 @@ import numpy as np
 from raysp.blobs import with_stored_blobs
 from raysp.errors import UserError
 from raysp.masks import Masks
+from raysp.runs.backend import BackendOf
 from raysp.runs.calibration import settled_lens
 from raysp.runs.continuation import check_same_game
 from raysp.runs.progress import Watch
-from raysp.runs.run import BackendOf, Run
+from raysp.runs.run import Run
 from raysp.runs.run_store import ActionStore
 from raysp.specs.policy import NO_CONSENT, Consent
 from raysp.specs.run import run_spec

@@ -19,10 +19,11 @@ from raysp.home import store_path
 from raysp.interrupts import interrupted_by_termination
 from raysp.lenses import build_game
 from raysp.masks import Masks, unpack
+from raysp.runs.backend import Answer, Batch
 from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result, read_result
-from raysp.runs.run import Answer, Batch, Run
+from raysp.runs.run import Run
 from raysp.runs.state import RunRequest
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store

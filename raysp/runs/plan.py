@@ -8,9 +8,10 @@ import numpy as np
 from raysp.explorers.base import Explorer
 from raysp.game import GameInfo
 from raysp.masks import check_finite
+from raysp.runs.backend import Backend
 from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
-from raysp.runs.run import Backend, ends_of, start_explorer
+from raysp.runs.run import ends_of, start_explorer
 from raysp.runs.run_store import ActionStore
 from raysp.runs.stored_game import PLAN, StoredGame
 from raysp.sampling.matching import distinct

@@ -5,9 +5,9 @@ stored as soon as it is measured, by the run or by its backend; a resumed run pa
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.explorers import explorer_of
 from raysp.explorers.base import Explorer, Findings
-from raysp.game import GameInfo, Measurement, labels
-from raysp.gradients import GradientReport
+from raysp.game import GameInfo, labels
 from raysp.masks import Masks, Values, check_finite, first_of_each, pack, unpack
 from raysp.runs.answer import annotate, summarise
+from raysp.runs.backend import Backend, batches
 from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
@@ -27,10 +27,9 @@ from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.runs.run_store import RunStore
 from raysp.runs.state import spec_json
 from raysp.sampling.matching import distinct
-from raysp.specs.run import AnyLens, RunSpec
+from raysp.specs.run import RunSpec
 from raysp.store import RunSurrogates
 from raysp.validation import Agreement, ValidationPlan, ValidationResult, compare_attributions, judge, plan
-from raysp.validation.numeric_noise import NoiseSample
 
 # A preview of R² takes time from evaluations, so there is none in a run's first seconds or on few values, and the next one needs half as many values again.
 PREVIEW_SECONDS = 3.0
@@ -38,70 +37,6 @@ PREVIEW_VALUES = 100
 PREVIEW_GROWTH = 1.5
 # Rows that a preview is fitted to at most: more change it by less than its progress bar shows.
 PREVIEW_ROWS = 5_000
-# A smaller batch would not fill a model's batch, so small rounds are not split further among evaluators.
-LEAST_BATCH = 16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) that a round of a phase asks for, with their positions (int32, `(m,)`) in the round."""
-
-    packed: NDArray[np.uint8]
-    phase: str
-    round: int
-    positions: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """The measurement of some rows of a batch (usually all). `stored`: the backend has stored it; `reused`: it was not measured, but found."""
-
-    batch: Batch
-    rows: NDArray[np.intp]
-    measurement: Measurement
-    stored: bool = False
-    reused: bool = False
-
-
-class Backend(Protocol):
-    """Measures batches of masks of one game."""
-
-    info: GameInfo
-
-    @property
-    def remembers(self) -> bool:
-        """Whether it looks up what is stored, stores what it measures, and records what a run reused; otherwise the run does."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """The number of batches measured at the same time."""
-        ...
-
-    @property
-    def together(self) -> int:
-        """The number of the game's batches that it is best given as one, because they take little time."""
-        ...
-
-    def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
-        """Yield answers as they arrive, until all rows of all batches are answered. `batches` is read no further than there is work for."""
-        ...
-
-    def rebuild(self, lens: AnyLens) -> None:
-        """Replace the game, and `info`, by the lens's game."""
-        ...
-
-    def noise_sample(self, lens: AnyLens, masks: Masks, first: Measurement | None = None) -> NoiseSample:
-        """As `raysp.lenses.numeric_noise.sample_noise`, for the game."""
-        ...
-
-    def gradient_report(self, max_order: int = 1) -> GradientReport:
-        """As `Game.gradient_report`."""
-        ...
-
-
-#: Gives the backend that measures the game of a lens. UserError for what the lens cannot do.
-BackendOf = Callable[[AnyLens], Backend]
 
 
 @dataclass
@@ -420,18 +355,3 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
         raise UserError("components", info.n, "is too few, as interactions need at least two", "choose a smaller unit or a longer input")
     labelled = [component.label for component in info.components]
     return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep)
-
-
-def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp], phase: str, round_number: int = 0) -> Iterator[Batch]:
-    """Rows of packed masks in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two.
-
-    Where such batches take little time, several are given together, as long as each worker still gets two.
-    """
-    fair = -(-len(rows) // (2 * backend.workers)) if backend.workers > 1 else len(rows)
-    size = max(1, min(backend.info.batch_masks, max(LEAST_BATCH, fair)))
-    start = 0
-    while start < len(rows):
-        together = max(1, min(backend.together, (len(rows) - start) // (2 * backend.workers * size)))
-        some = rows[start : start + together * size]
-        yield Batch(packed[some], phase, round_number, some.astype(np.int32))
-        start += len(some)

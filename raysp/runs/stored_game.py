@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_finite, first_of_each, pack, unpack
-from raysp.runs.run import Backend, batches
+from raysp.runs.backend import Backend, batches
 
 if TYPE_CHECKING:
     from raysp.runs.run_store import ActionStore

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from raysp.errors import UserError
+from raysp.runs.backend import Backend
 from raysp.runs.local import local_backend
-from raysp.runs.run import Backend
 from raysp.runs.run_store import ActionStore
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store

@@ -23,7 +23,7 @@ from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, pack
-from raysp.runs.run import Answer, Batch
+from raysp.runs.backend import Answer, Batch
 from raysp.runtime.link import Link, never
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, Told, UnknownSessionError
 from raysp.scheduling import QuarantinedMaskError, WithdrawnError

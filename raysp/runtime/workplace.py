@@ -6,7 +6,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from raysp.datasets.content import portable
-from raysp.runs.run import Backend
+from raysp.runs.backend import Backend
 from raysp.runtime.backend import ServiceBackend
 from raysp.runtime.link import Link
 from raysp.runtime.store_proxy import StoreProxy

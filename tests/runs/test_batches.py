@@ -1,15 +1,15 @@
 """How the masks of a round are divided: batches that fill the game's own, several where they take little time, and two for every worker."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from answered_games import N, planted
 
 import raysp
 from raysp.game import Measurement
+from raysp.lenses import build_game
 from raysp.runs import run as run_module
-from raysp.runs.run import batches
+from raysp.runs.backend import batches
+from raysp.runs.local import LocalBackend
 from raysp.runtime.backend import MOST_CELLS, MOST_TOGETHER, ORDER_SECONDS, Pace
 from raysp.runtime.messages import Told
 
@@ -17,7 +17,8 @@ from raysp.runtime.messages import Told
 def sizes(rows, *, batch_masks, workers=1, together=1):
     """The sizes of the batches of so many masks; every mask is in one of them, in order."""
     packed = np.arange(2 * rows, dtype=np.uint8).reshape(rows, 2)
-    backend = SimpleNamespace(info=SimpleNamespace(batch_masks=batch_masks), workers=workers, together=together)
+    backend = LocalBackend(build_game(raysp.FunctionLens(planted, n=N, batch_masks=int(batch_masks))))
+    backend.workers, backend.together = workers, together
     found = list(batches(backend, packed, np.arange(rows), "explore"))
     np.testing.assert_array_equal(np.concatenate([batch.packed for batch in found]), packed)
     assert np.concatenate([batch.positions for batch in found]).tolist() == list(range(rows))
@@ -51,15 +52,17 @@ def test_orders_become_as_large_as_the_time_that_masks_take_allows():
     def told(masks, seconds, *, reused=False):
         return Told(1, 0, np.arange(masks), Measurement(np.zeros(masks), 0, seconds), None, stored=True, reused=reused)
 
-    pace, game = Pace(), SimpleNamespace(batch_masks=16, n=64)
-    assert pace.together([], game) == 1  # nothing is known yet
-    assert pace.together([told(16, 0.0, reused=True)], game) == 1
-    assert pace.together([told(16, ORDER_SECONDS / 8)], game) == 8
-    assert pace.together([told(16, 100.0)], game) == 1
-    assert Pace().together([told(16, 1e-6)], game) == MOST_TOGETHER
-    large = SimpleNamespace(batch_masks=4096, n=90)
-    assert Pace().together([told(4096, 1e-6)], large) == MOST_CELLS // (4096 * 90) == 2
-    assert Pace().together([told(4096, 1e-6)], SimpleNamespace(batch_masks=4096, n=100_000)) == 1
+    def game(n, batch_masks):
+        return build_game(raysp.FunctionLens(planted, n=n, batch_masks=batch_masks)).info
+
+    pace, small = Pace(), game(64, 16)
+    assert pace.together([], small) == 1  # nothing is known yet
+    assert pace.together([told(16, 0.0, reused=True)], small) == 1
+    assert pace.together([told(16, ORDER_SECONDS / 8)], small) == 8
+    assert pace.together([told(16, 100.0)], small) == 1
+    assert Pace().together([told(16, 1e-6)], small) == MOST_TOGETHER
+    assert Pace().together([told(4096, 1e-6)], game(90, 4096)) == MOST_CELLS // (4096 * 90) == 2
+    assert Pace().together([told(4096, 1e-6)], game(5000, 4096)) == 1
 
 
 def test_a_preview_is_fitted_to_some_of_the_evaluations(monkeypatch):
