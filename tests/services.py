@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import ray
+from ray.cluster_utils import Cluster
 
-from raysp.runtime.cluster import NAMESPACE
+from raysp.runtime.cluster import NAMESPACE, forget_actor_classes
 from raysp.runtime.scheduler import NAME
 
 
@@ -35,6 +36,44 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+class Nodes:
+    """A head without work, to which this process is connected, and worker nodes of one core each, which have room for one evaluator."""
+
+    def __init__(self):
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.address = self._cluster.address
+        ray.init(address=self.address, namespace=NAMESPACE, log_to_driver=False)
+
+    @property
+    def workers(self):
+        return [node for node in self._cluster.list_all_nodes() if node is not self._cluster.head_node]
+
+    def resize(self, count):
+        """Add nodes, or lose some."""
+        while len(self.workers) > count:
+            self.lose(self.workers[0])
+        for _ in range(count - len(self.workers)):
+            self._cluster.add_node(num_cpus=1)
+
+    def lose(self, node):
+        """Kill a node's raylet, as if its machine had lost its power."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def end(self):
+        """End the service and its Ray."""
+        try:
+            end_service()
+        finally:
+            ray.shutdown()
+            forget_actor_classes()
+            self._cluster.shutdown()
+
+
+def pid_of(name, group):
+    """The process of an actor, asked in one of its concurrency groups."""
+    return ray.get(ray.get_actor(name, NAMESPACE).__ray_call__.options(concurrency_group=group).remote(lambda _: os.getpid()), timeout=30)
 
 
 def actors(prefix="raysp:"):

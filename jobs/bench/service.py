@@ -1,13 +1,17 @@
 """The service under synthetic load: how busy its workers are, how fast answers come through, and what short runs, duplicates and the store cost.
 
-    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates,many,large]
+    python -m jobs.bench service [--quick] [--parts store,busy,rate,short,duplicates,many,large,cancelled]
 
-Workers are real evaluators on several raylets of this machine that wait instead of computing, 50 ms for a batch. One JSON line for each part, and a summary
-last: `utilisation` (the share of their time that workers measure, while there is work), `evaluations_per_s` (asked, measured, stored and told, by a game that
-takes no time), `short_run_slowdown` (a question of 60 masks beside a long run, times its time alone; medians), `duplicates_saved` (the share of masks that two
-runs asking the same at the same time did not pay for twice; at best one half), `answered` (of the short questions that were asked at once), `client_mib` and `scheduler_mib` (the most memory that this process and the scheduler held, after a
-run of two million masks of 1,000 components), and, of a store with ten million evaluations of 256 components in a thousand runs, `bytes_per_evaluation` and
-`query_p95_ms`.
+Workers are real evaluators on several raylets of this machine that wait instead of computing, 50 ms for a batch. One JSON line for each part, and a summary last:
+
+- `utilisation`: the share of their time that workers measure, while there is work; `long_run_utilisation`, of a run of ten million masks beside short ones,
+- `evaluations_per_s`: asked for, measured, stored and told, by a game that takes no time,
+- `short_run_slowdown`: the time of a question of 60 masks beside that long run, as a multiple of its time alone (medians; `_p95`: 95th percentiles), and its worst time in seconds,
+- `duplicates_saved`: the share of masks that two runs asking the same at the same time did not pay for twice; at best one half,
+- `answered`: how many of the short questions that were asked at once,
+- `client_mib` and `scheduler_mib`: the most memory that this process and the scheduler held, `large` being a run of two million masks of 1,000 components;
+  `kept_after_cancelling_mib`: what the scheduler holds more than before after five runs of ten million masks were cancelled,
+- `bytes_per_evaluation` and `query_p95_ms`: of a store with ten million evaluations of 256 components in a thousand runs.
 """
 
 import argparse
@@ -20,7 +24,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from jobs.bench.rows import rounded, say, write
@@ -36,15 +40,21 @@ NODES = 4
 BATCH_SECONDS = 0.05
 #: Masks of a batch of a game that waits; a run divides its masks into batches at least as large.
 BATCH = 16
+#: Masks of a run that takes longer than anybody waits for it.
+LONG = 10_000_000
 COMMITS = "SELECT run_id, created, sum(evaluations) AS evaluations, sum(seconds) AS seconds FROM batches GROUP BY ALL ORDER BY run_id, created"
 COSTS = "SELECT run_id, sum(evaluations) AS paid, sum(reused) AS reused FROM run_costs GROUP BY run_id"
-PARTS = ("store", "busy", "rate", "short", "duplicates", "many", "large")
+PARTS = ("store", "busy", "rate", "short", "duplicates", "many", "large", "cancelled")
 SUMMARY = (
     "utilisation",
     "evaluations_per_s",
     "bytes_per_evaluation",
     "query_p95_ms",
     "short_run_slowdown",
+    "short_run_slowdown_p95",
+    "beside_worst_s",
+    "long_run_utilisation",
+    "kept_after_cancelling_mib",
     "duplicates_saved",
     "asked_at_once",
     "answered",
@@ -96,6 +106,11 @@ class Load:
                 return state.progress.done
         raise RuntimeError(f"{run_id} has ended")
 
+    def ended(self, run_ids: Sequence[str]) -> None:
+        """Wait until runs have ended, in whatever way."""
+        for _ in self._client.follow(run_ids):
+            pass
+
     def cancel(self, run_ids: Sequence[str]) -> None:
         """Cancel runs."""
         self._client.cancel(run_ids)
@@ -130,18 +145,46 @@ def rate(load: Load, *, quick: bool) -> dict[str, Any]:
 
 
 def short(load: Load, *, quick: bool) -> dict[str, Any]:
-    """Questions of 60 masks, alone and beside a run that would take an hour."""
+    """Questions of 60 masks, alone and beside a run of ten million."""
 
     def tries(prefix: str) -> list[float]:
         return [load.wait(load.start(load.spec(f"{prefix}-{i}", 60, n=32))) for i in range(5 if quick else 20)]
 
     tries("before")
     alone = tries("alone")
-    long = load.start(load.spec("long", round(3600 * load.workers * BATCH / BATCH_SECONDS), n=256))
+    long = load.start(load.spec("long", LONG, n=256))
+    load.measured(long[0], 1)
     time.sleep(5)
     beside = tries("beside")
     load.cancel(long)
-    return {"alone_s": median(alone), "beside_s": median(beside), "beside_worst_s": max(beside), "short_run_slowdown": median(beside) / median(alone)}
+    load.ended(long)
+    _, seconds, took = load.batches(long[0])
+    return {
+        "alone_s": median(alone),
+        "alone_p95_s": p95(alone),
+        "beside_s": median(beside),
+        "beside_p95_s": p95(beside),
+        "beside_worst_s": max(beside),
+        "short_run_slowdown": median(beside) / median(alone),
+        "short_run_slowdown_p95": p95(beside) / p95(alone),
+        "long_run_utilisation": seconds / (took * load.workers),
+    }
+
+
+def cancelled(load: Load, *, quick: bool) -> dict[str, Any]:
+    """The scheduler's memory before and after runs of ten million masks that are cancelled one after the other."""
+
+    def cancel_one(name: str) -> None:
+        long = load.start(load.spec(name, 1_000_000 if quick else LONG, n=256))
+        load.measured(long[0], 1)
+        load.cancel(long)
+        load.ended(long)
+
+    cancel_one("cancelled-before")
+    before = resident_mib(scheduler_pid())
+    for i in range(5):
+        cancel_one(f"cancelled-{i}")
+    return {"before_mib": before, "kept_after_cancelling_mib": resident_mib(scheduler_pid()) - before}
 
 
 def duplicates(load: Load, *, quick: bool) -> dict[str, Any]:
@@ -175,7 +218,15 @@ def large(load: Load, *, quick: bool) -> dict[str, Any]:
     return {"evaluations": done, "seconds": took, "client_mib": peak_mib(os.getpid())}
 
 
-LOADS: dict[str, Callable[..., dict[str, Any]]] = {"busy": busy, "rate": rate, "short": short, "duplicates": duplicates, "many": many, "large": large}
+LOADS: dict[str, Callable[..., dict[str, Any]]] = {
+    "busy": busy,
+    "rate": rate,
+    "short": short,
+    "duplicates": duplicates,
+    "many": many,
+    "large": large,
+    "cancelled": cancelled,
+}
 
 
 @contextmanager
@@ -209,20 +260,34 @@ def service(workers: int) -> Generator[Load]:
         nodes.shutdown()
 
 
-def scheduler_mib() -> float:
-    """The most memory that the scheduler of this process's cluster has held, in MiB."""
+def scheduler_pid() -> int:
+    """The process of the scheduler of this process's cluster."""
     import ray
 
     from raysp.runtime.cluster import NAMESPACE
     from raysp.runtime.scheduler import NAME
 
-    return peak_mib(ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid)))
+    return ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
 
 
 def peak_mib(pid: int) -> float:
     """The most memory that a process of this machine has held, in MiB."""
+    return _status(pid, "VmHWM") / 1024
+
+
+def resident_mib(pid: int) -> float:
+    """The memory that a process of this machine holds now, in MiB."""
+    return _status(pid, "VmRSS") / 1024
+
+
+def _status(pid: int, name: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def p95(seconds: Sequence[float]) -> float:
+    """The 95th percentile."""
+    return quantiles(seconds, n=20, method="inclusive")[-1]
 
 
 def rows(parts: Sequence[str], *, workers: int, quick: bool) -> Iterator[dict[str, Any]]:
@@ -237,7 +302,7 @@ def rows(parts: Sequence[str], *, workers: int, quick: bool) -> Iterator[dict[st
                 if name in parts:
                     say(f"service: {name}")
                     yield {"part": name, **part(load, quick=quick)}
-            yield {"part": "scheduler", "scheduler_mib": scheduler_mib()}
+            yield {"part": "scheduler", "scheduler_mib": peak_mib(scheduler_pid())}
 
 
 def main() -> int:

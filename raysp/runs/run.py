@@ -241,7 +241,7 @@ class Run:
         masks = asked.masks(slice(None))
         asked.values[:] = self.store.known(self.store.game_id(self.run_id), masks)
         found = np.flatnonzero(~np.isnan(asked.values))
-        asked.reused = len(found)
+        asked.known = asked.reused = len(found)
         self.store.add_reused(self.run_id, asked.phase, masks[found], in_round=asked.number, positions=found.astype(np.int32))
 
     def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
@@ -252,6 +252,7 @@ class Run:
             rows = answer.batch.positions[answer.rows]
             masks, measurement = asked.masks(rows), answer.measurement
             asked.values[rows] = self._checked(masks, measurement.values)
+            asked.known += len(rows)
             outputs = self._checked_outputs(masks, measurement.outputs)
             self._note(measurement.notes)
             if not answer.stored:
@@ -307,11 +308,10 @@ class Run:
             raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
 
     def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
-        have = ~np.isnan(asked.values)
-        if elapsed < PREVIEW_SECONDS or have.sum() < self._preview_at:
+        if elapsed < PREVIEW_SECONDS or asked.known < self._preview_at:
             return
-        self._preview_at = int(PREVIEW_GROWTH * have.sum())
-        now = np.flatnonzero(have)
+        self._preview_at = int(PREVIEW_GROWTH * asked.known)
+        now = np.flatnonzero(~np.isnan(asked.values))
         total = len(explorer.values) + len(now)
         some = np.arange(total)
         if total > PREVIEW_ROWS:
@@ -327,13 +327,14 @@ class Run:
 
 @dataclass
 class Round:
-    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown); `reused` counts those that were not measured."""
+    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown): `known` counts those that are not, `reused` those found in the store."""
 
     phase: str
     number: int
     packed: NDArray[np.uint8]
     n: int
     values: Values = field(init=False)
+    known: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

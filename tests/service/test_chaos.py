@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import ray
 from answered_games import N, planted
-from services import actors
+from services import actors, pid_of
 
 import raysp
 from raysp.runs.result import read_result
-from raysp.runtime.cluster import NAMESPACE
 from raysp.runtime.runner import RUNNER
 from raysp.runtime.scheduler import NAME, scheduler
 
@@ -66,11 +65,6 @@ def slow_for(folder):
         return planted(masks)
 
     return slow
-
-
-def pid_of(name, group):
-    """The process of an actor."""
-    return ray.get(ray.get_actor(name, NAMESPACE).__ray_call__.options(concurrency_group=group).remote(lambda _: os.getpid()), timeout=30)
 
 
 def once(condition, act):
