@@ -18,8 +18,8 @@ from raysp.runtime.runner import RUNNER, runner_actor
 
 #: Runs that are executed at the same time. Each is a process; where cores are few, more of them would only wait for each other.
 MAX_RUNNERS = min(16, max(4, os.cpu_count() or 1))
-#: Idle runners that are kept for the next run.
-SPARE = 1
+#: One idle runner is kept for the next run; more of them end after this long. A process takes longer to start than many a run to finish.
+IDLE_SECONDS = 60.0
 #: How long a runner may take to say what it is doing before it is given up.
 HOLDING_SECONDS = 15.0
 #: Keeps runners on the head node, where the stores are.
@@ -32,6 +32,7 @@ class RunnerPool:
     def __init__(self, find: Find) -> None:
         self._find = find
         self._actors: dict[str, Any] = {}
+        self._idle_since: dict[str, float] = {}
         self.busy: dict[str, str | None] = {}
         self._number = 0
 
@@ -60,6 +61,7 @@ class RunnerPool:
         """Have a runner execute a job; its name. `returned` is called, in another thread, when it has, or with the error that it died of."""
         name = next((name for name, run_id in self.busy.items() if run_id is None), None) or self._start()
         self.busy[name] = job.request.run_id
+        self._idle_since.pop(name, None)
         done: Future[None] = self._actors[name].execute.remote(job, self._find).future()
 
         def tell(answer: "Future[None]") -> None:
@@ -75,20 +77,26 @@ class RunnerPool:
         return name
 
     def free(self, name: str) -> None:
-        """Take a runner back. One too many ends."""
-        self.busy[name] = None
-        idle = [other for other, run_id in self.busy.items() if run_id is None]
-        for other in idle[SPARE:]:
-            self.drop(other)
+        """Take a runner back."""
+        self.busy[name], self._idle_since[name] = None, time.monotonic()
 
     def keep_spare(self) -> None:
         """Start a runner for the next run."""
         if None not in self.busy.values() and len(self.busy) < MAX_RUNNERS:
             self._start()
 
+    def rest(self) -> None:
+        """End the runners that have been idle for long, but for one."""
+        now = time.monotonic()
+        idle = [name for name, run_id in self.busy.items() if run_id is None]
+        rested = [name for name in idle if now - self._idle_since.setdefault(name, now) > IDLE_SECONDS]
+        for name in rested[: len(idle) - 1]:
+            self.drop(name)
+
     def drop(self, name: str) -> None:
         """Forget a runner that is dead, or end it."""
         self.busy.pop(name, None)
+        self._idle_since.pop(name, None)
         actor = self._actors.pop(name, None)
         if actor is not None:
             with contextlib.suppress(RayError, ValueError):

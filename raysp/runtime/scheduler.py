@@ -326,6 +326,7 @@ class Scheduler:
             self._executions.begin_queued()
             if time.monotonic() - self._began > SPARE_AFTER_SECONDS and self._executions.any():
                 self._runners.keep_spare()
+            self._runners.rest()
             self._tidy()
         self._executions.check_runners()
         self._publish()

@@ -10,8 +10,8 @@ from raysp.spectral.walsh import all_masks
 
 #: Up to this many components, distinct masks are drawn from the enumeration of all masks.
 NUMBERED = 20
-#: Entries of one strip of masks when drawing.
-STRIP = 1 << 20
+#: Entries of one strip of masks when drawing: its random numbers stay in a processor's cache.
+STRIP = 1 << 15
 #: Maximum number of draws when new distinct masks are rare, after which fewer are returned.
 ATTEMPTS = 50
 
@@ -36,7 +36,8 @@ def random_masks(n: int, count: int, keep_probability: float, rng: np.random.Gen
     for _ in range(ATTEMPTS):
         if len(found) >= count:
             break
-        found = distinct(np.concatenate([found, _drawn(count, n, keep_probability, rng)]), excluded)
+        drawn = _drawn(count, n, keep_probability, rng)
+        found = distinct(np.concatenate([found, drawn]) if len(found) else drawn, excluded)
     return found[:count]
 
 
@@ -44,7 +45,8 @@ def _drawn(count: int, n: int, keep_probability: float, rng: np.random.Generator
     """Draw random masks with repetitions, one strip of rows at a time, as the random numbers take eight times the memory of the masks."""
     masks = np.empty((count, n), dtype=np.bool_)
     step = max(STRIP // max(n, 1), 1)
+    numbers = np.empty((step, n))
     for start in range(0, count, step):
         rows = masks[start : start + step]
-        rows[:] = rng.random(rows.shape) < keep_probability
+        np.less(rng.random(out=numbers[: len(rows)]), keep_probability, out=rows)
     return masks

@@ -15,7 +15,7 @@ def distinct(masks: Masks, excluded: Masks | None = None) -> Masks:
     skip = 0 if excluded is None else len(excluded)
     together = masks if excluded is None else np.concatenate([excluded, masks])
     first, _ = first_of_each(pack(together))
-    return together[np.sort(first[first >= skip])]
+    return masks if len(first) == len(together) else together[np.sort(first[first >= skip])]
 
 
 def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None = None) -> tuple[Masks, NDArray[np.float64], Values]:
