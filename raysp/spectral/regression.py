@@ -109,6 +109,7 @@ def lasso_path(
         return Path(sets, found, keep_probability)
     # A precomputed Gram matrix makes sweeps fast, but with very many columns it takes more memory than the design.
     products: tuple[Floats, Floats] | None = (design.T @ design, design.T @ rest) if design.shape[1] <= MOST_PRODUCTS else None
+    design = np.asfortranarray(design)  # as coordinate descent reads it
     held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - centre, replace(exam, values=exam.values - mean))
     best, start = np.inf, np.zeros(design.shape[1])
     for first in range(0, len(grid), PATH_STRIDE):
@@ -126,7 +127,7 @@ def lasso_path(
 
 
 def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | None, grid: Floats, start: Floats) -> Floats:
-    """Run coordinate descent from `start` along a part of the grid; returns coefficients, float64 `(terms, points)`.
+    """Run coordinate descent from `start` along a part of the grid; returns coefficients, float64 `(terms, points)`. The design is in Fortran order.
 
     `products` are the products of the columns with each other and with the values, or None if they are not precomputed.
     """
@@ -136,7 +137,9 @@ def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a point that has not converged is judged by cross-validation like any other
         gram, target = products or (False, None)
-        _, path, _ = fit(design, values, alphas=grid, precompute=gram, Xy=target, coef_init=start.copy(), max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE)
+        # A path is called for many short parts of the grid: checks of the same arrays would take most of the time of a small question.
+        arrays = {"precompute": gram, "Xy": target, "coef_init": start.copy(), "check_input": False}
+        _, path, _ = fit(design, values, alphas=grid, max_iter=PATH_SWEEPS, tol=PATH_TOLERANCE, **arrays)
     return np.asarray(path, dtype=np.float64)
 
 
