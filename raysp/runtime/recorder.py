@@ -1,11 +1,12 @@
-"""Answers are stored before they are told: one thread writes all that has arrived in the meantime, so that many small batches share a commit."""
+"""Answers are stored before they are told. One thread writes those that arrive within a short time together, so that many small batches share a commit."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from raysp.store import Addition, Store
 
 #: Answers that are recorded together at most, and entries of masks that are stored in one go, which are a byte each on their way into the store.
 TOGETHER, CELLS_TOGETHER = 256, 32 << 20
+#: How long an answer waits for others to be stored with, as long as its session has more to wait for than has arrived.
+GATHER_SECONDS = 0.15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +69,18 @@ class Entry:
         self.session.tell(self.number, self.rows, self.measurement, self.error, stored=stored, reused=not self.paid)
 
 
+#: Deliveries, or rows that are known, and the game's fingerprint if they are an answer that was counted.
+Waiting = tuple[list[Delivery] | Found, str | None]
+#: Put where answers wait, it has them recorded at once.
+HURRY: Waiting = ([], None)
+
+
 class Recorder:
     """Stores deliveries and tells them to their sessions. `session_of` and `store_of` look them up; a session that has closed is told nothing."""
 
     def __init__(self, session_of: Callable[[str], Session | None], store_of: Callable[[Session], Store]) -> None:
         self._session_of, self._store_of = session_of, store_of
-        self._waiting = SimpleQueue[tuple[list[Delivery] | Found, str | None] | None]()
+        self._waiting = SimpleQueue[Waiting | None]()
         self._recorded = Counter[str]()
         self._changed = threading.Condition()
         self.totals = Totals()
@@ -92,23 +101,50 @@ class Recorder:
 
     def wait(self, fingerprint: str, count: int, timeout: float) -> None:
         """Wait until so many answers of a game are recorded."""
+        if self._recorded[fingerprint] < count:
+            self._waiting.put(HURRY)
         with self._changed:
             self._changed.wait_for(lambda: self._recorded[fingerprint] >= count, timeout)
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
-            batch = [first]
-            for _ in range(min(self._waiting.qsize(), TOGETHER)):
-                if (more := self._waiting.get()) is None:
-                    self._waiting.put(None)
-                    break
-                batch.append(more)
+            batch = self._gather(first)
             self.totals.lag = len(batch) + self._waiting.qsize()
             self._record([what for what, _ in batch])
             with self._changed:
                 self._recorded.update(finished for _, finished in batch if finished is not None)
                 self._changed.notify_all()
             self.totals.lag = self._waiting.qsize()
+
+    def _gather(self, first: Waiting) -> list[Waiting]:
+        """What is to be recorded together: no session waits for its last answers, or for half of them, because others might still arrive."""
+        batch, arrived, until = [first], Counter[str](), monotonic() + GATHER_SECONDS
+        hurried = self._hurried(first, arrived)
+        while len(batch) < TOGETHER:
+            try:
+                more = self._waiting.get(timeout=0.0 if hurried else max(0.0, until - monotonic()))
+            except Empty:
+                break
+            if more is None:
+                self._waiting.put(None)
+                break
+            batch.append(more)
+            hurried = self._hurried(more, arrived) or hurried
+        return batch
+
+    def _hurried(self, waiting: Waiting, arrived: Counter[str]) -> bool:
+        """Whether a session waits for little more than has `arrived` (rows by session, which this adds to), or somebody waits for what is recorded."""
+        what, _ = waiting
+        if isinstance(what, Found):
+            parts = [(what.session.name, len(what.rows))]
+        else:
+            parts = [(delivery.run_id, len(delivery.rows)) for delivery in what]
+            if not parts or any(delivery.error is not None for delivery in what):
+                return True
+        for name, rows in parts:
+            arrived[name] += rows
+        sessions = [(session, arrived[name]) for name, _ in parts if (session := self._session_of(name)) is not None]
+        return any(session.left < 2 * rows for session, rows in sessions)
 
     def _record(self, batch: list[list[Delivery] | Found]) -> None:
         """Store all that can be stored, each store's part in one go, and then tell everybody."""

@@ -49,6 +49,11 @@ class Session:
         """Ask about this game from now on."""
         self.info, self.game_id = info, None
 
+    @property
+    def left(self) -> int:
+        """The number of masks that the process waits for."""
+        return sum(order.left for order in list(self.orders.values()))
+
     def fresh(self, orders: Iterable[PlacedOrder]) -> list[PlacedOrder]:
         """Those orders that the session has not placed before, which it now has."""
         found = [order for order in orders if order.number not in self.orders]

@@ -107,3 +107,27 @@ def test_rows_that_the_store_had_are_told_beside_those_that_were_measured_and_er
     assert sorted((each.rows.tolist(), each.error is None) for each in found) == [([0], True), ([1], True), ([2], False)]
     assert not sessions["one"].orders
     assert sessions["one"].take(found[-1].serial, 0.0) == ()
+
+
+def test_answers_are_stored_together_while_a_run_waits_for_more_of_them_than_have_arrived(desk, monkeypatch):
+    store, sessions, recorder = desk
+    monkeypatch.setattr(recorder_module, "GATHER_SECONDS", 60.0)
+    commits, add_many = [], store.add_many
+    monkeypatch.setattr(store, "add_many", lambda additions: commits.append(sum(len(each.masks) for each in additions)) or add_many(additions))
+    masks = all_masks(N)[:9]
+    rows = placed(sessions["one"], masks)
+
+    def put(some):
+        recorder.put([Delivery("one", 0, rows[some], answer(masks[some].sum(axis=1)), None, paid=True, attempts=1)])
+
+    for first in range(4):
+        put([first])
+    put([4])  # more than half of nine
+    told(sessions["one"], 5)
+    put([5])
+    recorder.put([Delivery("one", 0, rows[[6]], None, ValueError("the game failed"), paid=True, attempts=1)])
+    told(sessions["one"], 7)
+    put([7])
+    recorder.wait(sessions["one"].info.fingerprint, 1, timeout=0.0)
+    told(sessions["one"], 8)
+    assert commits == [5, 1, 1]
