@@ -7,6 +7,7 @@ act as noise on those it contains, and the correlation of the residual with a ch
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +55,12 @@ class Path:
 
     def predict(self, masks: Masks) -> Floats:
         """Predict the values of masks (bool, `(m, n)`) at every penalty, float64 `(m, points)`."""
-        return characters(self.sets, masks, self.keep_probability) @ self.coefficients
+        found = np.empty((len(masks), self.coefficients.shape[1]))
+        step = max(CHUNK // len(self.sets), 1)
+        for start in range(0, len(masks), step):
+            rows = slice(start, start + step)
+            found[rows] = characters(self.sets, masks[rows], self.keep_probability) @ self.coefficients
+        return found
 
     def at(self, point: int) -> FourierSurrogate:
         """The fit at one penalty without its zero terms; the mean is always kept."""
@@ -87,6 +93,40 @@ def penalties(values: Values, weights: Values | None = None) -> Floats:
     return float(np.sqrt(weighted_variance(values, weights))) * np.geomspace(1.0, PATH_RATIO, PATH_POINTS)
 
 
+class Design:
+    """The characters of `sets` but the empty one on masks (bool `(m, n)`), centred and weighted (`(m,)`; None: equal), in strips of rows that fit into memory."""
+
+    def __init__(self, sets: Sets, masks: Masks, keep_probability: float, weights: Values | None) -> None:
+        self._sets, self._masks, self._keep_probability = sets, masks, keep_probability
+        step = max(CHUNK // len(sets), 1)
+        self._strips = [slice(start, start + step) for start in range(0, max(len(masks), 1), step)]
+        self._only = self._characters(self._strips[0]) if len(self._strips) == 1 else None
+        #: The roots of the weights, with a mean weight of one: `(m,)`.
+        self.root = np.ones(len(masks)) if weights is None else np.sqrt(weights / weights.mean())
+        counts = self.root**2
+        #: The weighted mean of each column, `(terms,)`.
+        self.centre = sum(counts[rows] @ self._of(rows) for rows in self._strips) / counts.sum()
+
+    def _characters(self, rows: slice) -> Floats:
+        return characters(self._sets, self._masks[rows], self._keep_probability)[:, 1:]
+
+    def _of(self, rows: slice) -> Floats:
+        return self._characters(rows) if self._only is None else self._only
+
+    def centred(self) -> Iterator[Floats]:
+        """The strips, float64 `(rows, terms)`, each less the centre and multiplied by the roots of the weights."""
+        for rows in self._strips:
+            yield (self._of(rows) - self.centre) * self.root[rows, None]
+
+    def products(self, values: Values) -> tuple[Floats, Floats]:
+        """The products of all columns with each other, `(terms, terms)`, and with values `(m,)`."""
+        gram, target = np.zeros((len(self._sets) - 1,) * 2), np.zeros(len(self._sets) - 1)
+        for rows, strip in zip(self._strips, self.centred(), strict=True):
+            gram += strip.T @ strip
+            target += strip.T @ values[rows]
+        return gram, target
+
+
 def lasso_path(
     sets: Sets, masks: Masks, values: Values, grid: Floats, exam: Exam | None = None, *, keep_probability: float = 0.5, weights: Values | None = None
 ) -> Path:
@@ -95,26 +135,22 @@ def lasso_path(
     A row of weight w (`weights` `(m,)`; None: equal) counts as w rows. With an exam, the path ends once its error on the exam has clearly increased; the
     remaining points, which would be the slowest to fit and would not be chosen, repeat the last one.
     """
-    design = characters(sets, masks, keep_probability)[:, 1:]
-    centre, mean = weighted_mean(design, weights), float(weighted_mean(values, weights))
-    design -= centre
-    rest = values - mean
-    if weights is not None:
-        root = np.sqrt(weights / weights.mean())
-        design *= root[:, None]
-        rest = rest * root
+    design = Design(sets, masks, keep_probability, weights)
+    mean = float(weighted_mean(values, weights))
+    rest = (values - mean) * design.root
     found = np.zeros((len(sets), len(grid)))
     found[0] = mean
-    if not design.shape[1]:
+    columns = len(sets) - 1
+    if not columns:
         return Path(sets, found, keep_probability)
-    # A precomputed Gram matrix makes sweeps fast, but with very many columns it takes more memory than the design.
-    products: tuple[Floats, Floats] | None = (design.T @ design, design.T @ rest) if design.shape[1] <= MOST_PRODUCTS else None
-    design = np.asfortranarray(design)  # as coordinate descent reads it
-    held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - centre, replace(exam, values=exam.values - mean))
-    best, start = np.inf, np.zeros(design.shape[1])
+    # A precomputed Gram matrix makes sweeps fast and takes the rows strip by strip, but with very many columns it takes more memory than the design.
+    products = design.products(rest) if columns <= MOST_PRODUCTS else None
+    read = np.broadcast_to(0.0, (len(masks), columns)) if products else np.asfortranarray(np.concatenate(list(design.centred())))
+    held = None if exam is None else (characters(sets, exam.masks, keep_probability)[:, 1:] - design.centre, replace(exam, values=exam.values - mean))
+    best, start = np.inf, np.zeros(columns)
     for first in range(0, len(grid), PATH_STRIDE):
         part = slice(first, first + PATH_STRIDE)
-        fitted = _descend(design, rest, products, grid[part], start)
+        fitted = _descend(read, rest, products, grid[part], start)
         found[1:, part], start = fitted, fitted[:, -1]
         if held is not None:
             error = float(np.min(held[1].error(held[0] @ fitted)))
@@ -122,14 +158,15 @@ def lasso_path(
                 found[1:, part.stop :] = start[:, None]
                 break
             best = min(best, error)
-    found[0] -= centre @ found[1:]
+    found[0] -= design.centre @ found[1:]
     return Path(sets, found, keep_probability)
 
 
 def _descend(design: Floats, values: Values, products: tuple[Floats, Floats] | None, grid: Floats, start: Floats) -> Floats:
     """Run coordinate descent from `start` along a part of the grid; returns coefficients, float64 `(terms, points)`. The design is in Fortran order.
 
-    `products` are the products of the columns with each other and with the values, or None if they are not precomputed.
+    `products` are the products of the columns with each other and with the values, or None if they are not precomputed. With them, no more of the design is
+    read than its shape.
     """
     from sklearn import linear_model
 
