@@ -83,14 +83,17 @@ class Cost:
     def share(self, masks: int, limit: float) -> int:
         """How many of these masks to send together, so that they take about `limit` seconds or less, in equal parts.
 
-        A batch whose fixed cost exceeds the limit is made large enough for its masks to cost as much as that.
+        A batch whose fixed cost exceeds the limit is made large enough for its masks to cost as much as that. If all batches so far had
+        the same size, which tells nothing of the fixed cost, another one of that size is not sent, but one twice as large.
         """
         if not self.known:
             return min(masks, max(int(PROBE_MASKS * limit / PROBE_SECONDS), 1))
         if self.seconds(masks) <= TOLERANCE * limit:
             return masks
         fixed = self._fixed_masks if self._count else 0.0
-        most = max(limit / self.each - fixed, fixed, 1.0)
+        most = int(max(limit / self.each - fixed, fixed, 1.0))
+        if not self._spread and most == round(self._masks):
+            most *= 2
         if most >= masks:
             return masks
-        return -(-masks // -(-masks // int(most)))
+        return -(-masks // -(-masks // most))

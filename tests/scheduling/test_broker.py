@@ -369,3 +369,16 @@ def test_a_slow_worker_is_given_less(broker):
             broker.finish(lease.number, measured(lease, seconds * len(lease.rows)))
     assert sizes["fast"] >= 15
     assert sizes["slow"] <= 2
+
+
+@pytest.mark.parametrize(("each", "settled"), [(0.0, 16), (0.8, 1)])
+def test_batches_of_one_size_are_followed_by_a_larger_one_which_tells_whether_it_takes_longer(broker, each, settled):
+    """Batches that take .8 s whatever their size are not divided for ever because the first had one mask, and those of .8 s a mask are."""
+    sizes = []
+    for number, count in enumerate([1, *[16] * 20]):
+        broker.place(order_of("ann", number, masks_of(count, seed=number)))
+        while (lease := broker.lease("w")) is not None:
+            sizes.append(len(lease.rows))
+            broker.finish(lease.number, measured(lease, 0.8 + each * (len(lease.rows) - 1)))
+    assert sizes[:2] == [1, 2]
+    assert set(sizes[-4:]) == {settled}
