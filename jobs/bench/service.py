@@ -11,7 +11,8 @@ Workers are real evaluators on several raylets of this machine that wait instead
 - `answered`: how many of the short questions that were asked at once,
 - `client_mib` and `scheduler_mib`: the most memory that this process and the scheduler held, `large` being a run of two million masks of 1,000 components;
   `kept_after_cancelling_mib`: what the scheduler holds more than before after five runs of ten million masks were cancelled,
-- `bytes_per_evaluation` and `query_p95_ms`: of a store with ten million evaluations of 256 components in a thousand runs.
+- `bytes_per_evaluation` and `query_p95_ms`: of a store with ten million evaluations of 256 components in a thousand runs; `short_run_in_full_store`: the time of a
+  run of 64 masks in it, as a multiple of that in an empty one; `next_snapshot_s`: the seconds that a snapshot for readers takes after ten thousand more evaluations.
 """
 
 import argparse
@@ -50,6 +51,8 @@ SUMMARY = (
     "evaluations_per_s",
     "bytes_per_evaluation",
     "query_p95_ms",
+    "short_run_in_full_store",
+    "next_snapshot_s",
     "short_run_slowdown",
     "short_run_slowdown_p95",
     "beside_worst_s",

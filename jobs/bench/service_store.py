@@ -1,17 +1,22 @@
-"""The store of a service: bytes for each evaluation, and how long the questions take that people and runs ask of it, at a given number of rows and runs."""
+"""The store of a service at a given number of rows and runs: bytes for each evaluation, how long questions and snapshots take, and what a short run pays for the size."""
 
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.bench.rows import say
+from jobs.bench.service_games import waiting_lens
 from raysp.game import Component, GameInfo, fingerprint
 from raysp.masks import unpack
+from raysp.runs.local import LocalEngine
+from raysp.specs.explorers import SinglesOptions
+from raysp.specs.run import RunSpec
 from raysp.store import Store
 from raysp.store.additions import Addition
 
@@ -21,6 +26,8 @@ BATCH, GROUP = 100, 100
 #: Interactions that each run reports.
 INTERACTIONS = 100
 QUESTIONS = 40
+#: Short runs whose time is compared with that in an empty store.
+SHORT_RUNS = 5
 TOP = "SELECT labels, kind, value, lo, hi, exact FROM top_interactions LIMIT 10"
 ONE = "SELECT labels, value FROM top_interactions WHERE run_id = '{run}' LIMIT 10"
 
@@ -31,8 +38,9 @@ def rows(evaluations: int, runs: int) -> Iterator[dict[str, Any]]:
         began = time.perf_counter()
         _fill(store, evaluations, runs)
         filled = time.perf_counter() - began
-        asked = _questions(store, runs)
+        asked = _questions(store, runs) | _snapshots(store)
         store.close()
+        asked["short_run_in_full_store"] = _short_run(Path(folder) / "bench.duckdb") / _short_run(Path(folder) / "empty.duckdb")
         size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name.startswith("bench.duckdb"))
         yield {
             "part": "store",
@@ -77,6 +85,29 @@ def _questions(store: Store, runs: int) -> dict[str, float]:
         masks = unpack(rng.integers(0, 256, (64, N // 8), dtype=np.uint8), N)
         known.append(_milliseconds(lambda game_id=game_id, masks=masks: store.known(game_id, masks)))
     return {"query_p95_ms": _p95([*newest, *any_run]), "known_p95_ms": _p95(known)}
+
+
+def _snapshots(store: Store) -> dict[str, float]:
+    """Seconds that the first snapshot for readers takes, and one after ten thousand more evaluations."""
+    first = _milliseconds(store.publish) / 1000
+    masks = unpack(np.random.default_rng(1).integers(0, 256, (GROUP * BATCH, N // 8), dtype=np.uint8), N)
+    store.add_many([Addition("run-0000", "explore", masks[i : i + BATCH], np.zeros(BATCH)) for i in range(0, len(masks), BATCH)])
+    return {"first_snapshot_s": first, "next_snapshot_s": _milliseconds(store.publish) / 1000}
+
+
+def _short_run(path: Path) -> float:
+    """The median of the seconds that a run of 64 masks takes in this process, opening and closing the store included."""
+    taken: list[float] = []
+    for number in range(SHORT_RUNS + 1):
+        lens = waiting_lens(f"short-{number}", N, BATCH, 0.05)
+        spec = RunSpec(lens=lens, explorer=SinglesOptions(budget=64), store=str(path), threads=1)
+
+        def run(spec: RunSpec = spec, number: int = number) -> None:
+            with LocalEngine() as local:
+                local.run(spec, f"short-{number}")
+
+        taken.append(_milliseconds(run) / 1000)
+    return median(taken[1:])
 
 
 def _game(number: int) -> GameInfo:
