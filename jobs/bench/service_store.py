@@ -40,8 +40,8 @@ def rows(evaluations: int, runs: int) -> Iterator[dict[str, Any]]:
         filled = time.perf_counter() - began
         asked = _questions(store, runs) | _snapshots(store)
         store.close()
-        asked["short_run_in_full_store"] = _short_run(Path(folder) / "bench.duckdb") / _short_run(Path(folder) / "empty.duckdb")
         size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name.startswith("bench.duckdb"))
+        asked["short_run_in_full_store"] = _short_run(Path(folder) / "bench.duckdb") / _short_run(Path(folder) / "empty.duckdb")
         yield {
             "part": "store",
             "evaluations": evaluations,
