@@ -42,7 +42,7 @@ def watch(progress):
     if progress.phase == "explore" and progress.done > 50:
         print("at work", flush=True)
 
-raysp.run(question(Path(sys.argv[1]) / "s.duckdb", noting(Path(sys.argv[1]), 0.2)), run_id="orphan", watch=watch)
+raysp.run(question(Path(sys.argv[1]) / "s.duckdb", noting(Path(sys.argv[1]), 1.0)), run_id="orphan", watch=watch)
 """
 INJECTED = {"num_failures": -1, "req_failure_prob": 5, "resp_failure_prob": 5, "in_flight_failure_prob": 0}
 INJECTING = """
