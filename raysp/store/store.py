@@ -24,7 +24,7 @@ from raysp.store.connection import Connection, OlderSchemaError, drop_empty_log,
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
-from raysp.store.removal import Removal, remove_runs
+from raysp.store.removal import NOTHING, Removal, Spared, remove_runs
 from raysp.store.run_states import ACTIVE, submission
 from raysp.store.snapshots import Publisher, open_snapshot
 from raysp.store.stamps import now, version
@@ -301,16 +301,17 @@ class Store(RunStateWriter):
 
     # ---- removal
 
-    def remove_runs(self, run_ids: Sequence[str], *, dry_run: bool = False) -> Removal:
+    def remove_runs(self, run_ids: Sequence[str], *, unused: bool = False, spared: Spared = NOTHING, dry_run: bool = False) -> Removal:
         """Remove runs with what only they used: answers, evaluations that no other run requested, games without runs, and files that only they named.
 
-        With `dry_run` nothing changes. Raises UserError for a run that has not ended, ValueError for an unknown one.
+        With `unused`, everything goes that no run uses, such as evaluations of plans. What is `spared` stays. With `dry_run` nothing changes. Raises UserError for a
+        run that has not ended, ValueError for an unknown one.
         """
-        for run_id in run_ids:
-            if self.run_row(run_id)["status"] in ACTIVE:
-                raise UserError("run", run_id, "has not ended", "cancel it, or let it finish, before you remove it")
         with self._transaction(commit=not dry_run) as cur:
-            removed = remove_runs(cur, run_ids)
+            for run_id in run_ids:
+                if self.run_row(run_id)["status"] in ACTIVE:
+                    raise UserError("run", run_id, "has not ended", "cancel it, or let it finish, before you remove it")
+            removed = remove_runs(cur, run_ids, unused=unused, spared=spared)
         self._masks.forget()
         self._games.clear()
         self._sizes.clear()
