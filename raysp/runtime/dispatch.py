@@ -144,9 +144,12 @@ class Dispatcher:
         """Take orders of a session for a lens's game."""
         lens = shipped.lens
         with self._lock:
+            known = self._games.get(info.fingerprint)
+        # A lens may come with much content, which takes a while to put where evaluators fetch it.
+        game = known if known is not None and known.key == lens.key else ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+        with self._lock:
             self._sessions[session].game = info.fingerprint
-            if info.fingerprint not in self._games or self._games[info.fingerprint].key != lens.key:
-                self._games[info.fingerprint] = ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+            self._games[info.fingerprint] = game
             self._drop_games()
 
     def _drop_games(self) -> None:
