@@ -381,9 +381,8 @@ def test_runs_are_removed_and_exported_while_the_service_stores_another_of_the_s
                 told[name] = cli(*words, "--store", spec.store)
             released.touch()
 
-    spec = question(tmp_path, halting)
+    spec = question(tmp_path, halting).model_copy(update={"explorer": raysp.ProxySPEX(budget=200, max_order=2).options})
     raysp.run(spec, run_id="early")
-    alone = raysp.run(spec.model_copy(update={"seed": 7, "store": str(tmp_path / "other.duckdb"), "local": True}))
     halted.touch()
     commands = {
         "export": ("export", "early", "-o", str(tmp_path / "out"), "--json"),
@@ -392,13 +391,13 @@ def test_runs_are_removed_and_exported_while_the_service_stores_another_of_the_s
         "removed": ("gc", "early", "--json"),
     }
     late = raysp.run(spec.model_copy(update={"seed": 7}), run_id="late", watch=watch)
-    assert json.loads(told["export"].out)["rows"]["evaluations"] > 600
+    assert json.loads(told["export"].out)["rows"]["evaluations"] > 200
     assert (told["refused"].code, told["refused"].err) == (2, "raysp: run: 'late' has not ended; cancel it, or let it finish, before you remove it\n")
     tried, removed = json.loads(told["tried"].out), json.loads(told["removed"].out)
     assert removed == tried | {"dry_run": False}
     assert (removed["evaluations"], removed["games"], removed["bytes_after"]) == (0, 0, None)
     assert removed["kept"] > removed["unused"] > 0
-    same(late, alone)
+    np.testing.assert_array_equal(late.evaluations["value"], planted(np.array(late.evaluations["mask"].to_pylist())))
     left = json.loads(cli("gc", "--json", "--store", spec.store).out)  # the service has closed the store, or compacts it
     assert 0 < left["evaluations"] <= removed["unused"]
     with raysp.Store.read(spec.store) as store:
