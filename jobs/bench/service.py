@@ -197,7 +197,7 @@ def service(workers: int) -> Generator[Load]:
         ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
         nodes.wait_for_nodes()
         with tempfile.TemporaryDirectory() as folder:
-            client = Client(nodes.address)
+            client = Client(str(nodes.address))
             load = Load(client, Path(folder) / "bench.duckdb", workers, nodes)
             load.warm()
             yield load
@@ -216,7 +216,8 @@ def scheduler_mib() -> float:
     from raysp.runtime.cluster import NAMESPACE
     from raysp.runtime.scheduler import NAME
 
-    return peak_mib(ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid)))
+    pid: Any = ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
+    return peak_mib(pid)
 
 
 def peak_mib(pid: int) -> float:
