@@ -34,6 +34,7 @@ from raysp.runs.local import LocalEngine  # noqa: E402
 from raysp.specs.lenses import FunctionLens  # noqa: E402
 from raysp.specs.run import RunSpec, load_spec, resolve  # noqa: E402
 from raysp.store import Store  # noqa: E402
+from raysp.validation import Validation  # noqa: E402
 
 #: Questions of jobs/specs, and what makes them small.
 SMALL: dict[str, dict[str, Any]] = {
@@ -62,7 +63,7 @@ def questions(store: Path, threads: int = 1) -> dict[str, RunSpec]:
         found[name] = resolve(RunSpec.model_validate(spec))
     lens = FunctionLens(waiting(0.3), n=RELEVANT + 4, name="waiting", batch_masks=16)
     found["function"] = RunSpec(
-        lens=lens, explorer=ProxySPEX(proxy="linear", max_order=2, budget=600), validation=VALIDATION, store=str(store), threads=threads
+        lens=lens, explorer=ProxySPEX(proxy="linear", max_order=2, budget=600).options, validation=Validation(**VALIDATION), store=str(store), threads=threads
     )
     return found
 
@@ -88,13 +89,13 @@ class Killer:
         if prefix == NODE:
             self._replace_node()
             return
-        named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+        named: Any = ray.util.list_named_actors(all_namespaces=True)
         names = [actor for actor in named if actor["name"].startswith(prefix)]
         if not names:
             return
         actor = self._random.choice(sorted(names, key=lambda each: each["name"]))
         try:
-            pid = ray.get(ray.get_actor(actor["name"], actor["namespace"]).__ray_call__.remote(_pid), timeout=2)
+            pid: Any = ray.get(ray.get_actor(actor["name"], actor["namespace"]).__ray_call__.remote(_pid), timeout=2)
             os.kill(pid, signal.SIGKILL)
             self.kills[prefix.split(":")[1]] += 1
         except (RayError, ValueError, ProcessLookupError, TimeoutError):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from raysp.lenses import build_game
 from raysp.masks import Masks
 from raysp.models.influence import by_component
 from raysp.sampling.draws import uniform_masks
-from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.sets import Floats
 from raysp.validation.data_scores import Correlation, held_out_subsets, lds
 
@@ -144,7 +143,8 @@ class Case:
 
 def fitted(case: Case, method: str, budget: int) -> Method:
     """A method fitted to the first retrainings, up to a budget."""
-    masks, outputs = (array[:budget] for array in case.sample)
+    sample, answers = case.sample
+    masks, outputs = sample[:budget], answers[:budget]
     if method == "singles":
         return Surrogates(method, [fit_singles(masks, column) for column in outputs.T])
 
@@ -152,7 +152,7 @@ def fitted(case: Case, method: str, budget: int) -> Method:
     if method == "proxyspex":
         explorer = explorer.with_gradients(case.game.gradient_report())
     explorer.tell(masks, outputs)
-    return Surrogates(method, [cast("FourierSurrogate", found.surrogate) for found in explorer.results_by_query()])
+    return Surrogates(method, [found.surrogate for found in explorer.results_by_query()])
 
 
 def scored(case: Case, named: Row, compute: Callable[[], Method]) -> Row:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,8 @@ class Adapted(nn.Module):
         from peft import PeftModel
 
         super().__init__()
-        frozen = PeftModel.from_pretrained(copy.deepcopy(model), folder).base_model.model.eval()
+        adapted: Any = PeftModel.from_pretrained(copy.deepcopy(model), folder)
+        frozen = adapted.base_model.model.eval()
         frozen.set_attn_implementation("eager")  # what vmap can look into
         found = {name: parameter for name, parameter in frozen.named_parameters() if ".lora_" in name}
         self.names = [name for name in found if ".lora_A." in name]
@@ -77,8 +78,10 @@ class Adapted(nn.Module):
 
     def forward(self, ids: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each token from the ones before it, and of any other token instead, `(batch, length - 1)`, for ids `(batch, length)`; 0 where not wanted."""
-        weights = {name: pair.a for name, pair in zip(self.names, self.layers, strict=True)}
-        weights |= {_other(name): pair.b for name, pair in zip(self.names, self.layers, strict=True)}
+        weights: dict[str, Tensor] = {}
+        for name, layer in zip(self.names, self.layers, strict=True):
+            pair = cast("Pair", layer)
+            weights[name], weights[_other(name)] = pair.a, pair.b
         length = ids.shape[1]
         mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
         told = {"attention_mask": mask, "position_ids": torch.arange(length)[None], "use_cache": False}
@@ -107,10 +110,10 @@ def padded(texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
 
 def traker(given: Checkpoints) -> Floats:
     """TRAK (Park et al. 2023) by traker: output log(p / (1 - p)), mean over the targets; as many projected columns as leave it a ridge of our damping's strength."""
-    from trak import TRAKer
-    from trak.modelout_functions import AbstractModelOutput
+    from trak import TRAKer  # pyright: ignore[reportMissingImports]  of the extra `bench`, as the other peers
+    from trak.modelout_functions import AbstractModelOutput  # pyright: ignore[reportMissingImports]
 
-    class LogOdds(AbstractModelOutput):
+    class LogOdds(AbstractModelOutput):  # pyright: ignore[reportUntypedBaseClass]
         def __init__(self) -> None:
             pass
 
@@ -146,8 +149,8 @@ def traker(given: Checkpoints) -> Floats:
 
 def dattri(given: Checkpoints) -> Floats:
     """DataInf (Kwon et al. 2024: influence functions for LoRA, a closed form a layer) by dattri."""
-    from dattri.algorithm import IFAttributorDataInf
-    from dattri.task import AttributionTask
+    from dattri.algorithm import IFAttributorDataInf  # pyright: ignore[reportMissingImports]
+    from dattri.task import AttributionTask  # pyright: ignore[reportMissingImports]
     from torch.utils.data import DataLoader, TensorDataset
 
     adapted = given.adapted()

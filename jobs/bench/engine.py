@@ -51,7 +51,7 @@ def budgets(game: BenchGame, method: str, quick: bool) -> list[int | None]:
         return [None] if game.spex else []
     ladder = QUICK_LADDER if quick else LADDER if game.heldout >= CHEAP_HELDOUT else COSTLY_LADDER
     rungs = [round(max(game.budgets) * share) for share in ladder.get(method, ())]
-    return sorted({*rungs, *(() if method == "adaptive" else game.budgets)})
+    return [*sorted({*rungs, *(() if method == "adaptive" else game.budgets)})]
 
 
 def fit_row(method: str, game: BenchGame, budget: int | None, seed: int) -> dict[str, Any]:

@@ -116,7 +116,11 @@ def ensemble(data: str) -> tuple[Callable[[Any], Any], Any, Any]:
         return GradientBoostingClassifier(max_depth=4, random_state=0).fit(inputs, outputs).decision_function, instance, mean
     forest = RandomForestClassifier(200, random_state=0).fit(inputs, outputs)
     column = int(outputs[0])
-    return lambda rows: forest.predict_proba(rows)[:, column], instance, mean
+
+    def probability(rows: Any) -> Any:
+        return forest.predict_proba(rows)[:, column]
+
+    return probability, instance, mean
 
 
 def baseline_game(data: str) -> Callable[[Masks], Values]:

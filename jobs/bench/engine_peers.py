@@ -8,7 +8,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -64,7 +64,7 @@ class Task:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Redirect a library's output to stderr, as stdout is for rows."""
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,7 +85,7 @@ def fourier_predictor(sets: np.ndarray, coefficients: np.ndarray) -> Callable[[M
     def predict(masks: Masks) -> Values:
         step = max(CHUNK // max(len(sets), 1), 1)
         parts = [masks[start : start + step].astype(np.float32) @ sets.T.astype(np.float32) for start in range(0, len(masks), step)]
-        return np.concatenate([(1.0 - 2.0 * (part % 2)) @ coefficients for part in parts])
+        return np.concatenate([(1.0 - 2.0 * (part % 2)) @ coefficients for part in parts], dtype=np.float64)
 
     return predict
 

@@ -40,13 +40,13 @@ HEADER = (
     "Review: Dull, long and badly acted, avoid it.\nSentiment: negative\n\n"
 )
 TEMPLATE = "Review: {prompt}\nSentiment:"
-ONE = {"target": " positive", "foil": " negative", "value": "logit_diff"}
-THREE = {"target": " positive, because", "value": "logprob"}
+ONE: dict[str, Any] = {"target": " positive", "foil": " negative", "value": "logit_diff"}
+THREE: dict[str, Any] = {"target": " positive, because", "value": "logprob"}
 TOLERANCE = 1e-4
 NO_VALIDATION = Validation(heldout=0, top=0, random=0, low_pairs=0)
 
 
-def build(template: str, answer: dict[str, str]) -> FeatureGame:
+def build(template: str, answer: dict[str, Any]) -> FeatureGame:
     """A game on the embedded model in float32: the dtype that all peers compute in."""
     game = build_game(FeatureLens(prompt=PROMPT, template=template, dtype="float32", **answer))
     assert isinstance(game, FeatureGame)
@@ -119,7 +119,7 @@ def rows(quick: bool) -> Iterator[dict[str, Any]]:
         one, three = build(template, ONE), build(template, THREE)
         yield compare(f"vs_one_by_one{suffix}", one_by_one, one, count, alone)
         yield compare(f"vs_one_by_one_3{suffix}", one_by_one, three, count, alone // 2)
-        one._known.clear()  # noqa: SLF001  its values are known by now, and would be timed as free
+        one._known.clear()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  its values are known by now, and would be timed as free
         yield compare(f"vs_batched{suffix}", batched, one, count, together)
 
 
@@ -127,11 +127,11 @@ def overhead(quick: bool) -> Iterator[dict[str, Any]]:
     """Masks per second of a run's exploration on Ray with the store, over those of a bare loop in this process over the same batches."""
     lens = FeatureLens(prompt=PROMPT, template=HEADER + TEMPLATE, dtype="float32", **ONE)
     with TemporaryDirectory() as folder:
-        spec = RunSpec(lens=lens, explorer=Singles(budget=80 if quick else 384), validation=NO_VALIDATION, evaluators=1, store=f"{folder}/bench.duckdb")
+        spec = RunSpec(lens=lens, explorer=Singles(budget=80 if quick else 384).options, validation=NO_VALIDATION, evaluators=1, store=f"{folder}/bench.duckdb")
         with engine(spec) as place:
             place.run(spec.model_copy(update={"seed": 1, "explorer": Singles(budget=36).options}), "warm")
             result = place.run(spec.model_copy(update={"seed": 2}), "timed")
-    bought = result.evaluations.filter(pc.invert(result.evaluations["reused"]))
+    bought = result.evaluations.filter(~pc.field("reused"))
     wall = sum(row["wall_seconds"] for row in result.costs.to_pylist() if row["phase"] == "explore")
     game = build(HEADER + TEMPLATE, ONE)
     game.evaluate(np.ones((1, game.n), np.bool_))

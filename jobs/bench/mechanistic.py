@@ -35,9 +35,9 @@ from raysp.datasets.tasks import make
 from raysp.explorers import ProxySPEX
 from raysp.explorers.fitting import fit_singles
 from raysp.lenses.mechanistic import MechanisticGame, build_mechanistic_game, tokens
-from raysp.specs.lenses import MechanisticLens
+from raysp.specs.lenses import MechanisticLens, Task
 
-ASKED = {"prompt": ITALY, "target": " Tokyo", "foil": " Rome", "dtype": "float32"}
+ASKED: dict[str, Any] = {"prompt": ITALY, "target": " Tokyo", "foil": " Rome", "dtype": "float32"}
 #: P(keep) of the random masks, and how many are timed.
 KEEP, RANDOM, QUICK_RANDOM = 0.9, 512, 96
 #: In a quick run: masks of the slowest method, and every how many of them go to the libraries, whose batches stay full.
@@ -115,6 +115,7 @@ def pairs() -> Iterator[Row]:
     began = now()
     estimate = game.compute_gradients(2).surrogate(2)
     by_gradient = now() - began
+    assert estimate is not None
     began = now()
     values = game.evaluate(masks)
     exactly = now() - began
@@ -128,10 +129,11 @@ def pairs() -> Iterator[Row]:
     proposed = np.argsort(-np.abs(guessed))
     from scipy.stats import spearmanr
 
+    ranks: Any = spearmanr(exact, guessed)
     yield {
         "row": "pairs", "heads": n, "pairs": len(first), "seconds_exact": exactly, "seconds_gradient": by_gradient, "cost": by_gradient / exactly,
         "cost_with_verification": by_gradient / exactly + PROPOSED / len(masks), "found_among_20": len(strongest & set(proposed[:TOP].tolist())),
-        "found_among_40": len(strongest & set(proposed[:PROPOSED].tolist())), "rank_correlation": float(spearmanr(exact, guessed).statistic),
+        "found_among_40": len(strongest & set(proposed[:PROPOSED].tolist())), "rank_correlation": float(ranks.statistic),
     }  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def pairs() -> Iterator[Row]:
 class Experiment:
     """The size of the pruning experiment: random subsets, prompts to choose by and to score by, exact evaluations that choose."""
 
-    task: str
+    task: Task
     subsets: int
     prompts: int
     heldout: int

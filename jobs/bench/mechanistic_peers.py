@@ -58,7 +58,7 @@ def head_loop(game: MechanisticGame) -> Method:
 
 def nnsight(game: MechanisticGame) -> Method:
     """nnsight: one trace per batch, with the rows' masks multiplied into the input of every output projection."""
-    from nnsight import LanguageModel
+    from nnsight import LanguageModel  # pyright: ignore[reportMissingImports]  of the extra `bench`
 
     _, ids, target, foil, heads = _asked(game)
     wrapped = LanguageModel(game.model.loaded.model, tokenizer=game.model.loaded.tokenizer)
@@ -85,7 +85,7 @@ def _width(game: MechanisticGame) -> int:
 
 def transformer_lens(game: MechanisticGame) -> Method:
     """transformer-lens: the same weights in its bridge, with a hook per layer on `hook_z` that applies the rows' masks."""
-    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge import TransformerBridge  # pyright: ignore[reportMissingImports]  of the extra `bench`
 
     model, ids, target, foil, heads = _asked(game)
     # The bridge takes the model's modules apart, so it gets a copy.

@@ -251,7 +251,7 @@ def service(workers: int) -> Generator[Load]:
         ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
         nodes.wait_for_nodes()
         with tempfile.TemporaryDirectory() as folder:
-            client = Client(nodes.address)
+            client = Client(str(nodes.address))
             load = Load(client, Path(folder) / "bench.duckdb", workers, nodes)
             load.warm()
             yield load
@@ -270,7 +270,8 @@ def scheduler_pid() -> int:
     from raysp.runtime.cluster import NAMESPACE
     from raysp.runtime.scheduler import NAME
 
-    return ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
+    pid: Any = ray.get(ray.get_actor(NAME, NAMESPACE).__ray_call__.remote(_pid))
+    return pid
 
 
 def peak_mib(pid: int) -> float:

@@ -1,12 +1,16 @@
 """Commands that move runs out of the store: `export` copies them, `gc` removes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raysp.commands.run import Json, Store
 from raysp.home import store_path
+
+if TYPE_CHECKING:
+    from raysp.store import Cleaning
 
 
 def export(
@@ -34,28 +38,58 @@ def export(
 
 def gc(
     run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs to remove, by id or the beginning of it, by name, or last.")] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="Also remove what no run uses, such as the evaluations of plans and recipe searches.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and change nothing.")] = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Remove runs with what only they used, and give free space in the store's file back to the disk. Without a RUN it only does the latter."""
+    """Remove runs with what only they used, and give free space in the store's file back to the disk. Without a RUN or --unused it only does the latter."""
     from dataclasses import asdict
 
     from raysp.commands import display
-    from raysp.store import Store as Writer
-    from raysp.store import compact, missing
 
-    place = store_path(store)
-    if not place.exists():
-        raise missing(place)
-    with Writer.open(place) as writing:
-        removal = writing.remove_runs(list(dict.fromkeys(writing.find_run(wanted) for wanted in run_ids or ())), dry_run=dry_run)
-    before, after = (None, None) if dry_run else compact(place)
+    cleaned = _cleaned(run_ids or (), store, unused=unused, dry_run=dry_run)
+    removal, (before, after) = cleaned.removal, cleaned.sizes or (None, None)
     if json:
-        display.print_json({**asdict(removal), "dry_run": dry_run, "bytes_before": before, "bytes_after": after})
+        display.print_json({**asdict(removal), "store": cleaned.store, "dry_run": dry_run, "bytes_before": before, "bytes_after": after})
         return
     did = "would remove" if dry_run else "removed"
     kept = f", kept {removal.kept:,} evaluations that other runs use" if removal.kept else ""
     display.out.print(f"{did} {len(removal.runs)} runs with {removal.evaluations:,} evaluations and {removal.games} games{kept}", markup=False)
+    if removal.unused:
+        display.out.print(f"{removal.unused:,} evaluations are used by no run, but may save a later one; `raysp gc --unused` removes them", markup=False)
     if before is not None and after is not None:
-        display.out.print(f"{place}: {before / 2**20:.1f} MiB before, {after / 2**20:.1f} MiB now", markup=False)
+        display.out.print(f"{cleaned.store}: {before / 2**20:.1f} MiB before, {after / 2**20:.1f} MiB now", markup=False)
+    elif not dry_run:
+        text = "is in use, and what it stores next goes into the free space; `raysp gc` gives it back to the disk once nothing is under way"
+        display.out.print(f"{cleaned.store}: {text}", markup=False)
+
+
+def _cleaned(wanted: Sequence[str], store: str | None, *, unused: bool, dry_run: bool) -> "Cleaning":
+    """What is removed from a store: here, or by the service if that has it open or is on another machine."""
+    from raysp.errors import UserError
+    from raysp.runtime.address import joins_elsewhere, store_is_here
+    from raysp.store import Cleaning, compact, missing
+    from raysp.store import Store as Writer
+
+    place = store_path(store)
+    if not store_is_here(store):
+        if not joins_elsewhere():
+            raise missing(place)
+        from raysp.runtime.client import attached
+
+        with attached() as client:
+            return client.remove(wanted, unused=unused, dry_run=dry_run, store=store)
+    try:
+        writing = Writer.open(place)
+    except UserError:
+        from raysp.runtime.client import remove_where_open
+
+        cleaned = remove_where_open(place, wanted, unused=unused, dry_run=dry_run)
+        if cleaned is None:
+            raise
+        return cleaned
+    with writing:
+        found = list(dict.fromkeys(writing.find_run(word) for word in wanted))
+        removal = writing.remove_runs(found, unused=unused, dry_run=dry_run)
+    return Cleaning(str(place), removal, None if dry_run else compact(place))

@@ -36,10 +36,10 @@ def wanted_address() -> str | None:
 def store_is_here(store: str | None) -> bool:
     """Whether a store (None: the default one) is a file of this machine. The default store of a service on another machine is there, whatever there is here."""
     named = store or os.environ.get("RAYSP_STORE")
-    return store_path(named).exists() and (named is not None or not _joins_elsewhere())
+    return store_path(named).exists() and (named is not None or not joins_elsewhere())
 
 
-def _joins_elsewhere() -> bool:
+def joins_elsewhere() -> bool:
     """Whether the cluster that is named, by `RAY_ADDRESS` or as the service of this home, is on another machine. Contacts nobody there."""
     named = os.environ.get("RAY_ADDRESS") or (service() or {}).get("address")
     if named is None or ":" not in named or "://" in named:

@@ -27,14 +27,14 @@ from raysp.interrupts import interrupted_by_termination
 from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
-from raysp.runtime.address import answers
+from raysp.runtime.address import answers, joins_elsewhere
 from raysp.runtime.cluster import NAMESPACE, connected
 from raysp.runtime.link import CALL_SECONDS, Link
 from raysp.runtime.pool import named
 from raysp.runtime.scheduler import CLOSING_SECONDS, NAME, scheduler
 from raysp.runtime.workplace import ServiceWorkplace
 from raysp.specs.run import AnyLens, RunSpec
-from raysp.store import Answer, Limits
+from raysp.store import Answer, Cleaning, Limits
 
 #: How long one question about the runs that are followed waits for news.
 FOLLOW_SECONDS = 1.0
@@ -42,6 +42,8 @@ FOLLOW_SECONDS = 1.0
 HEAD_SECONDS, LOOK_SECONDS = 45.0, 3.0
 #: How long a query may wait beside its own time: for those before it, for a snapshot, and for its answer to arrive.
 QUERY_SECONDS = 600.0
+#: How long removing runs from a large store, and writing it anew, may take.
+REMOVAL_SECONDS = 7200.0
 
 
 class Client:
@@ -96,8 +98,16 @@ class Client:
 
     def sql(self, query: str, limits: Limits, store: str | None = None) -> Answer:
         """The answer to one statement about a store on the head node, by default the service's. Raises UserError as `raysp.store.ask_confined`."""
-        named = store or os.environ.get("RAYSP_STORE") or self._served_store
-        return self._ask("sql", named, query, limits, seconds=limits.seconds + QUERY_SECONDS)
+        return self._ask("sql", self._named(store), query, limits, seconds=limits.seconds + QUERY_SECONDS)
+
+    def remove(self, wanted: Sequence[str], *, unused: bool = False, dry_run: bool = False, store: str | None = None) -> Cleaning:
+        """Remove runs, by id or the beginning of it, by name, or last, from a store on the head node, by default the service's. UserError as `RunDesk.remove`."""
+        named = self._named(store)
+        # A call that is made again must not find another run.
+        return self._ask("remove", named, self._ask("find", named, wanted), unused, dry_run, seconds=REMOVAL_SECONDS)
+
+    def _named(self, store: str | None) -> str | None:
+        return store or os.environ.get("RAYSP_STORE") or self._served_store
 
     def cancel(self, run_ids: Sequence[str]) -> None:
         """Cancel those of these runs that have not ended, and wait until they are stored, at most `CLOSING_SECONDS`."""
@@ -247,6 +257,15 @@ def attached() -> Generator[Client]:
         client = Client(connection.address)
         stack.callback(client.close)
         yield client
+
+
+def remove_where_open(place: Path, wanted: Sequence[str], *, unused: bool, dry_run: bool) -> Cleaning | None:
+    """As `Client.remove`, by a scheduler that has the store of this machine at `place` open. None if none has."""
+    if joins_elsewhere() or not joins():
+        return None
+    with attached() as client:
+        store = next((path for path in client.status().stores if os.path.realpath(path) == os.path.realpath(place)), None)
+        return None if store is None else client.remove(wanted, unused=unused, dry_run=dry_run, store=store)
 
 
 def wanted_service() -> bool:

@@ -12,31 +12,29 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, PendingCallsLimitExceeded, RayError, RayTaskError
+from ray.exceptions import PendingCallsLimitExceeded, RayError, RayTaskError
 
 from raysp.errors import EvaluationError
 from raysp.game import GameInfo
 from raysp.runs.state import EvaluatorState
+from raysp.runtime.calls import Ask, Call, about, cause_of, settle
 from raysp.runtime.evaluator import Pulse, ShippedLens, model_of
 from raysp.runtime.pool import Member, Pool
-from raysp.runtime.portable import portable
 from raysp.runtime.shape import PLACEMENT_SECONDS, Shape, unplaceable
+from raysp.runtime.vitals import Vitals
 from raysp.scheduling import Broker, BrokerState, Delivery, Lease, Order
 from raysp.scheduling.quarantine import ADVICE, NAMED, QuarantinedMaskError
 
 #: How often evaluators are looked after when nothing happens.
 TICK_SECONDS = 0.25
-#: How often the pool is resized, and evaluators are asked for a sign of life.
+#: How often the pool is resized.
 TEND_SECONDS = 1.0
-PULSE_SECONDS = 2.0
-#: An evaluator that has not answered for this long is given no more work until it does.
-SILENT_SECONDS = 20.0
 #: How much longer a lease lasts while its evaluator says that it is measuring it; and how long at most.
 EXTENSION_SECONDS, STUCK_SECONDS = 60.0, 3600.0
 #: Deaths of evaluators that one question to them may survive.
@@ -45,26 +43,6 @@ ATTEMPTS = 4
 EARLY = 4
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Ask:
-    """A question to some evaluator that is no measurement: `method` with its arguments. `deaths` counts the evaluators that died of it."""
-
-    method: str
-    arguments: tuple[Any, ...]
-    model: str | None
-    answer: "Future[Any]" = field(default_factory=Future)
-    deaths: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-
-@dataclass(eq=False)
-class Call:
-    """What an evaluator was sent: a lease or a question."""
-
-    work: Lease | Ask
-    sent: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +79,7 @@ class Dispatcher:
         self._asks: list[Ask] = []
         self._events = SimpleQueue[Callable[[], None]]()
         self._hungry: set[Member] = set()
+        self._vitals = Vitals(self._pool, self._events, self._alive, self._lose)
         self._finished = Counter[str]()
         self._tended = 0.0
         self._ended = threading.Event()
@@ -144,9 +123,12 @@ class Dispatcher:
         """Take orders of a session for a lens's game."""
         lens = shipped.lens
         with self._lock:
+            known = self._games.get(info.fingerprint)
+        # A lens may come with much content, which takes a while to put where evaluators fetch it.
+        game = known if known is not None and known.key == lens.key else ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+        with self._lock:
             self._sessions[session].game = info.fingerprint
-            if info.fingerprint not in self._games or self._games[info.fingerprint].key != lens.key:
-                self._games[info.fingerprint] = ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+            self._games[info.fingerprint] = game
             self._drop_games()
 
     def _drop_games(self) -> None:
@@ -281,7 +263,7 @@ class Dispatcher:
             self._send(member, ask, ask.method, *ask.arguments)
         for ask in [ask for ask in self._asks if time.monotonic() - ask.since > PLACEMENT_SECONDS]:
             self._asks.remove(ask)
-            _settle(ask, unplaceable(len(self._pool.members)))
+            settle(ask, unplaceable(len(self._pool.members)))
 
     def _send(self, member: Member, work: Lease | Ask, method: str, *arguments: Any) -> None:
         call = Call(work)
@@ -289,7 +271,7 @@ class Dispatcher:
         try:
             answer: Future[Any] = getattr(member.actor, method).remote(*arguments).future()
         except (RayError, PendingCallsLimitExceeded):
-            self._doubt(member)
+            self._vitals.doubt(member)
             return
         answer.add_done_callback(lambda done: self._events.put(partial(self._returned, member, call, done)))
 
@@ -297,18 +279,18 @@ class Dispatcher:
         error = answer.exception()
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             if call in member.calls:  # otherwise its loss is settled
-                self._doubt(member)
+                self._vitals.doubt(member)
             return
         if call in member.calls:
             member.calls.remove(call)
         self._pool.worked(member)
         self._hungry.add(member)
         if isinstance(call.work, Ask):
-            _settle(call.work, error if error is None else _cause(error), answer)
+            settle(call.work, error if error is None else cause_of(error), answer)
             return
         with self._lock:
             number = call.work.number
-            found = self._broker.finish(number, answer.result()) if error is None else self._broker.fail(number, _cause(error))
+            found = self._broker.finish(number, answer.result()) if error is None else self._broker.fail(number, cause_of(error))
             self._finished[call.work.fingerprint] += bool(found)
         self._deliver(found, call.work.fingerprint)
 
@@ -323,18 +305,12 @@ class Dispatcher:
     # ---- lives and deaths
 
     def _tend(self) -> None:
-        now = time.monotonic()
-        for member in list(self._pool.members.values()):
-            if member.pulse_sent is None:
-                if now >= member.pulse_due:
-                    self._listen(member)
-            elif member.state == "ready" and now - member.pulse_sent > SILENT_SECONDS:
-                member.state = "silent"
-                log.warning("evaluator silent", extra={"evaluator": member.name, "node": member.node})
+        """Look after evaluators and leases, and have as many evaluators as there is work for."""
+        self._vitals.check()
         with self._lock:
             expired = self._broker.expire()
         for lease in expired.leases:
-            log.warning("lease expired", extra=_about(lease))
+            log.warning("lease expired", extra=about(lease))
         self._deliver([*expired.deliveries])
         if expired.leases:
             self._feed_all()
@@ -354,53 +330,22 @@ class Dispatcher:
             wanted += min(max(EARLY, round(batches / 2)), each.limit or 1_000_000)
         return max(1, wanted)
 
-    def _listen(self, member: Member) -> None:
-        """Ask an evaluator for a sign of life."""
-        member.pulse_sent = time.monotonic()
-        member.pulse_due = member.pulse_sent + (PULSE_SECONDS if member.state == "ready" else 0.0)
-        try:
-            answer: Future[Any] = member.actor.pulse.remote().future()
-        except RayError:
-            member.pulse_sent = None
-            return
-        answer.add_done_callback(lambda done: self._events.put(partial(self._heard, member, done)))
-
-    def _heard(self, member: Member, answer: "Future[Pulse]") -> None:
-        member.pulse_sent = None
-        if member.name not in self._pool.members:
-            return
-        error = answer.exception()
-        if isinstance(error, ActorDiedError):
-            self._lose(member, dead=True, reason=_first_line(error))
-        elif error is not None:
-            member.state = "doubtful"
-        else:
-            if member.state == "doubtful":
-                self._lose(member, dead=False, reason="")
-            self._pool.answered(member, answer.result())
-            self._extend(member, answer.result())
-            self._hungry.add(member)
-
-    def _extend(self, member: Member, pulse: Pulse) -> None:
+    def _alive(self, member: Member, pulse: Pulse) -> None:
+        """An evaluator has given a sign of life: the lease that it is measuring lasts longer."""
+        self._pool.answered(member, pulse)
         leases = [call for call in member.calls if isinstance(call.work, Lease)]
         if leases and pulse.begun is not None and time.monotonic() - leases[0].sent < STUCK_SECONDS:
             with self._lock:
                 for call in leases:
                     self._broker.extend(call.work.number, EXTENSION_SECONDS)
+        self._hungry.add(member)
 
-    def _doubt(self, member: Member) -> None:
-        """A call was lost: whether its evaluator is dead is seen when it is asked for a sign of life."""
-        if member.state in ("ready", "silent"):
-            member.state = "doubtful"
-            log.warning("evaluator doubtful", extra={"evaluator": member.name, "node": member.node})
-            self._listen(member)
-
-    def _lose(self, member: Member, *, dead: bool, reason: str) -> None:
+    def _lose(self, member: Member, death: str | None) -> None:
         """Take back what an evaluator was given. If it died, it was of the oldest call that had not returned, as it executes one after the other."""
         calls, member.calls = member.calls, []
-        oldest = calls[0].work if calls and dead else None
+        oldest, reason = calls[0].work if calls and death is not None else None, death or ""
         for lease in (call.work for call in calls if isinstance(call.work, Lease)):
-            log.warning("lease blamed" if lease is oldest else "lease lost", extra=_about(lease) | {"reason": reason})
+            log.warning("lease blamed" if lease is oldest else "lease lost", extra=about(lease) | {"reason": reason})
         with self._lock:
             found = self._broker.lose(member.name, begun=oldest.number if isinstance(oldest, Lease) else None, reason=reason)
         for ask in (call.work for call in calls if isinstance(call.work, Ask)):
@@ -408,34 +353,8 @@ class Dispatcher:
             if ask.deaths < ATTEMPTS:
                 self._asks.append(ask)
             else:
-                _settle(ask, EvaluationError(f"evaluators died {ATTEMPTS} times when asked for `{ask.method}`, last with {reason}; {ADVICE}"))
-        if dead:
+                settle(ask, EvaluationError(f"evaluators died {ATTEMPTS} times when asked for `{ask.method}`, last with {reason}; {ADVICE}"))
+        if death is not None:
             self._pool.died(member, reason)
         self._deliver(found)
         self._feed_all()
-
-
-def _about(lease: Lease) -> dict[str, Any]:
-    """What a line in the log says about a lease."""
-    return {"lease": lease.number, "evaluator": lease.worker, "run": lease.run_id, "order": lease.order, "masks": len(lease.rows)}
-
-
-def _settle(ask: Ask, error: BaseException | None, answer: "Future[Any] | None" = None) -> None:
-    """Tell whoever asked, unless they have stopped waiting."""
-    if not ask.answer.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        ask.answer.set_exception(error)
-    elif answer is not None:
-        ask.answer.set_result(answer.result())
-
-
-def _cause(error: BaseException) -> Exception:
-    """What the evaluator raised, in a form that can be sent on."""
-    cause = getattr(error, "cause", None)
-    found = portable(cause if isinstance(cause, Exception) else error, "In an evaluator")
-    return found if isinstance(found, Exception) else EvaluationError(str(found))
-
-
-def _first_line(error: BaseException) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

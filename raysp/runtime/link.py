@@ -16,6 +16,7 @@ CALL_SECONDS = 600.0
 POLL_SECONDS = 0.5
 #: How long a scheduler that has died is looked for before giving up.
 ABSENT_SECONDS = 600.0
+#: How soon a process that could not be reached is asked again.
 AGAIN_SECONDS = 0.2
 
 Find = Callable[[], Any]

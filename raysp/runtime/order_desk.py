@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.blobs import parse_blob
-from raysp.errors import InterruptedRunError
+from raysp.errors import InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
 from raysp.masks import Values, unpack
 from raysp.runs.state import Desired
@@ -25,7 +26,7 @@ from raysp.runtime.sessions import Session
 from raysp.runtime.stores import Stores
 from raysp.specs.lenses import with_dtype
 from raysp.specs.run import AnyLens
-from raysp.store import Store
+from raysp.store import Spared, Store
 
 #: A session that is not a run's, and whose process has not been heard of for this long, is closed.
 SESSION_SECONDS = 120.0
@@ -43,6 +44,7 @@ class OrderDesk:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._lock = threading.RLock()
+        self._attaching = threading.Lock()  # taken before `_lock`; held for as long as something is removed from a store
         self._sessions: dict[str, Session] = {}
         self._ended = deque[str](maxlen=ENDED)
         self._recorder = Recorder(self._sessions.get, self._store)
@@ -83,15 +85,30 @@ class OrderDesk:
     def attach(self, name: str, incarnation: str, lens: AnyLens, info: GameInfo | None) -> Attached:
         """Let a session place orders for a lens's game. What it had ordered before of another game is dropped."""
         session = self._session(name, incarnation)
+        with self._attaching:
+            session.files = frozenset(_digests(lens))
         if info is None:
             info = self._answer(session, "describe", lens)
             assert info is not None
-        with self._lock:
+        shipped = self._shipped(session, with_dtype(lens, str(info.description.get("dtype"))))
+        with self._attaching, self._lock:
             if self._session(name, incarnation) is not session:
                 raise UnknownSessionError(name)
             session.reset(info)
-            self.dispatcher.serve(name, self._shipped(session, with_dtype(lens, str(info.description.get("dtype")))), info)
+            self.dispatcher.serve(name, shipped, info)
         return Attached(info, self.dispatcher.workers(name))
+
+    @contextmanager
+    def removing(self, path: Path, run_ids: Collection[str]) -> Generator[Spared]:
+        """What sessions use of a store from which runs are to be removed; no further session attaches within the block. UserError if one acts on these runs."""
+        with self._attaching:
+            with self._lock:
+                sessions = [session for session in self._sessions.values() if session.store == path]
+            for session in sessions:
+                if session.payer in run_ids and not session.is_run:
+                    raise UserError("run", session.payer, "is in use by a command that measures for it", "wait until that command has ended")
+            games = frozenset(session.info.fingerprint for session in sessions if session.info is not None)
+            yield Spared(games, frozenset[str]().union(*(session.files for session in sessions)))
 
     def ask(self, name: str, method: str, lens: AnyLens, fingerprint: str, *arguments: Any) -> Any:
         """The answer of an evaluator to a question of a session. UnknownSessionError if there is no such session."""
@@ -109,7 +126,7 @@ class OrderDesk:
 
     def _shipped(self, session: Session, lens: AnyLens) -> ShippedLens:
         """A lens with the content that it refers to, which came with the question into the store."""
-        digests = {blob.digest for source in (*lens.files.values(), *lens.data_sets.values()) if (blob := parse_blob(source)) is not None}
+        digests = _digests(lens)
         store = self._store(session) if digests else None
         found = {digest: content for digest in digests if store is not None and (content := store.blob(digest)) is not None}
         return ShippedLens(lens, found)
@@ -219,6 +236,11 @@ class OrderDesk:
 
     def _store(self, session: Session) -> Store:
         return self._stores.open(session.store)
+
+
+def _digests(lens: AnyLens) -> set[str]:
+    """The hashes of the files that a lens names, once their content is in the store."""
+    return {blob.digest for source in (*lens.files.values(), *lens.data_sets.values()) if (blob := parse_blob(source)) is not None}
 
 
 def _known(store: Store, game_id: int, packed: NDArray[np.uint8], info: GameInfo) -> tuple[Values, NDArray[np.float64] | None]:

@@ -96,6 +96,12 @@ class RunTable:
         with self._changed:
             self._changed.wait_for(lambda: not any(run_id in self.handles and self.handles[run_id].active for run_id in run_ids), timeout)
 
+    def forget(self, run_ids: Collection[str]) -> None:
+        """Forget runs, which have ended."""
+        with self._changed:
+            for run_id in run_ids:
+                self.handles.pop(run_id, None)
+
     def forget_old(self) -> None:
         """Forget the oldest runs that have ended, with what they held."""
         with self._changed:

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 
 from raysp.runtime.cluster import NAMESPACE
-from raysp.runtime.link import Find
+from raysp.runtime.link import AGAIN_SECONDS, Find
 from raysp.runtime.messages import Job
 from raysp.runtime.pool import named
 from raysp.runtime.runner import RUNNER, runner_actor
@@ -48,7 +48,7 @@ class RunnerPool:
         deadline = time.monotonic() + HOLDING_SECONDS
         for name, reference in asked.items():
             try:
-                job: Job | None = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
+                job = self._held(name, reference, deadline)
             except (RayError, GetTimeoutError):
                 self.drop(name)
                 continue
@@ -56,6 +56,19 @@ class RunnerPool:
             if job is not None:
                 found[name] = job
         return found
+
+    def _held(self, name: str, reference: Any, deadline: float) -> Job | None:
+        """What a runner says that it executes; it is asked again if its answer was lost. RayError if it is dead, GetTimeoutError after the deadline."""
+        while True:
+            try:
+                job: Job | None = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
+            except ActorUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+                reference = self._actors[name].holding.remote()
+            else:
+                return job
 
     def give(self, job: Job, returned: Callable[[BaseException | None], None]) -> str:
         """Have a runner execute a job; its name. `returned` is called, in another thread, when it has, or with the error that it died of."""
@@ -103,10 +116,10 @@ class RunnerPool:
                 ray.kill(actor, no_restart=True)
 
     def check(self, name: str) -> tuple[bool, Job | None]:
-        """Whether a runner lives, and what it executes. One that is too busy to answer counts as alive with its job unknown."""
+        """Whether a runner lives, and what it executes. One that is too busy to answer, or whose answer was lost, counts as alive with its job unknown."""
         try:
             return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
-        except GetTimeoutError:
+        except (GetTimeoutError, ActorUnavailableError):
             return True, None
         except (RayError, KeyError):
             return False, None

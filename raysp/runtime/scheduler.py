@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError
 
 from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.game import GameInfo
 from raysp.home import store_path
-from raysp.runs import state as run_states
 from raysp.runs.progress import Progress, progress_json
 from raysp.runs.result import Result, read_result
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
@@ -28,18 +27,20 @@ from raysp.runtime.admission import Admission
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
 from raysp.runtime.dispatch import Dispatcher
 from raysp.runtime.executions import Executions
+from raysp.runtime.link import AGAIN_SECONDS
 from raysp.runtime.logs import log_to_stderr
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError
 from raysp.runtime.metrics import PUBLISH_SECONDS, ServiceMetrics
 from raysp.runtime.order_desk import OrderDesk
 from raysp.runtime.recovery import Recovery
+from raysp.runtime.run_desk import RunDesk
 from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.runtime.runner_pool import PLACE, RunnerPool
 from raysp.runtime.store_proxy import carry_out
-from raysp.runtime.stores import Stores, unknown
+from raysp.runtime.stores import Stores
 from raysp.specs.policy import EVERYTHING, Policy
-from raysp.specs.run import AnyLens, RunSpec, run_spec
-from raysp.store import Answer, Limits
+from raysp.specs.run import AnyLens, RunSpec
+from raysp.store import Answer, Cleaning, Limits, Store
 from raysp.version import __version__
 
 NAME = "raysp:scheduler"
@@ -73,6 +74,7 @@ class Scheduler:
         self._wake, self._ready = threading.Event(), threading.Event()
         self._executions = Executions(self._table, self._stores, self._desk, self._runners, self._admission.check, lock=self._lock, wake=self._wake)
         self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
+        self._runs = RunDesk(self._table, self._stores, self._desk, self._executions, self._recovery, lock=self._lock, wake=self._wake)
         self._published = 0.0
         self._began = time.monotonic()
         threading.Thread(target=self._run, name="runs", daemon=True).start()
@@ -97,20 +99,7 @@ class Scheduler:
         for request in requests:
             self._admission.check(request.spec)
         self._ready.wait()
-        with self._lock:
-            fresh = [request for request in requests if not self._under_way(request.run_id)]
-            by_store: dict[Path, list[RunRequest]] = {}
-            for request in fresh:
-                by_store.setdefault(store_path(request.spec.store), []).append(request)
-            for path, some in by_store.items():
-                store = self._stores.open(path)
-                run_states.submit(store, some)
-                stored = {state.run_id: state for state in run_states.states(store, [each.run_id for each in some])}
-                for request in some:
-                    log.info("run submitted", extra={"run": request.run_id, "store": path})
-                    self._table.add(RunHandle(request.without_content(), path, stored[request.run_id]))
-            self._table.number_queue()
-        self._wake.set()
+        self._runs.submit(requests)
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
@@ -119,14 +108,14 @@ class Scheduler:
         if run_ids is None:
             with self._lock:
                 return [handle.state for handle in self._table.handles.values()]
-        return [self._state(run_id) for run_id in run_ids]
+        return [self._runs.state(run_id) for run_id in run_ids]
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def follow(self, run_ids: Sequence[str], seen: Mapping[str, int], timeout: float) -> list[RunState]:
         """The states of these runs that are newer than the versions seen, after waiting at most `timeout` seconds for the first. UserError for an unknown run."""
         self._ready.wait()
         elsewhere = [run_id for run_id in run_ids if run_id not in self._table.handles]
-        found = [state for run_id in elsewhere if (state := self._state(run_id)).version > seen.get(run_id, -1)]
+        found = [state for run_id in elsewhere if (state := self._runs.state(run_id)).version > seen.get(run_id, -1)]
         here = {run_id: seen.get(run_id, -1) for run_id in run_ids if run_id not in elsewhere}
         return found + self._table.follow(here, 0.0 if found or not here else timeout)
 
@@ -134,25 +123,13 @@ class Scheduler:
     def steer(self, run_id: str, desired: Desired) -> RunState:
         """Pause, cancel or go on with a run. One that is paused or cancelled ends after the batches under way. UserError for an unknown run, and for one that has ended."""
         self._ready.wait()
-        with self._lock:
-            handle = self._table.handles.get(run_id) or self._revive(run_id)
-            store = self._stores.open(handle.store)
-            self._table.changed(handle, run_states.steer(store, run_id, desired))
-            if handle.active:
-                self._desk.steer(run_id, desired)
-            elif desired != "running":
-                self._executions.advance(handle, desired)
-            elif handle.state.status != "queued":
-                self._executions.advance(handle, "queued")
-            self._table.number_queue()
-        self._wake.set()
-        return handle.state
+        return self._runs.steer(run_id, desired)
 
     @ray.method(concurrency_group="clients")
     def result(self, run_id: str) -> Result:
         """The answer of a run that is done. Raises the error that ended it if there was one; UserError for a run that has not ended."""
         self._ready.wait()
-        state = self._state(run_id)
+        state = self._runs.state(run_id)
         handle = self._table.handles.get(run_id)
         if handle is not None and handle.error is not None:
             raise handle.error
@@ -162,7 +139,7 @@ class Scheduler:
             raise EvaluationError(state.error or "the run failed")
         if state.status != "done":
             raise UserError("run", run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {run_id}`")
-        with self._stores.reading(self._place(run_id)) as store:
+        with self._stores.reading(self._runs.place(run_id)) as store:
             return read_result(store, run_id)
 
     @ray.method(concurrency_group="clients")
@@ -178,10 +155,26 @@ class Scheduler:
     @ray.method(concurrency_group="queries")
     def sql(self, store: str | None, query: str, limits: Limits) -> Answer:
         """The answer to one statement about a store, by default the service's own. UserError as `ask_confined`, and for a store that the policy does not allow."""
+        return self._stores.ask(self._named(store), query, limits)
+
+    @ray.method(concurrency_group="clients")
+    def find(self, store: str | None, wanted: Sequence[str]) -> list[str]:
+        """The ids of the runs of a store, by default the service's own, that these words refer to. UserError as `RunDesk.find`, and for a store that the policy does not allow."""
+        return self._runs.find(self._named(store), wanted)
+
+    @ray.method(concurrency_group="queries")
+    def remove(self, store: str | None, run_ids: Sequence[str], unused: bool, dry_run: bool) -> Cleaning:
+        """Remove runs from a store, by default the service's own. UserError as `RunDesk.remove`, and for a store that the policy does not allow."""
+        path = self._named(store)
+        self._recovery.check_store(path)
+        return self._runs.remove(path, run_ids, unused=unused, dry_run=dry_run)
+
+    def _named(self, store: str | None) -> Path:
+        """The path of a store that a client names, once everything is ready. UserError if the policy does not allow it."""
         path = self._admission.store if store is None else store_path(store)
         self._admission.check_store(path)
         self._ready.wait()
-        return self._stores.ask(path, query, limits)
+        return path
 
     @ray.method(concurrency_group="clients")
     def close(self) -> None:
@@ -199,7 +192,7 @@ class Scheduler:
         self._table.wait_ended([handle.run_id for handle in under_way], CLOSING_SECONDS)
         with self._lock:
             self._desk.close_all()
-            self._stores.close_unused(set())
+        self._stores.close_unused(())
         self._executions.closing.clear()
 
     # ---- for runners and others who want evaluations
@@ -295,7 +288,8 @@ class Scheduler:
             handle = self._table.handles.get(run_id)
             if handle is not None and handle.incarnation == incarnation and handle.active:
                 self._executions.conclude(handle, error)
-                self._tidy()
+            leaving = self._tidy()
+        self._stores.close(leaving)
         self._wake.set()
 
     # ---- the loop
@@ -327,7 +321,8 @@ class Scheduler:
             if time.monotonic() - self._began > SPARE_AFTER_SECONDS and self._executions.any():
                 self._runners.keep_spare()
             self._runners.rest()
-            self._tidy()
+            leaving = self._tidy()
+        self._stores.close(leaving)
         self._executions.check_runners()
         self._publish()
 
@@ -342,12 +337,11 @@ class Scheduler:
         counts = Counter(state.status for state in states)
         self._metrics.publish(self._desk.totals, self._dispatcher.queue(), runs=counts, progress=under_way, evaluators=self._dispatcher.evaluators())
 
-    def _tidy(self) -> None:
-        """Forget old runs, and close what nobody uses."""
+    def _tidy(self) -> dict[Path, Store]:
+        """Forget old runs, and take the stores that nobody uses, which are to be closed once the lock is released."""
         self._table.forget_old()
         self._desk.expire()
-        used = {handle.store for handle in self._table.handles.values() if not handle.state.ended}
-        self._stores.close_unused(used | self._desk.stores())
+        return self._stores.take(self._stores.unused(self._runs.stores_in_use()))
 
     # ---- looking things up
 
@@ -355,38 +349,6 @@ class Scheduler:
     def _check(handle: RunHandle, incarnation: str) -> None:
         if handle.incarnation != incarnation:
             raise SupersededError.of(handle.run_id, "superseded: another process executes it")
-
-    def _under_way(self, run_id: str) -> bool:
-        handle = self._table.handles.get(run_id)
-        return handle is not None and not handle.state.ended
-
-    def _state(self, run_id: str) -> RunState:
-        handle = self._table.handles.get(run_id)
-        if handle is not None:
-            return handle.state
-        with self._stores.reading(self._place(run_id)) as store:
-            return run_states.state(store, run_id)
-
-    def _revive(self, run_id: str) -> RunHandle:
-        """A handle of a run that is not remembered here."""
-        path = self._place(run_id)
-        store = self._stores.open(path)
-        row, state = store.run_row(run_id), run_states.state(store, run_id)
-        handle = RunHandle(RunRequest(run_spec(row["spec"]), run_id, row["set_name"], state.priority), path, state)
-        self._table.add(handle)
-        return handle
-
-    def _place(self, run_id: str) -> Path:
-        """The path of the store that has a run. UserError if none of those remembered has it."""
-        handle = self._table.handles.get(run_id)
-        if handle is not None:
-            return handle.store
-        self._recovery.check(run_id)
-        for path in self._stores.latest():
-            with contextlib.suppress(UserError), self._stores.reading(path) as store:
-                if run_states.states(store, [run_id]):
-                    return path
-        raise unknown(run_id, self._recovery.waiting())
 
 
 _remote: Any = ray.remote
@@ -408,11 +370,16 @@ def scheduler(policy: Policy = EVERYTHING, own: Path | None = None) -> Any:
         "resources": PLACE,
         "runtime_env": ENVIRONMENT,
     }
-    actor = scheduler_actor.options(**options).remote(policy, own)
-    try:
-        running: str = ray.get(actor.version.remote(), timeout=ANSWER_SECONDS)
-    except GetTimeoutError:
-        raise silent() from None
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        actor = scheduler_actor.options(**options).remote(policy, own)
+        try:
+            running: str = ray.get(actor.version.remote(), timeout=max(0.0, deadline - time.monotonic()))
+            break
+        except GetTimeoutError:
+            raise silent() from None
+        except ActorUnavailableError:  # it is being started again, or a message was lost
+            time.sleep(AGAIN_SECONDS)
     if running != __version__:
         raise UserError("raysp", running, f"runs on this cluster, but {__version__} here", "install the same version, or end the actor raysp:scheduler")
     return actor

@@ -26,7 +26,10 @@ class OpenOrder:
 
 @dataclass(eq=False)
 class Session:
-    """One process's orders of one game at a time. `payer` is the run (or other payer) whose evaluations they become, in the store at `store`."""
+    """One process's orders of one game at a time. `payer` is the run (or other payer) whose evaluations they become, in the store at `store`.
+
+    `files` are the hashes of the files that the game's lens names.
+    """
 
     name: str
     incarnation: str
@@ -36,6 +39,7 @@ class Session:
     is_run: bool
     info: GameInfo | None = None
     game_id: int | None = None
+    files: frozenset[str] = frozenset()
     desired: Desired = "running"
     closed: bool = False
     retried: int = 0

@@ -4,14 +4,14 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from raysp.errors import UserError
 from raysp.home import home
-from raysp.store import Answer, Limits, Store, ask_confined, missing
+from raysp.store import Answer, Limits, Store, ask_confined, compact, missing
 
 #: Paths of stores that are remembered, the newest last: runs that ended are looked for in them.
 REMEMBERED = 32
@@ -27,7 +27,7 @@ class Stores:
 
     def __init__(self) -> None:
         self._open: dict[Path, Store] = {}
-        self._opening: dict[Path, threading.Lock] = {}
+        self._moving: dict[Path, threading.Lock] = {}  # held while a store is being opened or closed
         self._used = Counter[Path]()
         self._lock = threading.RLock()
         kept = _read()
@@ -38,8 +38,8 @@ class Stores:
         with self._lock:
             if path in self._open:
                 return self._open[path]
-            opening = self._opening.setdefault(path, threading.Lock())
-        with opening:
+            moving = self._moving.setdefault(path, threading.Lock())
+        with moving:
             with self._lock:
                 if path in self._open:
                     return self._open[path]
@@ -66,11 +66,13 @@ class Stores:
     def reading(self, path: Path) -> Generator[Store]:
         """The store at a path for reading; opened for that if it is not open."""
         with self._lock:
-            is_open = path in self._open
+            is_open, moving = path in self._open, self._moving.setdefault(path, threading.Lock())
         if is_open:
             with self.using(path) as store:
                 yield store
         else:
+            with moving:  # one that is being closed cannot be read
+                pass
             with Store.read(path) as store:
                 yield store
 
@@ -90,15 +92,50 @@ class Stores:
         """The store at a path if it is open."""
         return self._open.get(path)
 
-    def close_unused(self, used: set[Path]) -> None:
+    def close_unused(self, used: Collection[Path]) -> None:
         """Close all stores but these, as other processes may want them."""
+        self.close(self.take(self.unused(used)))
+
+    def unused(self, used: Collection[Path]) -> list[Path]:
+        """The paths of the open stores but these."""
+        return [path for path in self.paths() if path not in used]
+
+    def take(self, paths: Collection[Path]) -> dict[Path, Store]:
+        """Take those of these stores that nobody is using out of the open ones. They must be closed next, by `close` or `compact`, for which others wait."""
         with self._lock:
-            leaving = [path for path in self._open if path not in used and not self._used[path]]
+            leaving = {path: self._open[path] for path in paths if path in self._open and not self._used[path] and self._moving[path].acquire(blocking=False)}
             for path in leaving:
-                self._open.pop(path).close()
-                log.info("store closed", extra={"store": path})
+                del self._open[path]
             if leaving:
                 self._write()
+            return leaving
+
+    def close(self, leaving: Mapping[Path, Store]) -> None:
+        """Close stores that were taken. This may take long: to be called without a lock that others want."""
+        for path, store in leaving.items():
+            try:
+                with self._closing(path, store):
+                    pass
+            except Exception:  # what is committed is kept in any case
+                log.exception("store closed", extra={"store": path})
+
+    def compact(self, leaving: Mapping[Path, Store]) -> dict[Path, tuple[int, int]]:
+        """Close stores that were taken, and write their files anew without free space: their sizes in bytes before and after, but for those that others read."""
+        sizes: dict[Path, tuple[int, int]] = {}
+        for path, store in leaving.items():
+            with self._closing(path, store), suppress(UserError):
+                sizes[path] = compact(path)
+        return sizes
+
+    @contextmanager
+    def _closing(self, path: Path, store: Store) -> Generator[None]:
+        """Close a store, and let nobody open it before the block ends."""
+        try:
+            store.close()
+            log.info("store closed", extra={"store": path})
+            yield
+        finally:
+            self._moving[path].release()
 
     def paths(self) -> list[Path]:
         """The open stores."""

@@ -10,16 +10,17 @@ It is a data structure with a clock: it calls nobody, starts no thread, and is n
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 import numpy as np
 
 from raysp.errors import EvaluationError
 from raysp.game import Measurement
 from raysp.scheduling.fairness import Shares
-from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Heirs, Part, Piece, Placed, RunShare, Worker, heirs_of, inherited
+from raysp.scheduling.inheritance import Heirs, heirs_of, inherited
+from raysp.scheduling.ledger import DONE, LEASED, QUEUED, SHARED, Flight, GameOrders, Part, Piece, Placed, Worker, part_of, places_of
 from raysp.scheduling.order import BrokerState, Delivery, Expired, Lease, Order, Rows, WithdrawnError
 from raysp.scheduling.quarantine import Quarantine
+from raysp.scheduling.waiting import Waiting
 
 #: A lease is about this much work: nobody waits longer for a worker to become free.
 LEASE_SECONDS = 1.0
@@ -30,12 +31,6 @@ TERM_FACTOR = 10.0
 LEAST_TERM = 60.0
 #: The least term where the worker has yet to load the model, or where no batch of the game was measured yet.
 LOADING_TERM = 600.0
-#: A run whose model the worker has loaded is served before another one if it is ahead by at most this virtual time, in seconds.
-RESIDENT_SECONDS = 2.0
-#: Runs that are looked at for one whose model is loaded.
-LOOK_AHEAD = 8
-#: A worker that is idle and has not asked for a lease for this long is not counted on to take over what others failed with.
-ABSENT_SECONDS = 60.0
 #: Games without orders whose cost is remembered.
 GAMES_REMEMBERED = 4096
 
@@ -49,6 +44,7 @@ class Broker:
         self._games: dict[str, GameOrders] = {}
         self._workers: dict[str, Worker] = {}
         self._flights: dict[int, Flight] = {}
+        self._waiting = Waiting(self._shares, self._workers, clock)
         self._quarantine = Quarantine(clock)
         self._number = time.time_ns()  # numbers of an earlier broker must not recur: its workers may still answer
         self._saved = self._retries = self._unwanted = 0
@@ -87,9 +83,9 @@ class Broker:
         if not placed.left:
             self._drop(placed)
         elif told or placed.keys is not None:
-            self._enqueue_last(placed, np.flatnonzero(placed.state == QUEUED))
+            self._waiting.add(placed, np.flatnonzero(placed.state == QUEUED))
         else:
-            self._enqueue_last(placed, np.arange(len(order.packed), dtype=np.intp))
+            self._waiting.add(placed, np.arange(len(order.packed), dtype=np.intp))
         return told
 
     def close(self, run_id: str) -> None:
@@ -101,7 +97,7 @@ class Broker:
         heirs = heirs_of(run, QUEUED, LEASED, SHARED)
         for placed in run.orders.values():
             self._bequeath(placed, heirs[placed])
-        self._pass_on_waiting(run, heirs)
+        self._waiting.pass_on(run, heirs)
         for placed in list(run.orders.values()):
             self._drop(placed)
 
@@ -113,7 +109,7 @@ class Broker:
         run = self._shares.runs.get(run_id)
         if run is None:
             return []
-        self._pass_on_waiting(run, heirs_of(run, QUEUED, SHARED))
+        self._waiting.pass_on(run, heirs_of(run, QUEUED, SHARED))
         run.suspects, run.queue = [], deque()
         told: list[Delivery] = []
         for placed in list(run.orders.values()):
@@ -126,12 +122,6 @@ class Broker:
             if not placed.left:
                 self._drop(placed)
         return told
-
-    def _pass_on_waiting(self, run: RunShare, heirs: dict[Placed, Heirs]) -> None:
-        """Queue the rows that a run has waiting for those who inherit them."""
-        for piece in (*run.suspects, *run.queue):
-            for other, rows, _ in inherited((piece.placed, piece.rows, piece.rows), heirs.get(piece.placed, {})):
-                self._enqueue(piece.again(other, other.among(rows, SHARED)), SHARED)
 
     # ---- what workers do
 
@@ -148,7 +138,7 @@ class Broker:
         room = LEASE_SECONDS - asking.seconds
         if asking.stalled is not None or len(asking.flights) >= DEPTH or room <= 0:
             return None
-        piece = self._choose(asking, resident)
+        piece = self._waiting.choose(asking, resident)
         if piece is None:
             return None
         cost = piece.placed.game.cost
@@ -231,61 +221,7 @@ class Broker:
             unwanted=self._unwanted,
         )
 
-    # ---- choosing
-
-    def _choose(self, asking: Worker, resident: Collection[str]) -> Piece | None:
-        """The piece to serve next. Its run has left the competition; all others stay in it."""
-        passed: list[RunShare] = []
-        best: Piece | None = None
-        horizon = np.inf
-        for run in self._shares.competing():
-            passed.append(run)
-            if (len(passed) > LOOK_AHEAD and best is not None) or run.virtual > horizon:
-                break
-            piece = self._next(run, asking)
-            if piece is None:
-                continue
-            loaded = _model(piece) in resident
-            if best is None or loaded:
-                best = piece
-            if loaded or not resident:
-                break
-            horizon = min(horizon, run.virtual + RESIDENT_SECONDS)
-        best = self._of_own(asking, best)
-        for run in passed:
-            if best is None or run is not best.placed.run:
-                self._shares.resume(run)
-        return best
-
-    def _of_own(self, asking: Worker, best: Piece | None) -> Piece | None:
-        """The next piece of the run whose lease the worker has, if that run may have no further worker but this one; otherwise the best of others."""
-        for flight in asking.flights.values():
-            run = flight.run
-            if run.counts[QUEUED] and not run.ready and not run.closed and (best is None or run.virtual <= best.placed.run.virtual):
-                return self._next(run, asking) or best
-        return best
-
-    def _next(self, run: RunShare, asking: Worker) -> Piece | None:
-        """The next piece of a run that this worker may have. A worker is not given what it failed with while there are others."""
-        run.suspects = [piece for piece in run.suspects if piece.refresh()]
-        for piece in run.suspects:
-            if self._may_try(asking, piece):
-                return piece
-        while run.queue:
-            if run.queue[0].refresh():
-                return run.queue[0]
-            run.queue.popleft()
-        return None
-
-    def _may_try(self, asking: Worker, piece: Piece) -> bool:
-        """Whether there is no better worker for a piece that others failed with: one that has not failed with it, or at least not when it was alone."""
-        failed = (piece.killed, {failure.worker for failure in piece.failures})
-        return all(asking.name not in names or not self._present(names) for names in failed)
-
-    def _present(self, without: Collection[str] = ()) -> set[str]:
-        """The workers that can be counted on, without some."""
-        since = self._clock() - ABSENT_SECONDS
-        return {name for name, worker in self._workers.items() if name not in without and worker.stalled is None and (worker.flights or worker.seen >= since)}
+    # ---- leasing
 
     def _send(self, worker: Worker, piece: Piece, count: int, resident: Collection[str]) -> Lease:
         """Lease the first rows of a piece to a worker."""
@@ -298,14 +234,14 @@ class Broker:
         seconds = cost.seconds(count)
         term = max(LEAST_TERM, TERM_FACTOR * seconds)  # of any worker: what a slow one holds for long goes to others
         seconds *= worker.slowness
-        if not cost.measured or _model(piece) not in resident:
+        if not cost.measured or piece.model not in resident:
             term = max(term, LOADING_TERM)
         begins = max([now, *(flight.expires for flight in worker.flights.values())])
         self._number += 1
         packed = order.packed if count == len(order.packed) else order.packed[sent.rows]
         lease = Lease(self._number, worker.name, order.run_id, order.number, sent.rows, order.fingerprint, packed, begins + term, seconds)
         weight = self._shares.charge(run, seconds)
-        places = _places(count)
+        places = places_of(count)
         flight = Flight(lease, run, sent, weight, now, lease.expires, [(placed, sent.rows, places)])
         self._flights[lease.number] = worker.flights[lease.number] = flight
         placed.flights[flight] = None
@@ -367,7 +303,7 @@ class Broker:
         """Deliver an answer to an order, which pays this share of it, and to those who wait for the same masks."""
         placed, rows, places = part
         order, attempts = placed.order, flight.piece.attempts
-        told = [Delivery(order.run_id, order.number, rows, _part(measurement, places, share), error, paid=measurement is not None, attempts=attempts)]
+        told = [Delivery(order.run_id, order.number, rows, part_of(measurement, places, share), error, paid=measurement is not None, attempts=attempts)]
         placed.finish(rows, late=not flight.live)
         if placed.keys is not None and placed.game.duplicates is not None:
             waiting: dict[Placed, tuple[list[int], list[int]]] = {}
@@ -376,7 +312,7 @@ class Broker:
                 mine[0].append(its_row)
                 mine[1].append(int(places[place]))
             for other, (its_rows, its_places) in waiting.items():
-                told.append(self._tell_too(other, np.array(its_rows, dtype=np.intp), _part(measurement, np.array(its_places), 0.0), error, attempts))
+                told.append(self._tell_too(other, np.array(its_rows, dtype=np.intp), part_of(measurement, np.array(its_places), 0.0), error, attempts))
         if not placed.left:
             self._drop(placed)
         return told
@@ -420,7 +356,7 @@ class Broker:
     def _requeue(self, flight: Flight) -> list[Delivery]:
         """Give the rows of a lease to other workers."""
         for placed, rows, _ in flight.parts:
-            self._enqueue(flight.piece.again(placed, placed.among(rows, LEASED)))
+            self._waiting.put_back(flight.piece.again(placed, placed.among(rows, LEASED)))
         return []
 
     def _blame(self, flight: Flight, reason: str) -> list[Delivery]:
@@ -432,33 +368,15 @@ class Broker:
             rows = placed.among(leased, LEASED)
             if len(flight.lease.rows) > 1:
                 for half in (rows[len(rows) // 2 :], rows[: len(rows) // 2]):
-                    self._enqueue(Piece(placed, half, flight.piece.attempts, killed))
+                    self._waiting.put_back(Piece(placed, half, flight.piece.attempts, killed))
             elif len(rows):
                 failures = (*flight.piece.failures, failure)
-                if self._quarantine.guilty(failures, self._present() | killed):
+                if self._quarantine.guilty(failures, self._waiting.present() | killed):
                     error = self._quarantine.add(placed.order, int(rows[0]), failures, reason)
-                    told += self._tell((placed, rows, _places(1)), flight, None, error, share=0.0)
+                    told += self._tell((placed, rows, places_of(1)), flight, None, error, share=0.0)
                 else:
-                    self._enqueue(Piece(placed, rows, flight.piece.attempts, killed, failures))
+                    self._waiting.put_back(Piece(placed, rows, flight.piece.attempts, killed, failures))
         return told
-
-    def _enqueue_last(self, placed: Placed, rows: Rows) -> None:
-        """Queue rows of a new order after all others of its run."""
-        if len(rows):
-            placed.run.queue.append(Piece(placed, rows))
-            self._shares.wake(placed.run)
-
-    def _enqueue(self, piece: Piece, before: int = LEASED) -> None:
-        """Queue a piece, whose rows are in this state, before all others of its run."""
-        if not len(piece.rows):
-            return
-        run = piece.placed.run
-        piece.placed.move(piece.rows, before, QUEUED)
-        if piece.killed:
-            run.suspects.append(piece)
-        else:
-            run.queue.appendleft(piece)
-        self._shares.wake(run)
 
     def _drop(self, placed: Placed) -> None:
         """Forget an order, and the expired leases that nobody else waits for."""
@@ -479,27 +397,3 @@ class Broker:
             for name in idle[: len(self._games) - GAMES_REMEMBERED]:
                 del self._games[name]
         return game
-
-
-def _model(piece: Piece) -> str:
-    order = piece.placed.order
-    return order.fingerprint if order.model is None else order.model
-
-
-def _places(count: int) -> Rows:
-    """The places of all rows of a lease."""
-    return _PLACES[:count] if count <= len(_PLACES) else np.arange(count, dtype=np.intp)
-
-
-_PLACES = np.arange(4096, dtype=np.intp)
-_PLACES.setflags(write=False)
-
-
-def _part(measurement: Measurement | None, places: Rows, share: float) -> Measurement | None:
-    """Some rows of a measurement, with a share of its cost."""
-    if measurement is None or (share == 1.0 and len(places) == len(measurement.values)):
-        return measurement
-    outputs = None if measurement.outputs is None else measurement.outputs[places]
-    return replace(
-        measurement, values=measurement.values[places], tokens=round(measurement.tokens * share), seconds=measurement.seconds * share, outputs=outputs
-    )

@@ -1,11 +1,12 @@
 """The broker's books: games, runs, orders with the state of each row, pieces of orders that wait, and leases that are out."""
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.game import Measurement
 from raysp.scheduling.costs import Cost
 from raysp.scheduling.duplicates import Duplicates
 from raysp.scheduling.order import Lease, Order, Rows
@@ -146,6 +147,12 @@ class Piece:
     killed: frozenset[str] = frozenset()
     failures: tuple[Failure, ...] = ()
 
+    @property
+    def model(self) -> str:
+        """What a worker must have loaded for it."""
+        order = self.placed.order
+        return order.fingerprint if order.model is None else order.model
+
     def refresh(self) -> bool:
         """Forget rows that were answered meanwhile; whether any are left."""
         if self.placed.disturbed:
@@ -164,8 +171,6 @@ class Piece:
 
 #: An order, some of its rows, and the places of their answers among those of a lease.
 Part = tuple[Placed, Rows, Rows]
-#: Rows of an order that is given up, and who takes them over: another order and its row.
-Heirs = dict[int, tuple[Placed, int]]
 
 
 @dataclass(slots=True, eq=False)
@@ -213,32 +218,20 @@ class Worker:
         self.slowness = min(max(self.slowness ** (1 - weight) * ratio**weight, 1 / MOST_SLOWNESS), MOST_SLOWNESS)
 
 
-def heirs_of(run: RunShare, *states: int) -> dict[Placed, Heirs]:
-    """Take the rows of a run's orders that are in one of these states out of the index of masks: who inherits which of them."""
-    found: dict[Placed, Heirs] = {}
-    for placed in run.orders.values():
-        index, leaving = placed.game.duplicates, np.flatnonzero(np.isin(placed.state, states))
-        found[placed] = {} if index is None or placed.keys is None else index.leave(placed, placed.keys, leaving.tolist())
-    for mine in found.values():
-        for row, first in list(mine.items()):
-            heir: tuple[Placed, int] | None = first
-            while heir is not None and heir[0].run is run:  # it leaves as well
-                heir = found[heir[0]].get(heir[1])
-            if heir is None:
-                del mine[row]
-            else:
-                mine[row] = heir
-    return found
+def places_of(count: int) -> Rows:
+    """The places of all rows of a lease."""
+    return _PLACES[:count] if count <= len(_PLACES) else np.arange(count, dtype=np.intp)
 
 
-def inherited(part: Part, heirs: Heirs) -> list[Part]:
-    """The part of a lease or piece as it passes to the heirs of its rows."""
-    _, rows, places = part
-    found: dict[Placed, tuple[list[int], list[int]]] = {}
-    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-        if row in heirs:
-            other, its_row = heirs[row]
-            mine = found.setdefault(other, ([], []))
-            mine[0].append(its_row)
-            mine[1].append(place)
-    return [(other, np.array(its_rows, dtype=np.intp), np.array(its_places, dtype=np.intp)) for other, (its_rows, its_places) in found.items()]
+_PLACES = np.arange(4096, dtype=np.intp)
+_PLACES.setflags(write=False)
+
+
+def part_of(measurement: Measurement | None, places: Rows, share: float) -> Measurement | None:
+    """Some rows of a measurement, with a share of its cost."""
+    if measurement is None or (share == 1.0 and len(places) == len(measurement.values)):
+        return measurement
+    outputs = None if measurement.outputs is None else measurement.outputs[places]
+    return replace(
+        measurement, values=measurement.values[places], tokens=round(measurement.tokens * share), seconds=measurement.seconds * share, outputs=outputs
+    )

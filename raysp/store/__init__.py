@@ -5,8 +5,23 @@ from raysp.store.confined import ask_confined
 from raysp.store.export import plain, rows, write_table
 from raysp.store.failures import missing
 from raysp.store.questions import Answer, Limits
-from raysp.store.removal import compact
+from raysp.store.removal import Cleaning, Removal, Spared, compact
 from raysp.store.store import Store
 from raysp.store.surrogates import RunSurrogates
 
-__all__ = ["Addition", "Answer", "Limits", "RunSurrogates", "Store", "ask_confined", "compact", "missing", "plain", "rows", "write_table"]
+__all__ = [
+    "Addition",
+    "Answer",
+    "Cleaning",
+    "Limits",
+    "Removal",
+    "RunSurrogates",
+    "Spared",
+    "Store",
+    "ask_confined",
+    "compact",
+    "missing",
+    "plain",
+    "rows",
+    "write_table",
+]

@@ -18,17 +18,17 @@ import numpy as np
 from raysp.errors import UserError, masked
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, check_masks
-from raysp.store import answers, blobs, games, gradients, noise, surrogates
+from raysp.store import blobs, games, gradients, noise
 from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
+from raysp.store.answer_writer import AnswerWriter
 from raysp.store.connection import Connection, OlderSchemaError, drop_empty_log, keep_log_private, open_reader, open_writer, snapshot_path
 from raysp.store.failures import explained, explaining, lock_holder
 from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
-from raysp.store.removal import Removal, remove_runs
+from raysp.store.removal import NOTHING, Removal, Spared, remove_runs
 from raysp.store.run_states import ACTIVE, submission
 from raysp.store.snapshots import Publisher, open_snapshot
 from raysp.store.stamps import now, version
-from raysp.store.state_writer import RunStateWriter
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -36,13 +36,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raysp.gradients import GradientReport
-    from raysp.store.packing import Table
-    from raysp.store.surrogates import RunSurrogates
 
 _writers: WeakValueDictionary[Path, Store] = WeakValueDictionary()
 
 
-class Store(RunStateWriter):
+class Store(AnswerWriter):
     """Runs, games, evaluations and answers.
 
     Every writing method is one transaction: after a crash it has happened completely or not at all. Methods may be called from any thread. Errors that a
@@ -165,57 +163,6 @@ class Store(RunStateWriter):
         self._games[run_id] = (game_id, info.n)
         return game_id
 
-    def finish_run(
-        self,
-        run_id: str,
-        status: str,
-        summary: Mapping[str, Any],
-        surrogate: RunSurrogates | None = None,
-        **tables: Table | None,
-    ) -> None:
-        """Store a run's answer, replacing an earlier one. `summary` has keys of `answers.SUMMARY`, and `reasons`; `tables` are those of `answers.ANSWERS`.
-
-        Reasons are mappings with the keys code, figures (a mapping) and sentence.
-
-        Columns are those of the tables in SQL (`order` for set_order); missing labels, ranks and orders are added. Raises ValueError, and stores nothing,
-        for unknown tables and columns.
-        """
-        game_id, _ = self._game_of(run_id)
-        components = self.components(game_id)
-        fitted = np.zeros(0, dtype=np.int64) if surrogate is None else self._find(game_id, surrogate.fitted)[0]
-        with self._transaction() as cur:
-            answers.replace_answers(cur, run_id, tables, components)
-            surrogates.replace(cur, run_id, surrogate, fitted)
-            answers.replace_reasons(cur, run_id, summary.get("reasons", ()))
-            answers.update_run(cur, run_id, status, {key: value for key, value in summary.items() if key != "reasons"}, now())
-
-    def add_prunings(self, run_id: str, rows: Table) -> None:
-        """Store the prunings of a run's model, replacing earlier ones: columns of the table in SQL, to which `created` is added.
-
-        Raises ValueError, and changes nothing, for unknown columns or an unknown run.
-        """
-        self._game_of(run_id)
-        with self._transaction() as cur:
-            answers.replace_rows(cur, "prunings", run_id, rows, now())
-
-    def replace_data_scores(self, run_id: str, rows: Table) -> None:
-        """Store how well methods predicted retraining, replacing earlier scores of the run; columns and errors as `add_prunings`."""
-        self._game_of(run_id)
-        with self._transaction() as cur:
-            answers.replace_rows(cur, "data_scores", run_id, rows, now())
-
-    def add_selections(self, run_id: str, rows: Table) -> None:
-        """Store selections from a run's training set, replacing those made by the same `rule`; columns and errors as `add_prunings`."""
-        self._game_of(run_id)
-        with self._transaction() as cur:
-            answers.replace_selections(cur, run_id, rows, now())
-
-    def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
-        """Set a run's status: running, done, failed or interrupted. Secrets in the error are masked."""
-        self._game_of(run_id)
-        with self._transaction() as cur:
-            answers.update_run(cur, run_id, status, {"error": error and masked(error)}, None if status == "running" else now())
-
     def add_gradient_report(self, info: GameInfo, report: GradientReport) -> None:
         """Store a game's gradient report, replacing an earlier one."""
         game_id = self.register_game(info)
@@ -301,16 +248,17 @@ class Store(RunStateWriter):
 
     # ---- removal
 
-    def remove_runs(self, run_ids: Sequence[str], *, dry_run: bool = False) -> Removal:
+    def remove_runs(self, run_ids: Sequence[str], *, unused: bool = False, spared: Spared = NOTHING, dry_run: bool = False) -> Removal:
         """Remove runs with what only they used: answers, evaluations that no other run requested, games without runs, and files that only they named.
 
-        With `dry_run` nothing changes. Raises UserError for a run that has not ended, ValueError for an unknown one.
+        With `unused`, everything goes that no run uses, such as evaluations of plans. What is `spared` stays. With `dry_run` nothing changes. Raises UserError for a
+        run that has not ended, ValueError for an unknown one.
         """
-        for run_id in run_ids:
-            if self.run_row(run_id)["status"] in ACTIVE:
-                raise UserError("run", run_id, "has not ended", "cancel it, or let it finish, before you remove it")
         with self._transaction(commit=not dry_run) as cur:
-            removed = remove_runs(cur, run_ids)
+            for run_id in run_ids:
+                if self.run_row(run_id)["status"] in ACTIVE:
+                    raise UserError("run", run_id, "has not ended", "cancel it, or let it finish, before you remove it")
+            removed = remove_runs(cur, run_ids, unused=unused, spared=spared)
         self._masks.forget()
         self._games.clear()
         self._sizes.clear()

@@ -27,6 +27,7 @@ from raysp.runtime.link import Link
 from raysp.runtime.pool import EVALUATOR, named
 from raysp.runtime.scheduler import NAME, scheduler
 from raysp.specs.run import load_spec
+from raysp.store import connection
 
 
 def question(tmp_path, function, **options):
@@ -362,3 +363,42 @@ def test_a_submitted_job_answers_and_its_answer_stays_in_the_store(cluster, tmp_
         strongest = store.run_table("interactions", store.find_run("submitted")).to_pylist()[0]
     assert strongest["labels"] == local["labels"]
     assert strongest["value"] == pytest.approx(local["value"], abs=1e-4)
+
+
+def test_runs_are_removed_and_exported_while_the_service_stores_another_of_the_same_game(tmp_path, cli, monkeypatch):
+    """What the one under way has found, or may yet find, stays as long as it goes on."""
+    monkeypatch.setattr(connection, "WAIT_SECONDS", 0.1)
+    halted, released, told = tmp_path / "halted", tmp_path / "released", {}
+
+    def halting(masks):
+        while len(masks) > 2 and halted.exists() and not released.exists():
+            time.sleep(0.05)
+        return planted(masks)
+
+    def watch(progress):
+        if progress.done > 4 and not told:
+            for name, words in commands.items():
+                told[name] = cli(*words, "--store", spec.store)
+            released.touch()
+
+    spec = question(tmp_path, halting).model_copy(update={"explorer": raysp.ProxySPEX(budget=200, max_order=2).options})
+    raysp.run(spec, run_id="early")
+    halted.touch()
+    commands = {
+        "export": ("export", "early", "-o", str(tmp_path / "out"), "--json"),
+        "refused": ("gc", "late"),
+        "tried": ("gc", "early", "--dry-run", "--json"),
+        "removed": ("gc", "early", "--json"),
+    }
+    late = raysp.run(spec.model_copy(update={"seed": 7}), run_id="late", watch=watch)
+    assert json.loads(told["export"].out)["rows"]["evaluations"] > 200
+    assert (told["refused"].code, told["refused"].err) == (2, "raysp: run: 'late' has not ended; cancel it, or let it finish, before you remove it\n")
+    tried, removed = json.loads(told["tried"].out), json.loads(told["removed"].out)
+    assert removed == tried | {"dry_run": False}
+    assert (removed["evaluations"], removed["games"], removed["bytes_after"]) == (0, 0, None)
+    assert removed["kept"] > removed["unused"] > 0
+    np.testing.assert_array_equal(late.evaluations["value"], planted(np.array(late.evaluations["mask"].to_pylist())))
+    left = json.loads(cli("gc", "--json", "--store", spec.store).out)  # the service has closed the store, or compacts it
+    assert 0 < left["evaluations"] <= removed["unused"]
+    with raysp.Store.read(spec.store) as store:
+        assert store.run_evaluations("late").num_rows == late.evaluations.num_rows

@@ -7,9 +7,10 @@ import pyarrow.dataset
 import pytest
 from stores import begin, game
 
+from raysp.blobs import digest
 from raysp.errors import UserError
 from raysp.masks import pack
-from raysp.store import Store, compact
+from raysp.store import Spared, Store, compact
 
 MASKS = np.unpackbits(np.arange(200, dtype=np.uint8)[:, None], axis=1).astype(bool)
 TABLES = ("runs", "games", "components", "batches", "measurements", "reuses", "singles", "events", "extra_costs")
@@ -125,3 +126,48 @@ def test_an_export_appears_whole_or_not_at_all(path, tmp_path):
             store.export(["a"], tmp_path / "file" / "out")
     assert (folder / "mine").read_text() == "kept"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "out", "s.duckdb"]
+
+
+def test_what_no_run_uses_stays_until_it_is_asked_for(path):
+    """Plans pay for evaluations, games and files before there is a run."""
+    with Store.open(path) as store:
+        planned = store.register_game(game(8, "planned"))
+        store.add_evaluations("plan", "calibrate", MASKS[:7], np.zeros(7), game_id=planned)
+        store.add_evaluations("plan", "calibrate", MASKS[150:160], np.zeros(10), game_id=store.game_id("a"))
+        store.add_evaluations("b", "validate", MASKS[150:154], np.zeros(4))  # which it finds
+        store.add_cost("plan", "calibrate", seconds=1.0)
+        store.add_event(None, "note", "of no run")
+        store.add_blobs([b"of a plan"])
+        before = counts(store)
+        tried = store.remove_runs([])
+        assert (tried.evaluations, tried.games, tried.rows, tried.unused) == (0, 0, 0, 13)
+        assert store.remove_runs([], unused=True, dry_run=True).evaluations == 13
+        assert counts(store) == before
+        removed = store.remove_runs([], unused=True)
+        assert (removed.evaluations, removed.games, removed.unused) == (13, 1, 0)
+        assert store.find_game(game(8, "planned").fingerprint) is None
+        assert store.known(store.game_id("a"), MASKS[150:160]).tolist()[:4] == [0.0] * 4
+        assert np.array_equal(store.run_masks("b", "validate"), MASKS[150:154])
+        assert store.sql("FROM blobs").num_rows == 0
+        assert store.sql("SELECT run_id FROM events WHERE run_id IS NULL").num_rows == 1
+        assert store.sql("SELECT run_id FROM extra_costs WHERE run_id = 'plan'").num_rows == 0
+        assert counts(store)["runs"] == 3
+
+
+def test_what_somebody_is_using_is_spared_until_it_is_not(path):
+    content = b"prompts of a"
+    with Store.open(path) as store:
+        store.add_blobs([content])
+        store.start_run("d", f'{{"prompts": "blob:{digest(content)}:a.txt"}}', game(8, "third"), lens="feature", explorer="screen", seed=0)
+        store.add_evaluations("d", "explore", MASKS[:9], np.zeros(9))
+        store.set_status("d", "done")
+        used = Spared(frozenset({game(8, "third").fingerprint}), frozenset({digest(content)}))
+        removed = store.remove_runs(["d"], spared=used)
+        assert (removed.evaluations, removed.kept, removed.games, removed.unused) == (0, 9, 0, 9)
+        assert store.blob(digest(content)) == content
+        assert not np.isnan(store.known(store.find_game(game(8, "third").fingerprint), MASKS[:9])).any()
+        removed = store.remove_runs([], unused=True, spared=used)
+        assert (removed.evaluations, removed.games) == (0, 0)
+        removed = store.remove_runs([], unused=True)
+        assert (removed.evaluations, removed.games, removed.unused) == (9, 1, 0)
+        assert store.blob(digest(content)) is None
