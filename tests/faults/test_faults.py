@@ -165,7 +165,7 @@ def test_twenty_nodes_are_lost_and_replaced_while_commands_run(nodes, tmp_path):
     nodes.resize(WORKERS)
     lens = {"kind": "feature", "prompt": "Her acting never fails to impress and the film was not long at all", "model": str(model), "target": " good"}
     spec = {
-        "lens": lens | {"dtype": "float32", "batch_tokens": 256},
+        "lens": lens | {"dtype": "float32"},
         "explorer": {"kind": "proxyspex", "budget": 1500, "max_order": 2, "proxy": "linear"},
         "threads": 1,
     }
