@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Recorder:
 
     def __init__(self, session_of: Callable[[str], Session | None], store_of: Callable[[Session], Store]) -> None:
         self._session_of, self._store_of = session_of, store_of
-        self._waiting = SimpleQueue[tuple[list[Delivery] | Found, str | None] | None]()
+        self._waiting = SimpleQueue[tuple[list[Delivery] | Found, str | None, float] | None]()
         self._recorded = Counter[str]()
         self._changed = threading.Condition()
         self.totals = Totals()
@@ -88,7 +89,7 @@ class Recorder:
 
     def put(self, what: list[Delivery] | Found, finished: str | None = None) -> None:
         """Take deliveries, or rows that are known, to be recorded. `finished` is the game's fingerprint if they are an answer that was counted."""
-        self._waiting.put((what, finished))
+        self._waiting.put((what, finished, monotonic()))
 
     def wait(self, fingerprint: str, count: int, timeout: float) -> None:
         """Wait until so many answers of a game are recorded."""
@@ -104,11 +105,13 @@ class Recorder:
                     break
                 batch.append(more)
             self.totals.lag = len(batch) + self._waiting.qsize()
-            self._record([what for what, _ in batch])
+            self.totals.waiting_since = first[2]
+            self._record([what for what, *_ in batch])
             with self._changed:
-                self._recorded.update(finished for _, finished in batch if finished is not None)
+                self._recorded.update(finished for _, finished, _ in batch if finished is not None)
                 self._changed.notify_all()
             self.totals.lag = self._waiting.qsize()
+            self.totals.waiting_since = None
 
     def _record(self, batch: list[list[Delivery] | Found]) -> None:
         """Store all that can be stored, each store's part in one go, and then tell everybody."""

@@ -60,7 +60,9 @@ class RunnerPool:
         """Have a runner execute a job; its name. `returned` is called, in another thread, when it has, or with the error that it died of."""
         name = next((name for name, run_id in self.busy.items() if run_id is None), None) or self._start()
         self.busy[name] = job.request.run_id
-        done: Future[None] = self._actors[name].execute.remote(job, self._find).future()
+        spec = job.request.spec
+        shown = f"execute {job.request.run_id}: {spec.lens.kind} lens, {spec.explorer.kind}"
+        done: Future[None] = self._actors[name].execute.options(name=shown).remote(job, self._find).future()
 
         def tell(answer: "Future[None]") -> None:
             returned(answer.exception())
