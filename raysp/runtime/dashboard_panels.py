@@ -169,7 +169,9 @@ SERVICE = Dashboard(
                     most=1,
                     only_with_gpus=True,
                 ),
-                Panel("Disk", "The disk of each node that is used.", (Query("max by (ip) (ray_node_disk_utilization_percentage)", "{{ip}}"),), "percent", most=100),
+                Panel(
+                    "Disk", "The disk of each node that is used.", (Query("max by (ip) (ray_node_disk_utilization_percentage)", "{{ip}}"),), "percent", most=100
+                ),
             ),
         ),
     ),
@@ -186,7 +188,9 @@ RUNS = Dashboard(
                 Panel("Evaluations", "Evaluations that each run has, measured or found.", (Query(_of_run("ray_raysp_run_done"), "{{run}}"),)),
                 Panel("Evaluations per second", "Evaluations measured.", (Query(_of_run("ray_raysp_evaluations_per_second"), "{{run}}"),), "ops"),
                 Panel("R² so far", "A quick held-out estimate of the surrogate's R².", (Query(_of_run("ray_raysp_r2"), "{{run}}"),), "percentunit", most=1),
-                Panel("Time left", "Measuring that is left at the present speed; fits come on top.", (Query(_of_run("ray_raysp_seconds_left"), "{{run}}"),), "s"),
+                Panel(
+                    "Time left", "Measuring that is left at the present speed; fits come on top.", (Query(_of_run("ray_raysp_seconds_left"), "{{run}}"),), "s"
+                ),
                 Panel(
                     "Time since the last progress",
                     "Since the run got an answer or began another step.",

@@ -37,7 +37,7 @@ METRICS = (
     Metric("raysp_run_done", "gauge", "evaluations that a run has, measured or found", ("run", "phase")),
     Metric("raysp_evaluations_per_second", "gauge", "evaluations measured per second", ("run", "phase")),
     Metric("raysp_seconds_left", "gauge", "estimated seconds of measuring to the end of the run", ("run", "phase")),
-    Metric("raysp_r2", "gauge", "quick held-out R² of the surrogate so far", ("run",)),
+    Metric("raysp_r2", "gauge", "quick held-out R2 of the surrogate so far", ("run",)),
     Metric("raysp_seconds_since_progress", "gauge", "seconds since a run got its last answer or began another step", ("run",)),
     Metric("raysp_runs", "gauge", "runs known to the scheduler", ("state",)),
     Metric("raysp_evaluators", "gauge", "evaluators that are starting, idle, busy or lost", ("state",)),
