@@ -26,7 +26,7 @@ def token() -> str:
 def taken(page: Page, address: str, text: str, path: Path) -> None:
     """A picture of a page once it shows a text."""
     page.goto(address)
-    page.get_by_text(text).first.wait_for(timeout=60_000)
+    page.get_by_text(text).first.wait_for(timeout=120_000)
     page.wait_for_timeout(2000)  # what is drawn later: icons, and the bars of progress
     page.screenshot(path=path)
 
@@ -44,7 +44,7 @@ def main() -> None:
         context = browser.new_context(viewport=SIZE)
         context.add_cookies([{"name": "ray-authentication-token", "value": token(), "url": given.dashboard, "httpOnly": True}])
         page = context.new_page()
-        taken(page, f"{given.dashboard}/#/jobs", "job_name", given.folder / "jobs.png")
+        taken(page, f"{given.dashboard}/#/jobs", "RUNNING", given.folder / "jobs.png")
         taken(page, f"{given.dashboard}/#/actors", "raysp:scheduler (", given.folder / "actors.png")
         taken(page, f"{given.dashboard}/#/metrics", "Metrics", given.folder / "metrics.png")
         graph = urlencode({"g0.expr": SHOWN, "g0.tab": "0", "g0.range_input": SINCE})

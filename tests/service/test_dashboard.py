@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections import Counter
 
+import pytest
 import ray
 from answered_games import N, planted
 from ray.util.state import list_actors, list_tasks
@@ -37,6 +38,7 @@ def wait(what, seconds=60):
     return found
 
 
+@pytest.mark.chaos
 def test_a_run_is_recognised_by_its_tasks_actors_and_metrics_and_polls_are_hidden(cluster, tmp_path):
     killed, seen = tmp_path / "killed", set()
 
