@@ -10,7 +10,7 @@ PYTHON ?= python3
 # Two processes share the tests, a file each at a time; each test computes on one thread.
 TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-dtypes chaos fuzz check format browser clean
+.PHONY: install demo test test-dtypes chaos fuzz check format browser prometheus clean
 
 install: $(VENV)/.ready
 
@@ -25,15 +25,15 @@ demo: install
 	mkdir -p out
 	$(BIN)/raysp run jobs/specs/feature.yaml --report out/demo.html
 
-test: install browser
+test: install browser prometheus
 	$(TESTS)
 
-test-dtypes: install browser
+test-dtypes: install browser prometheus
 	RAYSP_AUTO_DTYPE=float32 $(TESTS)
 	RAYSP_AUTO_DTYPE=bfloat16 $(TESTS)
 
-chaos: install
-	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/faults
+chaos: install prometheus
+	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/faults tests/cluster
 
 fuzz: install
 	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness
@@ -53,6 +53,12 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "chromium not found and not installable here: the browser tests will be skipped"
+
+# The alert rules are tested with Prometheus and its promtool. Where they cannot be installed, those tests are skipped with a message.
+prometheus:
+	@command -v promtool >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } || \
+	  echo "promtool not found and not installable here: the tests of the alert rules will be skipped"
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -21,7 +21,19 @@ ROOT = Path(__file__).parent.parent
 TOP = ROOT / "README.md"
 READMES = [TOP, *(ROOT / folder / "README.md" for folder in ("jobs", "jobs/bench", "cluster")), *sorted((ROOT / "raysp").rglob("README.md"))]
 #: Other programs' options and those that a command line has anyway.
-FOREIGN = {"--no-deps", "--working-dir", "--generate", "--help", "--help-all", "--version"}
+FOREIGN = {
+    "--no-deps",
+    "--metrics-export-port",
+    "--config",
+    "--dashboard",
+    "--prometheus",
+    "--folder",
+    "--working-dir",
+    "--generate",
+    "--help",
+    "--help-all",
+    "--version",
+}
 #: Options added to the commands of the READMEs so that they take seconds. Of an option given twice, the later one holds.
 SMALL = {
     "feature": ["--limit", "2", "--budget", "24"],

@@ -12,8 +12,9 @@ from raysp.scheduling import Lease
 
 @dataclass(eq=False)
 class Ask:
-    """A question to some evaluator that is no measurement: `method` with its arguments. `deaths` counts the evaluators that died of it."""
+    """A question to some evaluator that is no measurement: `method` with its arguments, and its name. `deaths` counts the evaluators that died of it."""
 
+    name: str
     method: str
     arguments: tuple[Any, ...]
     model: str | None

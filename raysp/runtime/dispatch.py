@@ -47,11 +47,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedGame:
-    """A game that sessions ask for: its lens, where evaluators fetch it, and what is known of it."""
+    """A game that sessions ask for: its lens and the kind of that, where evaluators fetch it, and what is known of it."""
 
     info: GameInfo
     key: str
     lens: Any
+    kind: str
     model: str | None
 
 
@@ -125,7 +126,7 @@ class Dispatcher:
         with self._lock:
             known = self._games.get(info.fingerprint)
         # A lens may come with much content, which takes a while to put where evaluators fetch it.
-        game = known if known is not None and known.key == lens.key else ServedGame(info, lens.key, ray.put(shipped), model_of(lens))
+        game = known if known is not None and known.key == lens.key else ServedGame(info, lens.key, ray.put(shipped), lens.kind, model_of(lens))
         with self._lock:
             self._sessions[session].game = info.fingerprint
             self._games[info.fingerprint] = game
@@ -165,12 +166,13 @@ class Dispatcher:
             game = self._games[self._sessions[session].game or ""]
         return Order(session, number, game.info.fingerprint, packed, game.info.n, game.model)
 
-    def ask(self, method: str, shipped: ShippedLens, *arguments: Any, cancelled: Callable[[], bool]) -> Any:
-        """The answer of one of the evaluators, or of another if that one dies; None once cancelled.
+    def ask(self, session: str, method: str, shipped: ShippedLens, *arguments: Any, cancelled: Callable[[], bool]) -> Any:
+        """The answer to a session's question of one of the evaluators, or of another if that one dies; None once cancelled.
 
         Errors are raised as the evaluator raised them; UserError if the cluster has no room for any evaluator.
         """
-        asked = Ask(method, (shipped.lens.key, shipped, *arguments), model_of(shipped.lens))
+        name = f"{method.replace('_', ' ')} of a {shipped.lens.kind} game for {session}"
+        asked = Ask(name, method, (shipped.lens.key, shipped, *arguments), model_of(shipped.lens))
         self._events.put(partial(self._asks.append, asked))
         while not cancelled():
             try:
@@ -208,6 +210,11 @@ class Dispatcher:
     def evaluators(self) -> tuple[EvaluatorState, ...]:
         """The evaluators, and what they are doing."""
         return tuple(EvaluatorState(each.name, each.shown, each.node, tuple(sorted(each.resident))) for each in list(self._pool.members.values()))
+
+    @property
+    def lost(self) -> int:
+        """How many evaluators have died."""
+        return self._pool.lost
 
     def queue(self) -> BrokerState:
         """The state of the broker."""
@@ -251,7 +258,8 @@ class Dispatcher:
             if game is None:  # its session closed a moment ago
                 continue
             member.resident |= {game.model or lease.fingerprint}
-            self._send(member, lease, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number)
+            name = f"measure {game.kind} masks of {lease.run_id}"
+            self._send(member, lease, name, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number)
 
     def _send_asks(self) -> None:
         """Give questions to the evaluators that have least to do, and the model if possible."""
@@ -260,16 +268,17 @@ class Dispatcher:
         while self._asks and ready:
             ask = self._asks.pop(0)
             member = min(ready, key=lambda each: (len(each.calls), ask.model not in each.resident))
-            self._send(member, ask, ask.method, *ask.arguments)
+            self._send(member, ask, ask.name, ask.method, *ask.arguments)
         for ask in [ask for ask in self._asks if time.monotonic() - ask.since > PLACEMENT_SECONDS]:
             self._asks.remove(ask)
             settle(ask, unplaceable(len(self._pool.members)))
 
-    def _send(self, member: Member, work: Lease | Ask, method: str, *arguments: Any) -> None:
+    def _send(self, member: Member, work: Lease | Ask, name: str, method: str, *arguments: Any) -> None:
+        """Call a method of an evaluator, under the name that the Ray dashboard shows."""
         call = Call(work)
         member.calls.append(call)
         try:
-            answer: Future[Any] = getattr(member.actor, method).remote(*arguments).future()
+            answer: Future[Any] = getattr(member.actor, method).options(name=name).remote(*arguments).future()
         except (RayError, PendingCallsLimitExceeded):
             self._vitals.doubt(member)
             return

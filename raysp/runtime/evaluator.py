@@ -72,8 +72,8 @@ class Evaluator:
         self._ready = False
 
     def __repr__(self) -> str:
-        """The name that the Ray dashboard shows."""
-        return self.name
+        """What the Ray dashboard shows of it, which Ray asks for once: the tasks are named for what they measure."""
+        return f"{self.name} (holds models and measures masks{', ' + self._shape.each if self._shape else ''})"
 
     @ray.method(concurrency_group="pulse", enable_task_events=False)
     def pulse(self) -> Pulse:

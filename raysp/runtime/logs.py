@@ -20,7 +20,7 @@ from raysp.errors import UserError, masked
 #: What a line may say beside its time, level, logger and message: fields that are given as `extra`.
 FIELDS = (
     "run", "session", "incarnation", "status", "runner", "evaluator", "node", "lease", "order", "leases", "masks", "components", "fingerprint", "seconds",
-    "store", "reason", "exception",
+    "phase", "done", "total", "store", "reason", "exception",
 )  # fmt: skip
 #: Fields of a UserError whose message says nothing about a question.
 HARMLESS = {"store", "cluster", "RAYSP_HOME"}

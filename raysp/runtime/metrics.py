@@ -1,13 +1,19 @@
-"""What the Ray dashboard and Prometheus show of the service: `ray_raysp_*`. The README of this folder lists all of them."""
+"""What the Ray dashboard and Prometheus show of the service: `ray_raysp_*`, as `metric_definitions.py` describes them."""
 
+import shutil
+import threading
+import time
 from collections import Counter as Count
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ray.util.metrics import Counter, Gauge
 
 from raysp.runs.progress import Progress
 from raysp.runs.state import EvaluatorState
+from raysp.runtime.metric_definitions import METRICS
 from raysp.scheduling import BrokerState
 
 #: Phases that evaluate masks.
@@ -18,39 +24,45 @@ PUBLISH_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Totals:
-    """What was measured since the scheduler started: evaluations, their tokens and seconds of model time; those found in the store; answers that wait to be stored."""
+    """What was measured since the scheduler started: evaluations, their tokens and seconds of model time; those found in the store.
+
+    `lag` answers wait to be stored, the oldest since `waiting_since` on the monotonic clock (None: none waits).
+    """
 
     evaluations: int = 0
     tokens: float = 0.0
     seconds: float = 0.0
     found: int = 0
     lag: int = 0
+    waiting_since: float | None = None
+
+
+class Silence:
+    """For how long each run has neither got an answer nor begun another step."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[Progress, float]] = {}
+
+    def observe(self, progress: Iterable[Progress]) -> dict[str, float]:
+        """The seconds of silence of the runs under way, which are these. Runs that are not among them are forgotten."""
+        now, seen = self._clock(), {}
+        for each in progress:
+            step = replace(each, rate=0.0, left=None, r2=None)
+            before = self._seen.get(each.run_id)
+            seen[each.run_id] = before if before is not None and before[0] == step else (step, now)
+        self._seen = seen
+        return {run_id: now - since for run_id, (_, since) in seen.items()}
 
 
 class ServiceMetrics:
     """Counters over all runs of a scheduler, and gauges of what is there now: a run that has ended has none."""
 
     def __init__(self) -> None:
-        run = ("run",)
-        self._counters = {
-            "evaluations": Counter("raysp_evaluations", "Evaluations measured and stored."),
-            "tokens": Counter("raysp_tokens", "Model tokens of the evaluations measured."),
-            "seconds": Counter("raysp_model_seconds", "Seconds of model time of the evaluations measured."),
-            "found": Counter("raysp_cache_hits", "Evaluations found in the store in place of being measured."),
-            "duplicates": Counter("raysp_duplicates_saved", "Evaluations that several runs asked for at the same time and that were measured once."),
-            "retries": Counter("raysp_retries", "Batches that were given to another evaluator after a loss."),
-            "quarantined": Counter("raysp_quarantined_masks", "Masks that were given up because evaluators died of them."),
-        }
+        self._counters = {each.name: Counter(each.name, each.help, each.labels) for each in METRICS if each.kind == "counter"}
+        self._gauges = {each.name: Gauge(each.name, each.help, each.labels) for each in METRICS if each.kind == "gauge"}
         self._before = dict.fromkeys(self._counters, 0.0)
-        self._queue = Gauge("raysp_queue_depth", "Masks that a run has ordered and that have no answer yet.", run)
-        self._done = Gauge("raysp_run_done", "Evaluations that a run has, measured or found.", ("run", "phase"))
-        self._rate = Gauge("raysp_evaluations_per_second", "Evaluations measured per second of a run.", ("run", "phase"))
-        self._left = Gauge("raysp_seconds_left", "Estimated seconds of measuring to the end of a run.", ("run", "phase"))
-        self._r2 = Gauge("raysp_r2", "Quick held-out R2 of a run's surrogate so far.", run)
-        self._runs = Gauge("raysp_runs", "Runs known to the scheduler by state.", ("state",))
-        self._evaluators = Gauge("raysp_evaluators", "Evaluators by state: starting, idle, busy, lost.", ("state",))
-        self._resident = Gauge("raysp_resident_models", "Evaluators that hold a model in memory.", ("model",))
-        self._lag = Gauge("raysp_store_lag", "Answers that wait to be stored.")
+        self._silence = Silence()
 
     def publish(
         self,
@@ -60,29 +72,53 @@ class ServiceMetrics:
         runs: Mapping[str, int],
         progress: Iterable[Progress],
         evaluators: Iterable[EvaluatorState],
+        lost: int,
     ) -> None:
-        """Publish what is there: totals, the broker's queue, runs by state, the progress of those under way, and the evaluators."""
+        """Publish what is there: totals, the broker's queue, runs by state, the progress of those under way, the evaluators, and how many were lost."""
         self._count(
-            evaluations=totals.evaluations,
-            tokens=totals.tokens,
-            seconds=totals.seconds,
-            found=totals.found,
-            duplicates=broker.duplicates_saved,
-            retries=broker.retries,
-            quarantined=broker.quarantined,
+            raysp_evaluations=totals.evaluations,
+            raysp_tokens=totals.tokens,
+            raysp_model_seconds=totals.seconds,
+            raysp_cache_hits=totals.found,
+            raysp_duplicates_saved=broker.duplicates_saved,
+            raysp_retries=broker.retries,
+            raysp_quarantined_masks=broker.quarantined,
+            raysp_evaluators_lost=lost,
         )
         for run_id, queued in broker.queued.items():
-            self._queue.set(queued + broker.in_flight.get(run_id, 0) + broker.shared.get(run_id, 0), {"run": run_id})
-        for each in progress:
+            self._set("raysp_queue_depth", queued + broker.in_flight.get(run_id, 0) + broker.shared.get(run_id, 0), run=run_id)
+        under_way = list(progress)
+        for each in under_way:
             self._show(each)
+        for run_id, seconds in self._silence.observe(under_way).items():
+            self._set("raysp_seconds_since_progress", seconds, run=run_id)
         for state, count in runs.items():
-            self._runs.set(count, {"state": state})
+            self._set("raysp_runs", count, state=state)
         evaluators = list(evaluators)
         for state, count in Count(each.state for each in evaluators).items():
-            self._evaluators.set(count, {"state": state})
+            self._set("raysp_evaluators", count, state=state)
         for model, count in Count(model for each in evaluators for model in each.resident).items():
-            self._resident.set(count, {"model": model})
-        self._lag.set(totals.lag)
+            self._set("raysp_resident_models", count, model=model)
+        self._set("raysp_store_lag", totals.lag)
+        since = totals.waiting_since
+        self._set("raysp_store_lag_seconds", 0.0 if since is None else time.monotonic() - since)
+
+    def watch_disks(self, stores: Callable[[], Iterable[Path]]) -> None:
+        """Publish the disks of the stores that are open, from a thread of its own: a disk that does not answer keeps nobody else waiting."""
+
+        def watch() -> None:
+            while True:
+                for store in stores():
+                    with suppress(OSError):  # it was removed, or its disk is gone
+                        disk = shutil.disk_usage(store.parent)
+                        self._set("raysp_store_free_bytes", disk.free, store=str(store))
+                        self._set("raysp_store_disk_bytes", disk.total, store=str(store))
+                time.sleep(PUBLISH_SECONDS)
+
+        threading.Thread(target=watch, name="disks", daemon=True).start()
+
+    def _set(self, name: str, value: float, **labels: str) -> None:
+        self._gauges[name].set(value, labels)
 
     def _count(self, **now: float) -> None:
         for name, value in now.items():
@@ -91,11 +127,11 @@ class ServiceMetrics:
                 self._before[name] = value
 
     def _show(self, progress: Progress) -> None:
+        run = progress.run_id
         if progress.r2 is not None:
-            self._r2.set(progress.r2, {"run": progress.run_id})
+            self._set("raysp_r2", progress.r2, run=run)
         if progress.phase in MEASURING and progress.total:
-            tags = {"run": progress.run_id, "phase": progress.phase}
-            self._done.set(progress.done, tags)
-            self._rate.set(progress.rate, tags)
+            self._set("raysp_run_done", progress.done, run=run, phase=progress.phase)
+            self._set("raysp_evaluations_per_second", progress.rate, run=run, phase=progress.phase)
             if progress.left is not None:
-                self._left.set(progress.left, tags)
+                self._set("raysp_seconds_left", progress.left, run=run, phase=progress.phase)

@@ -118,7 +118,9 @@ class OrderDesk:
         return self._answer(session, method, lens, fingerprint, *arguments)
 
     def _answer(self, session: Session, method: str, lens: AnyLens, *arguments: Any) -> Any:
-        found = self.dispatcher.ask(method, self._shipped(session, lens), *arguments, cancelled=lambda: session.closed or session.desired != "running")
+        found = self.dispatcher.ask(
+            session.name, method, self._shipped(session, lens), *arguments, cancelled=lambda: session.closed or session.desired != "running"
+        )
         session.heard = monotonic()
         if found is None:
             raise InterruptedRunError("the run was cancelled while an evaluator was asked")

@@ -50,12 +50,13 @@ class Member:
 
 
 class Pool:
-    """Evaluators of one shape. Any of them serves any lens; models stay resident in them from run to run."""
+    """Evaluators of one shape. Any of them serves any lens; models stay resident in them from run to run. `lost` counts those that died."""
 
     def __init__(self) -> None:
         self.shape: Shape | None = None
         self.members: dict[str, Member] = {}
         self._number = 0
+        self.lost = 0
         self._deaths = 0
         self._not_before = 0.0
         self._asked_for = 0
@@ -128,6 +129,7 @@ class Pool:
         """Forget an evaluator that is dead. The next one waits a while if it had not even started."""
         log.warning("evaluator lost", extra={"evaluator": member.name, "node": member.node, "reason": reason})
         self.members.pop(member.name, None)
+        self.lost += 1
         if not member.proven:
             self._deaths += 1
             self._not_before = time.monotonic() + min(BACKOFF_SECONDS * 2 ** min(self._deaths, 10), MOST_BACKOFF_SECONDS)

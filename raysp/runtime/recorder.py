@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -69,10 +69,16 @@ class Entry:
         self.session.tell(self.number, self.rows, self.measurement, self.error, stored=stored, reused=not self.paid)
 
 
-#: Deliveries, or rows that are known, and the game's fingerprint if they are an answer that was counted.
-Waiting = tuple[list[Delivery] | Found, str | None]
-#: Put where answers wait, it has them recorded at once.
-HURRY: Waiting = ([], None)
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """Deliveries, or rows that are known, since when they wait to be recorded, and the game's fingerprint if they are an answer that was counted.
+
+    No deliveries at all have what waits recorded at once.
+    """
+
+    what: list[Delivery] | Found
+    finished: str | None = None
+    since: float = field(default_factory=monotonic)
 
 
 class Recorder:
@@ -97,12 +103,12 @@ class Recorder:
 
     def put(self, what: list[Delivery] | Found, finished: str | None = None) -> None:
         """Take deliveries, or rows that are known, to be recorded. `finished` is the game's fingerprint if they are an answer that was counted."""
-        self._waiting.put((what, finished))
+        self._waiting.put(Waiting(what, finished))
 
     def wait(self, fingerprint: str, count: int, timeout: float) -> None:
         """Wait until so many answers of a game are recorded."""
         if self._recorded[fingerprint] < count:
-            self._waiting.put(HURRY)
+            self._waiting.put(Waiting([]))
         with self._changed:
             self._changed.wait_for(lambda: self._recorded[fingerprint] >= count, timeout)
 
@@ -110,11 +116,13 @@ class Recorder:
         while (first := self._waiting.get()) is not None:
             batch = self._gather(first)
             self.totals.lag = len(batch) + self._waiting.qsize()
-            self._record([what for what, _ in batch])
+            self.totals.waiting_since = first.since
+            self._record([each.what for each in batch])
             with self._changed:
-                self._recorded.update(finished for _, finished in batch if finished is not None)
+                self._recorded.update(each.finished for each in batch if each.finished is not None)
                 self._changed.notify_all()
             self.totals.lag = self._waiting.qsize()
+            self.totals.waiting_since = None
 
     def _gather(self, first: Waiting) -> list[Waiting]:
         """What is to be recorded together: no session waits for its last answers, or for half of them, because others might still arrive."""
@@ -134,7 +142,7 @@ class Recorder:
 
     def _hurried(self, waiting: Waiting, arrived: Counter[str]) -> bool:
         """Whether a session waits for little more than has `arrived` (rows by session, which this adds to), or somebody waits for what is recorded."""
-        what, _ = waiting
+        what = waiting.what
         if isinstance(what, Found):
             parts = [(what.session.name, len(what.rows))]
         else:

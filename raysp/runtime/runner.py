@@ -5,6 +5,7 @@ A runner outlives the scheduler: it waits for the next one, attaches to it again
 
 import logging
 import threading
+import time
 from typing import Any
 
 import ray
@@ -24,6 +25,8 @@ from raysp.runtime.store_proxy import StoreProxy
 RUNNER = "raysp:runner:"
 #: How often the scheduler is told where a run stands, and asked what is wanted of it.
 BEAT_SECONDS = 0.25
+#: How often a run that is under way says in the log where it stands, if that has changed.
+LOG_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,8 @@ class Runner:
         self._job: Job | None = None
 
     def __repr__(self) -> str:
-        """The name that the Ray dashboard shows."""
-        return self.name
+        """What the Ray dashboard shows of it, which Ray asks for once: the tasks are named for what they execute."""
+        return f"{self.name} (executes one run after the other)"
 
     @ray.method(concurrency_group="control", enable_task_events=False)
     def holding(self) -> Job | None:
@@ -64,7 +67,8 @@ class Execution:
 
     def __init__(self, job: Job, link: Link) -> None:
         self._job, self._link = job, link
-        self._progress = Progress(job.request.run_id)
+        self._progress = self._logged = Progress(job.request.run_id)
+        self._logged_at = time.monotonic()
         self._stopped, self._over = threading.Event(), threading.Event()
 
     def run(self) -> BaseException | None:
@@ -95,9 +99,19 @@ class Execution:
     def _report(self, progress: Progress) -> None:
         self._progress = progress
 
+    def _log_progress(self) -> None:
+        """Log where the run stands, every few seconds and at every new phase."""
+        now, progress = time.monotonic(), self._progress
+        phase, since = self._logged.phase, now - self._logged_at
+        if progress != self._logged and (progress.phase != phase or since > LOG_SECONDS):
+            self._logged, self._logged_at = progress, now
+            counts = {"done": progress.done, "total": progress.total} if progress.total else {}
+            log.info("run progressed", extra={"run": progress.run_id, "phase": progress.phase} | counts)
+
     def _beat(self) -> None:
         while True:
             over = self._over.wait(BEAT_SECONDS)
+            self._log_progress()
             try:
                 desired: str = self._link.call("beat", self._job.request.run_id, self._job.incarnation, self._progress, cancelled=self._over.is_set)
             except SupersededError:

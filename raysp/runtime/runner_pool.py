@@ -75,7 +75,9 @@ class RunnerPool:
         name = next((name for name, run_id in self.busy.items() if run_id is None), None) or self._start()
         self.busy[name] = job.request.run_id
         self._idle_since.pop(name, None)
-        done: Future[None] = self._actors[name].execute.remote(job, self._find).future()
+        spec = job.request.spec
+        shown = f"execute {job.request.run_id}: {spec.lens.kind} lens, {spec.explorer.kind}"
+        done: Future[None] = self._actors[name].execute.options(name=shown).remote(job, self._find).future()
 
         def tell(answer: "Future[None]") -> None:
             returned(answer.exception())

@@ -76,12 +76,13 @@ class Scheduler:
         self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
         self._runs = RunDesk(self._table, self._stores, self._desk, self._executions, self._recovery, lock=self._lock, wake=self._wake)
         self._published = 0.0
+        self._metrics.watch_disks(self._stores.paths)
         self._began = time.monotonic()
         threading.Thread(target=self._run, name="runs", daemon=True).start()
 
     def __repr__(self) -> str:
-        """The name that the Ray dashboard shows."""
-        return NAME
+        """What the Ray dashboard shows of it."""
+        return f"{NAME} (queue of runs, stores, orders to evaluators)"
 
     # ---- for clients
 
@@ -335,7 +336,8 @@ class Scheduler:
             states = [handle.state for handle in self._table.handles.values()]
         under_way = [state.progress for state in states if state.status == "running" and state.progress is not None]
         counts = Counter(state.status for state in states)
-        self._metrics.publish(self._desk.totals, self._dispatcher.queue(), runs=counts, progress=under_way, evaluators=self._dispatcher.evaluators())
+        evaluators, lost = self._dispatcher.evaluators(), self._dispatcher.lost
+        self._metrics.publish(self._desk.totals, self._dispatcher.queue(), runs=counts, progress=under_way, evaluators=evaluators, lost=lost)
 
     def _tidy(self) -> dict[Path, Store]:
         """Forget old runs, and take the stores that nobody uses, which are to be closed once the lock is released."""

@@ -9,6 +9,8 @@ from raysp.errors import UserError
 from raysp.specs.run import RunSpec
 
 MAX_THREADS = 16
+#: Ray's resources as they are asked for, and as nodes have them.
+NAMED = {"num_cpus": "CPU", "num_gpus": "GPU"}
 #: An evaluator that cannot be placed for this long will not be: the cluster lacks what it asks for.
 PLACEMENT_SECONDS = 300.0
 
@@ -31,13 +33,17 @@ class Shape:
         """A text that two shapes share if their evaluators are alike, whatever their number."""
         return f"{self.threads} threads, {', '.join(f'{name} {amount:g}' for name, amount in self.resources)}"
 
+    @property
+    def each(self) -> str:
+        """What each evaluator has, in words: `2 CPUs, 1 GPU`."""
+        return ", ".join(f"{amount:g} {NAMED[name]}{'' if amount == 1 else 's'}" for name, amount in self.resources)
+
     def fitting(self) -> int:
         """How many such evaluators the nodes that are alive hold, if nothing else runs on them."""
-        named = {"num_cpus": "CPU", "num_gpus": "GPU"}
         found = 0
         for node in ray.nodes():
             if node["Alive"]:
-                found += min(int(node["Resources"].get(named[name], 0.0) / amount + 1e-6) for name, amount in self.resources)
+                found += min(int(node["Resources"].get(NAMED[name], 0.0) / amount + 1e-6) for name, amount in self.resources)
         return found
 
     def suits(self, spec: RunSpec) -> bool:
