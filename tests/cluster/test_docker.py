@@ -54,9 +54,7 @@ def test_one_argument_chooses_cpus_or_gpus_and_versions_are_those_of_the_constra
 
 
 def test_the_image_runs_as_a_user_with_its_data_on_volumes_and_holds_no_secret():
-    last = {}
-    for word, rest in instructions():
-        last[word] = rest
+    last = dict(instructions())
     assert last["USER"] == "1000:1000"
     variables = dict(part.split("=", 1) for part in shlex.split(last["ENV"]))
     volumes = yaml.safe_load(last["VOLUME"])

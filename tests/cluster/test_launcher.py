@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.constants import DISABLE_LAUNCH_CONFIG_CHECK_KEY
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -19,7 +20,6 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.scripts.scripts import start
 from shells import ROOT, shell_problems
 
-import ray
 from raysp.version import __version__
 
 LAUNCHER = ROOT / "cluster/launcher"
@@ -61,7 +61,7 @@ def test_commands_are_sound_shell(name, key):
         assert shell_problems(command) == ""
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "cluster").rglob("*.sh")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(path for end in ("sh", "sbatch") for path in (ROOT / "cluster").rglob(f"*.{end}")), ids=lambda path: path.name)
 def test_scripts_are_sound_shell(path):
     assert shell_problems(path.read_text()) == ""
 
@@ -161,7 +161,9 @@ def test_setup_commands_install_the_package_of_the_checkout(tmp_path):
     """In an empty home, without a package index: dependencies are left out, and the embedded packages are one that is there."""
     place = tmp_path / "raysp"
     (place / "dist").mkdir(parents=True)
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place / "dist")], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place / "dist")], cwd=ROOT, check=True, capture_output=True
+    )
     (place / "constraints.txt").write_bytes((ROOT / "cluster/constraints.txt").read_bytes())
     (place / "embedded.txt").write_text("raysp\n")
     token = tmp_path / ".ray/auth_token"
