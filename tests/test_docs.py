@@ -34,6 +34,8 @@ FOREIGN = {
     "--help-all",
     "--version",
 }
+#: Other programs that the shell lines of the READMEs call.
+PROGRAMS = {"aws", "buildah", "debootstrap", "docker", "export", "gcloud", "helm", "kubectl", "pip", "podman", "ray", "sbatch", "tar"}
 #: Options added to the commands of the READMEs so that they take seconds. Of an option given twice, the later one holds.
 SMALL = {
     "feature": ["--limit", "2", "--budget", "24"],
@@ -219,7 +221,7 @@ def test_shell_lines_name_programs_and_options_that_exist(path):
                 assert words[1:3] == ["-m", "jobs.bench"]
                 assert {word for word in words if word.startswith("--")} <= bench_options()[words[3]], words
             case other:
-                assert other in {"ray", "export"}, words
+                assert other in PROGRAMS, words
 
 
 def test_environment_variables_are_documented():
