@@ -9,7 +9,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from ray.scripts.scripts import start
-from shells import ROOT, shell_problems
+from shells import ROOT, shell_problems, tool
 
 DOCKER = ROOT / "cluster/docker"
 DOCKERFILE = DOCKER / "Dockerfile"
@@ -28,14 +28,14 @@ def compose(name="compose"):
 
 
 def test_the_linter_has_nothing_against_the_image():
-    done = subprocess.run(["hadolint", "--no-color", str(DOCKERFILE)], capture_output=True, text=True, check=False)
+    done = subprocess.run([tool("hadolint"), "--no-color", str(DOCKERFILE)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_linter_would_notice_an_unpinned_base(tmp_path):
     broken = tmp_path / "Dockerfile"
     broken.write_text("FROM python\nRUN cd /tmp\n")
-    done = subprocess.run(["hadolint", "--no-color", str(broken)], capture_output=True, text=True, check=False)
+    done = subprocess.run([tool("hadolint"), "--no-color", str(broken)], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert {"DL3006", "DL3003"} <= set(re.findall(r"DL\d+", done.stdout))
 
