@@ -33,6 +33,8 @@ LOOK_SECONDS, AWAY_SECONDS = 1.0, 300.0
 STOP_SECONDS = 30
 #: Where Ray keeps what the processes of a job inherit.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+#: Ray's modules that tell what they upload.
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 #: Variables with which Ray overrides the address that it is given.
 _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
@@ -70,8 +72,8 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
         self._token = use_token()
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells where packages are uploaded
-        logging.getLogger("ray._private.runtime_env").setLevel(logging.ERROR)
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with self._explained(), _own_address():
             self._client = _Client(self.address)
 
