@@ -33,7 +33,7 @@ test-dtypes: install browser
 	RAYSP_AUTO_DTYPE=bfloat16 $(TESTS)
 
 chaos: install
-	$(BIN)/python -m pytest -m chaos tests/service tests/runtime
+	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/cluster
 
 fuzz: install
 	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness

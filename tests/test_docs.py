@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 TOP = ROOT / "README.md"
 READMES = [TOP, *(ROOT / folder / "README.md" for folder in ("jobs", "jobs/bench", "cluster")), *sorted((ROOT / "raysp").rglob("README.md"))]
 #: Other programs' options and those that a command line has anyway.
-FOREIGN = {"--no-deps", "--working-dir", "--generate", "--help", "--help-all", "--version"}
+FOREIGN = {"--no-deps", "--working-dir", "--generate", "--help", "--help-all", "--version", "--workers", "--port", "--dashboard-port"}
 #: Options added to the commands of the READMEs so that they take seconds. Of an option given twice, the later one holds.
 SMALL = {
     "feature": ["--limit", "2", "--budget", "24"],
@@ -206,6 +206,9 @@ def test_shell_lines_name_programs_and_options_that_exist(path):
             case "python":
                 assert words[1:3] == ["-m", "jobs.bench"]
                 assert {word for word in words if word.startswith("--")} <= bench_options()[words[3]], words
+            case "cluster/local.sh":
+                script = (ROOT / "cluster/local.sh").read_text()
+                assert all(f"  {word})" in script for word in words[1:] if not word.isdigit()), words
             case other:
                 assert other in {"ray", "export"}, words
 

@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ class _Sent:
     def __init__(self, cluster: "Cluster", folder: Path, job_id: str, metadata: Mapping[str, str]) -> None:
         self.job_id = job_id
         self._cluster, self._folder, self._metadata = cluster, folder, metadata
-        self._first = job_id
+        self._first, self._sent = job_id, 1
         self._lines: Iterator[str] = iter(())
 
     def start(self) -> None:
@@ -126,20 +127,20 @@ class _Sent:
 
     def print_answer(self, *, json: bool) -> None:
         """Print the progress on stderr and the answer on stdout, or with `json` nothing but the answer. Raises as `fail` if there is none."""
-        from raysp.runtime.jobs import ANSWER, SUBMITTED
+        from raysp.runtime.jobs import ANSWER, COMPLAINT, SUBMITTED
 
-        answer: list[str] = []
-        answered = False
+        answered, answer, complaints = False, list[str](), list[str]()
         for line in self._lines:
             if line.startswith(SUBMITTED):  # sent again: whatever was told before is told again
-                answered, answer = False, []
+                answered, answer, complaints = False, [], []
             elif line == ANSWER:
                 answered = True
+            elif line.startswith(COMPLAINT):
+                complaints.append(line)
             elif answered:
                 answer.append(line)
             elif not json:
                 sys.stderr.write(f"{line}\n")
-        answer, complaints = _parted(answer)
         sys.stdout.write("".join(f"{line}\n" for line in answer))
         self.fail(complaints, allow_success=True)
 
@@ -178,24 +179,34 @@ class _Sent:
         from raysp.errors import JobError
         from raysp.runtime.jobs import LostJobError
 
-        for attempt in range(1, RETRIES + 1):
+        reason = ""
+        for _ in range(RETRIES):
             try:
                 yield from self._cluster.lines(self.job_id)
             except LostJobError as error:
-                if attempt == RETRIES:
-                    raise JobError(f"job {self.job_id} was lost {RETRIES} times with its head ({error})", 1) from None
-                self.job_id = f"{self._first}-{attempt + 1}"
-                self._cluster.send(self._folder, self.job_id, self._metadata)
+                reason = (str(error).strip().splitlines() or [""])[0][:200]
+                self._send_again()
             else:
                 return
+        raise JobError(f"job {self._first} was lost {RETRIES} times ({reason}); if its runs are queued they go on with the cluster", 1)
 
+    def _send_again(self) -> None:
+        """Send the question again, as soon as the head that has come back takes it."""
+        from raysp.errors import UserError
+        from raysp.runtime.jobs import AWAY_SECONDS, LOOK_SECONDS
 
-def _parted(lines: Sequence[str]) -> tuple[list[str], list[str]]:
-    """An answer, and the lines after it that say what is missing."""
-    from raysp.runtime.jobs import COMPLAINT
-
-    kept = [line for line in lines if not line.startswith(COMPLAINT)]
-    return kept, [line for line in lines if line.startswith(COMPLAINT)]
+        until = time.monotonic() + AWAY_SECONDS
+        while True:
+            self._sent += 1
+            self.job_id = f"{self._first}-{self._sent}"
+            try:
+                self._cluster.send(self._folder, self.job_id, self._metadata)
+            except UserError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_SECONDS)
+            else:
+                return
 
 
 def _metadata(requests: "Sequence[RunRequest]") -> dict[str, str]:

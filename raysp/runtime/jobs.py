@@ -33,6 +33,9 @@ LOOK_SECONDS, AWAY_SECONDS = 1.0, 300.0
 STOP_SECONDS = 30
 #: Where Ray keeps what the processes of a job inherit.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_TOO_LARGE, _UNKNOWN = "status code 413", "status code 404"
+#: What Ray says of jobs that ended with their node and not by themselves.
+_LOST = {"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE", "JOB_SUPERVISOR_ACTOR_START_FAILURE"}
 #: Ray's modules that tell what they upload.
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 #: Variables with which Ray overrides the address that it is given.
@@ -41,17 +44,13 @@ _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
 @dataclass(frozen=True)
 class JobState:
-    """A job at one moment: whether it has ended, how, and with which exit status (None: it was lost, stopped, or has not ended)."""
+    """A job at one moment: whether it has ended, was stopped or lost with its head, its exit status if it has one, and what Ray says of it."""
 
     ended: bool
     stopped: bool = False
+    lost: bool = False
     code: int | None = None
     message: str = ""
-
-    @property
-    def lost(self) -> bool:
-        """Whether it ended with its head and not by itself: what it was asked may be under way."""
-        return self.ended and not self.stopped and self.code is None
 
 
 class LostJobError(RuntimeError):
@@ -83,8 +82,10 @@ class Cluster:
         with self._explained():
             try:
                 self._client.submit_job(entrypoint=ENTRYPOINT, submission_id=job_id, runtime_env=environment, metadata=dict(metadata))
-            except ValueError as error:  # of the package's size
-                raise UserError("spec", None, f"names files that are too large to travel ({error})", "put them where the cluster reads them") from None
+            except (ValueError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and _TOO_LARGE not in str(error):
+                    raise
+                raise UserError("spec", None, "names files of more than 100 MiB together, which do not travel", "put data sets on the hub") from None
 
     def lines(self, job_id: str) -> Iterator[str]:
         """The lines of a job's log as they are written, to its end. A head that is away for less than `AWAY_SECONDS` is waited for.
@@ -95,6 +96,8 @@ class Cluster:
         while True:
             try:
                 state = self.state(job_id)
+                if state.lost:  # its log is lost too
+                    raise LostJobError(state.message)
                 text = self._log(job_id)
             except OSError:
                 if time.monotonic() - answered > AWAY_SECONDS:
@@ -103,10 +106,8 @@ class Cluster:
                 continue
             answered = time.monotonic()
             complete = text if state.ended else text[: text.rfind("\n") + 1]
-            yield from complete[told:].splitlines()
+            yield from complete[told:].removesuffix("\n").split("\n") if len(complete) > told else ()  # an answer may hold other ends of lines
             told = max(told, len(complete))
-            if state.lost:
-                raise LostJobError(state.message)
             if state.ended:
                 return
             time.sleep(max(LOOK_SECONDS, len(text) / 1e6))  # a log is read whole each time
@@ -119,8 +120,8 @@ class Cluster:
             raise self._refused() from None
         except RuntimeError as error:
             raise _unanswered(error) from None
-        status = str(found.status.value)
-        return JobState(status in {"STOPPED", "SUCCEEDED", "FAILED"}, status == "STOPPED", found.driver_exit_code, str(found.message or ""))
+        status, lost = str(found.status.value), found.error_type in _LOST
+        return JobState(status in {"STOPPED", "SUCCEEDED", "FAILED"}, status == "STOPPED", lost, found.driver_exit_code, str(found.message or ""))
 
     def _log(self, job_id: str) -> str:
         try:
@@ -159,7 +160,7 @@ def leave_package() -> None:
 def _unanswered(error: RuntimeError) -> Exception:
     """What a refused request means: that the job is unknown, or that the head is not ready."""
     text = str(error)
-    return LostJobError(text) if "status code 404" in text else ConnectionError(text)
+    return LostJobError(text) if _UNKNOWN in text else ConnectionError(text)
 
 
 def _checked(address: str) -> str:

@@ -65,7 +65,13 @@ class Host:
 
     def start(self, *command, **variables):
         """Start a command on this host, with what it prints in pipes."""
-        environment = {**self.network.environment, "HOME": str(self.folder / "home"), "RAYSP_HOME": str(self.folder / "raysp"), "HOST": str(self.folder), "NAME": self.name}
+        environment = {
+            **self.network.environment,
+            "HOME": str(self.folder / "home"),
+            "RAYSP_HOME": str(self.folder / "raysp"),
+            "HOST": str(self.folder),
+            "NAME": self.name,
+        }
         inner = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--uts", "bash", "-c", SCRIPT, "bash", *command]
         words = ["ip", "netns", "exec", self.namespace, *inner]  # `ip` becomes the command
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -164,5 +170,5 @@ def until(what, condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
+        time.sleep(0.05)
     return found

@@ -99,7 +99,7 @@ def test_a_package_holds_the_question_and_the_content_of_its_files_and_nothing_e
     content = Path("effects.json").read_bytes()
     Path("effects.json").unlink()
     found = read_package(folder)
-    assert sorted(path.stat().st_size for path in folder.rglob("*") if path.is_file())[0] == len(content)
+    assert min(path.stat().st_size for path in folder.rglob("*") if path.is_file()) == len(content)
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
     [request] = found.requests
     assert (request.run_id, request.priority, found.when_stopped, found.json) == ("first", 7, "cancel", True)
