@@ -43,6 +43,12 @@ start() { # NAME COMMAND...: in a session of its own, which outlives this shell
 
 answers() { (: >"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+free_port() { # FROM
+  local port=$1
+  while answers "$port"; do port=$((port + 1)); done
+  echo "$port"
+}
+
 wait_for() { # NAME PORT
   local left=$((start_seconds * 5))
   until answers "$2"; do
@@ -117,10 +123,11 @@ up() {
   folder=$(mktemp -d "${RAY_TMPDIR:-/tmp}/local-XXXX") # Ray's sockets need a short path
   echo "$folder" >"$state/folder"
   unset RAY_ADDRESS
+  export RAY_raylet_start_wait_time_s=$start_seconds
   monitoring "$folder"
   export RAY_PROMETHEUS_HOST=http://127.0.0.1:9090 RAY_GRAFANA_HOST=http://127.0.0.1:3000
   local shared=(--block --node-ip-address=127.0.0.1 --object-store-memory=200000000 --disable-usage-stats)
-  start head ray start --head "${shared[@]}" --port="$port" --dashboard-port="$dashboard" --temp-dir="$folder" --num-cpus=0 --num-gpus=0 --ray-client-server-port=0
+  start head ray start --head "${shared[@]}" --port="$port" --dashboard-port="$dashboard" --temp-dir="$folder" --num-cpus=0 --num-gpus=0 --ray-client-server-port="$(free_port 10001)"
   wait_for head "$port"
   wait_for head "$dashboard"
   cores=$(($(getconf _NPROCESSORS_ONLN) / workers))

@@ -136,7 +136,7 @@ class Network:
         self.switch = f"{self.prefix}switch"
         self._ray = tempfile.mkdtemp(prefix="rns-")  # Ray's sockets need a short path, and every host has a folder of its own there
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": path, "RAY_TMPDIR": self._ray, **variables}
+        self.environment = {**os.environ, "PATH": path, "RAY_TMPDIR": self._ray, "RAY_raylet_start_wait_time_s": "120", **variables}
         for name in ("RAY_ADDRESS", "RAYSP_STORE"):
             self.environment.pop(name, None)
         ip("netns", "add", self.switch)
