@@ -27,13 +27,15 @@ SUBMITTED, ANSWER = "job: the question is submitted", "job: the answer follows"
 COMPLAINT = "raysp: "
 #: How long connecting and the answer to a request may take, and to one that carries a package.
 REQUEST_SECONDS, UPLOAD_SECONDS = (10.0, 15.0), (10.0, 300.0)
+#: How long a head that has just started may take until it accepts jobs.
+READY_SECONDS = 60.0
 #: How often a job that is followed is looked at, and for how long its head may be away: Ray's own processes wait for it as long, if they are told to.
 LOOK_SECONDS, AWAY_SECONDS = 1.0, 300.0
 #: How long `ray job stop` waits for the job to steer its runs before it kills it.
 STOP_SECONDS = 30
 #: Where Ray keeps what the processes of a job inherit.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-_TOO_LARGE, _UNKNOWN = "status code 413", "status code 404"
+_TOO_LARGE, _UNKNOWN, _NOT_READY = "status code 413", "status code 404", "No available agent"
 #: What Ray says of jobs that ended with their node and not by themselves.
 _LOST = {"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE", "JOB_SUPERVISOR_ACTOR_START_FAILURE"}
 #: Ray's modules that tell what they upload.
@@ -79,13 +81,21 @@ class Cluster:
     def send(self, folder: Path, job_id: str, metadata: Mapping[str, str]) -> None:
         """Start a job with the question in a folder."""
         environment: dict[str, Any] = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}
+        until = time.monotonic() + READY_SECONDS
         with self._explained():
-            try:
-                self._client.submit_job(entrypoint=ENTRYPOINT, submission_id=job_id, runtime_env=environment, metadata=dict(metadata))
-            except (ValueError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and _TOO_LARGE not in str(error):
-                    raise
-                raise UserError("spec", None, "names files of more than 100 MiB together, which do not travel", "put data sets on the hub") from None
+            while True:
+                try:
+                    self._client.submit_job(entrypoint=ENTRYPOINT, submission_id=job_id, runtime_env=environment, metadata=dict(metadata))
+                except RuntimeError as error:
+                    if _TOO_LARGE in str(error):
+                        raise self._too_large() from None
+                    if _NOT_READY not in str(error) or time.monotonic() > until:
+                        raise
+                    time.sleep(LOOK_SECONDS)
+                except ValueError:  # of a package that Ray does not even read
+                    raise self._too_large() from None
+                else:
+                    return
 
     def lines(self, job_id: str) -> Iterator[str]:
         """The lines of a job's log as they are written, to its end. A head that is away for less than `AWAY_SECONDS` is waited for.
@@ -143,6 +153,10 @@ class Cluster:
 
     def _silent(self) -> UserError:
         return UserError("address", self.address, "does not answer as the dashboard of a Ray head does", "check the address, the port and the network")
+
+    @staticmethod
+    def _too_large() -> UserError:
+        return UserError("spec", None, "names files of more than 100 MiB together, which do not travel", "put data sets on the hub")
 
     def _refused(self) -> UserError:
         problem = "is not that of the cluster" if self._token else "is missing"

@@ -27,10 +27,10 @@ NOTICED_SOON = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_
 
 
 class Asked:
-    """A question of 2 to the `count` masks as a spec, and what it is answered where nothing disturbs it."""
+    """A question of 512 masks as a spec, and what it is answered where nothing disturbs it."""
 
-    def __init__(self, folder, model, count):
-        lens = raysp.FeatureLens(model=model, prompt=" ".join(WORDS[:count]), template=TEMPLATE, target=" good", foil=" not", dtype="float32", device="cpu")
+    def __init__(self, folder, model):
+        lens = raysp.FeatureLens(model=model, prompt=PROMPT, template=TEMPLATE, target=" good", foil=" not", dtype="float32", device="cpu")
         scored = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
         self.spec = raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), validation=scored, threads=1, name="far")
         calm = raysp.run(self.spec.model_copy(update={"local": True, "store": str(folder / "calm.duckdb")}))
@@ -42,8 +42,9 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save("llama", tmp_path_factory.mktemp("model"), context=1024)
+def asked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asked")
+    return Asked(folder, save("llama", folder / "llama", context=1024))
 
 
 @pytest.fixture
@@ -96,9 +97,8 @@ def check(process, asked, *, twice):
     assert asked.paid <= paid <= asked.paid + twice()
 
 
-def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_is_cut_for_a_while(model, hosts, tmp_path):
+def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_is_cut_for_a_while(asked, hosts):
     """The worker is the only one: nothing can be measured while it is away."""
-    asked = Asked(tmp_path, model, 9)
     head, worker, client = hosts.host("head"), hosts.host("worker"), hosts.host("client")
     head.head()
     worker.worker(head)
@@ -113,9 +113,8 @@ def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_
 
 
 @pytest.mark.chaos
-def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(model, hosts, tmp_path):
+def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, hosts):
     """Its link is cut and mended before. Until the other node joins there is none that could measure."""
-    asked = Asked(tmp_path, model, 10)
     hosts.environment |= NOTICED_SOON
     head, worker, client = (hosts.host(name) for name in ("head", "worker", "client"))
     head.head()
@@ -135,9 +134,8 @@ def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(model, ho
 
 
 @pytest.mark.chaos
-def test_a_head_that_is_killed_and_started_again_goes_on_with_its_runs_and_whoever_follows_is_answered(model, hosts, tmp_path):
+def test_a_head_that_is_killed_and_started_again_goes_on_with_its_runs_and_whoever_follows_is_answered(asked, hosts, tmp_path):
     """Its state is on a disk that outlives it, as is the store."""
-    asked = Asked(tmp_path, model, 10)
     kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path / "gcs")}
     hosts.environment |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
     head, worker, client = (hosts.host(name) for name in ("head", "worker", "client"))
