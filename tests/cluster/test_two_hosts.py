@@ -17,7 +17,7 @@ import raysp
 REASON = namespaces.missing()
 pytestmark = [pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(600)]
 
-WORDS = ["Her", "acting", "never", "fails", "but", "this", "quiet", "film", "was", "rather", "long"]
+PROMPT = "Her acting never fails but this film was long"
 #: What follows the prompt is read again for each mask, so that the run is under way for seconds.
 TEMPLATE = "{prompt}." + " A letter from the city said so." * 8 + " It was"
 #: How long a link is cut that is mended: shorter than it takes Ray to give a node up.
@@ -34,10 +34,8 @@ class Asked:
         scored = raysp.Validation(heldout=0, top=0, random=0, low_pairs=0)
         self.spec = raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), validation=scored, threads=1, name="far")
         calm = raysp.run(self.spec.model_copy(update={"local": True, "store": str(folder / "calm.duckdb")}))
-        self.paid, self.answer = (
-            sum(calm.costs["evaluations"].to_pylist()),
-            answer({"interactions": calm.interactions.to_pylist(), "singles": calm.singles.to_pylist()}),
-        )
+        self.paid = sum(calm.costs["evaluations"].to_pylist())
+        self.answer = answer({"interactions": calm.interactions.to_pylist(), "singles": calm.singles.to_pylist()})
         self.text = json.dumps(self.spec.model_dump(mode="json", exclude_none=True))  # JSON is YAML
 
 
