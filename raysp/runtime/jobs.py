@@ -17,7 +17,6 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raysp.errors import UserError
-from raysp.runtime.token import use_token
 
 #: What the head's shell is told to execute, in the folder of the question.
 ENTRYPOINT = "python -m raysp job ."
@@ -72,7 +71,6 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
-        self._token = use_token()
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.ERROR)
         with self._explained(), _own_address():
@@ -159,9 +157,8 @@ class Cluster:
         return UserError("spec", None, "names files of more than 100 MiB together, which do not travel", "put data sets on the hub")
 
     def _refused(self) -> UserError:
-        problem = "is not that of the cluster" if self._token else "is missing"
         remedy = f"give that of {self.address} in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
-        return UserError("token", None, problem, remedy)
+        return UserError("token", None, "is missing, or is not that of the cluster", remedy)
 
 
 def leave_package() -> None:

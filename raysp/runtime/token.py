@@ -22,14 +22,6 @@ def require_token() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def use_token() -> bool:
-    """Turn tokens on for this process if it has one, and make none: that of a cluster elsewhere is given to it. Returns whether it has one."""
-    found = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or TOKEN.exists()
-    if found:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    return found
-
-
 def _write() -> None:
     """Write a token, or keep others from reading the one that is there."""
     try:

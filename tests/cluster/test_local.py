@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,8 @@ def test_up_then_a_question_then_down(place, tmp_path):
         assert other.poll() is None
         other.kill()
     assert not any(Path(f"/proc/{pid}").exists() for pid in noted.values())
-    left = [line for line in shell("ps", "-eo", "args").stdout.splitlines() if os.environ["RAY_TMPDIR"] in line]
-    assert left == []
+    deadline = time.monotonic() + 60
+    while left := [line for line in shell("ps", "-eo", "args").stdout.splitlines() if os.environ["RAY_TMPDIR"] in line]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
     assert not list(place.glob("*.process"))
