@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cluster on this machine, reachable from nowhere else: a Ray head, workers, Prometheus and Grafana where they are installed, and the service of raysp.
+# A cluster on this machine: a Ray head, workers, Prometheus and Grafana where they are installed, and the service of raysp.
 #   cluster/local.sh up [--workers N] [--port PORT] [--dashboard-port PORT]
 #   cluster/local.sh status
 #   cluster/local.sh down
@@ -54,6 +54,15 @@ wait_for() { # NAME PORT
   until answers "$2"; do
     lives "$1" || fail "$1 has ended: $(tail -n 1 "$state/$1.log"); the whole message is in $state/$1.log"
     [ $((left -= 1)) -gt 0 ] || fail "$1 has not answered for $start_seconds s; look at $state/$1.log"
+    sleep 0.2
+  done
+}
+
+wait_until_joined() { # NAME: Ray says so when a node has joined
+  local left=$((start_seconds * 5))
+  until grep -q 'will now block forever' "$state/$1.log"; do
+    lives "$1" || fail "$1 has ended: $(tail -n 1 "$state/$1.log"); the whole message is in $state/$1.log"
+    [ $((left -= 1)) -gt 0 ] || fail "$1 has not joined for $start_seconds s; look at $state/$1.log"
     sleep 0.2
   done
 }
@@ -126,13 +135,14 @@ up() {
   export RAY_raylet_start_wait_time_s=$start_seconds
   monitoring "$folder"
   export RAY_PROMETHEUS_HOST=http://127.0.0.1:9090 RAY_GRAFANA_HOST=http://127.0.0.1:3000
-  local shared=(--block --node-ip-address=127.0.0.1 --object-store-memory=200000000 --disable-usage-stats)
+  local shared=(--block --object-store-memory=200000000 --disable-usage-stats)
   start head ray start --head "${shared[@]}" --port="$port" --dashboard-port="$dashboard" --temp-dir="$folder" --num-cpus=0 --num-gpus=0 --ray-client-server-port="$(free_port 10001)"
   wait_for head "$port"
   wait_for head "$dashboard"
   cores=$(($(getconf _NPROCESSORS_ONLN) / workers))
   for number in $(seq "$workers"); do
     CUDA_VISIBLE_DEVICES=$(gpus "$number" "$workers") start "worker-$number" ray start "${shared[@]}" --address="127.0.0.1:$port" --num-cpus="$((cores > 0 ? cores : 1))"
+    wait_until_joined "worker-$number" # two at once would take the same sockets
   done
   raysp up --address "127.0.0.1:$port"
   for name in $(names); do lives "$name" || fail "$name has ended: $(tail -n 1 "$state/$name.log"); the whole message is in $state/$name.log"; done

@@ -94,10 +94,10 @@ class RunnerPool:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(actor, no_restart=True)
 
-    def check(self, name: str) -> tuple[bool, Job | None]:
-        """Whether a runner lives, and what it executes. One that is too busy to answer counts as alive with its job unknown."""
+    def check(self, name: str) -> tuple[bool, bool | None]:
+        """Whether a runner lives, and whether it has a job; None if it does not answer, because it is still being started or too busy."""
         try:
-            return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
+            return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS) is not None
         except GetTimeoutError:
             return True, None
         except (RayError, KeyError):
