@@ -97,11 +97,12 @@ class RunnerPool:
     def check(self, name: str) -> tuple[bool, bool | None]:
         """Whether a runner lives, and whether it has a job; None if it does not answer, because it is still being started or too busy."""
         try:
-            return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS) is not None
+            job: Job | None = ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
         except GetTimeoutError:
             return True, None
         except (RayError, KeyError):
             return False, None
+        return True, job is not None
 
     @property
     def full(self) -> bool:
