@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from raysp.commands import curate, docs, explain, housekeeping, inspect, predict, prune, recipes, run, service
+from raysp.commands import curate, docs, explain, housekeeping, inspect, job, predict, prune, recipes, run, service
 from raysp.commands.printable import printable
-from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.errors import EvaluationError, InterruptedRunError, JobError, UserError
 from raysp.version import __version__
 
 SERVICE = "Service: runs that go on when the command that submitted them has ended"
@@ -48,6 +48,7 @@ app.command(rich_help_panel=SERVICE)(service.submit)
 app.command(rich_help_panel=SERVICE)(service.watch)
 app.command(rich_help_panel=SERVICE)(service.pause)
 app.command(rich_help_panel=SERVICE)(service.cancel)
+app.command(hidden=True)(job.job)
 app.command()(inspect.runs)
 app.command()(inspect.show)
 app.command()(inspect.report)
@@ -80,8 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 2)
     except typer.TyperException as error:  # an unknown option, a missing argument
         _fail(" ".join(error.format_message().split()), 2)
-    except EvaluationError as error:
-        _fail(str(error), 1)
+    except (EvaluationError, JobError) as error:
+        _fail(str(error), error.code if isinstance(error, JobError) else 1)
     except (InterruptedRunError, KeyboardInterrupt, typer.Abort) as error:
         _fail(str(error) or "interrupted", 130)
     except BrokenPipeError:  # as in `raysp runs | head`

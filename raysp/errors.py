@@ -54,6 +54,17 @@ class InterruptedRunError(RuntimeError):
         return cls(f"run {run_id} was {what}; `raysp resume {run_id}` continues from what is stored")
 
 
+class JobError(RuntimeError):
+    """A job on a cluster ended without its answer: what it said, and its exit status, which become those of the command that sent it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message, code)
+        self.message, self.code = message, code
+
+    def __str__(self) -> str:
+        return masked(self.message)
+
+
 def masked(text: str) -> str:
     """A text without the secrets in it: passwords and tokens in URLs, and tokens of the hub and of common services, become `***`."""
     return _SECRETS.sub(lambda found: f"{found['before'] or found['name'] or ''}***{found['after'] or ''}", text)

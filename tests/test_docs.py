@@ -33,6 +33,9 @@ FOREIGN = {
     "--help",
     "--help-all",
     "--version",
+    "--workers",
+    "--port",
+    "--dashboard-port",
 }
 #: Other programs that the shell lines of the READMEs call.
 PROGRAMS = {"aws", "buildah", "debootstrap", "docker", "export", "gcloud", "helm", "kubectl", "pip", "podman", "ray", "sbatch", "tar"}
@@ -220,6 +223,9 @@ def test_shell_lines_name_programs_and_options_that_exist(path):
             case "python":
                 assert words[1:3] == ["-m", "jobs.bench"]
                 assert {word for word in words if word.startswith("--")} <= bench_options()[words[3]], words
+            case "cluster/local.sh":
+                script = (ROOT / "cluster/local.sh").read_text()
+                assert all(f"  {word})" in script for word in words[1:] if not word.isdigit()), words
             case other:
                 assert other in PROGRAMS, words
 

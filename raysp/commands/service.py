@@ -85,20 +85,31 @@ def status(json: Json = False) -> None:
 
 def submit(
     path: SpecFile,
+    *,
     priority: Priority = 5,
     follow: Annotated[bool, typer.Option("--follow", help="Follow the runs and print their answers. Ctrl-C stops following; the runs go on.")] = False,
+    address: Annotated[str | None, typer.Option(help="http://HOST:PORT of a cluster's dashboard, to send the question there as a Ray job.")] = None,
+    when_stopped: Annotated[
+        str | None, typer.Option(help="With --address: pause, cancel or continue the runs when the job is stopped (`ray job stop`). Default pause.")
+    ] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Give the service a question from a spec file, or all questions of a set of examples at once, and return."""
-    from raysp.commands import display
+    from raysp.commands import display, job
     from raysp.commands.run import overridden
+    from raysp.errors import UserError
     from raysp.runs.parts import new_run_ids, parts, set_name
     from raysp.runs.state import RunRequest
     from raysp.runtime.client import attached
     from raysp.specs.run import load_spec
 
     spec = overridden(load_spec(path), store=store)
+    if address is not None:
+        job.send(spec, address, priority=priority, follow=follow, when_stopped=when_stopped or "pause", json=json)
+        return
+    if when_stopped is not None:
+        raise UserError("when_stopped", when_stopped, "is for jobs", "give --address too, or leave it out: what is submitted here depends on no process")
     wanted = parts(spec)
     ids = new_run_ids(len(wanted))
     requests = [RunRequest(part.spec, run_id, set_name(spec), priority) for part, run_id in zip(wanted, ids, strict=True)]
@@ -209,34 +220,11 @@ def _found(client: "Client", wanted: Sequence[str], store: str | None) -> list[s
 
 def _follow(client: "Client", run_ids: Sequence[str], *, json: bool) -> None:
     """Follow runs to their end and print their answers in this order. Raises what ended the first that is not done; the others are followed to their end before."""
-    from raysp.commands import display
-    from raysp.runs.progress import SetProgress
+    from raysp.commands.follow import print_answers, show_progress
 
-    together, numbers = SetProgress(list(run_ids)), {run_id: number for number, run_id in enumerate(run_ids)}
-    with _detached(run_ids), display.live_bar(quiet=json) as bar:
-        for state in client.follow(run_ids):
-            bar("", together.observe(numbers[state.run_id], state.shown) if len(run_ids) > 1 else state.shown)
-    results = [_answer(client, run_id) for run_id in run_ids]
-    answered = [result for result in results if not isinstance(result, BaseException)]
-    if json and len(answered) == len(results):
-        told = [display.result_json(result) for result in answered]
-        display.print_json(told[0] if len(told) == 1 else {"runs": told})
-    elif not json:
-        for result in answered:
-            display.print_result(result)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-
-
-def _answer(client: "Client", run_id: str) -> Any:
-    """The answer of a run, or what ended it."""
-    from raysp.errors import EvaluationError, InterruptedRunError, UserError
-
-    try:
-        return client.result(run_id)
-    except (UserError, EvaluationError, InterruptedRunError) as error:
-        return error
+    with _detached(run_ids):
+        show_progress(client, run_ids, quiet=json)
+    print_answers(client, run_ids, json=json)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ Content = Mapping[str, bytes]
 
 
 def portable(spec: RunSpec) -> tuple[RunSpec, Content]:
-    """The spec with references in place of the files that it names, the bytes that they refer to, and the hash of a local model.
+    """The spec with references in place of the files that it names, the bytes that they refer to, and the hash of a local model unless it states one.
 
     Names on the hub are marked as such, so that no folder of another machine is taken for them. A game built from the portable spec has the fingerprint of one
     built from the files. UserError for a file that cannot be read or has more than `MOST_BYTES`.
@@ -37,7 +37,7 @@ def portable_lens(lens: Lens) -> tuple[Lens, dict[str, bytes]]:
     content: dict[str, bytes] = {}
     changes: dict[str, Any] = {field: _data_set(field, source, content) for field, source in lens.data_sets.items()}
     changes |= {field: _file(field, source, content) for field, source in lens.files.items()}
-    if lens.loads is not None and (found := local_hash(lens.loads.model)) is not None:
+    if lens.loads is not None and lens.loads.model_hash is None and (found := local_hash(lens.loads.model)) is not None:
         changes["model_hash"] = found
     return lens.model_copy(update=changes), content
 

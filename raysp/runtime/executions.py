@@ -23,6 +23,9 @@ from raysp.specs.run import RunSpec
 
 #: How often runners are asked for a sign of life.
 CHECK_SECONDS = 5.0
+#: Checks in a row in which a runner may say that it has no job (its job may be on the way), and in which it may say nothing: where machines are slow or loaded
+#: it takes minutes to start, and Ray tells when it has died.
+ASTRAY, SILENT = 2, 20
 #: Runners that one run may lose before it is given up.
 DEATHS = 4
 #: How long a run that was told to stop may take, longer than it waits for batches under way. Then its process is ended: one that fits something notices nothing.
@@ -116,6 +119,7 @@ class Executions:
                 return False
             self._stores.open(handle.store)
             handle.incarnation, handle.error = token_hex(8), None
+            handle.astray = handle.silent = 0
             self.advance(handle, "running")
             job = Job(handle.request, handle.incarnation, handle.store)
             handle.runner = self._runners.give(job, partial(self._returned, handle, handle.incarnation))
@@ -155,13 +159,15 @@ class Executions:
         with self._lock:
             active = [(handle, handle.runner, handle.incarnation) for handle in self._table.handles.values() if handle.runner is not None]
         for handle, runner, incarnation in active:
-            alive, job = self._runners.check(runner)
+            alive, working = self._runners.check(runner)
             with self._lock:
                 if handle.incarnation != incarnation or not handle.active:
                     continue
-                handle.lost = 0 if job is not None else handle.lost + 1
-                if not alive or handle.lost > 2:
+                handle.silent = handle.silent + 1 if working is None else 0
+                handle.astray = handle.astray + 1 if working is False else 0
+                if not alive or handle.astray > ASTRAY or handle.silent > SILENT:
                     self._lose(handle, "its process is gone")
+        self._checked = time.monotonic()  # a check may have waited: a job that is on its way needs time between two
 
     def end_overdue(self) -> None:
         """End the processes of runs that were told to stop long ago. What was measured is stored."""

@@ -17,7 +17,7 @@ REMEMBERED = 100
 class RunHandle:
     """One run: what was asked, where it stands, and the runner that executes it.
 
-    `deaths` counts the runners that died of it; `stopping` is when the runner was first seen to be told to stop.
+    `deaths` counts the runners that died of it, `astray` and `silent` the checks in a row in which its runner had no job or no answer; `stopping` is when the runner was first seen to be told to stop.
     """
 
     request: RunRequest
@@ -27,7 +27,8 @@ class RunHandle:
     runner: str | None = None
     error: BaseException | None = None
     deaths: int = 0
-    lost: int = 0
+    astray: int = 0
+    silent: int = 0
     stopping: float | None = None
     submitted: float = field(default_factory=time.monotonic)
 

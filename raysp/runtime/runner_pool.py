@@ -117,14 +117,15 @@ class RunnerPool:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(actor, no_restart=True)
 
-    def check(self, name: str) -> tuple[bool, Job | None]:
-        """Whether a runner lives, and what it executes. One that is too busy to answer, or whose answer was lost, counts as alive with its job unknown."""
+    def check(self, name: str) -> tuple[bool, bool | None]:
+        """Whether a runner lives, and whether it has a job; None if it does not answer, because it is still being started or too busy, or its answer was lost."""
         try:
-            return True, ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
+            job: Job | None = ray.get(self._actors[name].holding.remote(), timeout=HOLDING_SECONDS)
         except (GetTimeoutError, ActorUnavailableError):
             return True, None
         except (RayError, KeyError):
             return False, None
+        return True, job is not None
 
     @property
     def full(self) -> bool:
