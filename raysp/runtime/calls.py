@@ -25,10 +25,15 @@ class Ask:
 
 @dataclass(eq=False)
 class Call:
-    """What an evaluator was sent: a lease or a question."""
+    """What an evaluator was sent: a lease or a question. `began` is when it was the first that the evaluator had to do; None before that."""
 
     work: Lease | Ask
     sent: float = field(default_factory=time.monotonic)
+    began: float | None = None
+
+    def left(self, now: float) -> float:
+        """The seconds that a lease is expected to take from now on; a question is over at any time."""
+        return self.work.seconds - (now - (self.began or now)) if isinstance(self.work, Lease) else 0.0
 
 
 def about(lease: Lease) -> dict[str, Any]:

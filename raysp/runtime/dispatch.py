@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from functools import partial
+from heapq import heappop, heappush
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -33,6 +34,8 @@ from raysp.scheduling.quarantine import ADVICE, NAMED, QuarantinedMaskError
 
 #: How often evaluators are looked after when nothing happens.
 TICK_SECONDS = 0.25
+#: An evaluator is given its next lease when the one that it has ends about now: early enough to lose no time, and late enough for whoever asks meanwhile.
+AHEAD_SECONDS = 0.1
 #: How often the pool is resized.
 TEND_SECONDS = 1.0
 #: How much longer a lease lasts while its evaluator says that it is measuring it; and how long at most.
@@ -80,6 +83,7 @@ class Dispatcher:
         self._asks: list[Ask] = []
         self._events = SimpleQueue[Callable[[], None]]()
         self._hungry: set[Member] = set()
+        self._later: list[tuple[float, str]] = []  # when to feed which evaluator: a heap
         self._vitals = Vitals(self._pool, self._events, self._alive, self._lose)
         self._finished = Counter[str]()
         self._tended = 0.0
@@ -233,23 +237,47 @@ class Dispatcher:
     def _step(self) -> None:
         """Wait for something to happen, and give evaluators what there is for them."""
         with contextlib.suppress(Empty):
-            self._events.get(timeout=TICK_SECONDS)()
+            self._events.get(timeout=self._until_next())()
             for _ in range(self._events.qsize()):
                 self._events.get_nowait()()
         if time.monotonic() - self._tended > TEND_SECONDS:
             self._tended = time.monotonic()
             self._tend()
         self._send_asks()
+        self._wake_later()
         hungry, self._hungry = self._hungry, set[Member]()
         for member in sorted(hungry, key=lambda each: len(each.calls)):
             self._feed(member)
+
+    def _until_next(self) -> float:
+        """Seconds to the next evaluator that is to be fed, at most `TICK_SECONDS`."""
+        return min(TICK_SECONDS, max(0.0, self._later[0][0] - time.monotonic())) if self._later else TICK_SECONDS
+
+    def _wake_later(self) -> None:
+        """Feed the evaluators whose time has come."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            _, name = heappop(self._later)
+            member = self._pool.members.get(name)
+            if member is not None:
+                member.fed_later = False
+                self._hungry.add(member)
+
+    def _too_early(self, member: Member) -> bool:
+        """Whether an evaluator has enough to do for now; it is fed in time."""
+        now = time.monotonic()
+        left = sum(call.left(now) for call in member.calls) - AHEAD_SECONDS
+        if left > 0 and not member.fed_later:
+            member.fed_later = True
+            heappush(self._later, (now + left, member.name))
+        return left > 0
 
     def _feed_all(self) -> None:
         self._hungry.update(self._pool.members.values())
 
     def _feed(self, member: Member) -> None:
         """Give an evaluator what the broker has for it: one lease, and a short one that waits."""
-        while member.state == "ready" and not any(isinstance(call.work, Ask) for call in member.calls):
+        while member.state == "ready" and not any(isinstance(call.work, Ask) for call in member.calls) and not self._too_early(member):
             with self._lock:
                 lease = self._broker.lease(member.name, member.resident)
                 game = self._games.get(lease.fingerprint) if lease is not None else None
@@ -263,11 +291,12 @@ class Dispatcher:
 
     def _send_asks(self) -> None:
         """Give questions to the evaluators that have least to do, and the model if possible."""
+        now = time.monotonic()
         self._asks[:] = [ask for ask in self._asks if not ask.answer.cancelled()]
         ready = [member for member in self._pool.members.values() if member.state == "ready"]
         while self._asks and ready:
             ask = self._asks.pop(0)
-            member = min(ready, key=lambda each: (len(each.calls), ask.model not in each.resident))
+            member = min(ready, key=lambda each: (len(each.calls), ask.model not in each.resident, sum(call.left(now) for call in each.calls)))
             self._send(member, ask, ask.name, ask.method, *ask.arguments)
         for ask in [ask for ask in self._asks if time.monotonic() - ask.since > PLACEMENT_SECONDS]:
             self._asks.remove(ask)
@@ -275,7 +304,7 @@ class Dispatcher:
 
     def _send(self, member: Member, work: Lease | Ask, name: str, method: str, *arguments: Any) -> None:
         """Call a method of an evaluator, under the name that the Ray dashboard shows."""
-        call = Call(work)
+        call = Call(work, began=None if member.calls else time.monotonic())
         member.calls.append(call)
         try:
             answer: Future[Any] = getattr(member.actor, method).options(name=name).remote(*arguments).future()
@@ -292,6 +321,8 @@ class Dispatcher:
             return
         if call in member.calls:
             member.calls.remove(call)
+        if member.calls:
+            member.calls[0].began = member.calls[0].began or time.monotonic()
         self._pool.worked(member)
         self._hungry.add(member)
         if isinstance(call.work, Ask):

@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Member:
-    """One evaluator as the pool knows it. `calls` are those it was sent and that have not returned, the oldest first."""
+    """One evaluator as the pool knows it. `calls` are those it was sent and that have not returned, the oldest first.
+
+    `fed_later`: it has enough to do, and is given more a little before that ends.
+    """
 
     name: str
     actor: Any
@@ -42,6 +45,7 @@ class Member:
     pulse_sent: float | None = None
     pulse_due: float = 0.0
     proven: bool = False
+    fed_later: bool = False
 
     @property
     def shown(self) -> str:
