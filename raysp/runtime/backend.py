@@ -36,8 +36,10 @@ from raysp.validation.numeric_noise import NoiseSample
 WINDOW_EACH, LEAST_WINDOW = 4, 64
 #: How long the scheduler holds an exchange open for answers that are not there yet.
 EXCHANGE_SECONDS = 1.0
-#: An order is about this much work, so that few messages keep an evaluator busy and it may have two orders within a second. It is at most so many batches of the
-#: game, with at most so many entries of masks, which Ray sends along with the call.
+#: Evaluators that measure for a run end about this many orders a second together: few enough for the scheduler, and enough for others to be served soon.
+ORDERS_PER_SECOND = 40.0
+#: An order is at most this much work, so that an evaluator may have two of them within a second. It is at most so many batches of the game, with at most so many
+#: entries of masks, which Ray sends along with the call.
 ORDER_SECONDS, MOST_TOGETHER, MOST_CELLS = 0.4, 16, 768 << 10
 POLL_SECONDS = 0.25
 #: How long a run that was told to stop waits for the batches under way, so that they are not paid for in vain.
@@ -79,12 +81,13 @@ class Pace:
     def __init__(self) -> None:
         self._each = 0.0
 
-    def together(self, told: Sequence[Told], info: GameInfo) -> int:
-        """The number of batches of the game that are about `ORDER_SECONDS` of work, after these answers."""
+    def together(self, told: Sequence[Told], info: GameInfo, workers: int) -> int:
+        """The number of batches of the game that make an order of the right size for so many evaluators, after these answers."""
         for measured in (each.measurement for each in told if each.measurement is not None and not each.reused):
             each = measured.seconds / len(measured.values)
             self._each += (each - self._each) * (RECENT if self._each else 1.0)
-        most = ORDER_SECONDS / (self._each * info.batch_masks) if self._each > 0 else 1.0
+        wanted = min(ORDER_SECONDS, workers / ORDERS_PER_SECOND)
+        most = wanted / (self._each * info.batch_masks) if self._each > 0 else 1.0
         return max(1, min(int(most), MOST_TOGETHER, MOST_CELLS // (info.batch_masks * max(info.n, 1))))
 
 
@@ -242,7 +245,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
                 orders, timeout = [each.order for each in outstanding.values()], 0.0
         if found.told:
             self._taken = found.told[-1].serial
-            self.together = self._pace.together(found.told, self.info)
+            self.together = self._pace.together(found.told, self.info, self.workers)
         self.desired, self.workers = found.desired, max(1, found.workers)
         return found.told
 

@@ -35,7 +35,7 @@ from raysp.scheduling.quarantine import ADVICE, NAMED, QuarantinedMaskError
 #: How often evaluators are looked after when nothing happens.
 TICK_SECONDS = 0.25
 #: An evaluator is given its next lease when the one that it has ends about now: early enough to lose no time, and late enough for whoever asks meanwhile.
-AHEAD_SECONDS = 0.1
+AHEAD_SECONDS = 0.05
 #: How often the pool is resized.
 TEND_SECONDS = 1.0
 #: How much longer a lease lasts while its evaluator says that it is measuring it; and how long at most.

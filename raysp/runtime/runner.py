@@ -5,6 +5,7 @@ A runner outlives the scheduler: it waits for the next one, attaches to it again
 
 import logging
 import threading
+from importlib import import_module
 import time
 from typing import Any
 
@@ -38,6 +39,7 @@ class Runner:
         log_to_stderr()
         self.name = name
         self._job: Job | None = None
+        threading.Thread(target=_prepare, name="prepare", daemon=True).start()
 
     def __repr__(self) -> str:
         """What the Ray dashboard shows of it, which Ray asks for once: the tasks are named for what they execute."""
@@ -60,6 +62,12 @@ class Runner:
             link.call("ended", job.request.run_id, job.incarnation, error)
         finally:
             self._job = None
+
+
+def _prepare() -> None:
+    """Load the libraries of fits while the process waits for its first run, or for its first evaluations: that takes longer than a short run."""
+    for library in ("sklearn.linear_model", "lightgbm"):
+        import_module(library)
 
 
 class Execution:
