@@ -5,8 +5,8 @@ A runner outlives the scheduler: it waits for the next one, attaches to it again
 
 import logging
 import threading
-from importlib import import_module
 import time
+from importlib import import_module
 from typing import Any
 
 import ray
