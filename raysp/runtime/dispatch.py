@@ -285,7 +285,7 @@ class Dispatcher:
                 return
             if game is None:  # its session closed a moment ago
                 continue
-            member.resident |= {game.model or lease.fingerprint}
+            member.resident |= {game.model} if game.model else set()
             name = f"measure {game.kind} masks of {lease.run_id}"
             self._send(member, lease, name, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number)
 

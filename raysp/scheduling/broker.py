@@ -234,7 +234,7 @@ class Broker:
         seconds = cost.seconds(count)
         term = max(LEAST_TERM, TERM_FACTOR * seconds)  # of any worker: what a slow one holds for long goes to others
         seconds *= worker.slowness
-        if not cost.measured or piece.model not in resident:
+        if not cost.measured or not piece.is_loaded(resident):
             term = max(term, LOADING_TERM)
         begins = max([now, *(flight.expires for flight in worker.flights.values())])
         self._number += 1

@@ -1,6 +1,7 @@
 """The broker's books: games, runs, orders with the state of each row, pieces of orders that wait, and leases that are out."""
 
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -147,11 +148,10 @@ class Piece:
     killed: frozenset[str] = frozenset()
     failures: tuple[Failure, ...] = ()
 
-    @property
-    def model(self) -> str:
-        """What a worker must have loaded for it."""
-        order = self.placed.order
-        return order.fingerprint if order.model is None else order.model
+    def is_loaded(self, resident: Collection[str]) -> bool:
+        """Whether a worker that has these models loaded need load nothing for it."""
+        model = self.placed.order.model
+        return model is None or model in resident
 
     def refresh(self) -> bool:
         """Forget rows that were answered meanwhile; whether any are left."""

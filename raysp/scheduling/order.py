@@ -18,8 +18,8 @@ class Order:
     """Masks of one game that a run wants measured, about as many as fit into one batch.
 
     `packed` is uint8 `(m, ceil(n / 8))` as `raysp.masks.pack` makes it, with distinct rows. `number` is unique within the run. `fingerprint` is that of the
-    game; two orders ask for the same value if they agree in the fingerprint and a row. `model` names what a worker must have loaded for the game (by default
-    the game itself). `seconds` estimates the cost of one mask; the broker uses it until it has measured the game itself.
+    game; two orders ask for the same value if they agree in the fingerprint and a row. `model` names what a worker must have loaded for the game (None:
+    nothing). `seconds` estimates the cost of one mask; the broker uses it until it has measured the game itself.
     """
 
     run_id: str

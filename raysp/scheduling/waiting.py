@@ -63,7 +63,7 @@ class Waiting:
             piece = self._next(run, asking)
             if piece is None:
                 continue
-            loaded = piece.model in resident
+            loaded = piece.is_loaded(resident)
             if best is None or loaded:
                 best = piece
             if loaded or not resident:

@@ -134,6 +134,21 @@ def test_a_worker_prefers_a_model_that_it_has_loaded_unless_another_run_falls_be
     assert abs(runs.count("ann") - runs.count("bob")) <= 6
 
 
+def test_a_run_that_needs_no_model_does_not_wait_for_one_whose_model_is_loaded():
+    clock = Clock()
+    broker = Broker(clock)
+    broker.open("long", masks=1_000_000)
+    for number in range(50):
+        broker.place(order_of("long", number, masks_of(20, seed=number), "long", model="large"))
+    for _ in range(5):
+        lease = broker.lease("w", {"large"})
+        clock.now += 0.5
+        broker.finish(lease.number, measured(lease, 0.5))
+    broker.open("short", masks=20)
+    broker.place(order_of("short", 0, masks_of(20), "short"))
+    assert broker.lease("w", {"large"}).run_id == "short"
+
+
 @pytest.mark.parametrize("options", [{"priority": 10}, {"priority": -1}, {"workers": 0}])
 def test_priorities_and_limits_are_checked(options):
     with pytest.raises(ValueError, match="expected"):
