@@ -36,7 +36,7 @@ PREVIEW_SECONDS = 3.0
 PREVIEW_VALUES = 100
 PREVIEW_GROWTH = 1.5
 # Rows that a preview is fitted to at most: more change it by less than its progress bar shows.
-PREVIEW_ROWS = 5_000
+PREVIEW_ROWS = 3_000
 
 
 @dataclass

@@ -37,7 +37,7 @@ WINDOW_EACH, LEAST_WINDOW = 4, 64
 #: How long the scheduler holds an exchange open for answers that are not there yet.
 EXCHANGE_SECONDS = 1.0
 #: Evaluators that measure for a run end about this many orders a second together: few enough for the scheduler, and enough for others to be served soon.
-ORDERS_PER_SECOND = 40.0
+ORDERS_PER_SECOND = 20.0
 #: An order is at most this much work, so that an evaluator may have two of them within a second. It is at most so many batches of the game, with at most so many
 #: entries of masks, which Ray sends along with the call.
 ORDER_SECONDS, MOST_TOGETHER, MOST_CELLS = 0.4, 16, 768 << 10

@@ -7,6 +7,7 @@ name, and its runs in the stores. One loop makes what is agree with what is want
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections import Counter
@@ -48,6 +49,8 @@ NAME = "raysp:scheduler"
 CONCURRENCY = {"runners": 64, "questions": 64, "stores": 16, "clients": 64, "beats": 8, "queries": 4}
 #: With so many threads, the C library would divide memory into as many heaps, of which what one thread has freed is of no use to another.
 ENVIRONMENT = {"env_vars": {"MALLOC_ARENA_MAX": "2"}}
+#: How long a thread that computes keeps others, which have only to pass something on, from Python's interpreter lock: less than the usual 5 ms.
+SWITCH_SECONDS = 0.001
 #: How long closing the scheduler waits for the batches under way.
 CLOSING_SECONDS = 60.0
 #: How often the loop looks around if nothing happens.
@@ -63,6 +66,7 @@ class Scheduler:
 
     def __init__(self, policy: Policy = EVERYTHING, own: Path | None = None) -> None:
         log_to_stderr()
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._admission = Admission(policy, own)
         self._stores = Stores()
         self._table = RunTable()
