@@ -32,7 +32,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 #: Folders and files of tests that take longest. They come first, so that processes that share the tests end at about the same time.
-LONGEST = ("service", "runtime", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
+LONGEST = ("service", "runtime", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
 
 # No test fails because the machine is busy.
 settings.register_profile("raysp", deadline=None)
