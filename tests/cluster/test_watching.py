@@ -86,7 +86,10 @@ def test_a_dashboard_has_a_place_and_a_number_for_each_panel(dashboard):
 def test_grafana_finds_prometheus_and_the_dashboards_where_its_environment_says():
     (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/raysp.yml").read_text())["providers"]
-    assert (source["type"], source["url"], provider["options"]["path"]) == ("prometheus", "$PROMETHEUS_URL", "$DASHBOARDS")
+    assert (source["type"], source["url"], provider["options"]["path"]) == ("prometheus", "$PROMETHEUS_URL", "$RAYSP_DASHBOARDS")
+    given = yaml.safe_load((ROOT / "cluster/docker/compose.yaml").read_text())["services"]["grafana"]["environment"]
+    assert {"PROMETHEUS_URL", "RAYSP_DASHBOARDS"} <= given.keys()
+    assert re.search(r"export PROMETHEUS_URL=\S+ RAYSP_DASHBOARDS=", (ROOT / "cluster/local.sh").read_text())
 
 
 def test_prometheus_reads_the_file_in_which_ray_lists_its_nodes():
