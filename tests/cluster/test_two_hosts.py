@@ -15,7 +15,7 @@ from tiny_models import save
 import raysp
 
 REASON = namespaces.missing()
-pytestmark = [pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(600)]
 
 PROMPT = "Her acting never fails but this film was long"
 #: What follows the prompt is read again for each mask, so that the run is under way for seconds.
@@ -90,7 +90,7 @@ def check(process, asked, *, twice):
     assert process.returncode == 0, told
     found = json.loads(out)
     assert found["summary"]["status"] == "done"
-    assert answer(found) == pytest.approx(asked.answer, abs=1e-4)
+    assert answer(found) == pytest.approx(asked.answer, rel=1e-4, abs=1e-4)
     paid = sum(row["evaluations"] for row in found["costs"])
     assert asked.paid <= paid <= asked.paid + twice()
 
@@ -110,7 +110,6 @@ def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_
     assert before < sum(leases(worker)), "the run had ended before the link was mended"
 
 
-@pytest.mark.chaos
 def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, hosts):
     """Its link is cut and mended before. Until the other node joins there is none that could measure."""
     hosts.environment |= NOTICED_SOON
@@ -131,7 +130,6 @@ def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, ho
     assert leases(other), "the run had ended before the link was cut for good"
 
 
-@pytest.mark.chaos
 def test_a_head_that_is_killed_and_started_again_goes_on_with_its_runs_and_whoever_follows_is_answered(asked, hosts, tmp_path):
     """Its state is on a disk that outlives it, as is the store."""
     kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path / "gcs")}

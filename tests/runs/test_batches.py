@@ -10,7 +10,7 @@ from raysp.lenses import build_game
 from raysp.runs import run as run_module
 from raysp.runs.backend import batches
 from raysp.runs.local import LocalBackend
-from raysp.runtime.backend import MOST_CELLS, MOST_TOGETHER, ORDER_SECONDS, Pace
+from raysp.runtime.backend import MOST_CELLS, MOST_TOGETHER, ORDER_SECONDS, ORDERS_PER_SECOND, Pace
 from raysp.runtime.messages import Told
 
 
@@ -55,14 +55,15 @@ def test_orders_become_as_large_as_the_time_that_masks_take_allows():
     def game(n, batch_masks):
         return build_game(raysp.FunctionLens(planted, n=n, batch_masks=batch_masks)).info
 
-    pace, small = Pace(), game(64, 16)
-    assert pace.together([], small) == 1  # nothing is known yet
-    assert pace.together([told(16, 0.0, reused=True)], small) == 1
-    assert pace.together([told(16, ORDER_SECONDS / 8)], small) == 8
-    assert pace.together([told(16, 100.0)], small) == 1
-    assert Pace().together([told(16, 1e-6)], small) == MOST_TOGETHER
-    assert Pace().together([told(4096, 1e-6)], game(90, 4096)) == MOST_CELLS // (4096 * 90) == 2
-    assert Pace().together([told(4096, 1e-6)], game(5000, 4096)) == 1
+    pace, small, many = Pace(), game(64, 16), 1000
+    assert pace.together([], small, many) == 1  # nothing is known yet
+    assert pace.together([told(16, 0.0, reused=True)], small, many) == 1
+    assert pace.together([told(16, ORDER_SECONDS / 8)], small, many) == 8
+    assert pace.together([], small, round(ORDERS_PER_SECOND * ORDER_SECONDS / 2)) == 4  # few evaluators answer often enough with smaller orders
+    assert pace.together([told(16, 100.0)], small, many) == 1
+    assert Pace().together([told(16, 1e-6)], small, many) == MOST_TOGETHER
+    assert Pace().together([told(4096, 1e-6)], game(90, 4096), many) == MOST_CELLS // (4096 * 90) == 2
+    assert Pace().together([told(4096, 1e-6)], game(5000, 4096), many) == 1
 
 
 def test_a_preview_is_fitted_to_some_of_the_evaluations(monkeypatch):

@@ -148,6 +148,7 @@ def test_a_scheduler_that_is_killed_twice(cluster, calm, tmp_path):
     undisturbed(result, calm, deaths=2)
 
 
+@pytest.mark.chaos
 def test_a_scheduler_that_is_killed_after_the_driver_that_submitted_the_run(cluster, calm, tmp_path):
     """Nobody is left who asked; the run goes on to its end."""
     store = tmp_path / "s.duckdb"
