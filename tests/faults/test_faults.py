@@ -25,8 +25,8 @@ from raysp.runtime.scheduler import NAME
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 N, BATCH, WORKERS = 20, 16, 4
-#: Nodes that are lost, and commands that run at the same time meanwhile.
-LOST, AT_ONCE = 20, 3
+#: Nodes that are lost, seconds between two of them, and commands that run at the same time meanwhile.
+LOST, LOST_EVERY, AT_ONCE = 20, 4.0, 3
 #: What an evaluator may have been given and not answered: two leases, together of at most a second of work and so of one batch.
 EACH_IN_FLIGHT = 2 * BATCH
 DRIVER = """
@@ -176,9 +176,14 @@ def test_twenty_nodes_are_lost_and_replaced_while_commands_run(nodes, tmp_path):
         path.write_text(yaml.safe_dump(spec | {"seed": seed, "store": str(place.with_suffix(".duckdb"))}))
         environment = os.environ | {"RAY_ADDRESS": nodes.address}
         words = [sys.executable, "-m", "raysp", "run", str(path), "--json", *options]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        with place.with_suffix(".out").open("w") as out, place.with_suffix(".err").open("w") as err:
+            return subprocess.Popen(words, stdout=out, stderr=err, env=environment)
 
-    running, told, lost = {}, {}, 0
+    def printed(seed, *options):
+        place = tmp_path / f"{seed}{''.join(options)}"
+        return tuple(place.with_suffix(end).read_text() for end in (".out", ".err"))
+
+    running, told, lost, due = {}, {}, 0, time.monotonic()
     while running or lost < LOST or len(told) < LOST:
         while len(running) < AT_ONCE and (lost < LOST or len(told) + len(running) < LOST):
             seed = len(told) + len(running)
@@ -186,18 +191,17 @@ def test_twenty_nodes_are_lost_and_replaced_while_commands_run(nodes, tmp_path):
         time.sleep(0.5)
         for seed, process in list(running.items()):
             if process.poll() is not None:
-                told[seed] = (process.returncode, process.stdout.read(), process.stderr.read())
+                told[seed] = (process.returncode, *printed(seed))
                 del running[seed]
-        if lost < LOST:
+        if lost < LOST and time.monotonic() > due:
+            due = time.monotonic() + LOST_EVERY
             nodes.lose(nodes.workers[0])
             nodes.resize(WORKERS)
             lost += 1
     assert {code for code, *_ in told.values()} == {0}, [each for each in told.values() if each[0]]
     for seed in (0, 7, 19):
-        alone = command(seed, "--local")
-        wanted, _ = alone.communicate()
-        found = json.loads(told[seed][1])
-        _alike(found, json.loads(wanted))
+        assert command(seed, "--local").wait() == 0
+        _alike(json.loads(told[seed][1]), json.loads(printed(seed, "--local")[0]))
     for _, out, _ in told.values():
         json.loads(out)
 
