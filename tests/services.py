@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+import answered_games
 import ray
 from ray.cluster_utils import Cluster
 
@@ -36,6 +37,23 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def joined(tmp_path_factory, *cores):
+    """A Ray with a node for each of these numbers of cores, the first of them the head, joined by this process as a driver, with a home of its own."""
+    with service_home(tmp_path_factory):
+        settings = {"dashboard_port": free_port(), "_system_config": {"metrics_report_interval_ms": 1000}}
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **settings})
+        for more in cores[1:]:
+            nodes.add_node(num_cpus=more)
+        ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
+        nodes.wait_for_nodes()
+        yield nodes
+        end_service()
+        ray.shutdown()
+        nodes.shutdown()
 
 
 class Nodes:

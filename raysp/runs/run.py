@@ -327,7 +327,7 @@ class Run:
 
 @dataclass
 class Round:
-    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown): `known` counts those that are not, `reused` those found in the store."""
+    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown); `known` counts the values that are there, `reused` those of them that the store had."""
 
     phase: str
     number: int

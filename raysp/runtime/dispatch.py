@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedGame:
-    """A game that sessions ask for: its lens and the kind of that, where evaluators fetch it, and what is known of it."""
+    """A game that sessions ask for: its lens, the kind of that lens, where evaluators fetch it, and what is known of it."""
 
     info: GameInfo
     key: str

@@ -109,7 +109,7 @@ class Host:
         """Take the cable out."""
         ip("-n", self.network.switch, "link", "set", self._port, "down")
 
-    def mend(self):
+    def restore(self):
         """Put the cable back."""
         ip("-n", self.network.switch, "link", "set", self._port, "up")
 

@@ -8,19 +8,15 @@ import threading
 import time
 from pathlib import Path
 
-import answered_games
 import numpy as np
 import pytest
-import ray
 from answered_games import N, planted
 from ray._private import ray_constants, worker
-from ray.cluster_utils import Cluster
-from services import end_service, free_port, service_home
+from services import joined
 from tiny_models import save
 from watched import PANELS, RULES, Prometheus
 
 import raysp
-from raysp.runtime.cluster import NAMESPACE
 
 if shutil.which("prometheus") is None:
     pytest.skip("Prometheus is not installed: apt-get install prometheus", allow_module_level=True)
@@ -31,16 +27,8 @@ pytestmark = pytest.mark.chaos
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory):
     """A node of two cores."""
-    with service_home(tmp_path_factory):
-        settings = {"dashboard_port": free_port(), "_system_config": {"metrics_report_interval_ms": 1000}}
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **settings})
-        ray.cloudpickle.register_pickle_by_value(answered_games)  # what a test's own function calls in turn
-        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False)
-        nodes.wait_for_nodes()
+    with joined(tmp_path_factory, 2) as nodes:
         yield nodes
-        end_service()
-        ray.shutdown()
-        nodes.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Hosts that only a network connects: a question arrives from a third one, links are cut and mended, nodes are lost for good, and the head is killed and comes back.
+"""Hosts that only a network connects: a question arrives from a third one, links are cut and restored, nodes are lost for good, and the head is killed and comes back.
 
 Each run must give the answer of an undisturbed one, and pay for nothing twice but what was in flight.
 """
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.skipif(REASON is not None, reason=s
 PROMPT = "Her acting never fails but this film was long"
 #: What follows the prompt is read again for each mask, so that the run is under way for seconds.
 TEMPLATE = "{prompt}." + " A letter from the city said so." * 8 + " It was"
-#: How long a link is cut that is mended: shorter than it takes Ray to give a node up.
+#: How long a link is cut that is restored: shorter than it takes Ray to give a node up.
 CUT_SECONDS = 5
 #: How soon a lost node is noticed: with Ray's own settings after 64 s.
 NOTICED_SOON = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "3"}
@@ -95,24 +95,8 @@ def check(process, asked, *, twice):
     assert asked.paid <= paid <= asked.paid + twice()
 
 
-def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_is_cut_for_a_while(asked, hosts):
-    """The worker is the only one: nothing can be measured while it is away."""
-    head, worker, client = hosts.host("head"), hosts.host("worker"), hosts.host("client")
-    head.head()
-    worker.worker(head)
-    process = submit(client, head, asked)
-    until("evaluations", lambda: leases(worker))
-    worker.cut()
-    time.sleep(CUT_SECONDS)
-    before = sum(leases(worker))
-    worker.mend()
-    check(process, asked, twice=lambda: lost(head))
-    assert before < sum(leases(worker)), "the run had ended before the link was mended"
-
-
-def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, hosts):
-    """Its link is cut and mended before. Until the other node joins there is none that could measure."""
-    hosts.environment |= NOTICED_SOON
+def cut_for_a_while(asked, hosts):
+    """A run whose only worker is cut off and comes back: head, worker, the process that follows, and the leases that the worker had begun before it came back."""
     head, worker, client = (hosts.host(name) for name in ("head", "worker", "client"))
     head.head()
     worker.worker(head)
@@ -120,9 +104,23 @@ def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, ho
     until("evaluations", lambda: leases(worker))
     worker.cut()
     time.sleep(CUT_SECONDS)
-    before = len(leases(worker))
-    worker.mend()
-    until("evaluations once the link is mended", lambda: len(leases(worker)) > before)
+    before = leases(worker)
+    worker.restore()
+    return head, worker, process, before
+
+
+def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_is_cut_for_a_while(asked, hosts):
+    """The worker is the only one: nothing can be measured while it is away."""
+    head, worker, process, before = cut_for_a_while(asked, hosts)
+    check(process, asked, twice=lambda: lost(head))
+    assert sum(before) < sum(leases(worker)), "the run had ended before the link was restored"
+
+
+def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, hosts):
+    """Its link is cut and restored before. Until the other node joins there is none that could measure."""
+    hosts.environment |= NOTICED_SOON
+    head, worker, process, before = cut_for_a_while(asked, hosts)
+    until("evaluations once the link is restored", lambda: len(leases(worker)) > len(before))
     worker.cut()
     other = hosts.host("other")
     other.worker(head)
