@@ -63,6 +63,7 @@ class ServiceMetrics:
         self._gauges = {each.name: Gauge(each.name, each.help, each.labels) for each in METRICS if each.kind == "gauge"}
         self._before = dict.fromkeys(self._counters, 0.0)
         self._silence = Silence()
+        self._shown: dict[str, set[str]] = {}
 
     def publish(
         self,
@@ -85,20 +86,17 @@ class ServiceMetrics:
             raysp_quarantined_masks=broker.quarantined,
             raysp_evaluators_lost=lost,
         )
-        for run_id, queued in broker.queued.items():
-            self._set("raysp_queue_depth", queued + broker.in_flight.get(run_id, 0) + broker.shared.get(run_id, 0), run=run_id)
+        waiting = {run_id: queued + broker.in_flight.get(run_id, 0) + broker.shared.get(run_id, 0) for run_id, queued in broker.queued.items()}
+        self._set_all("raysp_queue_depth", "run", waiting)
         under_way = list(progress)
         for each in under_way:
             self._show(each)
         for run_id, seconds in self._silence.observe(under_way).items():
             self._set("raysp_seconds_since_progress", seconds, run=run_id)
-        for state, count in runs.items():
-            self._set("raysp_runs", count, state=state)
+        self._set_all("raysp_runs", "state", runs)
         evaluators = list(evaluators)
-        for state, count in Count(each.state for each in evaluators).items():
-            self._set("raysp_evaluators", count, state=state)
-        for model, count in Count(model for each in evaluators for model in each.resident).items():
-            self._set("raysp_resident_models", count, model=model)
+        self._set_all("raysp_evaluators", "state", Count(each.state for each in evaluators))
+        self._set_all("raysp_resident_models", "model", Count(model for each in evaluators for model in each.resident))
         self._set("raysp_store_lag", totals.lag)
         since = totals.waiting_since
         self._set("raysp_store_lag_seconds", 0.0 if since is None else time.monotonic() - since)
@@ -119,6 +117,12 @@ class ServiceMetrics:
 
     def _set(self, name: str, value: float, **labels: str) -> None:
         self._gauges[name].set(value, labels)
+
+    def _set_all(self, name: str, label: str, now: Mapping[str, int]) -> None:
+        """Set a gauge for each label. What was there before and is gone is 0 once: until Ray forgets it, it would be what it was last."""
+        for each, value in (dict.fromkeys(self._shown.get(name, ()), 0) | dict(now)).items():
+            self._set(name, value, **{label: each})
+        self._shown[name] = set(now)
 
     def _count(self, **now: float) -> None:
         for name, value in now.items():
