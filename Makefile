@@ -1,4 +1,5 @@
-# `make demo` answers an example question; `make check` and `make test` are what .ci/run runs.
+# `make demo` answers an example question; `make check`, `make test` and `make cluster` are what .ci/run runs.
+# `make cluster` starts deployments: jobs from outside, several hosts, Slurm's batch script, a real Prometheus.
 # `make test-dtypes` runs the tests with either dtype as what `auto` chooses.
 # `make chaos` kills processes and nodes of a service again and again, which `make test` leaves out.
 # `make fuzz` tries 5,000 specs and queries, and every command line of tests/robustness.
@@ -10,7 +11,7 @@ PYTHON ?= python3
 # Two processes share the tests, a file each at a time; each test computes on one thread.
 TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-dtypes chaos fuzz check format browser prometheus clean
+.PHONY: install demo test test-dtypes cluster chaos fuzz check format browser prometheus clean
 
 install: $(VENV)/.ready
 
@@ -32,8 +33,11 @@ test-dtypes: install browser prometheus
 	RAYSP_AUTO_DTYPE=float32 $(TESTS)
 	RAYSP_AUTO_DTYPE=bfloat16 $(TESTS)
 
-chaos: install prometheus
-	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/faults tests/cluster
+cluster: install prometheus
+	$(TESTS) -m cluster tests/service tests/runtime tests/cluster
+
+chaos: install
+	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/faults
 
 fuzz: install
 	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness

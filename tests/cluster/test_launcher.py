@@ -157,7 +157,7 @@ def test_what_is_copied_to_nodes_exists_or_is_made_by_a_command(name):
         assert any(place in command for key in COMMANDS for command in config(name).get(key, [])), f"nothing uses {place}"
 
 
-@pytest.mark.chaos  # a virtual environment takes ten seconds
+@pytest.mark.cluster  # a virtual environment takes ten seconds
 def test_setup_commands_install_the_package_of_the_checkout(tmp_path):
     """In an empty home, without a package index: dependencies are left out, and the embedded packages are one that is there."""
     place = tmp_path / "raysp"

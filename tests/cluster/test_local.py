@@ -64,7 +64,7 @@ def place(home, tmp_path, monkeypatch):
     shutil.rmtree(short, ignore_errors=True)
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_up_then_a_question_then_down(place, tmp_path):
     """A process that somebody else started, whose number is in an old note, lives on."""
     port, dashboard = free_port(), free_port()

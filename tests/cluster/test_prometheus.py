@@ -29,7 +29,7 @@ import raysp
 if shutil.which("prometheus") is None:
     pytest.skip("Prometheus is not installed: apt-get install prometheus", allow_module_level=True)
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)

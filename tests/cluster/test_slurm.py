@@ -17,7 +17,7 @@ import pytest
 import yaml
 from shells import ROOT
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 SCRIPT = ROOT / "cluster/slurm/raysp.sbatch"
 JOB = 4242
 #: `srun` runs the command in place of itself, so that signals reach it, and leaves what it was asked for in a file; `scontrol` names two hosts.

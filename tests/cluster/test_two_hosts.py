@@ -15,7 +15,7 @@ from tiny_models import save
 import raysp
 
 REASON = namespaces.missing()
-pytestmark = [pytest.mark.chaos, pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(600)]
 
 PROMPT = "Her acting never fails but this film was long"
 #: What follows the prompt is read again for each mask, so that the run is under way for seconds.
@@ -95,9 +95,10 @@ def check(process, asked, *, twice):
     assert asked.paid <= paid <= asked.paid + twice()
 
 
-def cut_for_a_while(asked, hosts):
-    """A run whose only worker is cut off and comes back: head, worker, the process that follows, and the leases that the worker had begun before it came back."""
-    head, worker, client = (hosts.host(name) for name in ("head", "worker", "client"))
+def test_a_question_from_a_third_host_is_answered_though_links_are_cut_for_a_while_and_for_good(asked, hosts):
+    """The worker is the only one until another joins: while it is away, nothing can be measured."""
+    hosts.environment |= NOTICED_SOON
+    head, worker, client, other = (hosts.host(name) for name in ("head", "worker", "client", "other"))
     head.head()
     worker.worker(head)
     process = submit(client, head, asked)
@@ -106,23 +107,8 @@ def cut_for_a_while(asked, hosts):
     time.sleep(CUT_SECONDS)
     before = leases(worker)
     worker.restore()
-    return head, worker, process, before
-
-
-def test_a_question_from_a_third_host_is_answered_though_the_link_to_the_worker_is_cut_for_a_while(asked, hosts):
-    """The worker is the only one: nothing can be measured while it is away."""
-    head, worker, process, before = cut_for_a_while(asked, hosts)
-    check(process, asked, twice=lambda: lost(head))
-    assert sum(before) < sum(leases(worker)), "the run had ended before the link was restored"
-
-
-def test_a_node_that_is_cut_off_for_good_is_replaced_by_one_that_joins(asked, hosts):
-    """Its link is cut and restored before. Until the other node joins there is none that could measure."""
-    hosts.environment |= NOTICED_SOON
-    head, worker, process, before = cut_for_a_while(asked, hosts)
     until("evaluations once the link is restored", lambda: len(leases(worker)) > len(before))
     worker.cut()
-    other = hosts.host("other")
     other.worker(head)
     check(process, asked, twice=lambda: lost(head))
     assert leases(other), "the run had ended before the link was cut for good"

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import process
 from homes import with_models
+from tiny_models import save
 
 from raysp.store import Store
 
@@ -173,16 +174,17 @@ def test_malformed_yaml_names_its_line(tmp_path, here):
     assert re.search(r"line \d", done.err)
 
 
-def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(asked):
-    folder, local = asked
-    arguments = [argument for argument in FEATURE if argument != "--local"]
-    done = process(*arguments, "--store", "ray.duckdb", "--json", home=folder)
+def test_without_a_cluster_a_local_ray_answers_the_same_and_is_stopped(tmp_path, cli):
+    lens = ["--model", save("llama", tmp_path / "llama"), "--prompt", "Her acting never fails", "--target", " not", "--foil", "!", "--dtype", "float32"]
+    arguments = ["feature", *lens, "--evaluators", "1", "--json", "--store", str(tmp_path / "ray.duckdb")]
+    done = process(*arguments, home=tmp_path)
     assert done.code == 0, done.err
     assert "leaked" not in done.err  # DuckDB's bindings say so when Ray keeps classes alive past the end of the interpreter
-    on_ray = json.loads(done.out)
-    there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (on_ray, local))
-    assert there == pytest.approx(here, abs=1e-4)  # an evaluator may use more threads than this test's process, and sums in another order
-    with Store.open(folder / "ray.duckdb") as store:  # nobody holds it any more
+    here = json.loads(cli(*arguments[:-1], str(tmp_path / "here.duckdb"), "--local").out)
+    there, here = ({row["labels"]: row["value"] for row in answer["interactions"]} for answer in (json.loads(done.out), here))
+    assert there
+    assert there == pytest.approx(here, abs=1e-4)  # evaluators sum batches of other sizes
+    with Store.open(tmp_path / "ray.duckdb") as store:  # nobody holds it any more
         assert store.runs().num_rows == 1
 
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_sent_is_one_line(spec, cli, words, told):
     assert done.err.startswith(f"raysp: {told}")
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_a_question_is_answered_as_here_and_the_job_can_be_recognised(head, spec, cli, tmp_path):
     address, home = head
     done = cli("submit", spec, "--address", address, "--follow", "--json", "--priority", "7")
@@ -159,7 +159,7 @@ def test_a_question_is_answered_as_here_and_the_job_can_be_recognised(head, spec
     assert (home / "raysp.duckdb").exists()
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_a_job_that_is_stopped_pauses_its_run_and_whoever_follows_is_told(head, spec, tmp_path):
     address, home = head
     long = Path("spec.yaml").read_text().replace("examples: rows.jsonl\n", "").replace("prompt: ''", f"prompt: '{' '.join(f'w{i}' for i in range(15))}'")
@@ -183,7 +183,7 @@ def test_a_job_that_is_stopped_pauses_its_run_and_whoever_follows_is_told(head, 
     until("the pause", lambda: status() == "paused")
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_a_head_without_raysp_or_python_is_one_line(head, spec, cli, monkeypatch):
     address, _ = head
     for entrypoint, told in (("python -I -S -m raysp job .", "has no raysp on its head"), ("nopython -m raysp", "has no python on the PATH of its head")):
@@ -193,7 +193,7 @@ def test_a_head_without_raysp_or_python_is_one_line(head, spec, cli, monkeypatch
         assert told in done.err
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 @pytest.mark.parametrize("given", [{"RAY_AUTH_TOKEN": "ab" * 32}, {}], ids=["wrong", "missing"])
 def test_a_token_that_is_missing_or_wrong_is_one_line(head, spec, tmp_path, given):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
@@ -203,7 +203,7 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(head, spec, tmp_path, give
     assert done.stderr.startswith("raysp: token: is missing, or is not that of the cluster; ")
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_rays_own_command_works_beside_it(head, spec, cli, tmp_path):
     address, _ = head
     command = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", "python", "jobs/run.py", str(tmp_path / spec), "--json"]

@@ -23,7 +23,7 @@ ROWS = [{"prompt": f"The number after {i} is", "completion": f" {i + 1}"} for i 
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray of one's own."""
-    yield ray.init(num_cpus=2, include_dashboard=False, namespace=NAMESPACE, log_to_driver=False)
+    yield ray.init(num_cpus=1, include_dashboard=False, namespace=NAMESPACE, log_to_driver=False)
     ray.shutdown()
 
 

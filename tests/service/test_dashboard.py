@@ -38,7 +38,7 @@ def wait(what, seconds=60):
     return found
 
 
-@pytest.mark.chaos
+@pytest.mark.cluster
 def test_a_run_is_recognised_by_its_tasks_actors_and_metrics_and_polls_are_hidden(cluster, tmp_path):
     killed, seen = tmp_path / "killed", set()
 
