@@ -18,7 +18,7 @@ install: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml cluster/constraints.txt cluster/embedded.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet --upgrade pip
-	@$(PIP) install --quiet --constraint cluster/constraints.txt --editable '.[dev]'
+	@$(PIP) install --quiet --no-compile --constraint cluster/constraints.txt --editable '.[dev]'
 	@$(PIP) install --quiet --no-deps --requirement cluster/embedded.txt
 	@touch $@
 

@@ -96,7 +96,7 @@ def test_every_panel_shows_data_and_the_alerts_that_are_deserved_fire(watched, t
     wanted.start()
     lens = raysp.FeatureLens(model=save("llama", tmp_path / "llama"), prompt="Her acting never fails", target=" not", foil="!", dtype="float32")
     for _ in range(2):  # the second finds everything in the store
-        raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), evaluators=2, store=str(store)))
+        raysp.run(raysp.RunSpec(lens=lens, explorer=raysp.Exhaustive(), evaluators=1, threads=1, store=str(store)))
 
     def slow(masks):
         time.sleep(0.25)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from shells import ROOT
+from tiny_models import save
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 SCRIPT = ROOT / "cluster/slurm/raysp.sbatch"
@@ -25,10 +26,16 @@ STAND_INS = {
     "srun": 'printf "%q " "$@" >> "$STAND_INS/srun.log"; echo >> "$STAND_INS/srun.log"; while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
     "scontrol": 'echo "$@" >> "$STAND_INS/scontrol.log"; if [ "$1" = show ]; then printf "host1\\nhost2\\n"; fi',
 }
+#: What follows the prompt is read again for each mask, so that the run is under way for seconds.
+LENS = {
+    "kind": "feature",
+    "prompt": "Her acting never fails but this film was long",
+    "template": "{prompt}." + " A letter from the city said so." * 8 + " It was",
+}
 SPEC = {
-    "lens": {"kind": "feature", "prompt": " ".join("abcdefghijklmnopqrst"), "target": " u", "foil": " v", "dtype": "float32", "device": "cpu"},
-    "explorer": {"kind": "proxyspex", "budget": 200, "max_order": 2, "proxy": "linear"},
-    "validation": {"heldout": 8, "top": 1, "random": 0, "low_pairs": 0},
+    "lens": LENS | {"target": " good", "foil": " not", "dtype": "float32", "device": "cpu"},
+    "explorer": {"kind": "exhaustive"},
+    "validation": {"heldout": 0, "top": 0, "random": 0, "low_pairs": 0},
 }
 
 
@@ -38,7 +45,8 @@ def place(tmp_path):
     for name, body in STAND_INS.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+    model = save("llama", tmp_path / "llama", context=1024)
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC | {"lens": SPEC["lens"] | {"model": model}}))
     return tmp_path
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from ray.util.state import list_actors
@@ -42,11 +43,10 @@ def head(tmp_path_factory):
         until("the dashboard", lambda: answers(address) or process.poll() is not None)
         yield address, home
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:  # a head that is asked to end drains its node first, for half a minute
+            each.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
