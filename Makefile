@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTHON ?= python3
-# Three processes share the tests, a file each at a time: on two cores, one of them waits most of the time. Each test computes on one thread.
-TESTS := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Two processes share the tests, a file each at a time; each test computes on one thread.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-dtypes cluster chaos fuzz check format browser prometheus clean
 

@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's workers give way to everybody else unless told not to: they would hardly run while the other process of the tests computes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # The width of what is printed depends neither on the terminal nor on the order of the tests.
 os.environ["COLUMNS"] = "160"
 # An error that raysp did not foresee fails the test with its traceback.
