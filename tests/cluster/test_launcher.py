@@ -157,6 +157,22 @@ def test_what_is_copied_to_nodes_exists_or_is_made_by_a_command(name):
         assert any(place in command for key in COMMANDS for command in config(name).get(key, [])), f"nothing uses {place}"
 
 
+@pytest.mark.parametrize("key", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_a_machine_of_ones_own_has_the_address_by_which_ssh_reached_it(tmp_path, key):
+    """Without a way to the internet Ray would take 127.0.0.1, where no other machine finds it. The stand-in for `ray` prints what it is given."""
+    ray = tmp_path / "raysp/venv/bin/ray"
+    ray.parent.mkdir(parents=True)
+    ray.write_text('#!/bin/sh\necho "$RAY_enable_autoscaler_v2" "$@"\n')
+    ray.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "SSH_CONNECTION": "10.0.0.4 50828 10.0.0.5 22", "RAY_HEAD_IP": "10.0.0.5"}
+    done = subprocess.run(["bash", "-c", config("local")[key][-1]], env=environment, capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    assert "--node-ip-address=10.0.0.5" in words
+    assert done.stderr == ""
+    if key.startswith("head"):
+        assert words[0] == "0", "Ray's newer autoscaler leaves out one of the machines"
+
+
 @pytest.mark.cluster  # a virtual environment takes ten seconds
 def test_setup_commands_install_the_package_of_the_checkout(tmp_path):
     """In an empty home, without a package index: dependencies are left out, and the embedded packages are one that is there."""
