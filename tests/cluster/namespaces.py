@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
@@ -163,12 +162,3 @@ def network(folder, **variables):
         yield made
     finally:
         made.end()
-
-
-def until(what, condition, seconds=300):
-    """Wait until a condition holds, and return what it returns."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return found

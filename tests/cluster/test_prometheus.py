@@ -19,9 +19,10 @@ import pytest
 import ray
 from answered_games import N, planted
 from ray._private import worker
-from ray._private.ray_constants import AGENT_PROCESS_TYPE_DASHBOARD_AGENT, PROMETHEUS_SERVICE_DISCOVERY_FILE
+from ray._private.ray_constants import AGENT_PROCESS_TYPE_DASHBOARD_AGENT, PROCESS_TYPE_RAYLET, PROMETHEUS_SERVICE_DISCOVERY_FILE
 from services import actors, joined, pid_of
 from tiny_models import save
+from waiting import until
 from watched import PANELS, RULES, RULES_FILE, Prometheus, hurried
 
 import raysp
@@ -47,8 +48,8 @@ def watched(tmp_path):
     def start(rules):
         discovery = Path(worker.global_worker.node.get_temp_dir_path()) / PROMETHEUS_SERVICE_DISCOVERY_FILE
         started.append(Prometheus(tmp_path, discovery, rules))
-        started[0].wait(lambda server: server.values('up{job="ray"} == 1'))
-        return started[0]
+        started[-1].wait(lambda server: server.values('up{job="ray"} == 1'))
+        return started[-1]
 
     yield start
     for each in started:
@@ -145,14 +146,6 @@ def frozen(place):
         subprocess.run(("fsfreeze", "--unfreeze", place), check=True)
 
 
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
 def test_alerts_fire_for_runs_that_deserve_them(cluster, watched, disk, tmp_path):
     """A second is a minute for the rules."""
     prometheus, gate, begun = watched(hurried(RULES_FILE.read_text())), tmp_path / "gate", tmp_path / "begun"
@@ -176,7 +169,7 @@ def test_alerts_fire_for_runs_that_deserve_them(cluster, watched, disk, tmp_path
     with ThreadPoolExecutor() as beside, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(gate.touch)  # whatever fails, no run waits for ever
         runs = [beside.submit(raysp.run, question(disk / "small.duckdb", waiting, evaluators=1))]
-        hung = int(until(lambda: list(begun.iterdir()))[0].name)
+        hung = int(until("an evaluator that waits", lambda: list(begun.iterdir()))[0].name)
         filling = disk / "filling"
         subprocess.run(("fallocate", "--length", str(shutil.disk_usage(disk).free - (4 << 20)), filling), check=True)
         with stopped(hung):
@@ -203,13 +196,10 @@ def test_alerts_fire_for_runs_that_deserve_them(cluster, watched, disk, tmp_path
         for each in runs:
             assert each.result(120).summary["status"] == "done"
 
-    def agents():
-        return {each.pid for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [""])[0] == AGENT_PROCESS_TYPE_DASHBOARD_AGENT}
-
-    before = agents()
     node = cluster.add_node(num_cpus=0)
     prometheus.wait(lambda server: len(server.values('up{job="ray"} == 1')) > 1)
-    [agent] = agents() - before
-    with stopped(agent):
+    raylet = psutil.Process(node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid)
+    [agent] = [each for each in raylet.children() if each.cmdline()[0] == AGENT_PROCESS_TYPE_DASHBOARD_AGENT]
+    with stopped(agent.pid):
         fires("RayNodeUnreachable")
     cluster.remove_node(node)

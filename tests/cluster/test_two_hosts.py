@@ -9,8 +9,9 @@ import time
 
 import namespaces
 import pytest
-from namespaces import DASHBOARD, RAYSP, network, until
+from namespaces import DASHBOARD, RAYSP, network
 from tiny_models import save
+from waiting import until
 
 import raysp
 

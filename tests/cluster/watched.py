@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from services import free_port
+from waiting import until
 
 from raysp.runtime.dashboard_panels import DASHBOARDS
 
@@ -56,13 +57,14 @@ class Prometheus:
 
     def wait(self, what, seconds=60):
         """Wait until a function of this server is true; what it returned."""
-        deadline = time.monotonic() + seconds
-        while True:
-            with contextlib.suppress(OSError):
-                if found := what(self):
-                    return found
-            assert time.monotonic() < deadline, (what, self.process.poll())
+
+        def found():
             time.sleep(0.2)
+            with contextlib.suppress(OSError):  # it does not answer yet
+                return what(self)
+            return None
+
+        return until("Prometheus", found, seconds)
 
     def stop(self):
         self.process.terminate()

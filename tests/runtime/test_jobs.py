@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import requests
 from ray.util.state import list_actors
 from services import free_port
 from tiny_models import save
+from waiting import until
 
 import raysp
 from raysp.errors import UserError
@@ -64,14 +64,6 @@ def spec(model, tmp_path, monkeypatch):
     lens = f"lens: {{kind: feature, model: {model}, prompt: '', unit: word, dtype: float32, device: cpu}}\n"
     Path("spec.yaml").write_text(f"{lens}explorer: {{kind: exhaustive}}\nexamples: rows.jsonl\nthreads: 1\nname: two\n")
     return "spec.yaml"
-
-
-def until(what, condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-    return found
 
 
 def answers(address):

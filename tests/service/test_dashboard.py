@@ -11,6 +11,7 @@ import ray
 from answered_games import N, planted
 from ray.util.state import list_actors, list_tasks
 from services import actors
+from waiting import until
 
 import raysp
 from raysp.runtime.metric_definitions import METRICS
@@ -30,14 +31,6 @@ def published():
     return found
 
 
-def wait(what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    return found
-
-
 @pytest.mark.cluster
 def test_a_run_is_recognised_by_its_tasks_actors_and_metrics_and_polls_are_hidden(cluster, tmp_path):
     killed, seen = tmp_path / "killed", set()
@@ -54,13 +47,13 @@ def test_a_run_is_recognised_by_its_tasks_actors_and_metrics_and_polls_are_hidde
     raysp.run(spec, run_id="shown", watch=lambda _: seen.update(published()))
     raysp.run(spec, run_id="again")
     wanted = {each.shown for each in METRICS if each.name not in ELSEWHERE}
-    wait(lambda: (seen.update(published()) or wanted <= seen) or time.sleep(0.5))
+    until("every metric", lambda: (seen.update(published()) or wanted <= seen) or time.sleep(0.5))
 
     def tasks():
         names = Counter(task.name for task in list_tasks(address=cluster.address, limit=10_000, raise_on_missing_output=False))
         return names if any(name.startswith("measure function masks of shown") for name in names) else None
 
-    names = wait(tasks)
+    names = until("the tasks of the run", tasks)
     assert {"execute shown: function lens, proxyspex", "describe of a function game for shown"} <= names.keys()
     assert names["measure function masks of shown"] > 2
     assert not {name for name in names if name.rpartition(".")[2] in POLLS}
