@@ -1,7 +1,7 @@
 """The store: the only code that uses DuckDB. It does not depend on models, explorers or Ray."""
 
 from raysp.store.additions import Addition
-from raysp.store.confined import ask_confined
+from raysp.store.confined import ConfinedPool, ask_confined
 from raysp.store.export import plain, rows, write_table
 from raysp.store.failures import missing
 from raysp.store.questions import Answer, Limits
@@ -13,6 +13,7 @@ __all__ = [
     "Addition",
     "Answer",
     "Cleaning",
+    "ConfinedPool",
     "Limits",
     "Removal",
     "RunSurrogates",

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -169,8 +170,17 @@ def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False, a
             time.sleep(LOOK_SECONDS / 4)
 
 
-def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float | None = None) -> tuple[Connection, str] | None:
-    """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it. Returns it with a note on its age.
+@dataclass(frozen=True)
+class Snapshot:
+    """An open snapshot: the connection, when it was made (seconds since the epoch), and a note on its age."""
+
+    con: Connection
+    as_of: float
+    note: str
+
+
+def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float | None = None) -> Snapshot | None:
+    """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it.
 
     With an `age`, it is at most so many seconds old. None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
     """
@@ -179,17 +189,18 @@ def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float
         found = _open_snapshot(path, holder, memory, age)
         if found is None:
             return None
-        con, seconds = found
+        con, as_of = found
+        seconds = max(0.0, time.time() - as_of)
         if age is None or seconds <= age:
             writer = f"process {holder}" if holder else "another process"
-            return con, f"reading a snapshot made {seconds:.0f} s ago, because the store is being written by {writer}"
+            return Snapshot(con, as_of, f"reading a snapshot made {seconds:.0f} s ago, because the store is being written by {writer}")
         con.close()
         if time.monotonic() > until:
             raise UserError("store", str(path), f"is being written, and has no snapshot of the last {age:g} s", "try again in a few seconds")
 
 
 def _open_snapshot(path: Path, holder: int, memory: int | None, age: float | None) -> tuple[Connection, float] | None:
-    """A snapshot with its age in seconds."""
+    """A snapshot, and when it was made in seconds since the epoch."""
     snapshot = snapshot_path(path)
     writer = f"process {holder}" if holder else "another process"
     later = UserError("store", str(path), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
@@ -197,8 +208,9 @@ def _open_snapshot(path: Path, holder: int, memory: int | None, age: float | Non
     until = time.monotonic() + CHANGING_SECONDS
     while True:
         try:
-            con = open_reader(snapshot, memory)
-            seconds = max(0.0, time.time() - snapshot.stat().st_mtime)
+            place = snapshot.resolve()  # the link may point elsewhere by the next open; DuckDB would share a connection between two files of one name
+            con = open_reader(place, memory)
+            as_of = place.stat().st_mtime
         except OlderSchemaError:
             raise later from None
         except (duckdb.Error, OSError, UserError) as error:
@@ -211,7 +223,7 @@ def _open_snapshot(path: Path, holder: int, memory: int | None, age: float | Non
                 raise later from None
             time.sleep(LOOK_SECONDS / 4)
         else:
-            return con, seconds
+            return con, as_of
 
 
 def _released(path: Path) -> bool:

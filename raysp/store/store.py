@@ -50,10 +50,10 @@ class Store(AnswerWriter):
     this class call it `order`.
     """
 
-    def __init__(self, con: Connection, path: Path, *, read_only: bool, note: str | None = None) -> None:
+    def __init__(self, con: Connection, path: Path, *, read_only: bool, note: str | None = None, as_of: float | None = None) -> None:
         super().__init__(con, path)
         self.read_only = read_only
-        self.note = note
+        self.note, self.as_of = note, as_of
         self._writing = threading.RLock()
         self._publisher = Publisher(con, path, self._writing)
         self._masks = StoredMasks()
@@ -89,6 +89,8 @@ class Store(AnswerWriter):
     def read(cls, path: str | Path, *, memory: int | None = None, age: float | None = None) -> Self:
         """Open the store at `path` for reading: the live file or, while another process writes it, a snapshot requested from that process; `note` then says so.
 
+        `as_of` is when that snapshot was made, in seconds since the epoch, and None for the live file.
+
         `memory` limits the bytes that queries may use, by default to a quarter of the machine's memory, and `age` the seconds since the snapshot was made.
         """
         place = Path(os.path.realpath(Path(path).expanduser()))
@@ -107,8 +109,7 @@ class Store(AnswerWriter):
             found = open_snapshot(place, holder, memory, age)
             if found is None:
                 return cls.read(path, memory=memory, age=age)
-            con, note = found
-            return cls(con, snapshot_path(place), read_only=True, note=note)
+            return cls(found.con, snapshot_path(place), read_only=True, note=found.note, as_of=found.as_of)
 
     def close(self) -> None:
         """Close the file. Committed data is kept in any case."""

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from stores import begin, game
 
 from raysp.errors import UserError
-from raysp.store import Limits, Store, ask_confined
+from raysp.store import ConfinedPool, Limits, Store, ask_confined
 
 ASKS_TOO_MUCH = """
 import resource, sys
@@ -93,3 +94,36 @@ def test_a_query_that_needs_a_young_snapshot_gets_one_before_the_writer_would_ma
 def test_limits_that_are_none(given):
     with pytest.raises(UserError):
         Limits(**given)
+
+
+def test_a_pool_goes_on_after_queries_that_fail_or_are_stopped(path):
+    pool = ConfinedPool(1)
+    for query, message in [
+        ("SELECT nothing FROM runs", "nothing"),
+        ("SELECT sum(hash(a.range)) FROM range(3000000000) a", "took longer than 1 s"),
+        ("SELECT * FROM evaluations", "has an answer of more than 1 MiB"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            pool.ask(path, query, Limits(seconds=1, bytes=1 << 20, memory=256 << 20))
+        assert pool.ask(path, "SELECT count(*) AS c FROM evaluations", Limits()).table["c"].to_pylist() == [100_000]
+    pool.close()
+
+
+def test_a_pool_leaves_the_live_file_to_its_writer_and_sees_what_that_has_written(path):
+    pool = ConfinedPool(2)
+    assert pool.ask(path, "SELECT count(*) AS c FROM events", Limits(), age=0.0).table["c"].to_pylist() == [0]
+    with Store.open(path) as store:
+        store.add_event(None, "note", "new")
+        assert pool.ask(path, "SELECT count(*) AS c FROM events", Limits(), age=0.5).table["c"].to_pylist() == [1]
+        store.add_event(None, "note", "newer")
+        time.sleep(0.6)
+        assert pool.ask(path, "SELECT count(*) AS c FROM events", Limits(), age=0.5).table["c"].to_pylist() == [2]
+    pool.close()
+
+
+def test_a_pool_answers_many_threads_with_few_processes(path):
+    pool = ConfinedPool(2)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda i: pool.ask(path, f"SELECT {i} AS i", Limits()).table.to_pylist()[0]["i"], range(32)))
+    assert answers == list(range(32))
+    pool.close()
