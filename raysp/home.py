@@ -23,6 +23,11 @@ def service_file() -> Path:
     return home() / "service.json"
 
 
+def web_token_file() -> Path:
+    """The file with the token of the web end of this home's service."""
+    return home() / "web_token"
+
+
 def service() -> dict[str, Any] | None:
     """The service of this home as `service_file` has it, None if there is none. It may have died since."""
     try:

@@ -22,11 +22,15 @@ Runs = Annotated[
 Priority = Annotated[int, typer.Option(help="0 to 9; the share of the cluster doubles with each step.")]
 
 
-def up(
+def up(  # noqa: PLR0917  the options of a command
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray head to join. Default RAY_ADDRESS, otherwise a head is started on this machine.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="A YAML file of what questions may do: see `raysp docs cluster`. Default everything.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address at which its page and REST interface listen. Default 127.0.0.1, which only this machine reaches.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Their port. Default 8270, or any that is free where that is taken.")] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -34,12 +38,21 @@ def up(
     from raysp.commands import display
     from raysp.runtime import service
 
-    running, fresh = service.up(address, store, policy)
+    running, fresh = service.up(address, store, policy, host, port)
     if json:
-        display.print_json({"address": running.address, "store": running.store, "pid": running.pid, "started": fresh})
+        display.print_json({"address": running.address, "store": running.store, "pid": running.pid, "url": running.web, "started": fresh})
         return
     display.out.print(f"The service {'runs' if fresh else 'was running already'} at {running.address}, with its store in {running.store}.", markup=False)
+    if running.web:
+        display.out.print(f"Its page is at {running.web}; `raysp token` prints the token with which to log in.", markup=False)
     display.out.print("`raysp submit SPEC.yaml` gives it a run, `raysp status` shows what it does, `raysp down` ends it.", markup=False)
+
+
+def token() -> None:
+    """Print the token of the service's page and REST interface."""
+    from raysp.runtime.token import web_token
+
+    typer.echo(web_token())
 
 
 def down(json: Json = False) -> None:

@@ -103,15 +103,15 @@ class Parts:
 def build_feature_game(lens: FeatureLens) -> FeatureGame:
     """Load the model and prepare the game. Raises UserError for anything that the prompt, the options or the model do not support."""
     segmentation = None if lens.unit == "token" else segment(lens)
-    _check_options(lens)
+    check_options(lens)
     model = resident(lens)
     framed = frame(lens, model.loaded.tokenizer)
     reader = Reader(model, framed.special)
-    parts = _parts(lens, reader, framed, segmentation)
+    parts = prompt_parts(lens, reader, framed, segmentation)
     ends = parts.source.contexts(np.array([[True] * parts.n, [False] * parts.n]))
-    _check_context(lens, model, ends, 0)
+    check_context(lens, model, ends, 0)
     wanted = answers(lens, reader, ends[0], parts.source.text)
-    _check_context(lens, model, ends, wanted.longest)
+    check_context(lens, model, ends, wanted.longest)
     few, spread = _samples(parts)
     method, remark = model.choose(wanted.inputs(pieces(few)))
     root = Root(common_prefix(wanted.inputs(few)))
@@ -125,7 +125,8 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
 
 
-def _check_options(lens: FeatureLens) -> None:
+def check_options(lens: FeatureLens) -> None:
+    """UserError for options of a lens that contradict each other."""
     if not lens.prompt.strip():
         raise UserError("prompt", lens.prompt, "is empty", "give the text whose parts are to be ablated")
     for name in ("delimiter", "spans"):
@@ -139,7 +140,7 @@ def _check_options(lens: FeatureLens) -> None:
         raise UserError("replacement", lens.replacement, f"is given, but the ablation is {lens.ablation}", "set ablation to replace, or leave it out")
 
 
-def _parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segmentation | None) -> Parts:
+def prompt_parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segmentation | None) -> Parts:
     """The components and their contexts. Character offsets are needed except to remove or replace words and longer units."""
     in_text = lens.ablation in ("remove", "replace") and segmentation is not None
     text, begins = framed.text(lens.prompt), framed.start(lens.prompt)
@@ -188,7 +189,8 @@ def _labels(segmentation: Segmentation) -> list[str]:
     return labels
 
 
-def _check_context(lens: FeatureLens, model: ResidentModel, contexts: list[Context], answer: int) -> None:
+def check_context(lens: FeatureLens, model: ResidentModel, contexts: list[Context], answer: int) -> None:
+    """UserError for contexts that, with so many tokens of an answer, are longer than what the model reads."""
     length = max(following for _, _, following in contexts) + max(answer, 0)
     if model.context is not None and length > model.context:
         problem = f"has {length} tokens with its template and answer, and the model reads {model.context}"

@@ -231,6 +231,14 @@ class ResidentModel:
                 ids = torch.cat([ids, token], dim=1) if past is None else token
         return answer
 
+    def next_tokens(self, symbols: Integers, count: int) -> list[tuple[int, float]]:
+        """The `count` tokens that a causal model finds most probable after an input, with their probabilities, the most probable first."""
+        options: dict[str, Any] = {"use_cache": False} | ({"logits_to_keep": 1} if self.reference.keeps_logits else {})
+        with self.lock, torch.inference_mode(), self._forward(len(symbols)):
+            ids = torch.from_numpy(symbols).to(self.loaded.device)
+            found = self.loaded.model(input_ids=ids[None], **options).logits[0, -1].cpu().double().softmax(-1).topk(count)
+        return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
     def class_logits(self, symbols: Integers) -> Floats:
         """All logits of a classifier for one input, float64 `(classes,)`."""
         with self.lock, torch.inference_mode(), self._forward(len(symbols)):

@@ -26,7 +26,7 @@ from raysp.lenses import build_game
 from raysp.masks import unpack
 from raysp.runtime.logs import described, log_to_stderr
 from raysp.runtime.shape import Shape
-from raysp.specs.lenses import with_dtype
+from raysp.specs.lenses import FeatureLens, with_dtype
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
 
@@ -85,6 +85,17 @@ class Evaluator:
         """The game of a lens. It is always built afresh, as files that the lens names may have changed. UserError for what the lens cannot do."""
         return self._build(key, lens).info
 
+    def preview(self, key: str, lens: AskedLens) -> dict[str, Any]:
+        """A feature lens's prompt in pieces, and the tokens that its model would say next. UserError for what the lens cannot do."""
+        from raysp.lenses.preview import preview
+
+        asked = plain(lens)
+        assert asked.key == key
+        assert isinstance(asked, FeatureLens)
+        self._prepare(asked)
+        with content_of(lens):
+            return self._making_room(lambda: preview(asked))
+
     def gradient_report(self, key: str, lens: AskedLens, fingerprint: str, max_order: int = 1) -> GradientReport:
         """What gradients say about a lens's game, as `Game.gradient_report`."""
         return self._game(key, lens, fingerprint).gradient_report(max_order)
@@ -130,11 +141,7 @@ class Evaluator:
 
     def _build(self, key: str, lens: AskedLens) -> Game:
         shipped, lens, began = lens, plain(lens), time.monotonic()
-        if not self._ready and self._threads is not None and lens.uses_torch:
-            from raysp.models.threads import set_threads
-
-            set_threads(self._threads)
-            self._ready = True
+        self._prepare(lens)
         with content_of(shipped):
             game: Game = self._making_room(lambda: build_game(lens))
         about = {"evaluator": self.name, "fingerprint": game.info.fingerprint, "seconds": round(time.monotonic() - began, 3)}
@@ -149,6 +156,14 @@ class Evaluator:
         mine = model_of(lens) or game.info.fingerprint
         self._models = {key: mine if key[0] in (lens.key, settled.key) else self._models.get(key, key[1]) for key in self._games}
         return game
+
+    def _prepare(self, lens: AnyLens) -> None:
+        """Use the threads that this evaluator was given, from the first lens on that computes in PyTorch."""
+        if not self._ready and self._threads is not None and lens.uses_torch:
+            from raysp.models.threads import set_threads
+
+            set_threads(self._threads)
+            self._ready = True
 
     def _making_room(self, call: Callable[[], T], keeping: tuple[str, str] | None = None) -> T:
         """The result of a call. While memory runs out, the half of the other games that was used less recently is dropped, and models that only they used."""

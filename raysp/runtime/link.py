@@ -28,10 +28,13 @@ def never() -> bool:
 
 
 class Link:
-    """The scheduler, as `find` returns it, for any number of threads. Errors of the scheduler are raised as it raised them."""
+    """The scheduler, as `find` returns it, for any number of threads. Errors of the scheduler are raised as it raised them.
 
-    def __init__(self, find: Find, actor: Any = None) -> None:
-        self._find = find
+    One that has died is looked for `absent` seconds long.
+    """
+
+    def __init__(self, find: Find, actor: Any = None, absent: float = ABSENT_SECONDS) -> None:
+        self._find, self._absent = find, absent
         self._actor = find() if actor is None else actor
 
     def call(self, method: str, *arguments: Any, cancelled: Callable[[], bool] = never, seconds: float = CALL_SECONDS) -> Any:
@@ -51,7 +54,7 @@ class Link:
                 time.sleep(POLL_SECONDS)
             except (RayActorError, GetTimeoutError):
                 gone_since = gone_since or time.monotonic()
-                if time.monotonic() - gone_since > ABSENT_SECONDS:
+                if time.monotonic() - gone_since > self._absent:
                     raise
                 time.sleep(AGAIN_SECONDS)
                 self._look_again()

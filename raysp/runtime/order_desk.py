@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from time import monotonic
 from typing import Any
 
@@ -16,7 +17,7 @@ from raysp.blobs import parse_blob
 from raysp.errors import InterruptedRunError, UserError
 from raysp.game import GameInfo, Measurement
 from raysp.masks import Values, unpack
-from raysp.runs.state import Desired
+from raysp.runs.state import DEFAULT_PRIORITY, Desired
 from raysp.runtime.dispatch import Dispatcher
 from raysp.runtime.evaluator import ShippedLens
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, SupersededError, UnknownSessionError
@@ -24,7 +25,7 @@ from raysp.runtime.metrics import Totals
 from raysp.runtime.recorder import Found, Recorder
 from raysp.runtime.sessions import Session
 from raysp.runtime.stores import Stores
-from raysp.specs.lenses import with_dtype
+from raysp.specs.lenses import FeatureLens, with_dtype
 from raysp.specs.run import AnyLens
 from raysp.store import Spared, Store
 
@@ -116,6 +117,15 @@ class OrderDesk:
         if session is None:
             raise UnknownSessionError(name)
         return self._answer(session, method, lens, fingerprint, *arguments)
+
+    def preview(self, lens: FeatureLens, store: Path) -> dict[str, Any]:
+        """A prompt in pieces and what the model would say next, from some evaluator; the store is where what the lens refers to is kept."""
+        name = f"preview:{token_hex(4)}"
+        self.open(name, "", store, name, priority=DEFAULT_PRIORITY, limit=None, is_run=False)
+        try:
+            return self._answer(self._sessions[name], "preview", lens)
+        finally:
+            self.close(name)
 
     def _answer(self, session: Session, method: str, lens: AnyLens, *arguments: Any) -> Any:
         found = self.dispatcher.ask(

@@ -92,6 +92,16 @@ class RunTable:
             self._changed.wait_for(lambda: bool(newer()), timeout)
             return newer()
 
+    def changes(self, since: int, timeout: float) -> list[RunState]:
+        """The states of all runs that are newer than a version, waiting for the first."""
+
+        def newer() -> list[RunState]:
+            return [handle.state for handle in list(self.handles.values()) if handle.state.version > since]
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._version > since, timeout)
+            return newer()
+
     def wait_ended(self, run_ids: Collection[str], timeout: float) -> None:
         """Wait until none of these runs is executed any more."""
         with self._changed:

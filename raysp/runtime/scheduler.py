@@ -39,6 +39,7 @@ from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.runtime.runner_pool import PLACE, RunnerPool
 from raysp.runtime.store_proxy import carry_out
 from raysp.runtime.stores import Stores
+from raysp.specs.lenses import FeatureLens
 from raysp.specs.policy import EVERYTHING, Policy
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Answer, Cleaning, Limits, Store
@@ -55,6 +56,8 @@ SWITCH_SECONDS = 0.001
 CLOSING_SECONDS = 60.0
 #: How often the loop looks around if nothing happens.
 LOOK_SECONDS = 0.5
+#: How long a store stays open for those who have read it.
+KEPT_SECONDS = 15.0
 #: A spare runner is started when the first run has gone on for this long: a single short run should not pay for it.
 SPARE_AFTER_SECONDS = 10.0
 
@@ -123,6 +126,19 @@ class Scheduler:
         found = [state for run_id in elsewhere if (state := self._runs.state(run_id)).version > seen.get(run_id, -1)]
         here = {run_id: seen.get(run_id, -1) for run_id in run_ids if run_id not in elsewhere}
         return found + self._table.follow(here, 0.0 if found or not here else timeout)
+
+    @ray.method(concurrency_group="clients", enable_task_events=False)
+    def changes(self, since: int, timeout: float) -> list[RunState]:
+        """The states of all runs that are newer than a version, after waiting at most `timeout` seconds for the first: how a web end follows everything at once."""
+        self._ready.wait()
+        return self._table.changes(since, timeout)
+
+    @ray.method(concurrency_group="clients", enable_task_events=False)
+    def keep_open(self, path: Path) -> None:
+        """Leave a store open for `KEPT_SECONDS`, so that whoever reads it reads snapshots and is in no writer's way. UserError for one that the policy does not allow."""
+        self._admission.check_store(path)
+        self._ready.wait()
+        self._stores.keep(path, KEPT_SECONDS)
 
     @ray.method(concurrency_group="clients")
     def steer(self, run_id: str, desired: Desired) -> RunState:
@@ -234,6 +250,16 @@ class Scheduler:
         self._admission.check_lens(lens)
         self._ready.wait()
         return self._desk.ask(session, method, lens, fingerprint, *arguments)
+
+    @ray.method(concurrency_group="questions")
+    def preview(self, lens: FeatureLens, store: Path) -> dict[str, Any]:
+        """A prompt in pieces and what the model would say next, as `Evaluator.preview`. UserError for what the policy does not allow or the lens cannot do."""
+        self._admission.check_lens(lens)
+        self._admission.check_store(store)
+        self._ready.wait()
+        with self._lock:
+            self._executions.shape_for(RunSpec(lens=lens))
+        return self._desk.preview(lens, store)
 
     @ray.method(concurrency_group="runners", enable_task_events=False)
     def exchange(self, session: str, incarnation: str, orders: Sequence[PlacedOrder], taken: int, timeout: float) -> Exchanged:
@@ -347,7 +373,7 @@ class Scheduler:
         """Forget old runs, and take the stores that nobody uses, which are to be closed once the lock is released."""
         self._table.forget_old()
         self._desk.expire()
-        return self._stores.take(self._stores.unused(self._runs.stores_in_use()))
+        return self._stores.take(self._stores.unused(self._runs.stores_in_use() | self._stores.kept()))
 
     # ---- looking things up
 

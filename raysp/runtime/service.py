@@ -21,7 +21,7 @@ from typing import Any
 from raysp.errors import UserError
 from raysp.home import home, service, service_file, store_path
 from raysp.runtime.address import answers, checked_address
-from raysp.runtime.token import require_token
+from raysp.runtime.token import require_token, web_token
 from raysp.specs.policy import EVERYTHING, Policy, load_policy
 from raysp.version import __version__
 
@@ -30,11 +30,13 @@ START_SECONDS = 90.0
 STOP_SECONDS = 40.0
 POLL_SECONDS = 0.1
 LOG = "service.log"
+#: Where the web end listens unless it is told otherwise.
+WEB_HOST, WEB_PORT = "127.0.0.1", 8270
 
 
 @dataclass(frozen=True)
 class Service:
-    """What `up` started: the address, the store of questions that name none, and the process and temporary folder of a Ray head of its own."""
+    """What `up` started: the address, the store of questions that name none, the process and temporary folder of a Ray head of its own, and the URL of its web end."""
 
     address: str
     store: str
@@ -42,6 +44,7 @@ class Service:
     pid: int | None = None
     folder: str | None = None
     scheduler: bool = True
+    web: str | None = None
 
     @property
     def running(self) -> bool:
@@ -64,11 +67,13 @@ def read_service() -> Service | None:
     return Service(**known)
 
 
-def up(address: str | None = None, store: str | None = None, policy: str | None = None) -> tuple[Service, bool]:
+def up(
+    address: str | None = None, store: str | None = None, policy: str | None = None, host: str | None = None, port: int | None = None
+) -> tuple[Service, bool]:
     """The running service, and whether this call started it. `address` is that of a cluster to join, by default `RAY_ADDRESS`, otherwise a head is started.
 
-    `policy` is the file of what questions may do, by default everything that whoever has Ray's token may do anyway. UserError if the service of this home runs
-    elsewhere or with another store, if a policy comes too late, if nothing answers at the address, and if Ray does not start.
+    Its web end listens at `host` (of the head node, by default `WEB_HOST`) and `port`, by default `WEB_PORT` or, where that is taken, any that is free. `policy` is the file of what questions may do, by default everything that whoever has Ray's token may do anyway. UserError if the service of this home runs
+    elsewhere or with another store, if a policy, host or port comes too late, if nothing answers at the address, and if Ray or the web end does not start.
     """
     allowed = None if policy is None else load_policy(policy)
     wanted = address or os.environ.get("RAY_ADDRESS") or None
@@ -76,7 +81,9 @@ def up(address: str | None = None, store: str | None = None, policy: str | None 
     current = read_service()
     if current is not None and current.running:
         _check_same(current, wanted, place if store else current.store)
-        _check_first(policy, running=True)
+        _check_first("policy", policy, running=True)
+        _check_first("host", host, running=True)
+        _check_first("port", port, running=True)
         return current, False
     require_token()
     if current is not None:
@@ -88,6 +95,7 @@ def up(address: str | None = None, store: str | None = None, policy: str | None 
         started = Service(checked_address(wanted, field, "start the cluster, or leave the address out to start one here"), place, __version__)
     try:
         started = _with_scheduler(started, policy, allowed)
+        started = _with_web_end(started, allowed, host or WEB_HOST, port)
     except BaseException:
         _end_head(started)
         raise
@@ -128,7 +136,7 @@ def _with_scheduler(started: Service, file: str | None, policy: Policy | None) -
     while True:
         try:
             with connecting(started.address) as exists:
-                _check_first(file, running=exists)
+                _check_first("policy", file, running=exists)
                 scheduler(policy or EVERYTHING, Path(started.store))
                 return replace(started, scheduler=not exists)
         except UserError:  # a head of its own answers before its node can be joined
@@ -137,9 +145,32 @@ def _with_scheduler(started: Service, file: str | None, policy: Policy | None) -
         time.sleep(POLL_SECONDS)
 
 
-def _check_first(policy: str | None, *, running: bool) -> None:
-    if policy is not None and running:
-        raise UserError("policy", policy, "is read when a service starts, and it runs already", "end it first with `raysp down`")
+def _with_web_end(started: Service, policy: Policy | None, host: str, port: int | None) -> Service:
+    """The service with its web end started, which allows what the policy says, by default models and data sets of the hub and nothing else."""
+    import ray
+
+    from raysp.runtime.web_end import start_web_end
+    from raysp.web.desk import Settings
+
+    with connecting(started.address):
+        context: Any = ray.get_runtime_context()
+        dashboard = getattr(context, "dashboard_url", None) or ray.worker.global_worker.node.address_info.get("webui_url") or None
+        settings = Settings(
+            web_token(), Path(started.store), policy or Policy(), f"http://{dashboard}" if dashboard else None, os.environ.get("RAY_GRAFANA_HOST")
+        )
+        try:
+            place, found = start_web_end(settings, host, WEB_PORT if port is None else port)
+        except UserError as error:
+            if port is not None or error.field != "port":
+                raise
+            place, found = start_web_end(settings, host, 0)
+    shown = f"[{place}]" if ":" in place else place
+    return replace(started, web=f"http://{shown}:{found}")
+
+
+def _check_first(field: str, value: object, *, running: bool) -> None:
+    if value is not None and running:
+        raise UserError(field, value, "is read when a service starts, and it runs already", "end it first with `raysp down`")
 
 
 def _check_same(current: Service, address: str | None, store: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,7 @@ class Stores:
         self._open: dict[Path, Store] = {}
         self._moving: dict[Path, threading.Lock] = {}  # held while a store is being opened or closed
         self._used = Counter[Path]()
+        self._kept: dict[Path, float] = {}
         self._lock = threading.RLock()
         kept = _read()
         self._latest, self._left_open = kept["latest"], kept["open"]
@@ -87,6 +89,17 @@ class Stores:
             with suppress(UserError):  # another process has it, and serves readers
                 held.enter_context(self.using(path))
             return ask_confined(path, query, limits, SNAPSHOT_SECONDS)
+
+    def keep(self, path: Path, seconds: float) -> None:
+        """Open a store that exists, if nobody else writes it, and leave it open for some time."""
+        self._kept[path] = time.monotonic() + seconds
+        if path.exists():
+            with suppress(UserError):
+                self.open(path)
+
+    def kept(self) -> set[Path]:
+        """The stores that are to be left open for now."""
+        return {path for path, until in list(self._kept.items()) if until > time.monotonic()}
 
     def find(self, path: Path) -> Store | None:
         """The store at a path if it is open."""

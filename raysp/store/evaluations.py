@@ -48,6 +48,14 @@ def pace(cur: Cursor, game_id: int) -> tuple[int, float]:
     return int(upto[-1]), float(batches["each"][int(np.searchsorted(upto, upto[-1] / 2))].as_py())
 
 
+def page(cur: Cursor, run_id: str, game_id: int, n: int, phase: str | None, *, offset: int, limit: int) -> tuple[Table, int]:
+    """Some of a run's evaluations, as `of_run`, and how many there are."""
+    given = {"run": run_id, "game": game_id, "phase": phase}
+    total = cur.sql(f"SELECT count(*) FROM ({OF_RUN})", params=given).fetchall()[0][0]  # noqa: S608  our own query
+    rows = cur.sql(f"{OF_RUN} LIMIT $limit OFFSET $offset", params={**given, "limit": limit, "offset": offset}).to_arrow_table()
+    return rows.set_column(0, "mask", to_lists(from_binary(rows["mask"], n))), int(total)
+
+
 def of_run(cur: Cursor, run_id: str, game_id: int, n: int, phase: str | None) -> Table:
     """A run's evaluations in the order requested: mask fixed-size list<bool>, value, phase, round, position, reused, fitted, evaluation_id."""
     rows = cur.sql(OF_RUN, params={"run": run_id, "game": game_id, "phase": phase}).to_arrow_table()

@@ -55,6 +55,12 @@ class StoreReader:
         game_id, n = self._game_of(run_id)
         return evaluations.of_run(self._cursor(), run_id, game_id, n, phase)
 
+    @explained_reads
+    def evaluations_page(self, run_id: str, offset: int, limit: int, phase: str | None = None) -> tuple[Table, int]:
+        """Return some of a run's evaluations, as `run_evaluations`, and how many there are in all."""
+        game_id, n = self._game_of(run_id)
+        return evaluations.page(self._cursor(), run_id, game_id, n, phase, offset=offset, limit=limit)
+
     def run_masks(self, run_id: str, phase: str | None = None) -> Masks:
         """Return the masks (bool, `(m, n)`) that a run requested, in the order of `run_evaluations`."""
         _, n = self._game_of(run_id)

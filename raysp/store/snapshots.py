@@ -151,19 +151,19 @@ class Publisher:
         return self._source
 
 
-def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False, age: float | None = None) -> None:
+def ask_for_snapshot(path: Path, needless: Callable[[], bool] = lambda: False, since: float | None = None) -> None:
     """Ask the process that writes the store at `path` for a snapshot, and wait until it has answered or none is needed, at most `WAIT_SECONDS`.
 
-    None is asked for while there is one of at most `age` seconds. With an `age`, the writer makes one whatever share of its time that takes.
+    With `since` (seconds since the epoch) none is asked for if there is one made later, and the writer makes one whatever share of its time that takes.
 
     A writer that has made one very recently does not make another. If the request cannot be written or is not answered, nothing but the wait happens.
     """
     request, until = request_path(path), time.monotonic() + WAIT_SECONDS
-    if age is not None and time.time_ns() - _changed(snapshot_path(path)) <= age * 1e9:
+    if since is not None and _changed(snapshot_path(path)) >= since * 1e9:
         return
     with suppress(OSError):
         request.touch(mode=0o600)
-        if age is not None:
+        if since is not None:
             request.write_text(URGENT, encoding="ascii")
         asked = _stamp(request)
         while _changed(request) and _changed(snapshot_path(path)) < asked and time.monotonic() < until and not needless():
@@ -182,16 +182,16 @@ class Snapshot:
 def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float | None = None) -> Snapshot | None:
     """Open a snapshot of the store at `path`, which process `holder` (0: unknown) writes, after asking for it.
 
-    With an `age`, it is at most so many seconds old. None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
+    With an `age`, it was made at most so many seconds before this call. None if the writer has closed the store meanwhile. Raises UserError if there is no snapshot.
     """
-    until = time.monotonic() + WAIT_SECONDS
+    until, since = time.monotonic() + WAIT_SECONDS, None if age is None else time.time() - age
     while True:
-        found = _open_snapshot(path, holder, memory, age)
+        found = _open_snapshot(path, holder, memory, since)
         if found is None:
             return None
         con, as_of = found
-        seconds = max(0.0, time.time() - as_of)
-        if age is None or seconds <= age:
+        if since is None or as_of >= since:
+            seconds = max(0.0, time.time() - as_of)
             writer = f"process {holder}" if holder else "another process"
             return Snapshot(con, as_of, f"reading a snapshot made {seconds:.0f} s ago, because the store is being written by {writer}")
         con.close()
@@ -199,18 +199,18 @@ def open_snapshot(path: Path, holder: int, memory: int | None = None, age: float
             raise UserError("store", str(path), f"is being written, and has no snapshot of the last {age:g} s", "try again in a few seconds")
 
 
-def _open_snapshot(path: Path, holder: int, memory: int | None, age: float | None) -> tuple[Connection, float] | None:
+def _open_snapshot(path: Path, holder: int, memory: int | None, since: float | None) -> tuple[Connection, float] | None:
     """A snapshot, and when it was made in seconds since the epoch."""
     snapshot = snapshot_path(path)
     writer = f"process {holder}" if holder else "another process"
     later = UserError("store", str(path), f"is being written by {writer}, and there is no snapshot yet", "try again in a few seconds")
-    ask_for_snapshot(path, partial(_released, path), age)
+    ask_for_snapshot(path, partial(_released, path), since)
     until = time.monotonic() + CHANGING_SECONDS
     while True:
         try:
             place = snapshot.resolve()  # the link may point elsewhere by the next open; DuckDB would share a connection between two files of one name
             con = open_reader(place, memory)
-            as_of = place.stat().st_mtime
+            as_of = place.stat().st_mtime_ns / 1e9
         except OlderSchemaError:
             raise later from None
         except (duckdb.Error, OSError, UserError) as error:

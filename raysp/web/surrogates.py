@@ -1,0 +1,68 @@
+"""Surrogates of runs, kept in memory with what their intervals are computed from, so that a prediction takes milliseconds."""
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raysp.masks import Masks
+from raysp.runs.prediction import Measured, Prediction, predict
+from raysp.sampling.matching import lookup
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.web.readings import STALE_SECONDS, Readings
+
+#: Surrogates that are kept, the least recently used of which is dropped.
+KEPT = 32
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The surrogate of a run or of one of its queries, the run's row, its labels, and the evaluations that intervals come from."""
+
+    row: dict[str, Any]
+    labels: list[str]
+    surrogate: FourierSurrogate
+    known: Measured
+    read_at: float
+
+    def predict(self, masks: Masks) -> list[Prediction]:
+        """Predictions for masks (bool, `(k, n)`), with the values of those that were measured when this was read."""
+        found = lookup(self.known.masks, masks)
+        measured = np.where(found >= 0, self.known.values[found], np.nan)
+        return predict(self.surrogate, self.known, masks, self.labels, measured)
+
+
+class Surrogates:
+    """Surrogates by run and query."""
+
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+        self._kept: OrderedDict[tuple[str, int | None], Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str, query: int | None = None, since: float = 0.0) -> Kept:
+        """The surrogate of a run, as the store had it at `since` (seconds since the epoch) or later. UserError if there is none, and for an unknown query."""
+        key = (run_id, query)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and kept.read_at >= since:
+                self._kept.move_to_end(key)
+                return kept
+        kept = self._read(run_id, query, since)
+        with self._lock:
+            self._kept[key] = kept
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return kept
+
+    def _read(self, run_id: str, query: int | None, since: float) -> Kept:
+        now = time.time()
+        with self._readings.reading(since) as store:
+            row, surrogate = store.run_row(run_id), store.surrogate(run_id, query)
+            rows = store.run_evaluations(run_id)
+            values = rows["value"].to_numpy() if query is None else store.run_outputs(run_id)[:, query]
+            labels = [component.label for component in store.components(row["game_id"])]
+        return Kept(row, labels, surrogate, Measured.of(rows, values), max(since, now - STALE_SECONDS))
