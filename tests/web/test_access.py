@@ -76,9 +76,17 @@ def test_a_request_that_changes_something_must_come_from_a_page_of_the_service(a
     csrf = ask.sessions.csrf(session)
     good = {"x-csrf-token": csrf, "origin": "http://here:8270", "sec-fetch-site": "same-origin"}
     assert ask("POST", "/api/v1/runs", cookies={COOKIE: session}, headers=good).text == "reached"
-    for change in ({"x-csrf-token": ""}, {"x-csrf-token": ask.sessions.csrf("other")}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}):
+    for change in (
+        {"x-csrf-token": ""},
+        {"x-csrf-token": ask.sessions.csrf("other")},
+        {"origin": "http://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "null"},
+    ):
         assert ask("POST", "/api/v1/runs", cookies={COOKIE: session}, headers=good | change).status_code == 403, change
-    assert ask("GET", "/api/v1/runs", cookies={COOKIE: session}, headers={"origin": "http://evil.example"}).text == "reached"  # which a page of another cannot read
+    assert (
+        ask("GET", "/api/v1/runs", cookies={COOKIE: session}, headers={"origin": "http://evil.example"}).text == "reached"
+    )  # which a page of another cannot read
 
 
 def test_every_response_carries_the_security_headers(ask):
