@@ -30,8 +30,6 @@ START_SECONDS = 90.0
 STOP_SECONDS = 40.0
 POLL_SECONDS = 0.1
 LOG = "service.log"
-#: Where the web end listens unless it is told otherwise.
-WEB_HOST, WEB_PORT = "127.0.0.1", 8270
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def up(
 ) -> tuple[Service, bool]:
     """The running service, and whether this call started it. `address` is that of a cluster to join, by default `RAY_ADDRESS`, otherwise a head is started.
 
-    Its web end listens at `host` (of the head node, by default `WEB_HOST`) and `port`, by default `WEB_PORT` or, where that is taken, any that is free. `policy` is the file of what questions may do, by default everything that whoever has Ray's token may do anyway. UserError if the service of this home runs
+    Its web end listens at `host` (of the head node) and `port`, as `raysp.runtime.web_end` has them by default. `policy` is the file of what questions may do, by default everything that whoever has Ray's token may do anyway. UserError if the service of this home runs
     elsewhere or with another store, if a policy, host or port comes too late, if nothing answers at the address, and if Ray or the web end does not start.
     """
     allowed = None if policy is None else load_policy(policy)
@@ -95,7 +93,7 @@ def up(
         started = Service(checked_address(wanted, field, "start the cluster, or leave the address out to start one here"), place, __version__)
     try:
         started = _with_scheduler(started, policy, allowed)
-        started = _with_web_end(started, allowed, host or WEB_HOST, port)
+        started = _with_web_end(started, allowed, host, port)
     except BaseException:
         _end_head(started)
         raise
@@ -145,11 +143,11 @@ def _with_scheduler(started: Service, file: str | None, policy: Policy | None) -
         time.sleep(POLL_SECONDS)
 
 
-def _with_web_end(started: Service, policy: Policy | None, host: str, port: int | None) -> Service:
+def _with_web_end(started: Service, policy: Policy | None, host: str | None, port: int | None) -> Service:
     """The service with its web end started, which allows what the policy says, by default models and data sets of the hub and nothing else."""
     import ray
 
-    from raysp.runtime.web_end import start_web_end
+    from raysp.runtime.web_end import WEB_HOST, start_web_end
     from raysp.web.desk import Settings
 
     with connecting(started.address):
@@ -158,12 +156,7 @@ def _with_web_end(started: Service, policy: Policy | None, host: str, port: int 
         settings = Settings(
             web_token(), Path(started.store), policy or Policy(), f"http://{dashboard}" if dashboard else None, os.environ.get("RAY_GRAFANA_HOST")
         )
-        try:
-            place, found = start_web_end(settings, host, WEB_PORT if port is None else port)
-        except UserError as error:
-            if port is not None or error.field != "port":
-                raise
-            place, found = start_web_end(settings, host, 0)
+        place, found = start_web_end(settings, host or WEB_HOST, port)
     shown = f"[{place}]" if ":" in place else place
     return replace(started, web=f"http://{shown}:{found}")
 

@@ -3,12 +3,15 @@
 The application (`raysp.web`) knows nothing of Ray; here is the `Desk` through which it reaches the scheduler. Ray starts the actor again when it dies.
 """
 
+import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -42,6 +45,10 @@ ABSENT_SECONDS = 5.0
 CALL_SECONDS = 30.0
 #: Connections that wait to be accepted.
 BACKLOG = 512
+#: Where the web end listens unless it is told otherwise.
+WEB_HOST, WEB_PORT = "127.0.0.1", 8270
+#: How often a port that is taken when the actor is started again is tried.
+AGAIN_SECONDS = 1.0
 #: How long requests under way are waited for when the web end is closed.
 CLOSING_SECONDS = 5
 
@@ -130,7 +137,7 @@ def _scheduler() -> Any:
 
 
 class WebEnd:
-    """The web server. Its socket is bound when it is made, so that an address that is taken is an error of whoever starts it."""
+    """The web server. Its socket is bound when it is made; an address that is taken by then is an error of `address`, and is tried again for as long as the actor lives."""
 
     def __init__(self, settings: Settings, host: str, port: int) -> None:
         import uvicorn
@@ -138,13 +145,18 @@ class WebEnd:
         from raysp.web.app import create_app
 
         log_to_stderr()
-        self._socket = _bound(host, port)
-        app = create_app(settings, ServiceDesk(settings))
+        self._place, self._socket, self._problem = (host, port), None, None
+        self._bind()
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, backlog=BACKLOG, timeout_graceful_shutdown=CLOSING_SECONDS, ws="none"
+            create_app(settings, ServiceDesk(settings)),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+            ws="none",
         )
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # type: ignore[method-assign]  # Ray's process has its own
         threading.Thread(target=self._serve, name="web", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -152,19 +164,29 @@ class WebEnd:
         return f"{NAME} (REST and pages)"
 
     def address(self) -> tuple[str, int]:
-        """The host and port at which it listens."""
-        host, port = self._socket.getsockname()[:2]
-        return host, port
+        """The host and port at which it listens. UserError if it cannot listen there."""
+        if self._problem is not None:
+            raise self._problem
+        return self._place
+
+    def _bind(self) -> None:
+        try:
+            self._socket, self._problem = bound(*self._place), None
+        except UserError as error:
+            self._problem = error
 
     def _serve(self) -> None:
+        while self._socket is None:
+            time.sleep(AGAIN_SECONDS)
+            self._bind()
         try:
-            self._server.run(sockets=[self._socket])
+            asyncio.run(self._server.serve(sockets=[self._socket]))
         except BaseException:
-            log.exception("the web server has ended")
+            log.exception("the web server failed")
         os._exit(1)  # Ray starts the actor again
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A listening socket. UserError if the address is taken or is not one of this machine."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -173,38 +195,58 @@ def _bound(host: str, port: int) -> socket.socket:
         found.bind(place)
         found.listen(BACKLOG)
     except OSError as error:
-        field, value = ("port", port) if error.errno in (13, 98) else ("host", host)
-        raise UserError(field, value, f"cannot be listened at ({error.strerror or error})", "give another with --port, or --host") from None
+        field, value = ("port", port) if error.errno in (errno.EADDRINUSE, errno.EACCES) else ("host", host)
+        raise UserError(field, value, f"cannot be listened at ({error.strerror or error})", "give another with --port or --host") from None
     return found
+
+
+def usable_port(host: str, port: int | None) -> int:
+    """The port at which a web end can listen on this machine: the given one, one that is free for 0, and for None `WEB_PORT` or one that is free."""
+    try:
+        with bound(host, WEB_PORT if port is None else port) as listening:
+            return listening.getsockname()[1]
+    except UserError as error:
+        if port is not None or error.field != "port":
+            raise
+    return usable_port(host, 0)
 
 
 _remote: Any = ray.remote
 web_actor: Any = _remote(max_restarts=-1, max_task_retries=0, num_cpus=0)(WebEnd)
 _search: Any = _remote(num_cpus=0, resources=PLACE, max_retries=1)(flips)
+_usable_port: Any = _remote(num_cpus=0, resources=PLACE)(usable_port)
 
 
-def start_web_end(settings: Settings, host: str, port: int) -> tuple[str, int]:
-    """Start the web end of the cluster that this process is connected to, unless it runs, and return where it listens. UserError if it cannot listen there."""
-    options: dict[str, Any] = {
-        "name": NAME,
-        "namespace": NAMESPACE,
-        "get_if_exists": True,
-        "lifetime": "detached",
-        "resources": PLACE,
-        "runtime_env": ENVIRONMENT,
-    }
-    actor = web_actor.options(**options).remote(settings, host, port)
+def start_web_end(settings: Settings, host: str, port: int | None) -> tuple[str, int]:
+    """Start the web end of the cluster that this process is connected to, unless it runs, and return where it listens.
+
+    The port is settled before the actor is made, as `usable_port`, so that it comes back there. UserError if it cannot listen there.
+    """
+    found = web_end()
     try:
-        return ray.get(actor.address.remote(), timeout=ANSWER_SECONDS)
+        if found is None:
+            settled = ray.get(_usable_port.options(name="find a port").remote(host, port), timeout=ANSWER_SECONDS)
+            options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "resources": PLACE, "runtime_env": ENVIRONMENT}
+            found = web_actor.options(**options).remote(settings, host, settled)
+        return ray.get(found.address.remote(), timeout=ANSWER_SECONDS)
+    except RayTaskError as error:
+        _end(found)
+        raise passed_on(error) from None
     except (RayActorError, GetTimeoutError) as error:
+        _end(found)
+        first = str(error).splitlines()[0]
+        raise UserError("service", None, f"has no web end ({first})", "look into the log of raysp:web in Ray's folder") from None
+
+
+def web_end() -> Any:
+    """The web end of the cluster that this process is connected to, None if there is none."""
+    try:
+        return ray.get_actor(NAME, NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _end(actor: Any) -> None:
+    if actor is not None:
         with contextlib.suppress(RayError, ValueError):
             ray.kill(actor, no_restart=True)
-        raise _cause(error) from None
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What kept the actor from being made."""
-    found = getattr(error, "cause", None) or error.__cause__
-    return (
-        found if isinstance(found, UserError) else UserError("service", None, f"has no web end ({error})".splitlines()[0], "look into its log in Ray's folder")
-    )
