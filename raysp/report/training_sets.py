@@ -14,7 +14,7 @@ from raysp.runs.queries import direction
 TABLES = (*query_view.TABLES, "query_heldout", "data_scores", "selections")
 TOP = 5
 """Entries of each kind shown for a query."""
-QUERIES = 60
+QUERIES = 40
 """Queries on the page; the rest are in the store."""
 SCATTERED = 120
 """Held-out subsets in a query's scatter."""

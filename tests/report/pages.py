@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.game import Component, GameInfo, fingerprint
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.store import RunSurrogates
 from raysp.validation import Reason
 
 SHORT = "Her acting never fails to impress"
@@ -96,6 +98,14 @@ def answer(n, sets, rng, *, r2, r2_singles):
     return {"singles": table, "interactions": interactions, "validations": validations, "heldout": heldout}
 
 
+def surrogate(n, found, fitted, keep_probability=0.5):
+    """What a run stores beside such an answer: its single effects and deviations as one function of masks."""
+    singles = {(i,): value for i, value in zip(found["singles"]["component"].to_pylist(), found["singles"]["value"].to_pylist(), strict=True)}
+    sets = zip(found["interactions"]["components"].to_pylist(), found["interactions"]["estimate"].to_pylist(), strict=True)
+    value = FourierSurrogate.from_deviations(n, 2.31, singles | {tuple(members): estimate for members, estimate in sets}).rebased(keep_probability)
+    return RunSurrogates(value, keep_probability, fitted)
+
+
 def some_sets(n, rng, count):
     found = {tuple(sorted(rng.choice(n, size, replace=False).tolist())) for size in (2, 2, 2, 3, 2, 4 if n > 6 else 2) * count}
     return [list(each) for each in list(found)[:count]]
@@ -115,8 +125,9 @@ def reason(code, sentence, **figures):
 def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
+    drawn = {}
     for phase, count in PHASES.items():
-        masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
+        drawn[phase] = masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
         store.add_evaluations(run_id, phase, masks, rng.normal(size=len(masks)), tokens=61 * len(masks), seconds=len(masks) / 90)
         store.add_cost(run_id, phase, wall_seconds=len(masks) / 70)
     gain = r2 - r2_singles
@@ -146,7 +157,8 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
         "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": r2, "r2_lo": r2 - 0.03, "r2_hi": r2 + 0.02, "r2_singles": r2_singles,
         "verdict": verdict, "reasons": reasons, "metrics": METRICS,
     }  # fmt: skip
-    store.finish_run(run_id, "done", summary, **answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles))
+    found = answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles)
+    store.finish_run(run_id, "done", summary, surrogate(game.n, found, drawn["explore"]), **found)
     return run_id
 
 
