@@ -2,7 +2,7 @@
 # `make cluster` starts deployments: jobs from outside, several hosts, Slurm's batch script, a real Prometheus.
 # `make test-dtypes` runs the tests with either dtype as what `auto` chooses.
 # `make chaos` kills processes and nodes of a service again and again, which `make test` leaves out.
-# `make fuzz` tries 5,000 specs and queries, and every command line of tests/robustness.
+# `make fuzz` tries 5,000 specs and queries, and every command line of tests/robustness, and REST requests.
 # Choose another Python or folder with `make install PYTHON=python3.13 VENV=/tmp/venv313`.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ chaos: install
 	$(BIN)/python -m pytest -m chaos tests/service tests/runtime tests/faults
 
 fuzz: install
-	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness
+	RAYSP_FUZZ_EXAMPLES=5000 RAYSP_FUZZ_STEP=1 $(BIN)/python -m pytest tests/robustness tests/web/test_openapi.py
 
 check: install
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from raysp.web.desk import Desk, Settings
 from raysp.web.limits import BodyLimit
 from raysp.web.pages import login
 from raysp.web.problems import MEDIA_TYPE, add_handlers, json_response
+from raysp.web.schemas import Health, ServiceOf
 from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["service"])
@@ -44,13 +45,18 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@router.get("/health", summary="Whether the service is there", responses={503: {"description": "The web end is there, and the scheduler does not answer."}})
+@router.get(
+    "/health",
+    response_model=Health,
+    summary="Whether the service is there",
+    responses={503: {"description": "The web end is there, and the scheduler does not answer."}},
+)
 def health(site: SiteOf) -> Response:
     """Open to everybody, and tells nothing else."""
     return json_response({"status": "ok"} if site.tail.answers else {"status": "the scheduler does not answer"}, 200 if site.tail.answers else 503)
 
 
-@router.get("/service", summary="What the service does, and with what")
+@router.get("/service", response_model=ServiceOf, summary="What the service does, and with what")
 def service(site: SiteOf) -> Response:
     """Its version, evaluators with their nodes and models, runs by status, the queue, and evaluations per second."""
     status = site.tail.status

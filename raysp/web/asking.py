@@ -22,6 +22,7 @@ from raysp.specs.policy import check, check_lens
 from raysp.specs.run import RunSpec, run_spec
 from raysp.web.looking import state_row
 from raysp.web.problems import Problem, json_response
+from raysp.web.schemas import Checked, Planned, Previewed, Submitted
 from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["questions"])
@@ -128,7 +129,7 @@ def _content(given: Any) -> dict[str, bytes]:
     return found
 
 
-@router.post("/check", summary="Whether a question can be asked", openapi_extra=BODY)
+@router.post("/check", response_model=Checked, summary="Whether a question can be asked", openapi_extra=BODY)
 async def check_question(request: Request, site: SiteOf) -> Response:
     """Validate a question, and return it with every default filled in. Loads nothing and measures nothing."""
     question = await question_of(request, site)
@@ -137,7 +138,7 @@ async def check_question(request: Request, site: SiteOf) -> Response:
     return json_response({"spec": spec, "runs": len(planned), "yaml": yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)})
 
 
-@router.post("/plan", summary="What a question would cost", openapi_extra=BODY)
+@router.post("/plan", response_model=Planned, summary="What a question would cost", openapi_extra=BODY)
 async def plan(request: Request, site: SiteOf) -> Response:
     """Sizes and costs, estimated from a few evaluations that the run would request anyway and that are stored."""
     from raysp.runs.plan import plan_text
@@ -149,7 +150,7 @@ async def plan(request: Request, site: SiteOf) -> Response:
     return json_response({**found, "runs": len(planned), "text": plan_text(found)})
 
 
-@router.post("/preview", summary="A prompt in pieces, and what the model would say next", openapi_extra=BODY)
+@router.post("/preview", response_model=Previewed, summary="A prompt in pieces, and what the model would say next", openapi_extra=BODY)
 async def preview(request: Request, site: SiteOf) -> Response:
     """The components of a feature lens's prompt, and the tokens that the model finds most probable after it, from which to choose target and foil."""
     question = await question_of(request, site)
@@ -161,7 +162,12 @@ async def preview(request: Request, site: SiteOf) -> Response:
 
 
 @router.post(
-    "/runs", status_code=201, summary="Submit a question", openapi_extra=BODY, responses={200: {"description": "This key was used before, for this question."}}
+    "/runs",
+    response_model=Submitted,
+    status_code=201,
+    summary="Submit a question",
+    openapi_extra=BODY,
+    responses={200: {"description": "This key was used before, for this question."}},
 )
 async def submit(request: Request, response: Response, site: SiteOf, priority: PriorityOf = DEFAULT_PRIORITY, key: KeyOf = None) -> Response:  # noqa: ARG001  FastAPI's
     """Queue the runs of a question, one for each of its examples. With an `Idempotency-Key`, asking again returns the runs of the first time."""

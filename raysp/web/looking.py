@@ -13,6 +13,7 @@ from raysp.store.answers import RUN_TABLES
 from raysp.store.reading import StoreReader
 from raysp.web.formats import ROWS, TABLE_RESPONSES, FormatOf, LimitOf, OffsetOf, table_response, tagged, wanted_format, with_next
 from raysp.web.problems import Problem, json_response, not_found
+from raysp.web.schemas import Listed, Run, Schema
 from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -25,7 +26,7 @@ PAGE, MOST_PAGE = 50, 1_000
 SUBMISSION = ("desired", "priority", "position", "progress")
 
 
-@router.get("/runs", summary="List runs, newest first")
+@router.get("/runs", response_model=Listed, summary="List runs, newest first")
 def runs(  # noqa: PLR0917  filters of a list
     request: Request,
     site: SiteOf,
@@ -102,7 +103,7 @@ def reading(site: Site) -> AbstractContextManager[StoreReader]:
     return site.readings.reading(site.since())
 
 
-@router.get("/runs/{run}", summary="One run: its row, question, verdict and state")
+@router.get("/runs/{run}", response_model=Run, summary="One run: its row, question, verdict and state")
 def run(request: Request, site: SiteOf, run: str) -> Response:
     """The run's row with its spec, the reasons of its verdict, metrics, the description of its game, and where it stands."""
     with reading(site) as store:
@@ -141,7 +142,7 @@ def _check_begun(store: StoreReader, run_id: str) -> None:
         raise Problem(409, error) from None
 
 
-@router.get("/schema", summary="Tables and views of the store, with their columns")
+@router.get("/schema", response_model=Schema, summary="Tables and views of the store, with their columns")
 def schema(request: Request, site: SiteOf) -> Response:
     """What can be asked in SQL: every table and view with its columns and their types."""
     with reading(site) as store:

@@ -10,6 +10,7 @@ from raysp.store import Answer, Limits, plain, rows
 from raysp.store.questions import MOST_CHARACTERS
 from raysp.web.formats import Format, table_response, tagged, wanted_format
 from raysp.web.problems import json_response
+from raysp.web.schemas import SqlAnswer
 from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["sql"])
@@ -32,7 +33,7 @@ class Query_(BaseModel):  # noqa: N801  FastAPI's Query has the name
     timeout: Annotated[float, Field(gt=0, le=MOST_SECONDS, description="Seconds.")] = SECONDS
 
 
-@router.post("/sql", summary="Ask the store in SQL, read-only")
+@router.post("/sql", response_model=SqlAnswer, summary="Ask the store in SQL, read-only")
 def ask(request: Request, site: SiteOf, asked: Annotated[Query_, Body()]) -> Response:
     """Columns and rows, and whether there are more. No statement can change the store or touch another file."""
     return answer(request, site, asked)

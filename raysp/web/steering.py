@@ -13,6 +13,7 @@ from raysp.store import plain
 from raysp.web.formats import ROWS, LimitOf, OffsetOf, table_response
 from raysp.web.looking import find, known_id, reading, state_row
 from raysp.web.problems import Problem, json_response
+from raysp.web.schemas import State
 from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -24,19 +25,19 @@ STREAM = "text/event-stream"
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"description": "Server-sent events `state`, each a run's state as JSON.", "content": {STREAM: {}}}}
 
 
-@router.post("/runs/{run}/cancel", summary="Cancel a run after the batches under way")
+@router.post("/runs/{run}/cancel", response_model=State, summary="Cancel a run after the batches under way")
 def cancel(site: SiteOf, run: str) -> Response:
     """Cancel a run. What was measured stays stored, and `resume` continues from there."""
     return _steer(site, run, "cancel")
 
 
-@router.post("/runs/{run}/pause", summary="Pause a run after the batches under way")
+@router.post("/runs/{run}/pause", response_model=State, summary="Pause a run after the batches under way")
 def pause(site: SiteOf, run: str) -> Response:
     """Pause a run, until `resume`."""
     return _steer(site, run, "pause")
 
 
-@router.post("/runs/{run}/resume", summary="Continue a run")
+@router.post("/runs/{run}/resume", response_model=State, summary="Continue a run")
 def resume(site: SiteOf, run: str) -> Response:
     """Continue a run that was paused, cancelled or interrupted, or that failed. Nothing that is stored is evaluated again."""
     return _steer(site, run, "resume")

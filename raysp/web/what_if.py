@@ -12,6 +12,7 @@ from raysp.masks import Masks
 from raysp.runs.prediction import Prediction, as_json, mask_of
 from raysp.web.looking import known_id
 from raysp.web.problems import Problem, json_response
+from raysp.web.schemas import Flipped, Predicted
 from raysp.web.site import Site, SiteOf
 from raysp.web.surrogates import Kept
 
@@ -67,7 +68,7 @@ class Flip(BaseModel):
     verify: Annotated[bool, Field(description="Whether candidates are measured with the model.")] = True
 
 
-@router.post("/runs/{run}/predict", summary="The surrogate's value without some components, at once")
+@router.post("/runs/{run}/predict", response_model=Predicted, summary="The surrogate's value without some components, at once")
 def predict(site: SiteOf, run: str, without: Annotated[Without, Body()]) -> Response:
     """The surrogate's prediction with its interval, and the measured value if there is one. No model is asked."""
     run_id = known_id(site, run)
@@ -76,7 +77,12 @@ def predict(site: SiteOf, run: str, without: Annotated[Without, Body()]) -> Resp
     return json_response(_told(run_id, kept, _predicted(site, kept, masks), several=several))
 
 
-@router.post("/runs/{run}/measure", summary="The model's exact value without some components", responses={202: {"description": "It takes longer; ask again."}})
+@router.post(
+    "/runs/{run}/measure",
+    response_model=Predicted,
+    summary="The model's exact value without some components",
+    responses={202: {"description": "It takes longer; ask again."}},
+)
 async def measure(site: SiteOf, run: str, without: Annotated[Without, Body()]) -> Response:
     """Measure with the run's model, store the value, and return it beside the prediction. 202 while that takes longer: ask again for the same."""
     run_id = await run_in_threadpool(known_id, site, run)
@@ -88,7 +94,7 @@ async def measure(site: SiteOf, run: str, without: Annotated[Without, Body()]) -
     return json_response(_told(run_id, kept, found, several=several))
 
 
-@router.post("/runs/{run}/flip", summary="The smallest set whose removal changes the answer")
+@router.post("/runs/{run}/flip", response_model=Flipped, summary="The smallest set whose removal changes the answer")
 async def flip(site: SiteOf, run: str, wanted: Annotated[Flip, Body()] = Flip()) -> Response:  # noqa: B008  FastAPI's way of saying that the body may be left out
     """Candidates of the surrogate by size, measured from the smallest on until one crosses the threshold with the model too."""
     run_id = await run_in_threadpool(known_id, site, run)
