@@ -85,7 +85,7 @@ def test_the_file_is_valid_by_the_specification_of_compose(name):
 
 def test_nothing_is_published_beyond_this_machine():
     published = [port for service in compose()["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 3
+    assert len(published) == 4
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
