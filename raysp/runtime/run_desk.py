@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from raysp.errors import UserError
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.home import store_path
 from raysp.runs import state as run_states
+from raysp.runs.result import Result, read_result
 from raysp.runs.state import Desired, RunRequest, RunState
 from raysp.runtime.executions import Executions
 from raysp.runtime.order_desk import OrderDesk
@@ -57,6 +58,28 @@ class RunDesk:
         """The ids of the runs of a store that these words refer to, as `StoreReader.find_run`. UserError for a word that no run answers to."""
         with self._stores.reading(path) as store:
             return list(dict.fromkeys(store.find_run(word) for word in wanted))
+
+    def follow(self, run_ids: Sequence[str], seen: Mapping[str, int], timeout: float) -> list[RunState]:
+        """The states of these runs that are newer than the versions seen, as `Scheduler.follow`."""
+        elsewhere = [run_id for run_id in run_ids if run_id not in self._table.handles]
+        found = [state for run_id in elsewhere if (state := self.state(run_id)).version > seen.get(run_id, -1)]
+        here = {run_id: seen.get(run_id, -1) for run_id in run_ids if run_id not in elsewhere}
+        return found + self._table.follow(here, 0.0 if found or not here else timeout)
+
+    def result(self, run_id: str) -> Result:
+        """The answer of a run that is done, as `Scheduler.result`."""
+        state = self.state(run_id)
+        handle = self._table.handles.get(run_id)
+        if handle is not None and handle.error is not None:
+            raise handle.error
+        if state.status in ("cancelled", "paused", "interrupted"):
+            raise InterruptedRunError.of(run_id, state.status)
+        if state.status == "failed":
+            raise EvaluationError(state.error or "the run failed")
+        if state.status != "done":
+            raise UserError("run", run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {run_id}`")
+        with self._stores.reading(self.place(run_id)) as store:
+            return read_result(store, run_id)
 
     def stores_in_use(self) -> set[Path]:
         """The stores of runs that have not ended and of sessions. To be called with the lock."""

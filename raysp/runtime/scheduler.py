@@ -18,11 +18,11 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError
 
-from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.errors import UserError
 from raysp.game import GameInfo
 from raysp.home import store_path
 from raysp.runs.progress import Progress, progress_json
-from raysp.runs.result import Result, read_result
+from raysp.runs.result import Result
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
 from raysp.runtime.admission import Admission
 from raysp.runtime.cluster import ANSWER_SECONDS, NAMESPACE
@@ -122,10 +122,7 @@ class Scheduler:
     def follow(self, run_ids: Sequence[str], seen: Mapping[str, int], timeout: float) -> list[RunState]:
         """The states of these runs that are newer than the versions seen, after waiting at most `timeout` seconds for the first. UserError for an unknown run."""
         self._ready.wait()
-        elsewhere = [run_id for run_id in run_ids if run_id not in self._table.handles]
-        found = [state for run_id in elsewhere if (state := self._runs.state(run_id)).version > seen.get(run_id, -1)]
-        here = {run_id: seen.get(run_id, -1) for run_id in run_ids if run_id not in elsewhere}
-        return found + self._table.follow(here, 0.0 if found or not here else timeout)
+        return self._runs.follow(run_ids, seen, timeout)
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def changes(self, since: int, timeout: float) -> list[RunState]:
@@ -150,18 +147,7 @@ class Scheduler:
     def result(self, run_id: str) -> Result:
         """The answer of a run that is done. Raises the error that ended it if there was one; UserError for a run that has not ended."""
         self._ready.wait()
-        state = self._runs.state(run_id)
-        handle = self._table.handles.get(run_id)
-        if handle is not None and handle.error is not None:
-            raise handle.error
-        if state.status in ("cancelled", "paused", "interrupted"):
-            raise InterruptedRunError.of(run_id, state.status)
-        if state.status == "failed":
-            raise EvaluationError(state.error or "the run failed")
-        if state.status != "done":
-            raise UserError("run", run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {run_id}`")
-        with self._stores.reading(self._runs.place(run_id)) as store:
-            return read_result(store, run_id)
+        return self._runs.result(run_id)
 
     @ray.method(concurrency_group="clients")
     def status(self) -> ServiceStatus:
