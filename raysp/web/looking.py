@@ -61,13 +61,12 @@ def run_rows(site: Site) -> list[dict[str, Any]]:
     known = {state.run_id: state for state in site.tail.states()}
     try:
         with site.readings.reading(site.since()) as store:
-            found = store.runs().to_pylist()
-            stored = {row["run_id"]: row for row in store.run_states()}
+            found, stored = site.lists.of(store)
     except UserError:
         if site.settings.store.exists():
             raise
-        found, stored = [], {}  # a service that has not been asked anything yet
-    return [{**row, **_standing(stored[row["run_id"]], known.get(row["run_id"]))} for row in found]
+        return []  # a service that has not been asked anything yet
+    return [{**row, **_standing(stored.get(row["run_id"], {}), known.get(row["run_id"]))} for row in found]
 
 
 def _standing(stored: Mapping[str, Any], state: RunState | None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from raysp.errors import UserError
 from raysp.store import Store, missing
-from raysp.store.reading import StoreReader
 
 #: A snapshot younger than this is used as it is; an older one is used while the next one is made, but not after this.
 FRESH_SECONDS, STALE_SECONDS = 1.0, 5.0
@@ -46,7 +45,7 @@ class Readings:
         threading.Thread(target=self._renewing, name="readings", daemon=True).start()
 
     @contextmanager
-    def reading(self, since: float = 0.0) -> Generator[StoreReader]:
+    def reading(self, since: float = 0.0) -> Generator[Store]:
         """A reader that shows what was stored until `since` (seconds since the epoch), and is at most `STALE_SECONDS` old. UserError if there is none yet."""
         self._used = time.monotonic()
         shared = self._take(since)

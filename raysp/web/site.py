@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from raysp.store import ConfinedPool
 from raysp.web.access import Sessions
 from raysp.web.desk import Desk, Settings
+from raysp.web.lists import Lists
 from raysp.web.measuring import Measuring
 from raysp.web.readings import Readings
 from raysp.web.surrogates import Surrogates
@@ -29,13 +30,14 @@ class Site:
     queries: ConfinedPool
     surrogates: Surrogates
     measuring: Measuring
+    lists: Lists
 
     @classmethod
     def of(cls, settings: Settings, desk: Desk) -> "Site":
         """The web end of a service; `close` ends its threads and processes."""
         readings = Readings(settings.store, lambda: desk.keep_open(settings.store))
         tail = Tail(desk, readings.keep)
-        return cls(settings, desk, Sessions(settings.token), readings, tail, ConfinedPool(QUERIES), Surrogates(readings), Measuring(desk))
+        return cls(settings, desk, Sessions(settings.token), readings, tail, ConfinedPool(QUERIES), Surrogates(readings), Measuring(desk), Lists())
 
     def since(self, run_id: str | None = None) -> float:
         """How new the store has to be to show what the tail knows: of a run, or of all."""

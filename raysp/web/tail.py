@@ -13,6 +13,8 @@ from raysp.web.desk import Desk
 
 #: How long one question for changes waits, and how often the whole service is asked about.
 FOLLOW_SECONDS, STATUS_SECONDS = 1.0, 2.0
+#: Runs whose states are kept in memory, besides those that have not ended.
+REMEMBERED = 5_000
 #: How long to wait after a scheduler that did not answer.
 AGAIN_SECONDS = 1.0
 
@@ -76,11 +78,21 @@ class Tail:
                     continue
                 if known is None or known.status != state.status:
                     self.changed_at = self._changed[state.run_id] = time.time()
+                self._states.pop(state.run_id, None)  # the newest change is the last
                 self._states[state.run_id] = state
                 self._version = max(self._version, state.version)
+            self._forget()
             listeners = list(self._listeners)
         for listener in listeners:
             listener.wake()
+
+    def _forget(self) -> None:
+        """Forget runs that ended long ago: the store knows them."""
+        if len(self._states) > REMEMBERED:
+            ended = [run_id for run_id, state in self._states.items() if state.ended]
+            for run_id in ended[: len(self._states) - REMEMBERED]:
+                del self._states[run_id]
+                self._changed.pop(run_id, None)
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator["Listener"]:

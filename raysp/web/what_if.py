@@ -138,13 +138,15 @@ def _predicted(site: Site, kept: Kept, masks: Masks) -> list[Prediction]:
 
 
 def _surrogate(site: Site, run_id: str, query: int | None) -> Kept:
-    """The surrogate of a run. Problem 409 for a run that has none, or none yet."""
+    """The surrogate of a run. Problem 409 for a run that has none, or none yet; 404 for one that was removed a moment ago."""
     try:
         return site.surrogates.get(run_id, query, site.since(run_id))
     except UserError as error:
         if error.field == "run":
             raise Problem(409, error) from None
         raise
+    except ValueError as error:
+        raise Problem(404, str(error)) from None
 
 
 def usual_threshold(row: dict[str, Any]) -> float:
