@@ -1,27 +1,11 @@
-"""A browser without a network, and pages opened in it."""
-
-import os
-import shutil
+"""Pages opened in a browser without a network."""
 
 import pytest
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 #: What Plotly says where a window changes its size faster than a busy machine draws; it then draws once more.
 BUSY = "Too many auto-margin redraws."
 
 DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 class Tab:
