@@ -26,6 +26,8 @@ from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["questions"])
 
+#: Fields of a spec that are the service's to choose.
+CHOSEN_HERE = ("store", "local")
 #: Runs that one request may ask for.
 MOST_RUNS = 1_000
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -88,8 +90,8 @@ async def question_of(request: Request, site: Site) -> Question:
 
 def _question(body: bytes, is_yaml: bool, site: Site) -> Question:
     fields, content = _yaml_fields(body) if is_yaml else _json_fields(body)
-    for name in ("store", "local"):
-        fields.pop(name, None)  # they are this service's to choose
+    for name in CHOSEN_HERE:
+        fields.pop(name, None)
     spec = run_spec(fields)
     check(site.settings.policy, spec)
     return Question(spec.model_copy(update={"store": str(site.settings.store)}), content)

@@ -10,13 +10,13 @@ export class Refused extends Error {
   }
 }
 
-// Asks the REST interface; `body` is sent as JSON. Returns what it answers, or throws `Refused`.
-export async function ask(path, { method, body, headers, signal } = {}) {
-  const verb = method || (body === undefined ? "GET" : "POST");
+// Asks the REST interface; `body` is sent as JSON, `text` as it is. Returns what it answers, or throws `Refused`.
+export async function ask(path, { method, body, text, headers, signal } = {}) {
+  const verb = method || (body === undefined && text === undefined ? "GET" : "POST");
   const sent = { Accept: "application/json", ...(verb === "GET" ? {} : { "X-CSRF-Token": csrf }), ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers };
   let response;
   try {
-    response = await fetch(`/api/v1${path}`, { method: verb, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    response = await fetch(`/api/v1${path}`, { method: verb, headers: sent, body: body === undefined ? text : JSON.stringify(body), signal, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused({ status: 0, detail: "The service cannot be reached." });

@@ -1,0 +1,46 @@
+"""The page on which a question is asked: a form for each lens, generated from the spec models, or a spec as YAML."""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from raysp.runs.state import DEFAULT_PRIORITY, LEAST_PRIORITY, MOST_PRIORITY
+from raysp.specs.forms import EVERYDAY, FormField, form
+from raysp.web.asking import CHOSEN_HERE
+from raysp.web.pages.rendering import render
+
+router = APIRouter(include_in_schema=False)
+
+#: What each lens asks about, in the words of a choice.
+LENS_NAMES = {"feature": "Parts of a prompt", "mechanistic": "Parts of a model", "data": "Training examples"}
+#: Fields that are shown first besides the everyday ones: those that a file can be chosen for.
+SHOWN_FIRST = {"feature": ("examples",), "mechanistic": ("prompts",)}
+#: Groups of the other fields, in order, with their titles.
+GROUPS = {"lens": "Lens", "explorer": "Explorer", "validation": "Validation", "run": "Run"}
+
+
+@dataclass(frozen=True)
+class LensForm:
+    """The form of one lens: its everyday fields, and the others by group."""
+
+    kind: str
+    first: tuple[FormField, ...]
+    others: tuple[tuple[str, tuple[FormField, ...]], ...]
+
+
+def lens_form(kind: str) -> LensForm:
+    """The form of a lens. A service chooses its own store, so that field is left out."""
+    fields = [field for field in form(kind) if field.path not in CHOSEN_HERE]
+    wanted = [*EVERYDAY[kind][:1], *SHOWN_FIRST.get(kind, ()), *EVERYDAY[kind][1:]]
+    by_name = {field.name: field for field in reversed(fields)}  # of two fields with one name, that of the lens
+    first = tuple(by_name[name] for name in wanted)
+    others = {title: tuple(field for field in fields if field.group == group and field not in first) for group, title in GROUPS.items()}
+    return LensForm(kind, first, tuple(others.items()))
+
+
+@router.get("/ask")
+def ask(request: Request) -> Response:
+    """The form. `?from=RUN` fills it in with the question of a run."""
+    forms = [lens_form(kind) for kind in LENS_NAMES]
+    priorities = range(LEAST_PRIORITY, MOST_PRIORITY + 1)
+    return render(request, "ask.html.j2", lenses=LENS_NAMES, forms=forms, priorities=priorities, usual_priority=DEFAULT_PRIORITY)
