@@ -93,7 +93,7 @@
   // A number axis below the drawing: grid, labels, title.
   function floor(svg, frame, range, title, suffix = "") {
     const at = along(range, frame.left, frame.right);
-    const ticks = ticksOf(range, Math.max(2, Math.round((frame.right - frame.left) / 85)));
+    const ticks = ticksOf(range, Math.max(3, Math.round((frame.right - frame.left) / 75)));
     for (const [value, words] of ticks.values) {
       svg.append(shape("path", { class: value === 0 && frame.zero ? "zero" : "grid", d: `M${at(value).toFixed(1)} ${frame.top}V${frame.bottom}` }));
       svg.append(shape("text", { class: "tick middle", x: at(value).toFixed(1), y: frame.bottom + 16 }, words + suffix));
