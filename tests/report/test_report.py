@@ -156,7 +156,7 @@ def test_a_page_is_one_small_file_that_asks_for_nothing_and_has_no_inline_styles
 
 
 @pytest.mark.parametrize("name", ["six-words", "set"])
-def test_a_file_allows_its_own_style_and_script_by_hash_and_nothing_else(folder, visit, name):
+def test_a_file_allows_its_own_style_and_script_by_hash_and_nothing_else(folder, browser, name):
     page = (folder / f"{name}.html").read_text(encoding="utf-8")
     [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     blocks = [re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL) for tag in ("style", "script")]
@@ -164,7 +164,8 @@ def test_a_file_allows_its_own_style_and_script_by_hash_and_nothing_else(folder,
     hashes = [b64encode(sha256(found[0].encode()).digest()).decode() for found in blocks]
     assert policy == f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'"
     # The policy is in force: an inline handler does nothing, and is complained about.
-    page = visit(name)
+    page = browser.new_page()
+    page.goto(f"file://{folder / name}.html")
     refused = """() => new Promise((resolve) => {
         document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
         document.body.setAttribute("onclick", "document.title = 'run'");
@@ -172,6 +173,7 @@ def test_a_file_allows_its_own_style_and_script_by_hash_and_nothing_else(folder,
     })"""
     assert page.evaluate(refused) == "script-src-attr"
     assert page.title() != "run"
+    page.close()
 
 
 def test_the_set_page_counts_verdicts_and_kinds(folder):

@@ -117,8 +117,8 @@
       for (const event of ["mouseenter", "focus"]) row.addEventListener(event, () => focusOn([arcOf(Number(row.dataset.rank) - 1)]));
       for (const event of ["mouseleave", "blur"]) row.addEventListener(event, () => focusOn([]));
     }
-    if (slider) slider.addEventListener("input", framed(choose));
-    for (const control of [order, threshold]) if (control) control.addEventListener("input", framed(match));
+    if (slider) slider.addEventListener("input", choose);
+    for (const control of [order, threshold]) if (control) control.addEventListener("input", match);
   }
 
   // ---- the table of all of them
@@ -143,7 +143,7 @@
       label: "All interactions", className: "sets", columns: titles.map(([title, className]) => ({ title, className })), row, tip,
       onPoint: (i) => focusOn(i === null ? [] : [arcOf(i)]),
     });
-    if (filter) filter.addEventListener("input", framed(list));
+    if (filter) filter.addEventListener("input", list);
   }
 
   // Those in which each word of the filter is part of the label of a member.

@@ -4,7 +4,7 @@
 // For a page that can do more: `CustomEvent("whatif", { detail: { removed, value, lo, hi } })` is dispatched on the document whenever the removed set changes (lo
 // and hi are null without an interval), `CustomEvent("whatif-set", { detail: { removed } })` sets it, and the empty `#whatif-exact` is that page's to fill.
 (function (raysp) {
-  const { framed, known, make, number, scale, unpacked } = raysp;
+  const { known, make, number, scale, unpacked } = raysp;
   const held = raysp.data.whatIf;
   const section = document.getElementById("whatif");
   if (!held || !held.coefficients || !section) return;
@@ -156,7 +156,7 @@
       const words = filter.value.toLowerCase();
       table.show(parts.labels.flatMap((label, i) => (label.toLowerCase().includes(words) ? [i] : [])));
     };
-    filter.addEventListener("input", framed(found));
+    filter.addEventListener("input", found);
     found();
   }
 
