@@ -12,7 +12,7 @@ import yaml
 from raysp.game import labels
 from raysp.home import local_path
 from raysp.output_file import make_folder, write_output
-from raysp.report import agreement, energy, figures, grid, layout, packing, pruning, training_sets, words
+from raysp.report import agreement, energy, figures, grid, layout, packing, training_sets, words
 from raysp.report.render import render
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _drawing(run: dict[str, Any], components: Sequence[Component], effects: layo
     laid_out = grid.lay_out(components, effects, int(run["game"]["description"].get("heads") or 0)) if words.mechanistic(run) else None
     data: dict[str, Any] = {
         "components": packing.components(components, effects),
-        "interactions": packing.interactions(interactions, run["index"]),
+        "interactions": packing.interactions(interactions, run["index"], len(components)),
         "shown": min(layout.SHOWN if laid_out is None else grid.SHOWN, interactions.num_rows),
         "drawn": DRAWN,
     }

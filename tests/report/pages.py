@@ -98,8 +98,10 @@ def answer(n, sets, rng, *, r2, r2_singles):
     return {"singles": table, "interactions": interactions, "validations": validations, "heldout": heldout}
 
 
-def surrogate(n, found, fitted, keep_probability=0.5):
-    """What a run stores beside such an answer: its single effects and deviations as one function of masks."""
+def surrogate(n, found, fitted, keep_probability=0.5, terms=None):
+    """What a run stores beside such an answer: its single effects and deviations as one function of masks, or these terms."""
+    if terms:
+        return RunSurrogates(FourierSurrogate.from_dict(n, terms), keep_probability, fitted)
     singles = {(i,): value for i, value in zip(found["singles"]["component"].to_pylist(), found["singles"]["value"].to_pylist(), strict=True)}
     sets = zip(found["interactions"]["components"].to_pylist(), found["interactions"]["estimate"].to_pylist(), strict=True)
     value = FourierSurrogate.from_deviations(n, 2.31, singles | {tuple(members): estimate for members, estimate in sets}).rebased(keep_probability)
@@ -122,7 +124,7 @@ def reason(code, sentence, **figures):
     return Reason(code, figures, sentence).row()
 
 
-def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None):
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
     drawn = {}
@@ -158,7 +160,7 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
         "verdict": verdict, "reasons": reasons, "metrics": METRICS,
     }  # fmt: skip
     found = answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles)
-    store.finish_run(run_id, "done", summary, surrogate(game.n, found, drawn["explore"]), **found)
+    store.finish_run(run_id, "done", summary, surrogate(game.n, found, drawn["explore"], terms=terms), **found)
     return run_id
 
 
@@ -180,6 +182,16 @@ def sentences(store, repeat=1):
         at += len(sentence) + 1
     game = info(parts, source, unit="sentence", target=" Lyon", foil=" Lille", question="In which city can I collect my parcel?")
     return add_run(store, "sentences", game, some_sets(game.n, np.random.default_rng(5), 14), seed=2, r2=0.88, r2_singles=0.884)
+
+
+def large(store, words=2000, count=10_000):
+    """As many words and interactions as a page must hold."""
+    rng = np.random.default_rng(7)
+    text = " ".join(f"{word}{i % 97}" for i, word in zip(range(words), SHORT.split() * words, strict=False))
+    game = info(words_of(text), text)
+    sets = [sorted(rng.choice(60, size, replace=False) + 60 * rng.integers(words // 60)) for size in rng.integers(2, 5, 2 * count)]
+    sets = [list(map(int, members)) for members in {tuple(members): None for members in sets}][:count]
+    return add_run(store, "large", game, sets, seed=11, terms={tuple(members): 0.1 for members in sets if len(members) < 4})
 
 
 def function(store, n=30):

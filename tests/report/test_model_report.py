@@ -119,7 +119,7 @@ def test_deeper_layers_are_higher_and_heads_of_a_layer_side_by_side(visit):
     page = visit("three-layers")
     middle = "e => { const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; }"
     nodes = {node.get_attribute("data-tip").split(":")[0]: node.locator("rect").evaluate(middle) for node in page.locator(".node").all()}
-    cells = {cell.get_attribute("data-tip").split(":")[0]: cell.evaluate(middle) for cell in page.locator(".cell").all()}
+    cells = {cell.get_attribute("aria-label").split(":")[0]: cell.evaluate(middle) for cell in page.locator(".cell").all()}
     assert len({round(y) for label, (_, y) in nodes.items() if label.startswith("L13")}) == 1
     assert min(y for label, (_, y) in nodes.items() if label.startswith("L12")) > max(y for label, (_, y) in nodes.items() if label.startswith("L14"))
     assert max(abs(x - cells[label][0]) for label, (x, _) in nodes.items()) < 1  # its columns are those of the heat map
@@ -152,7 +152,7 @@ def test_a_row_of_the_table_lights_its_members_in_both_pictures(visit):
     assert page.locator("#arcs .arc.on").count() == 1
     labels = page.locator("tr[data-rank='3'] .chip").all_text_contents()
     for lit in (".cell.on", ".node.on"):
-        assert sorted(tip.split(":")[0] for tip in page.locator(lit).evaluate_all("all => all.map(e => e.dataset.tip)")) == sorted(labels)
+        assert sorted(tip.split(":")[0] for tip in page.locator(lit).evaluate_all("all => all.map(e => e.dataset.tip || e.ariaLabel)")) == sorted(labels)
 
 
 def test_a_node_lights_the_interactions_it_takes_part_in(visit):

@@ -63,7 +63,7 @@ def test_arcs_begin_and_end_at_their_words(visit):
         const origin = document.getElementById('arcs').getBoundingClientRect();
         return [0, path.getTotalLength()].map(at => path.getPointAtLength(at)).map(point => [point.x + origin.left, point.y + origin.top]);
     }"""
-    for (x, y), word in zip(page.evaluate(ends), ("#c2", "#c3"), strict=True):
+    for (x, y), word in zip(page.evaluate(ends), (".c[data-i='2']", ".c[data-i='3']"), strict=True):
         box = page.locator(word).evaluate("e => e.getBoundingClientRect().toJSON()")
         assert box["left"] < x < box["right"]
         assert y == pytest.approx(box["top"], abs=1)

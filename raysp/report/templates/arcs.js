@@ -9,7 +9,7 @@
     for (const arc of arcs) {
       for (const index of arc.components) {
         if (!found.has(index)) {
-          const element = document.getElementById(`c${index}`);
+          const [element] = raysp.elementsOf(index);
           const box = element.getClientRects()[0] || element.getBoundingClientRect();
           found.set(index, {
             left: box.left - origin.left, width: box.width, top: box.top - origin.top, bottom: box.bottom - origin.top, slots: [],

@@ -77,20 +77,21 @@ window.raysp = window.raysp || {};
     if (words) place(x, y);
   }
 
-  // Elements with `data-tip` show it beside the pointer, when focused, and when tapped.
+  // Elements with `data-tip`, and components, show it beside the pointer, when focused, and when tapped.
   function listenForTips() {
-    const over = (event) => {
-      const told = event.target.closest && event.target.closest("[data-tip]");
-      if (told) showTip(told.dataset.tip, event.clientX, event.clientY);
+    const toldBy = ({ target }) => target.closest("[data-tip], .c[data-i]");
+    const wordsOf = (element) => element.dataset.tip || raysp.parts.tip(Number(element.dataset.i));
+    document.addEventListener("mouseover", (event) => {
+      const told = toldBy(event);
+      if (told) showTip(wordsOf(told), event.clientX, event.clientY);
       else if (tip && !event.target.closest("[data-tips]")) showTip("", 0, 0);
-    };
-    document.addEventListener("mouseover", over);
-    document.addEventListener("mousemove", (event) => { if (tip && !tip.hidden && event.target.closest("[data-tip]")) place(event.clientX, event.clientY); });
+    });
+    document.addEventListener("mousemove", (event) => { if (tip && !tip.hidden && toldBy(event)) place(event.clientX, event.clientY); });
     document.addEventListener("focusin", (event) => {
-      const told = event.target.closest("[data-tip]");
+      const told = toldBy(event);
       if (!told || !told.matches(":focus-visible")) return;
       const box = told.getBoundingClientRect();
-      showTip(told.dataset.tip, box.left, box.bottom - 12);
+      showTip(wordsOf(told), box.left, box.bottom - 12);
     });
     document.addEventListener("focusout", () => showTip("", 0, 0));
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") showTip("", 0, 0); });
