@@ -7,7 +7,7 @@ import pytest
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
+DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
 
 
 @pytest.fixture(scope="session")
