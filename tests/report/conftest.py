@@ -1,11 +1,15 @@
-"""Pages opened in a browser without a network."""
+"""A browser without a network, and pages opened in it."""
+
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-#: What Plotly says where a window changes its size faster than a busy machine draws; it then draws once more.
-BUSY = "Too many auto-margin redraws."
+#: Bytes of a page that can still be sent around.
+LARGEST = 1_000_000
 
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))"
+DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
 
 
 class Tab:
@@ -15,12 +19,13 @@ class Tab:
         self._context = browser.new_context(offline=True)
         self.page = self._context.new_page()
         self.complaints = []
-        self.page.on("console", lambda message: None if message.text.endswith(BUSY) else self.complaints.append(message.text))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message) or dialog.dismiss())
         self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else self.complaints.append(request.url))
 
     def open(self, path, width, scheme):
+        assert Path(path).stat().st_size < LARGEST
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.emulate_media(media="screen", color_scheme=scheme)
         self.page.goto(f"file://{path}")
