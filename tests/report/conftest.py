@@ -1,7 +1,5 @@
 """A browser without a network, and pages opened in it."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest

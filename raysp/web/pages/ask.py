@@ -13,8 +13,8 @@ router = APIRouter(include_in_schema=False)
 
 #: What each lens asks about, in the words of a choice.
 LENS_NAMES = {"feature": "Parts of a prompt", "mechanistic": "Parts of a model", "data": "Training examples"}
-#: Fields that are shown first besides the everyday ones: those that a file can be chosen for.
-SHOWN_FIRST = {"feature": ("examples",), "mechanistic": ("prompts",)}
+#: Data sets that may be asked about instead of a prompt, by the everyday field that they follow.
+SHOWN_AFTER = {"feature": {"template": "examples"}, "mechanistic": {"prompt": "prompts"}}
 #: Groups of the other fields, in order, with their titles.
 GROUPS = {"lens": "Lens", "explorer": "Explorer", "validation": "Validation", "run": "Run"}
 
@@ -31,7 +31,8 @@ class LensForm:
 def lens_form(kind: str) -> LensForm:
     """The form of a lens. A service chooses its own store, so that field is left out."""
     fields = [field for field in form(kind) if field.path not in CHOSEN_HERE]
-    wanted = [*EVERYDAY[kind][:1], *SHOWN_FIRST.get(kind, ()), *EVERYDAY[kind][1:]]
+    after = SHOWN_AFTER.get(kind, {})
+    wanted = [name for each in EVERYDAY[kind] for name in (each, after.get(each)) if name is not None]
     by_name = {field.name: field for field in reversed(fields)}  # of two fields with one name, that of the lens
     first = tuple(by_name[name] for name in wanted)
     others = {title: tuple(field for field in fields if field.group == group and field not in first) for group, title in GROUPS.items()}
