@@ -27,6 +27,9 @@ FILES = frozenset({"examples", "prompts", "train", "queries", "references", "spa
 #: Texts that may have several lines.
 PROSE = frozenset({"prompt", "template", "counterfactual"})
 
+#: Names of fields whose own names say less.
+LABELS = {"explorer.kind": "Explorer", "explorer.b": "Block size b", "explorer.until_r2": "Until R²", "gpus": "GPUs"}
+
 Kind = Literal["text", "prose", "whole", "number", "choice", "switch", "list", "file"]
 
 
@@ -54,7 +57,7 @@ class FormField:
     @property
     def label(self) -> str:
         """Its name in words."""
-        return self.name.replace("_", " ").capitalize()
+        return LABELS.get(self.path) or self.name.replace("_", " ").capitalize()
 
 
 def form(lens_kind: str) -> list[FormField]:

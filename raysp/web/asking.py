@@ -147,7 +147,7 @@ async def plan(request: Request, site: SiteOf) -> Response:
     question = await question_of(request, site)
     planned = await run_in_threadpool(question.parts)
     request_of_first = await run_in_threadpool(_request, planned[0], question, "plan", None, DEFAULT_PRIORITY)
-    found = await run_in_threadpool(site.desk.plan, request_of_first.spec)
+    found = await run_in_threadpool(site.desk.plan, request_of_first.spec, request_of_first.content)
     return json_response({**found, "runs": len(planned), "text": plan_text(found)})
 
 

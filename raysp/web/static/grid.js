@@ -5,7 +5,7 @@ import { clear, make } from "./raysp.js";
 const ROW = 31; // pixels, as in sql.css
 const SPARE = 12; // rows above and below those that are seen
 const MOST_TITLE = 4000;
-const PX = 7.6; // of a character
+const PX = 8.2; // of a character
 const [NARROW, WIDE] = [70, 420];
 
 export const isNumber = (value) => typeof value === "number";

@@ -45,25 +45,26 @@ function note(text) {
   byId("query-note").textContent = text || "Ctrl+Enter or ⌘+Enter runs it.";
 }
 
-// A problem as one line; where DuckDB tells the line of the query, that line is selected.
+// A problem as one line; what it is about is selected where DuckDB tells the place.
 function refuse(error, query) {
   byId("answer").hidden = true;
-  const detail = error.message.replace(/^sql: /, "");
-  byId("problem").textContent = detail;
+  byId("problem").textContent = error.message.replace(/^sql: /, "");
   byId("problem").hidden = false;
-  const line = /\bLINE (\d+):/.exec(detail);
-  if (!line) return;
+  const place = /\(line (\d+)(?:, column (\d+))?\)/.exec(error.message);
+  if (!place) return;
   const lines = query.split("\n");
-  const start = field.value.indexOf(query) + lines.slice(0, line[1] - 1).reduce((sum, each) => sum + each.length + 1, 0);
+  const before = lines.slice(0, place[1] - 1).reduce((sum, each) => sum + each.length + 1, 0) + (place[2] ? place[2] - 1 : 0);
+  const length = place[2] ? /^\w*/.exec(query.slice(before))[0].length || 1 : lines[place[1] - 1]?.length || 0;
+  const start = field.value.indexOf(query) + before;
   field.focus();
-  field.setSelectionRange(start, start + (lines[line[1] - 1] || "").length);
+  field.setSelectionRange(start, start + length);
 }
 
 function show(query, found, seconds) {
   answer = found;
   const rows = found.rows.length;
   const count = `${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"}`;
-  byId("about").textContent = [found.truncated ? `The first ${count}; there are more.` : `${count}.`, `Answered in ${duration(seconds)}.`, found.note ? `${found.note[0].toUpperCase()}${found.note.slice(1)}` : ""].filter(Boolean).join(" ");
+  byId("about").textContent = [found.truncated ? `The first ${count}; there are more.` : `${count}.`, `Answered in ${duration(seconds)}.`, found.note ? `${found.note[0].toUpperCase()}${found.note.slice(1)}.` : ""].filter(Boolean).join(" ");
   const link = `/sql?q=${encodeURIComponent(query)}`;
   const short = query.length <= LONGEST_LINK;
   clear(byId("links"), short
