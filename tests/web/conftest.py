@@ -11,8 +11,8 @@ from homes import with_models
 from tiny_models import save
 from waiting import until
 
-#: What Chromium reports of answers that a page expects, such as those of a question that cannot be asked yet.
-ANSWERED = "Failed to load resource: the server responded with a status of"
+#: What Chromium reports of requests that a page expects to fail, such as of a question that cannot be asked yet.
+ANSWERED = "Failed to load resource:"
 #: What questions of tests have in common: they are about a model of a few thousand weights.
 VALIDATION = {"heldout": 10, "top": 2, "random": 1, "low_pairs": 1}
 PROMPT = "Her acting never fails to impress"

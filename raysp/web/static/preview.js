@@ -78,7 +78,9 @@ export class Preview {
 
   answer({ text, probability }) {
     const choose = (what) => make("button", { class: "quiet", type: "button", "data-path": `lens.${what.toLowerCase()}`, "aria-label": `${what}: ${JSON.stringify(text)}`, "aria-pressed": "false", click: () => this.put(`lens.${what.toLowerCase()}`, text) }, what);
-    return make("li", {}, visible(text), make("span", { class: "odds" }, `${(100 * probability).toFixed(probability < 0.0995 ? 1 : 0)}%`), choose("Target"), choose("Foil"));
+    const odds = make("span", { class: "odds" }, `${(100 * probability).toFixed(probability < 0.0995 ? 1 : 0)}%`);
+    const isPart = text.includes("\ufffd"); // of a character, which cannot be written as an answer
+    return make("li", {}, visible(text), odds, isPart ? make("span", { class: "note part" }, "part of a character") : [choose("Target"), choose("Foil")]);
   }
 
   press() {
