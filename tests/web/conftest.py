@@ -39,6 +39,17 @@ class Service:
         (name, value), *_ = answer.cookies.items()
         return {"name": name, "value": value, "url": self.url}
 
+    def read(self, path, **parameters):
+        """What the service answers, once it does: a machine that is busy may keep its store from being read for a while."""
+
+        def asked():
+            answer = self.client.get(path, params=parameters)
+            return None if answer.status_code == 503 else answer
+
+        found = until(path, asked)
+        assert found.status_code == 200, found.text
+        return found.json()
+
     def question(self, kind="feature", **lens):
         """A small question about the tiny model."""
         options = {"feature": {"prompt": PROMPT, "target": " good", "foil": " bad"}, "mechanistic": {"prompt": PROMPT, "target": " good", "foil": " bad"}}

@@ -50,7 +50,7 @@ def submitted(page):
 
 
 def spec_of(service, page):
-    return service.client.get(f"/runs/{submitted(page).path.split('/')[-1]}").json()["spec"]
+    return service.read(f"/runs/{submitted(page).path.split('/')[-1]}")["spec"]
 
 
 def chosen(name, rows):
@@ -105,10 +105,16 @@ def test_options_that_are_filled_in_are_those_of_the_run(ask, service):
     page.select_option("#priority", "7")
     page.click("#submit")
     spec = spec_of(service, page)
-    assert (spec["lens"]["ablation"], spec["lens"]["replacement"], spec["explorer"]["kind"], spec["seed"], spec["name"]) == ("replace", "…", "screen", 7, HOSTILE)
+    assert (spec["lens"]["ablation"], spec["lens"]["replacement"], spec["explorer"]["kind"], spec["seed"], spec["name"]) == (
+        "replace",
+        "…",
+        "screen",
+        7,
+        HOSTILE,
+    )
     assert spec["validation"] == {"heldout": 10, "top": 2, "random": 1, "low_pairs": 1}
     run_id = submitted(page).path.split("/")[-1]
-    assert until("its row", lambda: next((row for row in service.client.get("/runs").json()["runs"] if row["run_id"] == run_id), None))["priority"] == 7
+    assert until("its row", lambda: next((row for row in service.read("/runs")["runs"] if row["run_id"] == run_id), None))["priority"] == 7
 
 
 def test_a_problem_stands_beside_its_field_and_goes_when_it_is_corrected(ask):
@@ -146,9 +152,20 @@ def test_a_prompt_is_shown_in_pieces_and_target_and_foil_are_picked_from_the_mod
     titles = [json.loads(offered.nth(i).locator(".token").get_attribute("title")) for i in (0, 1)]
     assert [page.input_value("#feature-lens-target"), page.input_value("#feature-lens-foil")] == titles
     assert page.locator("#answers [aria-pressed=true]").count() == 2
+
+
+def test_pieces_follow_the_prompt_by_themselves_once_the_model_answers_quickly(ask):
+    page = ask(**{"lens.prompt": PROMPT})
+
+    def is_quick():
+        page.click("#preview")
+        page.wait_for_selector("#preview-note >> text=answered by")
+        return page.locator("#look").get_attribute("data-quick") == "true"
+
+    until("a model that answers quickly", is_quick)
     page.select_option("#feature-lens-unit", "sentence")
     page.fill("#feature-lens-prompt", "It rains. I stay at home.")
-    page.wait_for_selector(".piece >> text=It rains.")  # by itself, as the model answers quickly
+    page.wait_for_selector(".piece >> text=I stay at home.")
 
 
 def test_a_plan_is_shown_before_anything_is_spent(ask):
@@ -170,7 +187,7 @@ def test_a_file_of_examples_asks_a_question_for_each_row(ask, service):
     page.click("#submit")
     address = submitted(page)
     assert parse_qs(address.query) == {"set": ["rows"]}
-    assert service.client.get("/runs", params={"set": "rows"}).json()["total"] == 3
+    assert service.read("/runs", set="rows")["total"] == 3
 
 
 def test_a_training_set_is_uploaded_and_planned(ask):
@@ -196,13 +213,13 @@ def test_a_double_click_asks_once(ask, service):
     page = ask(**{"lens.prompt": PROMPT, "name": "twice"})
     page.locator("#submit").dblclick()
     submitted(page)
-    assert service.client.get("/runs", params={"q": "twice"}).json()["total"] == 1
+    assert service.read("/runs", q="twice")["total"] == 1
 
 
 def test_a_question_is_asked_again_with_its_fields_filled_in(ask, answered, service):
     page = ask(f"/ask?from={answered['mechanistic']}", filled=False)
     page.wait_for_selector("#lens-mechanistic:visible")
-    before = service.client.get(f"/runs/{answered['mechanistic']}").json()["spec"]
+    before = service.read(f"/runs/{answered['mechanistic']}")["spec"]
     assert page.input_value("#mechanistic-lens-layers") == "0"
     assert page.input_value("#mechanistic-lens-clamp") == ""  # what is at its default stays empty
     page.click("#submit")

@@ -4,7 +4,7 @@ import { readFile } from "./files.js";
 import { clearProblem, control, controls, fillIn, kind, panel, showExplorer, showProblem, specOf } from "./form.js";
 import { showPlan } from "./planned.js";
 import { Preview } from "./preview.js";
-import { ask, later, tell } from "./raysp.js";
+import { ask, later, patiently, tell } from "./raysp.js";
 
 const KEPT = "raysp.ask";
 const CHECK_MS = 350;
@@ -191,7 +191,7 @@ function busy(button, text) {
 
 async function refusedBy(work) {
   try {
-    return await work();
+    return await patiently(work, () => say("The service is busy; asking again…"));
   } catch (error) {
     if (error.name === "AbortError") return null;
     const element = showProblem(error);
@@ -266,7 +266,7 @@ addEventListener("pageshow", (event) => { if (event.persisted) key = { body: "",
 // ---- begin
 
 async function fillFrom(run) {
-  const { spec, run_id: id } = await ask(`/runs/${encodeURIComponent(run)}`);
+  const { spec, run_id: id } = await patiently(() => ask(`/runs/${encodeURIComponent(run)}`));
   const which = spec.lens?.kind;
   if (!NEEDED[which]) {
     tell(`Run ${id} is about a ${which}, which cannot be asked about from here.`, { bad: true });

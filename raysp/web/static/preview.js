@@ -47,6 +47,7 @@ export class Preview {
       const found = await ask("/preview", { body: { lens: JSON.parse(text) }, signal: mine.signal });
       this.sent = text;
       this.quick = performance.now() - began < QUICK_MS;
+      byId("look").dataset.quick = this.quick;
       this.show(found, performance.now() - began);
     } catch (error) {
       if (error.name !== "AbortError") this.say(error.message, true);

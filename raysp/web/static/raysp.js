@@ -30,6 +30,19 @@ export async function ask(path, { method, body, text, headers, signal } = {}) {
   return response.status === 202 ? { ...answer, pending: true } : answer;
 }
 
+// Asks again where the service is busy or being restarted, and tells so. What is asked must be the same when it is asked twice.
+export async function patiently(work, told = () => {}) {
+  for (let left = 5; ; left -= 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!left || ![0, 503].includes(error.problem?.status)) throw error;
+      told();
+      await new Promise((resolve) => { setTimeout(resolve, 1500); });
+    }
+  }
+}
+
 // Listens to the states of runs, for ever or until the run has ended; the browser reconnects by itself.
 export function listen(path, heard) {
   const source = new EventSource(`/api/v1${path}`);

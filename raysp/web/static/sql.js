@@ -1,7 +1,7 @@
 // The SQL console: asks, shows the answer as a table and a chart, and remembers what was asked.
 
 import { Grid, isNumber, textOf } from "./grid.js";
-import { ask, clear, duration, make, tell } from "./raysp.js";
+import { ask, clear, duration, make, patiently, tell } from "./raysp.js";
 
 const HISTORY = "raysp.sql.history";
 const REMEMBERED = 40;
@@ -27,7 +27,7 @@ async function run() {
   byId("problem").hidden = true;
   const began = performance.now();
   try {
-    const found = await ask("/sql", { body: { query, limit: MOST_ROWS, format: "json" }, signal: mine.signal });
+    const found = await patiently(() => ask("/sql", { body: { query, limit: MOST_ROWS, format: "json" }, signal: mine.signal }), () => note("The service is busy; asking again…"));
     if (mine !== running) return;
     remember(query);
     show(query, found, (performance.now() - began) / 1000);
@@ -124,7 +124,7 @@ function insert(name) {
 async function showSchema() {
   let tables;
   try {
-    ({ tables } = await ask("/schema"));
+    ({ tables } = await patiently(() => ask("/schema")));
   } catch (error) {
     clear(byId("schema"), make("p", { class: "note" }, error.message));
     return;
@@ -136,7 +136,7 @@ async function showSchema() {
     return { name, place, items };
   });
   clear(byId("schema"), places.map(({ place }) => place));
-  byId("filter").addEventListener("input", () => {
+  const narrow = () => {
     const wanted = byId("filter").value.trim().toLowerCase();
     for (const { name, place, items } of places) {
       const whole = name.toLowerCase().includes(wanted);
@@ -145,7 +145,9 @@ async function showSchema() {
       place.open = Boolean(wanted) && !whole;
       for (const each of items) each.item.hidden = !whole && !some.includes(each);
     }
-  });
+  };
+  byId("filter").addEventListener("input", narrow);
+  narrow(); // something may have been typed by now
 }
 
 // ---- chart
