@@ -22,6 +22,8 @@ EVERYDAY = {
     "mechanistic": ("prompt", "task", "target", "foil", "components", "layers", "ablation", "model", "budget"),
     "data": ("train", "queries", "template", "components", "group_by", "model", "budget", "keep"),
 }
+#: Where each lens finds what it is about: at least one of these has to be given.
+SOURCES = {"feature": ("lens.prompt", "examples"), "mechanistic": ("lens.prompt", "lens.prompts", "lens.task"), "data": ("lens.train",)}
 #: Fields that name a file or data set.
 FILES = frozenset({"examples", "prompts", "train", "queries", "references", "spans", "scores"})
 #: Texts that may have several lines.

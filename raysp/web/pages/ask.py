@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from raysp.runs.state import DEFAULT_PRIORITY, LEAST_PRIORITY, MOST_PRIORITY
-from raysp.specs.forms import EVERYDAY, FormField, form
+from raysp.specs.forms import EVERYDAY, SOURCES, FormField, form
 from raysp.web.asking import CHOSEN_HERE
 from raysp.web.pages.rendering import render
 
@@ -21,9 +21,10 @@ GROUPS = {"lens": "Lens", "explorer": "Explorer", "validation": "Validation", "r
 
 @dataclass(frozen=True)
 class LensForm:
-    """The form of one lens: its everyday fields, and the others by group."""
+    """The form of one lens: its everyday fields, the others by group, and the paths of those of which one has to be given."""
 
     kind: str
+    sources: tuple[str, ...]
     first: tuple[FormField, ...]
     others: tuple[tuple[str, tuple[FormField, ...]], ...]
 
@@ -36,7 +37,7 @@ def lens_form(kind: str) -> LensForm:
     by_name = {field.name: field for field in reversed(fields)}  # of two fields with one name, that of the lens
     first = tuple(by_name[name] for name in wanted)
     others = {title: tuple(field for field in fields if field.group == group and field not in first) for group, title in GROUPS.items()}
-    return LensForm(kind, first, tuple(others.items()))
+    return LensForm(kind, SOURCES[kind], first, tuple(others.items()))
 
 
 @router.get("/ask")

@@ -13,6 +13,7 @@ const MOST_CHECKED = 1 << 21; // and that are sent with every check
 
 const byId = (id) => document.getElementById(id);
 const form = byId("ask");
+const LENSES = [...document.querySelectorAll("[data-lens]")].map((section) => section.dataset.lens);
 const touched = new Set();
 let files = {};
 let checking = null;
@@ -58,11 +59,9 @@ async function check({ all = false } = {}) {
 }
 
 // Without this, a question about nothing would only fail once it runs.
-const NEEDED = { feature: ["lens.prompt", "examples"], mechanistic: ["lens.prompt", "lens.prompts", "lens.task"], data: ["lens.train"] };
-
 function missing() {
-  const paths = NEEDED[kind()] || [];
-  if (!paths.length || paths.some((path) => control(path).value.trim())) return false;
+  const paths = panel().dataset.sources?.split(" ");
+  if (!paths || paths.some((path) => control(path).value.trim())) return false;
   const element = showProblem({ problem: { field: paths[0], problem: "is missing", remedy: "without it there is nothing to ask about", value: null } });
   say("Something has to be corrected first.");
   element.focus();
@@ -93,7 +92,7 @@ function changed() {
 
 function keep() {
   const values = {};
-  for (const which of ["feature", "mechanistic", "data"]) {
+  for (const which of LENSES) {
     for (const element of controls(which)) {
       const value = element.type === "checkbox" ? element.checked : element.value;
       if (value !== element.defaultValue && value !== false && value !== "" && !files[element.id]) values[element.id] = value;
@@ -268,7 +267,7 @@ addEventListener("pageshow", (event) => { if (event.persisted) key = { body: "",
 async function fillFrom(run) {
   const { spec, run_id: id } = await patiently(() => ask(`/runs/${encodeURIComponent(run)}`));
   const which = spec.lens?.kind;
-  if (!NEEDED[which]) {
+  if (!LENSES.includes(which)) {
     tell(`Run ${id} is about a ${which}, which cannot be asked about from here.`, { bad: true });
     return;
   }
@@ -280,7 +279,7 @@ async function fillFrom(run) {
 }
 
 restore();
-for (const which of Object.keys(NEEDED)) showExplorer(which);
+for (const which of LENSES) showExplorer(which);
 const from = new URLSearchParams(location.search).get("from");
 if (from) await fillFrom(from).catch((error) => tell(error.message, { bad: true }));
 showKind();

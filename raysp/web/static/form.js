@@ -14,7 +14,10 @@ export const control = (path, which = kind()) => controls(which).find((each) => 
 function valueOf(element, files) {
   if (files[element.id]) return files[element.id].reference;
   if (element.type === "checkbox") return element.checked || undefined;
-  if (element.dataset.kind === "list") return element.value.split("\n").filter((line) => line.trim()).length ? element.value.split("\n").filter((line) => line.trim()) : undefined;
+  if (element.dataset.kind === "list") {
+    const lines = element.value.split("\n").filter((line) => line.trim());
+    return lines.length ? lines : undefined;
+  }
   return element.value === "" ? undefined : element.value;
 }
 
@@ -33,7 +36,7 @@ export function specOf(which, files) {
   return spec;
 }
 
-// Fill in a form from a spec; what is at its default stays empty. Returns the groups of fields that have something beyond the everyday ones.
+// Fill in a form from a spec; what is at its default stays empty.
 export function fillIn(which, spec) {
   for (const element of controls(which)) {
     const [group, name] = element.name.includes(".") ? element.name.split(".") : [null, element.name];
