@@ -106,7 +106,7 @@ function showUnderWay() {
   const under = [...states.values()].filter((state) => UNDER_WAY.includes(state.status)).sort((a, b) => (place(a) === place(b) ? 0 : place(a) - place(b)) || a.run_id.localeCompare(b.run_id));
   put(byId("under-way"), under.map((state) => [state, inLine(state)]), () => {
     if (!under.length) return make("p", { class: "note" }, "Nothing runs and nothing waits.");
-    const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Run"), make("th", { scope: "col" }, "State"), make("th", { scope: "col", class: "num" }, "Priority"), make("th", { scope: "col", class: "num" }, "Per second"), make("th", { scope: "col", class: "num" }, "Left")));
+    const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Run"), make("th", { scope: "col" }, "State"), make("th", { scope: "col", class: "num" }, "Priority"), make("th", { scope: "col", class: "num wide" }, "Per second"), make("th", { scope: "col", class: "num" }, "Left")));
     return make("table", {}, head, make("tbody", {}, under.map(line)));
   });
 }
@@ -123,7 +123,7 @@ function line(state) {
     make("td", { class: "name" }, make("a", { href: `/runs/${encodeURIComponent(state.run_id)}` }, state.name || state.run_id)),
     make("td", {}, words, " ", part),
     make("td", { class: "num" }, state.priority),
-    make("td", { class: "num" }, isRunning && progress.rate ? number(progress.rate) : "–"),
+    make("td", { class: "num wide" }, isRunning && progress.rate ? number(progress.rate) : "–"),
     make("td", { class: "num" }, isRunning && progress.left ? duration(progress.left) : "–"));
 }
 
