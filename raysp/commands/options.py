@@ -6,33 +6,27 @@ Every option arrives as text and is validated by the model that it belongs to, s
 
 import functools
 import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from raysp.blobs import read_bytes
 from raysp.errors import UserError
+from raysp.specs import forms
 from raysp.specs.explorers import EXPLORER_OPTIONS
+from raysp.specs.forms import choices, explorer_fields, run_fields
 from raysp.specs.run import LENSES, RunSpec, run_spec
 from raysp.specs.validation import Validation
 
-RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
 #: Options in which \\n and \\t stand for a line break and a tab, which are hard to type on a command line.
 ESCAPED = {"template", "delimiter", "replacement"}
 RENAMED = {"examples": "prompts"}
-#: Run options that a lens does not take, because its own options have that role.
-OWN_PROMPTS = {"mechanistic": ("examples", "limit"), "data": ("examples", "limit", "repeat_on")}
 #: Names of options in a lens's own terms: an evaluation of a data lens trains on a subset, which keeps a fraction of the components.
 ALIASES = {"data": {"budget": ("--subsets",), "keep": ("--fraction",)}}
 #: The options that `--help` shows for each lens.
-EVERYDAY = {
-    "feature": ("prompt", "template", "question", "target", "foil", "unit", "model", "budget", "report", "json"),
-    "mechanistic": ("prompt", "task", "target", "foil", "components", "layers", "ablation", "model", "budget", "report", "json"),
-    "data": ("train", "queries", "template", "components", "group_by", "model", "budget", "keep", "report", "json"),
-}
+EVERYDAY = {kind: (*names, "report", "json") for kind, names in forms.EVERYDAY.items()}
 
 
 def spec_options(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -61,13 +55,13 @@ def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     kind = told.get("explorer", "proxyspex")
     if kind not in EXPLORER_OPTIONS:
         raise UserError("explorer", kind, "is not known", f"choose one of {', '.join(EXPLORER_OPTIONS)}")
-    explorer = {"kind": kind} | {name: told[name] for name in _explorer_fields() if name in told}
+    explorer = {"kind": kind} | {name: told[name] for name in explorer_fields() if name in told}
     for name in explorer:
         if name not in EXPLORER_OPTIONS[kind].model_fields:
             having = [other for other, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
             raise UserError(_flag(name), told[name], f"is not an option of {kind}", f"use it with --explorer {' or '.join(having)}")
     validation = {name: told[name] for name in Validation.model_fields if name in told}
-    run = {name: told[RENAMED.get(name, name)] for name in _run_fields(lens_kind) if RENAMED.get(name, name) in told}
+    run = {name: told[RENAMED.get(name, name)] for name in run_fields(lens_kind) if RENAMED.get(name, name) in told}
     return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
 
 
@@ -97,10 +91,6 @@ def _everyday(lens_kind: str, parameters: Sequence[inspect.Parameter]) -> Sequen
     return parameters
 
 
-def _run_fields(lens_kind: str) -> tuple[str, ...]:
-    return tuple(name for name in RUN_FIELDS if name not in OWN_PROMPTS.get(lens_kind, ()))
-
-
 def _parameters(lens_kind: str) -> list[inspect.Parameter]:
     """The options of the lens, of all explorers, of the validation and of the run."""
     aliases = ALIASES.get(lens_kind, {})
@@ -108,19 +98,14 @@ def _parameters(lens_kind: str) -> list[inspect.Parameter]:
     if "prompt" in LENSES[lens_kind].model_fields:
         parameters.insert(1, _parameter("prompt_file", str | None, "Read the prompt from a file.", "Lens"))
     parameters.append(_parameter("explorer", str | None, f"How masks are chosen: {', '.join(EXPLORER_OPTIONS)}. Default proxyspex.", "Explorer"))
-    for name, field in _explorer_fields().items():
+    for name, field in explorer_fields().items():
         users = [kind for kind, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
         prefix = "" if len(users) == len(EXPLORER_OPTIONS) else f"({', '.join(users)}) "
         parameters.append(_option(name, field, "Explorer", prefix, aliases=aliases.get(name, ())))
     usual = LENSES[lens_kind].default_validation
     parameters += [_option(name, field, "Validation", usual=getattr(usual, name)) for name, field in Validation.model_fields.items()]
-    parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in _run_fields(lens_kind)]
+    parameters += [_option(name, RunSpec.model_fields[name], "Run") for name in run_fields(lens_kind)]
     return parameters
-
-
-def _explorer_fields() -> dict[str, FieldInfo]:
-    fields = {name: field for model in EXPLORER_OPTIONS.values() for name, field in model.model_fields.items()}
-    return {name: field for name, field in fields.items() if name != "kind" and not field.exclude}
 
 
 def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual: Any = None, aliases: Sequence[str] = ()) -> inspect.Parameter:
@@ -132,8 +117,8 @@ def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual:
         kind = list[str] | None
     default = field.get_default(call_default_factory=False) if usual is None else usual
     shown = "" if default in (None, "", (), False) or field.is_required() else f" Default {default}."
-    choices = _choices(field.annotation)
-    listed = f" One of {', '.join(choices)}." if choices else ""
+    known = choices(field.annotation)
+    listed = f" One of {', '.join(known)}." if known else ""
     return _parameter(RENAMED.get(name, name), kind, f"{prefix}{field.description or ''}{listed}{shown}", panel, _metavar(field.annotation), aliases=aliases)
 
 
@@ -144,21 +129,11 @@ def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _choices(annotation: Any) -> tuple[str, ...]:
-    """The values of a field that only takes certain values; empty otherwise."""
-    if get_origin(annotation) is Literal:
-        return tuple(str(choice) for choice in get_args(annotation))
-    if get_origin(annotation) in {Union, types.UnionType}:
-        members = [_choices(member) for member in get_args(annotation) if member is not type(None)]
-        return tuple(choice for member in members for choice in member) if all(members) else ()
-    return ()
-
-
 def _metavar(annotation: Any) -> str:
     """The placeholder of a field's value in the help."""
     members = [member for member in (get_args(annotation) or (annotation,)) if member is not type(None)]
     names = {int: "INTEGER", float: "NUMBER", bool: ""}
-    return names.get(members[0], "TEXT") if len(members) == 1 and not _choices(annotation) else "NAME" if _choices(annotation) else "TEXT"
+    return names.get(members[0], "TEXT") if len(members) == 1 and not choices(annotation) else "NAME" if choices(annotation) else "TEXT"
 
 
 def _flag(name: str) -> str:

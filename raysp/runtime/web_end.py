@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from raysp.actions.flip import flips
+from raysp.datasets.content import Content
 from raysp.errors import UserError
 from raysp.masks import Masks
 from raysp.runs.exact import measure
@@ -112,9 +113,11 @@ class ServiceDesk:
             measure(place.store, run_id, masks, place.backend_of, lambda _: None, self._consent)
 
     @_there
-    def plan(self, spec: RunSpec) -> dict[str, Any]:
+    def plan(self, spec: RunSpec, content: Content) -> dict[str, Any]:
         """As `Desk.plan`."""
         with ServiceWorkplace(self._link, self._store, PLAN) as place:
+            if content:
+                place.store.add_blobs(content.values())
             ready = place.prepared(spec)
             return plan_run(ready, place.store, place.backend_of(ready.lens))
 

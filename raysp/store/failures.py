@@ -21,6 +21,7 @@ DAMAGED = (
     "INTERNAL Error",
     "_scanner.duckdb_extension",
 )
+_MARKED = re.compile(r"^LINE (\d+): (.*)\n( *)\^", re.MULTILINE)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -110,12 +111,22 @@ def explained_reads(method: Callable[Concatenate[Any, P], R]) -> Callable[Concat
     return explained_method
 
 
+def _place(message: str) -> str:
+    """Where in a query the error is, from the line of it that DuckDB shows with a mark below; a long line is shown without its beginning."""
+    found = _MARKED.search(message)
+    if found is None:
+        return ""
+    line, shown, blanks = found.groups()
+    column = "" if shown.startswith("...") else f", column {len(blanks) - len(f'LINE {line}: ') + 1}"
+    return f" (line {line}{column})"
+
+
 def sql_failure(error: Exception) -> UserError:
-    """Translate the error of a refused query: DuckDB's first line and, if there is one, its hint."""
+    """Translate the error of a refused query: DuckDB's first line with the place in the query and, if there is one, its hint."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     problem = re.sub(r"^[A-Za-z]+ Error:\s*", "", lines[0]).rstrip(" !.") if lines else type(error).__name__
     hint = next((line for line in lines[1:] if line.startswith(("Did you mean", "Candidate bindings", "HINT", "Hint"))), None)
-    return UserError("sql", None, problem, hint or "SHOW TABLES and DESCRIBE <table> list what there is")
+    return UserError("sql", None, problem + _place(str(error)), hint or "SHOW TABLES and DESCRIBE <table> list what there is")
 
 
 def _first_line(text: str) -> str:

@@ -12,7 +12,9 @@ from raysp.web import asking, looking, sql, steering, what_if
 from raysp.web.access import Access
 from raysp.web.desk import Desk, Settings
 from raysp.web.limits import BodyLimit
-from raysp.web.pages import login
+from raysp.web.pages import ask as ask_page
+from raysp.web.pages import login, workers
+from raysp.web.pages import sql as sql_page
 from raysp.web.problems import MEDIA_TYPE, add_handlers, json_response
 from raysp.web.schemas import Health, ServiceOf
 from raysp.web.site import Site, SiteOf
@@ -33,7 +35,7 @@ PROBLEM: dict[str, Any] = {
     },
 }
 #: The routes of the pages.
-PAGES = (login.router,)
+PAGES = (login.router, ask_page.router, sql_page.router, workers.router)
 #: Errors that every route may answer with.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}

@@ -27,6 +27,8 @@ from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["questions"])
 
+#: Fields of a spec that are the service's to choose.
+CHOSEN_HERE = ("store", "local")
 #: Runs that one request may ask for.
 MOST_RUNS = 1_000
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -89,8 +91,8 @@ async def question_of(request: Request, site: Site) -> Question:
 
 def _question(body: bytes, is_yaml: bool, site: Site) -> Question:
     fields, content = _yaml_fields(body) if is_yaml else _json_fields(body)
-    for name in ("store", "local"):
-        fields.pop(name, None)  # they are this service's to choose
+    for name in CHOSEN_HERE:
+        fields.pop(name, None)
     spec = run_spec(fields)
     check(site.settings.policy, spec)
     return Question(spec.model_copy(update={"store": str(site.settings.store)}), content)
@@ -146,7 +148,7 @@ async def plan(request: Request, site: SiteOf) -> Response:
     question = await question_of(request, site)
     planned = await run_in_threadpool(question.parts)
     request_of_first = await run_in_threadpool(_request, planned[0], question, "plan", None, DEFAULT_PRIORITY)
-    found = await run_in_threadpool(site.desk.plan, request_of_first.spec)
+    found = await run_in_threadpool(site.desk.plan, request_of_first.spec, request_of_first.content)
     return json_response({**found, "runs": len(planned), "text": plan_text(found)})
 
 

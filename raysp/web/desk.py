@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysp.datasets.content import Content
 from raysp.masks import Masks
 from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
 from raysp.specs.lenses import FeatureLens
@@ -50,8 +51,8 @@ class Desk(Protocol):
         """Measure masks (bool, `(k, n)`) of a run's game with its model, and store their values."""
         ...
 
-    def plan(self, spec: RunSpec) -> dict[str, Any]:
-        """Sizes and costs of a run, as `raysp.runs.plan.plan_run`."""
+    def plan(self, spec: RunSpec, content: Content) -> dict[str, Any]:
+        """Sizes and costs of a run, as `raysp.runs.plan.plan_run`. `content` is what its spec refers to, which is stored."""
         ...
 
     def preview(self, lens: FeatureLens) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from raysp.errors import UserError
 from raysp.store import Answer, Limits, plain, rows
 from raysp.store.questions import MOST_CHARACTERS
 from raysp.web.formats import Format, table_response, tagged, wanted_format
-from raysp.web.problems import json_response
+from raysp.web.problems import json_response, not_found
 from raysp.web.schemas import SqlAnswer
 from raysp.web.site import Site, SiteOf
 
@@ -68,5 +68,7 @@ def answer(request: Request, site: Site, asked: Query_) -> Response:
 def _ask(site: Site, query: str, limits: Limits) -> Answer:
     if "\0" in query:
         raise UserError("sql", None, "holds a NUL character", "remove it")
+    if not site.settings.store.exists():
+        raise not_found(UserError("store", None, "is empty: nothing has been asked yet", "submit a question first"))
     site.readings.held()
     return site.queries.ask(site.settings.store, query, limits, AGE_SECONDS)

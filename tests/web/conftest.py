@@ -11,8 +11,8 @@ from homes import with_models
 from tiny_models import save
 from waiting import until
 
-#: What Chromium reports of answers that a page expects, such as those of a question that cannot be asked yet.
-ANSWERED = "Failed to load resource: the server responded with a status of"
+#: What Chromium reports of requests that a page expects to fail, such as of a question that cannot be asked yet.
+ANSWERED = "Failed to load resource:"
 #: What questions of tests have in common: they are about a model of a few thousand weights.
 VALIDATION = {"heldout": 10, "top": 2, "random": 1, "low_pairs": 1}
 PROMPT = "Her acting never fails to impress"
@@ -38,6 +38,17 @@ class Service:
         answer = httpx.post(f"{self.url}/login", data={"token": self.token}, headers={"Origin": self.url}, follow_redirects=False)
         (name, value), *_ = answer.cookies.items()
         return {"name": name, "value": value, "url": self.url}
+
+    def read(self, path, **parameters):
+        """What the service answers, once it does: a machine that is busy may keep its store from being read for a while."""
+
+        def asked():
+            answer = self.client.get(path, params=parameters)
+            return None if answer.status_code == 503 else answer
+
+        found = until(path, asked)
+        assert found.status_code == 200, found.text
+        return found.json()
 
     def question(self, kind="feature", **lens):
         """A small question about the tiny model."""

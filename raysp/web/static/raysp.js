@@ -10,13 +10,13 @@ export class Refused extends Error {
   }
 }
 
-// Asks the REST interface; `body` is sent as JSON. Returns what it answers, or throws `Refused`.
-export async function ask(path, { method, body, headers, signal } = {}) {
-  const verb = method || (body === undefined ? "GET" : "POST");
+// Asks the REST interface; `body` is sent as JSON, `text` as it is. Returns what it answers, or throws `Refused`.
+export async function ask(path, { method, body, text, headers, signal } = {}) {
+  const verb = method || (body === undefined && text === undefined ? "GET" : "POST");
   const sent = { Accept: "application/json", ...(verb === "GET" ? {} : { "X-CSRF-Token": csrf }), ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers };
   let response;
   try {
-    response = await fetch(`/api/v1${path}`, { method: verb, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    response = await fetch(`/api/v1${path}`, { method: verb, headers: sent, body: body === undefined ? text : JSON.stringify(body), signal, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused({ status: 0, detail: "The service cannot be reached." });
@@ -28,6 +28,19 @@ export async function ask(path, { method, body, headers, signal } = {}) {
   const answer = response.status === 204 ? null : await response.json().catch(() => ({ detail: `The service answered ${response.status}.` }));
   if (!response.ok) throw new Refused({ status: response.status, ...answer });
   return response.status === 202 ? { ...answer, pending: true } : answer;
+}
+
+// Asks again where the service is busy or being restarted, and tells so. What is asked must be the same when it is asked twice.
+export async function patiently(work, told = () => {}) {
+  for (let left = 5; ; left -= 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!left || ![0, 503].includes(error.problem?.status)) throw error;
+      told();
+      await new Promise((resolve) => { setTimeout(resolve, 1500); });
+    }
+  }
 }
 
 // Listens to the states of runs, for ever or until the run has ended; the browser reconnects by itself.
