@@ -20,7 +20,9 @@ def model(tmp_path_factory):
 def test_the_pieces_are_those_of_the_game(model, unit):
     lens = FeatureLens(prompt="A good film.  It is not bad! See it", model=model, unit=unit, target=" good", dtype="float32")
     found, game = preview(lens), build_game(lens)
-    assert [(each["label"], each["start"], each["stop"]) for each in found["components"]] == [(each.label, each.start, each.stop) for each in game.info.components]
+    assert [(each["label"], each["start"], each["stop"]) for each in found["components"]] == [
+        (each.label, each.start, each.stop) for each in game.info.components
+    ]
     assert found["source"] == lens.prompt
     assert found["input"] == game.info.description["input"]
 
