@@ -23,6 +23,7 @@ from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
 from raysp.models.resident import Method, ResidentModel, resident
 from raysp.specs.lenses import FeatureLens
+from raysp.specs.prompts import check_prompt
 
 _REMEMBERED = 500_000
 #: Random masks from which the cost of one is estimated.
@@ -103,7 +104,7 @@ class Parts:
 def build_feature_game(lens: FeatureLens) -> FeatureGame:
     """Load the model and prepare the game. Raises UserError for anything that the prompt, the options or the model do not support."""
     segmentation = None if lens.unit == "token" else segment(lens)
-    check_options(lens)
+    check_prompt(lens)
     model = resident(lens)
     framed = frame(lens, model.loaded.tokenizer)
     reader = Reader(model, framed.special)
@@ -123,21 +124,6 @@ def build_feature_game(lens: FeatureLens) -> FeatureGame:
     notes = (f"model {lens.model} in {model.place}, {method} scoring", *([remark] if remark else []), *framed.notes, *wanted.notes)
     batch = model.request_masks(_tokens_of_a_mask(wanted.inputs(spread), root.keys if method == "packed" else None))
     return FeatureGame(GameInfo(fingerprint(described), parts.components, described, notes, batch, lens.prompt), model, parts, wanted, method, root)
-
-
-def check_options(lens: FeatureLens) -> None:
-    """UserError for options of a lens that contradict each other."""
-    if not lens.prompt.strip():
-        raise UserError("prompt", lens.prompt, "is empty", "give the text whose parts are to be ablated")
-    for name in ("delimiter", "spans"):
-        if lens.unit != name and getattr(lens, name) is not None:
-            raise UserError(name, getattr(lens, name), f"is given, but the unit is {lens.unit}", f"set unit to {name}, or leave {name} out")
-    if lens.whole_characters and lens.unit != "token":
-        raise UserError("whole_characters", lens.whole_characters, f"is given, but the unit is {lens.unit}", "set unit to token, or leave whole_characters out")
-    if lens.ablation == "replace" and lens.replacement is None:
-        raise UserError("replacement", None, "is needed by ablation replace", "give a replacement text, for example '...'")
-    if lens.ablation != "replace" and lens.replacement is not None:
-        raise UserError("replacement", lens.replacement, f"is given, but the ablation is {lens.ablation}", "set ablation to replace, or leave it out")
 
 
 def prompt_parts(lens: FeatureLens, reader: Reader, framed: Frame, segmentation: Segmentation | None) -> Parts:

@@ -6,11 +6,12 @@ import numpy as np
 
 from raysp.game import Component
 from raysp.lenses.contexts import Context, Reader
-from raysp.lenses.feature import check_context, check_options, prompt_parts
+from raysp.lenses.feature import check_context, prompt_parts
 from raysp.lenses.framing import frame
 from raysp.lenses.segmentation import segment
 from raysp.models.resident import ResidentModel, resident
 from raysp.specs.lenses import FeatureLens
+from raysp.specs.prompts import check_prompt
 
 #: Tokens, or classes of a classifier, that are offered as target and foil.
 OFFERED = 10
@@ -23,7 +24,7 @@ def preview(lens: FeatureLens) -> dict[str, Any]:
     probability, the most probable first: next tokens, or the classes of a classifier. UserError for what the prompt, the options or the model do not support.
     """
     segmentation = None if lens.unit == "token" else segment(lens)
-    check_options(lens)
+    check_prompt(lens)
     model = resident(lens)
     framed = frame(lens, model.loaded.tokenizer)
     parts = prompt_parts(lens, Reader(model, framed.special), framed, segmentation)

@@ -19,6 +19,7 @@ from raysp.runs.state import DEFAULT_PRIORITY, LEAST_PRIORITY, MOST_PRIORITY, Ru
 from raysp.specs.documents import parse_document
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.policy import check, check_lens
+from raysp.specs.prompts import check_prompt
 from raysp.specs.run import RunSpec, run_spec
 from raysp.web.looking import state_row
 from raysp.web.problems import Problem, json_response
@@ -77,6 +78,9 @@ class Question:
             found = parts(self.spec)
         if len(found) > MOST_RUNS:
             raise UserError("examples", len(found), "rows are too many for one request", f"set limit to at most {MOST_RUNS:,}")
+        for part in found:
+            if isinstance(part.spec.lens, FeatureLens):
+                check_prompt(part.spec.lens)
         return found
 
 

@@ -11,6 +11,9 @@ const [NARROW, WIDE] = [70, 420];
 export const isNumber = (value) => typeof value === "number";
 export const textOf = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
 
+// What a cell shows: of a number the digits that matter; its title has all of them.
+const shownOf = (value) => (isNumber(value) && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : textOf(value));
+
 function compared(a, b) {
   if (a === null || b === null) return (a === null) - (b === null);
   if (isNumber(a) && isNumber(b)) return a - b;
@@ -52,7 +55,7 @@ export class Grid {
 
   // As wide as most of its first rows need.
   width(column, c) {
-    const longest = this.rows.slice(0, 300).reduce((most, row) => Math.max(most, row[c] === null ? 4 : textOf(row[c]).length), column.name.length + 2);
+    const longest = this.rows.slice(0, 300).reduce((most, row) => Math.max(most, row[c] === null ? 4 : shownOf(row[c]).length), column.name.length + 2);
     return Math.round(Math.min(WIDE, Math.max(NARROW, longest * PX + 26)));
   }
 
@@ -84,8 +87,8 @@ export class Grid {
   line(at) {
     return make("tr", { "aria-rowindex": at + 2 }, this.rows[this.order[at]].map((value, c) => {
       if (value === null) return make("td", { class: this.numeric[c] ? "num null" : "null" }, "null");
-      const text = textOf(value);
-      return make("td", { class: this.numeric[c] ? "num" : null, title: text.length > 24 ? text.slice(0, MOST_TITLE) : null }, text.length > 300 ? `${text.slice(0, 300)}…` : text);
+      const text = shownOf(value);
+      return make("td", { class: this.numeric[c] ? "num" : null, title: text.length > 24 || text !== textOf(value) ? textOf(value).slice(0, MOST_TITLE) : null }, text.length > 300 ? `${text.slice(0, 300)}…` : text);
     }));
   }
 
