@@ -34,7 +34,10 @@ LOG = "service.log"
 
 @dataclass(frozen=True)
 class Service:
-    """What `up` started: the address, the store of questions that name none, the process and temporary folder of a Ray head of its own, and the URL of its web end."""
+    """What `up` started: the address, the store of questions that name none, the process and temporary folder of a Ray head of its own, and the URL of its web end.
+
+    `scheduler` and `serves` say whether it started the scheduler and the web end, or found them on the cluster.
+    """
 
     address: str
     store: str
@@ -43,6 +46,7 @@ class Service:
     folder: str | None = None
     scheduler: bool = True
     web: str | None = None
+    serves: bool = True
 
     @property
     def running(self) -> bool:
@@ -107,11 +111,15 @@ def down() -> tuple[Service | None, list[str]]:
     if current is None:
         return None, []
     interrupted: list[str] = []
-    if current.running and current.scheduler:
+    if current.running and (current.scheduler or current.serves):
         with contextlib.suppress(UserError), connecting(current.address):
             from raysp.runtime.client import end_service
+            from raysp.runtime.web_end import end_web_end
 
-            interrupted = end_service(current.address)
+            if current.serves:
+                end_web_end()
+            if current.scheduler:
+                interrupted = end_service(current.address)
     _clear(current)
     return current, interrupted
 
@@ -147,7 +155,7 @@ def _with_web_end(started: Service, policy: Policy | None, host: str | None, por
     """The service with its web end started, which allows what the policy says, by default models and data sets of the hub and nothing else."""
     import ray
 
-    from raysp.runtime.web_end import WEB_HOST, start_web_end
+    from raysp.runtime.web_end import WEB_HOST, start_web_end, web_end
     from raysp.web.desk import Settings
 
     with connecting(started.address):
@@ -156,9 +164,10 @@ def _with_web_end(started: Service, policy: Policy | None, host: str | None, por
         settings = Settings(
             web_token(), Path(started.store), policy or Policy(), f"http://{dashboard}" if dashboard else None, os.environ.get("RAY_GRAFANA_HOST")
         )
+        serves = web_end() is None
         place, found = start_web_end(settings, host or WEB_HOST, port)
     shown = f"[{place}]" if ":" in place else place
-    return replace(started, web=f"http://{shown}:{found}")
+    return replace(started, web=f"http://{shown}:{found}", serves=serves)
 
 
 def _check_first(field: str, value: object, *, running: bool) -> None:

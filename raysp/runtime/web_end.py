@@ -249,6 +249,11 @@ def web_end() -> Any:
         return None
 
 
+def end_web_end() -> None:
+    """End the web end of the cluster that this process is connected to, if there is one."""
+    _end(web_end())
+
+
 def _end(actor: Any) -> None:
     if actor is not None:
         with contextlib.suppress(RayError, ValueError):

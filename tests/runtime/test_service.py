@@ -112,7 +112,8 @@ def wait_measuring(client, run_id):
 def test_a_service_that_is_up_stays_up_and_its_file_is_private(up, command):
     assert (up / "service.json").stat().st_mode & 0o777 == 0o600
     before = read_service()
-    assert command("up", "--json") == (0, {"address": before.address, "store": str(up / "raysp.duckdb"), "pid": before.pid, "started": False}, "")
+    told = {"address": before.address, "store": str(up / "raysp.duckdb"), "pid": before.pid, "url": before.web, "started": False}
+    assert command("up", "--json") == (0, told, "")
     code, _, told = command("up", "--store", str(up / "other.duckdb"))
     assert (code, "is not that of the service of this home" in told) == (2, True)
     (up / "policy.yaml").write_text("functions: false\n")
