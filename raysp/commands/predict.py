@@ -79,6 +79,7 @@ def _print(predictions: "Sequence[Prediction]", intact: float | None) -> None:
 
     from raysp.commands import display
     from raysp.report.numbers import scale
+    from raysp.runs.prediction import caution
 
     size = scale(value for each in predictions for value in (each.value, each.lo, each.hi, each.measured, intact))
     table = Table("removed", "predicted", "95% interval", "measured", title=size.titled("Predicted by the surrogate"), box=None)
@@ -89,18 +90,6 @@ def _print(predictions: "Sequence[Prediction]", intact: float | None) -> None:
     display.out.print(table)
     if intact is not None:
         display.out.print(f"The value with every component kept is {size.whole(intact)}.", markup=False)
-    for note in dict.fromkeys(_note(each) for each in predictions):
+    for note in dict.fromkeys(caution(each) for each in predictions):
         if note:
             display.out.print(note, markup=False)
-
-
-def _note(each: "Prediction") -> str | None:
-    from raysp.runs.prediction import LEVEL
-
-    if each.lo is None:
-        return "There are no intervals: the run measured no subsets but those that its surrogate was fitted to."
-    if each.extrapolated:
-        return "Some subsets are larger or smaller than any that the run measured beside the fit: their intervals may be too narrow."
-    if each.coverage is not None and each.coverage < LEVEL:
-        return f"Intervals come from {each.compared} subsets, which is enough for {each.coverage:.0%} coverage only."
-    return None

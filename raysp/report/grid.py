@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from raysp.game import Component
-from raysp.report.layout import Effects, Piece
+from raysp.report.layout import Effects, Piece, shade
 
 KINDS = ("head", "mlp", "block", "neurons")
 """The kinds of components, in the order of their columns."""
@@ -42,9 +42,9 @@ class Cell:
     marked: bool
 
     @property
-    def depth(self) -> float:
-        """Its shade: the square root of its strength, so that weak parts remain visible beside a dominant one."""
-        return self.piece.strength**0.5
+    def shade(self) -> int:
+        """Its step of shading: that of the square root of its strength, so that weak parts remain visible beside a dominant one."""
+        return shade(self.piece.strength**0.5)
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,11 @@ def lay_out(components: Sequence[Component], effects: Effects, heads: int) -> Gr
     return Grid(panels, cells, effects.largest)
 
 
-def graph(grid: Grid, arcs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the page's script draws the graph from: layers, columns, and a node for each component. Of the neurons only those that interact have columns."""
-    members = {index for arc in arcs for index in arc["components"]}
+def graph(grid: Grid, members: Collection[int]) -> dict[str, Any]:
+    """What the page's script draws the graph of interactions from, given the components that interact.
+
+    `layers` and `columns`, and for each component a node: its index, row, column and text. Of the neurons only those that interact have columns.
+    """
     shown = [(place, cell) for place, cell in grid.cells if cell.piece.index in members or (place[1] != "neurons" and len(grid.cells) <= LATTICE)]
     taken = {place[1:] for place, _ in shown}
     columns = [column for panel in grid.panels for column in panel.columns if column.kind == "head" or (column.kind, column.unit) in taken]
@@ -153,7 +155,7 @@ def graph(grid: Grid, arcs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "layers": grid.layers,
         "columns": [{"kind": column.kind, "title": column.title or TITLES[column.kind]} for column in columns],
-        "nodes": [_node(cell, row[layer], at[kind, unit]) for (layer, kind, unit), cell in shown],
+        "nodes": [(cell.piece.index, row[layer], at[kind, unit], cell.name) for (layer, kind, unit), cell in shown],
     }
 
 
@@ -201,8 +203,3 @@ def _small(panel: Panel) -> dict[str, Any]:
     shift = list(accumulate(0.5 if column.first else 0.0 for column in panel.columns))
     cells = [(i + shift[i], y, cell.piece.index) for y, (_, cells) in enumerate(panel.rows) for i, cell in enumerate(cells) if cell is not None]
     return {"width": len(panel.columns) + shift[-1], "height": len(panel.rows), "cells": cells}
-
-
-def _node(cell: Cell, row: int, column: int) -> dict[str, Any]:
-    piece = cell.piece
-    return {"i": piece.index, "row": row, "column": column, "text": cell.name, "tone": piece.tone, "depth": round(cell.depth, 3), "tip": piece.tip}

@@ -7,16 +7,20 @@ from typing import Any, Self
 
 from raysp.game import Component
 from raysp.report.numbers import number
-from raysp.report.words import shortened
 
 LONG = 28
 """Median label length from which components are listed one a line."""
 LINE = 44
 """Characters that fit on a line in large type."""
-ARCS = 60
-"""Interactions that can be drawn."""
 SHOWN = 8
 """Interactions drawn at first."""
+SHADES = 20
+"""Steps of shading: a page may have no inline styles, so `page.css` has a rule for each."""
+
+
+def shade(strength: float) -> int:
+    """A strength from 0 to 1 as a step of shading; only no strength at all has none."""
+    return max(round(SHADES * strength), 1) if strength > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Piece:
     def tone(self) -> str:
         """The direction in which the component moves the value."""
         return "none" if not self.effect else "pos" if self.effect > 0 else "neg"
+
+    @property
+    def shade(self) -> int:
+        """The strength in steps of the classes of shading."""
+        return shade(self.strength)
 
     @property
     def tip(self) -> str:
@@ -88,22 +97,6 @@ def lay_out(components: Sequence[Component], effects: Effects, source: str | Non
         at = component.stop
     pieces.append(Piece(source[at:]))
     return Layout(tuple(each for each in pieces if each.text or each.index is not None), listed, largest)
-
-
-def arcs(interactions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The strongest interactions, as the page's script draws them."""
-    drawn = interactions[:ARCS]
-    largest = max((abs(row["value"]) for row in drawn), default=0.0) or 1.0
-    return [
-        {
-            "rank": row["rank"],
-            "components": row["components"],
-            "kind": row["kind"] or "additive",
-            "strength": abs(row["value"]) / largest,
-            "tip": f"{shortened(row['labels'], 120)}: {row['kind'] or 'interaction'}, {row['index']} {number(row['value'])}",
-        }
-        for row in drawn
-    ]
 
 
 def _in_order(components: Sequence[Component], length: int) -> bool:

@@ -1,53 +1,47 @@
-"""Writes pages: data from the store, rendered through a template into one self-contained file."""
+"""Pages of runs: what the templates show of a run, read from the store, and files of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from raysp.game import labels
 from raysp.home import local_path
 from raysp.output_file import make_folder, write_output
-from raysp.report import agreement, energy, figures, grid, layout, pruning, training_sets, words
+from raysp.report import agreement, energy, figures, grid, layout, packing, training_sets, words
+from raysp.report.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from jinja2 import Environment
 
     from raysp.game import Component
-    from raysp.store import Store
+    from raysp.store.reading import StoreReader
 
 Tables = dict[str, list[dict[str, Any]]]
 
 TABLE_ROWS = 12
-"""Interactions in the table at first; the others that can be drawn are folded away."""
+"""Interactions in the table that is part of the page; all are in the one that its script fills."""
+DRAWN = 300
+"""Interactions that can be drawn at once."""
 EXAMPLES = 3
 """Prompts of a prompt set that are shown."""
-TABLES = ("singles", "interactions", "validations", "heldout", "costs", "prunings", "cross_checks")
-STYLES = ("page.css", "model.css", "training_set.css")
-SCRIPTS = ("arcs.js", "graph.js", "queries.js", "page.js")
+TABLES = ("singles", "validations", "heldout", "costs", "prunings", "cross_checks")
 VERDICTS = ("reliable", "use with care", "do not trust")
 
 
-def write_report(store: Store, run_id: str, out_path: str | Path) -> Path:
+def write_report(store: StoreReader, run_id: str, out_path: str | Path) -> Path:
     """Write the page of one run; its path. ValueError for an unknown run, UserError when the file cannot be written."""
-    run = store.run_row(run_id)
-    tables: Tables = {name: store.run_table(name, run_id).to_pylist() for name in TABLES}
-    components = store.components(run["game_id"])
-    if not words.of_data(run):
-        return _write("run.html.j2", out_path, _run_page(run, tables, components))
-    told = training_sets.told(run, {name: store.run_table(name, run_id).to_pylist() for name in training_sets.TABLES}, components)
-    tables |= {name: training_sets.named(tables[name]) for name in ("singles", "interactions", "validations", "cross_checks")}
-    return _write("run.html.j2", out_path, _run_page(run, tables, training_sets.legible(components), told))
+    return _write("run.html.j2", out_path, run_page(store, run_id))
 
 
-def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path) -> Path:
+def write_set_report(store: StoreReader, run_ids: Sequence[str], out_path: str | Path) -> Path:
     """Write one page over the runs of an example set; its path. Errors as `write_report`."""
     rows: list[dict[str, Any]] = []
     for run_id in run_ids:
@@ -59,13 +53,29 @@ def write_set_report(store: Store, run_ids: Sequence[str], out_path: str | Path)
     return _write("set.html.j2", out_path, _set_page(rows))
 
 
-def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Component], trained: training_sets.Told | None = None) -> dict[str, Any]:
-    interactions, costs, metrics = tables["interactions"], tables["costs"], run["metrics"] or {}
+def run_page(store: StoreReader, run_id: str) -> dict[str, Any]:
+    """What the template `run.html.j2` shows of a run. ValueError for an unknown run."""
+    run = store.run_row(run_id)
+    tables: Tables = {name: store.run_table(name, run_id).to_pylist() for name in TABLES}
+    components, interactions = store.components(run["game_id"]), store.run_table("interactions", run_id)
+    told: training_sets.Told | None = None
+    if words.of_data(run):
+        told = training_sets.told(run, {name: store.run_table(name, run_id).to_pylist() for name in training_sets.TABLES}, components)
+        tables |= {name: training_sets.named(tables[name]) for name in ("singles", "validations", "cross_checks")}
+        components = training_sets.legible(components)
+    return _content(run, tables, components, interactions, told) | {"what_if": packing.what_if(store, run)}
+
+
+def render_run(content: dict[str, Any], *, assets: str | None = None, template: str = "run.html.j2", within: Environment | None = None) -> str:
+    """The page of a run from `run_page` and whatever its template needs besides: one file, or with links into `assets`; see `render`."""
+    return render(template, content, assets=assets, within=within)
+
+
+def _content(
+    run: dict[str, Any], tables: Tables, components: Sequence[Component], interactions: pa.Table, trained: training_sets.Told | None
+) -> dict[str, Any]:
+    costs, metrics = tables["costs"], run["metrics"] or {}
     effects, kinds = layout.Effects.of(tables["singles"]), _kinds(components)
-    for row in interactions:
-        row["members"] = [components[i].label for i in row["components"]]
-        row["pieces"] = [effects.piece(components[i], components[i].label) for i in row["components"]]
-        row["reach"] = grid.reach(components[i] for i in row["components"])
     checks = agreement.checks(metrics, tables["cross_checks"], tables["singles"])
     charts = {
         "singles": figures.single_effects(tables["singles"]),
@@ -74,17 +84,22 @@ def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Componen
         "prunings": figures.pruning_curves(tables["prunings"]),
     } | {check["method"]: check["figure"] for check in checks}
     charts |= trained.charts if trained is not None else {}
+    rows = [_row(row, components, effects) for row in interactions.slice(0, TABLE_ROWS).to_pylist()]
     return {
         "run": run,
         "described": run["game"]["description"],
         "kinds": kinds,
         "trained": trained,
+        "noun": words.parts(kinds) if words.mechanistic(run) else f"{run['game']['description'].get('unit') or 'component'}s",
         "question": words.question(run, kinds),
         "unfinished": words.UNFINISHED.get(run["status"]),
         "no_help": words.help_of_interactions(run),
         "strongest": max(tables["singles"], key=lambda row: abs(row["value"]), default=None),
-        "interactions": interactions,
-        "table_rows": TABLE_ROWS,
+        "interactions": rows,
+        "found": interactions.num_rows,
+        "index": run["index"] or (rows[0]["index"] if rows else None),
+        "orders": sorted(set(interactions["order"].to_pylist())),
+        "any_weak": not all(interactions["significant"].to_pylist()),
         "examples": EXAMPLES,
         "singles": sorted(tables["singles"], key=lambda row: -abs(row["value"])),
         "energy_bars": energy.bars((run["diagnostics"] or {}).get("by_layer")),
@@ -95,20 +110,36 @@ def _run_page(run: dict[str, Any], tables: Tables, components: Sequence[Componen
         "costs": costs,
         "total": {key: sum(row[key] or 0 for row in costs) for key in ("evaluations", "reused", "tokens", "seconds", "wall_seconds")},
         "spec": yaml.safe_dump(run["spec"], sort_keys=False, allow_unicode=True, width=100),
-        **_drawing(run, components, effects, interactions, {name: chart for name, chart in charts.items() if chart}),
+        "charts": {name: chart for name, chart in charts.items() if chart},
+        **_drawing(run, components, effects, interactions, listed=trained is None or trained.listed),
     }
 
 
-def _drawing(
-    run: dict[str, Any], components: Sequence[Component], effects: layout.Effects, interactions: list[dict[str, Any]], charts: dict[str, figures.Figure]
-) -> dict[str, Any]:
+def _row(row: dict[str, Any], components: Sequence[Component], effects: layout.Effects) -> dict[str, Any]:
+    """An interaction with its members as the table shows them."""
+    members = [components[i] for i in row["components"]]
+    return row | {
+        "members": [component.label for component in members],
+        "labels": labels(components, row["components"]),
+        "pieces": [effects.piece(component, component.label) for component in members],
+        "reach": grid.reach(members),
+    }
+
+
+def _drawing(run: dict[str, Any], components: Sequence[Component], effects: layout.Effects, interactions: pa.Table, *, listed: bool) -> dict[str, Any]:
     """The layout of the components and what the page's script draws between them: parts of a model by layer, all others as text."""
-    arcs = layout.arcs(interactions)
     laid_out = grid.lay_out(components, effects, int(run["game"]["description"].get("heads") or 0)) if words.mechanistic(run) else None
-    data: dict[str, Any] = {"arcs": arcs, "shown": layout.SHOWN if laid_out is None else grid.SHOWN, "charts": charts}
+    data: dict[str, Any] = {
+        "components": packing.components(components, effects),
+        "interactions": packing.interactions(interactions, run["index"], len(components)),
+        "shown": min(layout.SHOWN if laid_out is None else grid.SHOWN, interactions.num_rows),
+        "drawn": DRAWN,
+    }
     if laid_out is None:
-        return {"grid": None, "kept": [], "layout": layout.lay_out(components, effects, run["game"]["source"]), "data": data}
-    return {"grid": laid_out, "kept": laid_out.maps, "layout": None, "data": data | {"graph": grid.graph(laid_out, arcs)}}
+        laid_out_text = layout.lay_out(components, effects, run["game"]["source"])
+        return {"grid": None, "kept": [], "layout": laid_out_text, "layout_shown": listed, "drawing": data}
+    members = set(interactions["components"].combine_chunks().flatten().to_pylist())
+    return {"grid": laid_out, "kept": laid_out.maps, "layout": None, "layout_shown": False, "drawing": data | {"graph": grid.graph(laid_out, members)}}
 
 
 def _kinds(components: Sequence[Component]) -> list[str]:
@@ -131,31 +162,15 @@ def _set_page(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "r2": median(row["r2"] for row in scored) if scored else None,
         "r2_singles": median(row["r2_singles"] for row in scored) if scored else None,
         "gained": sum(row["r2"] - row["r2_singles"] >= words.WORTHWHILE for row in scored),
-        "data": {"arcs": [], "shown": 0, "charts": {"fits": chart} if chart else {}},
+        "charts": {"fits": chart} if chart else {},
+        "drawing": None,
+        "what_if": None,
     }
 
 
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment: Any = Environment(loader=PackageLoader("raysp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"words": words, "energy": energy, "pruning": pruning, "agreement": agreement}
-    return environment
-
-
 def _write(template: str, out_path: str | Path, content: dict[str, Any]) -> Path:
-    from plotly.offline import get_plotlyjs
-
-    own = resources.files("raysp.report").joinpath("templates")
-    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in (*STYLES, *SCRIPTS)}
-    plotly = get_plotlyjs() if content["data"]["charts"] else ""
-    page = (
-        _environment()
-        .get_template(template)
-        .render(**content, css="".join(parts[name] for name in STYLES), js="\n".join(parts[name] for name in SCRIPTS), plotly=plotly)
-    )
     place = local_path("report", str(out_path))
+    page = render(template, content)
     if not place.is_symlink():
         make_folder("report", place.parent)
     return write_output("report", place, page.encode())

@@ -14,9 +14,9 @@ from raysp.runs.queries import direction
 TABLES = (*query_view.TABLES, "query_heldout", "data_scores", "selections")
 TOP = 5
 """Entries of each kind shown for a query."""
-QUERIES = 60
+QUERIES = 40
 """Queries on the page; the rest are in the store."""
-SCATTERED = 200
+SCATTERED = 120
 """Held-out subsets in a query's scatter."""
 LISTED = 120
 """The largest number of components that are all listed."""
@@ -34,7 +34,7 @@ class Told:
     mean_lds: tuple[float, float] | None
     scores: list[tuple[str, list[dict[str, Any]]]]
     selections: TableRows
-    charts: dict[str, figures.Figure]
+    charts: dict[str, figures.Chart]
     listed: bool
 
     def largest(self, query: Answered) -> float:

@@ -110,10 +110,11 @@ def mask_of(labels: Sequence[str], removed: Sequence[int | str] | None, kept: Se
 def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: Sequence[str], measured: Values) -> list[Prediction]:
     """Predictions for masks (bool, `(k, n)`), given their measured values (float64, `(k,)`, NaN if unmeasured)."""
     values = surrogate.predict(masks)
-    bounds = _exact(values) if is_complete(known.masks[known.fitted]) else _bounds(surrogate, known, masks)
+    sizes, place = np.unique((~masks).sum(axis=1), return_inverse=True)
+    by_size = bounds(surrogate, known, sizes)
     found: list[Prediction] = []
-    for mask, value, bound, exact in zip(masks, values.tolist(), bounds, measured.tolist(), strict=True):
-        removed = tuple(np.flatnonzero(~mask).tolist())
+    for mask, value, at, exact in zip(masks, values.tolist(), place.tolist(), measured.tolist(), strict=True):
+        bound, removed = by_size[at], tuple(np.flatnonzero(~mask).tolist())
         lo, hi = (None, None) if bound.half_width is None else (value - bound.half_width, value + bound.half_width)
         said = None if np.isnan(exact) else exact
         found.append(Prediction(removed, tuple(labels[i] for i in removed), value, lo, hi, bound.coverage, bound.compared, bound.extrapolated, said))
@@ -121,39 +122,64 @@ def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: 
 
 
 @dataclass(frozen=True)
-class _Bound:
+class Bound:
+    """The interval of a prediction, which depends on its mask only through how many components that removes: value ± `half_width`, None if there is none.
+
+    `coverage`, `compared` and `extrapolated` are as in `Prediction`.
+    """
+
     half_width: float | None
     coverage: float | None
     compared: int
     extrapolated: bool
 
 
-def _exact(values: Floats) -> list[_Bound]:
-    """Zero-width bounds, as a surrogate fitted to all masks is exact."""
-    return [_Bound(0.0, 1.0, 0, extrapolated=False)] * len(values)
+def caution(found: Bound | Prediction) -> str | None:
+    """What a reader must know of an interval or its absence; None if it holds as it should."""
+    if found.coverage is None:
+        return "There are no intervals: the run measured no subsets but those that its surrogate was fitted to."
+    if found.extrapolated:
+        return "Some subsets are larger or smaller than any that the run measured beside the fit: their intervals may be too narrow."
+    if found.coverage < LEVEL:
+        return f"Intervals come from {found.compared} subsets, which is enough for {found.coverage:.0%} coverage only."
+    return None
 
 
-def _bounds(surrogate: FourierSurrogate, known: Measured, masks: Masks) -> list[_Bound]:
-    """Half-widths of the intervals: a quantile of the absolute residuals on the most similar masks to which the surrogate was not fitted."""
+def bounds(surrogate: FourierSurrogate, known: Measured, removed: NDArray[np.intp] | None = None) -> list[Bound]:
+    """The bound of masks that remove so many components (integers, `(k,)`; 0 to n if None): a quantile of residuals on masks outside the fit.
+
+    The residuals used are those of the `COMPARED` masks that remove the most similar numbers. A surrogate fitted to all masks is exact.
+    """
+    wanted = np.arange(known.masks.shape[1] + 1) if removed is None else removed
+    if is_complete(known.masks[known.fitted]):
+        return [Bound(0.0, 1.0, 0, extrapolated=False)] * len(wanted)
     rows = np.flatnonzero(~known.fitted)
-    if not len(rows) or not len(masks):
-        return [_Bound(None, None, 0, extrapolated=False)] * len(masks)
+    if not len(rows) or not len(wanted):
+        return [Bound(None, None, 0, extrapolated=False)] * len(wanted)
     sizes = (~known.masks[rows]).sum(axis=1)
-    wanted = (~masks).sum(axis=1)
-    nearest = [_nearest(np.abs(sizes - size)) for size in wanted.tolist()]
-    used = np.unique(np.concatenate(nearest))
+    order = np.argsort(sizes, kind="stable")
+    rows, sizes = rows[order], sizes[order]
+    # In this order the masks compared for one number are neighbours.
+    starts, stops = _nearest(sizes, wanted)
+    used = np.flatnonzero(np.cumsum(np.bincount(starts, minlength=len(rows) + 1) - np.bincount(stops, minlength=len(rows) + 1))[:-1])
     residuals = np.zeros(len(rows))
     residuals[used] = np.abs(known.values[rows[used]] - surrogate.predict(known.masks[rows[used]]))
+    widths = {(start, stop): _quantile(residuals[start:stop]) for start, stop in set(zip(starts.tolist(), stops.tolist(), strict=True))}
+    outside = (wanted < sizes[starts]) | (wanted > sizes[stops - 1])
     return [
-        _Bound(*_quantile(residuals[near]), len(near), extrapolated=not bool(sizes[near].min() <= size <= sizes[near].max()))
-        for near, size in zip(nearest, wanted.tolist(), strict=True)
+        Bound(*widths[start, stop], stop - start, extrapolated)
+        for start, stop, extrapolated in zip(starts.tolist(), stops.tolist(), outside.tolist(), strict=True)
     ]
 
 
-def _nearest(distances: NDArray[np.intp]) -> NDArray[np.intp]:
-    if len(distances) <= COMPARED:
-        return np.arange(len(distances))
-    return np.flatnonzero(distances <= np.partition(distances, COMPARED - 1)[COMPARED - 1])
+def _nearest(sizes: NDArray[np.intp], wanted: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For each wanted size the half-open range of ascending sizes that are the `COMPARED` nearest, with all that tie with the last of them."""
+    few, most = np.full(len(wanted), -1), np.full(len(wanted), int(max(sizes[-1], wanted.max())))
+    while (most - few > 1).any():  # bisection: within `most` lie enough, within `few` too few
+        middle = (few + most) // 2
+        enough = np.searchsorted(sizes, wanted + middle, "right") - np.searchsorted(sizes, wanted - middle, "left") >= min(COMPARED, len(sizes))
+        few, most = np.where(enough, few, middle), np.where(enough, middle, most)
+    return np.searchsorted(sizes, wanted - most, "left"), np.searchsorted(sizes, wanted + most, "right")
 
 
 def _quantile(residuals: Floats) -> tuple[float, float]:
@@ -170,10 +196,15 @@ def predict_stored(store: "ActionStore | StoreReader", run_id: str, masks: Masks
     """Predictions of a stored run, or of one of its queries, for masks (bool, `(k, n)`). UserError for a run without a surrogate and for an unknown query."""
     row = store.run_row(run_id)
     surrogate = store.surrogate(run_id, query)
-    rows = store.run_evaluations(run_id)
-    known = Measured.of(rows, rows["value"].to_numpy() if query is None else store.run_outputs(run_id)[:, query])
     measured = store.known(row["game_id"], masks) if query is None else store.outputs(row["game_id"], masks)[:, query]
-    return predict(surrogate, known, masks, [component.label for component in store.components(row["game_id"])], measured)
+    labels = [component.label for component in store.components(row["game_id"])]
+    return predict(surrogate, measured_by(store, run_id, query), masks, labels, measured)
+
+
+def measured_by(store: "ActionStore | StoreReader", run_id: str, query: int | None = None) -> Measured:
+    """The evaluations of a stored run with its values, or with those of one of its queries."""
+    rows = store.run_evaluations(run_id)
+    return Measured.of(rows, rows["value"].to_numpy() if query is None else store.run_outputs(run_id)[:, query])
 
 
 def as_json(found: Prediction) -> dict[str, Any]:

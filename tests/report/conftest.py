@@ -7,10 +7,7 @@ import pytest
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-#: What Plotly says where a window changes its size faster than a busy machine draws; it then draws once more.
-BUSY = "Too many auto-margin redraws."
-
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.main-svg'))"
+DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +28,7 @@ class Tab:
         self._context = browser.new_context(offline=True)
         self.page = self._context.new_page()
         self.complaints = []
-        self.page.on("console", lambda message: None if message.text.endswith(BUSY) else self.complaints.append(message.text))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message) or dialog.dismiss())
         self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else self.complaints.append(request.url))

@@ -48,8 +48,9 @@ def add_run(store, run_id, game, *, seed=0, method="removed", scores=True, selec
     lens = {"kind": "data", "model": "smollm2-135m-instruct", "train": "answers.jsonl", "queries": "queries.jsonl"}
     spec = json.dumps({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 600}, "seed": 0})
     store.start_run(run_id, spec, game, lens="data", explorer="proxyspex", seed=0)
+    drawn = {}
     for phase, count in {"explore": 300, "validate": 120}.items():
-        masks = np.unique(rng.random((count, n)) < 0.5, axis=0)
+        drawn[phase] = masks = np.unique(rng.random((count, n)) < 0.5, axis=0)
         outputs = rng.normal(size=(len(masks), q))
         store.add_evaluations(run_id, phase, masks, outputs.mean(axis=1), tokens=5400 * len(masks), seconds=1.4 * len(masks), outputs=outputs)
         store.add_cost(run_id, phase, wall_seconds=0.8 * len(masks))
@@ -59,7 +60,7 @@ def add_run(store, run_id, game, *, seed=0, method="removed", scores=True, selec
         "metrics": pages.METRICS | {"queries": {"queries": q, "lds": 0.82, "lds_singles": 0.74}},
     }  # fmt: skip
     whole = pages.answer(n, pages.some_sets(n, rng, min(12, n)), rng, r2=0.83, r2_singles=0.74)
-    store.finish_run(run_id, "done", summary, **whole, **answers(game, rng, method))
+    store.finish_run(run_id, "done", summary, pages.surrogate(n, whole, drawn["explore"], 0.8), **whole, **answers(game, rng, method))
     if scores:
         store.replace_data_scores(run_id, data_scores(q))
     if selections:

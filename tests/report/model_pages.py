@@ -60,7 +60,7 @@ def add_run(store, run_id, game, sets, *, seed=0, prunings=False, methods=(), en
         "reasons": [pages.reason("surrogate_good", "The surrogate predicts well: held-out R² 0.91 on 200 fresh masks.", r2=0.91), *reasons], "metrics": metrics,
         "diagnostics": {"by_layer": energy} if energy else None,
     }  # fmt: skip
-    store.finish_run(run_id, "done", summary, cross_checks=table, **answer)
+    store.finish_run(run_id, "done", summary, pages.surrogate(game.n, answer, masks[::2], 0.7), cross_checks=table, **answer)
     if prunings:
         store.add_prunings(run_id, pruning_rows(game.n, rng))
     return run_id

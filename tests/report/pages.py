@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.game import Component, GameInfo, fingerprint
+from raysp.spectral.fourier import FourierSurrogate
+from raysp.store import RunSurrogates
 from raysp.validation import Reason
 
 SHORT = "Her acting never fails to impress"
@@ -96,6 +98,16 @@ def answer(n, sets, rng, *, r2, r2_singles):
     return {"singles": table, "interactions": interactions, "validations": validations, "heldout": heldout}
 
 
+def surrogate(n, found, fitted, keep_probability=0.5, terms=None):
+    """What a run stores beside such an answer: its single effects and deviations as one function of masks, or these terms."""
+    if terms:
+        return RunSurrogates(FourierSurrogate.from_dict(n, terms), keep_probability, fitted)
+    singles = {(i,): value for i, value in zip(found["singles"]["component"].to_pylist(), found["singles"]["value"].to_pylist(), strict=True)}
+    sets = zip(found["interactions"]["components"].to_pylist(), found["interactions"]["estimate"].to_pylist(), strict=True)
+    value = FourierSurrogate.from_deviations(n, 2.31, singles | {tuple(members): estimate for members, estimate in sets}).rebased(keep_probability)
+    return RunSurrogates(value, keep_probability, fitted)
+
+
 def some_sets(n, rng, count):
     found = {tuple(sorted(rng.choice(n, size, replace=False).tolist())) for size in (2, 2, 2, 3, 2, 4 if n > 6 else 2) * count}
     return [list(each) for each in list(found)[:count]]
@@ -112,11 +124,12 @@ def reason(code, sentence, **figures):
     return Reason(code, figures, sentence).row()
 
 
-def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None):
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
+    drawn = {}
     for phase, count in PHASES.items():
-        masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
+        drawn[phase] = masks = np.unique(rng.random((count, game.n)) < 0.5, axis=0)
         store.add_evaluations(run_id, phase, masks, rng.normal(size=len(masks)), tokens=61 * len(masks), seconds=len(masks) / 90)
         store.add_cost(run_id, phase, wall_seconds=len(masks) / 70)
     gain = r2 - r2_singles
@@ -146,7 +159,8 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
         "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": r2, "r2_lo": r2 - 0.03, "r2_hi": r2 + 0.02, "r2_singles": r2_singles,
         "verdict": verdict, "reasons": reasons, "metrics": METRICS,
     }  # fmt: skip
-    store.finish_run(run_id, "done", summary, **answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles))
+    found = answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles)
+    store.finish_run(run_id, "done", summary, surrogate(game.n, found, drawn["explore"], terms=terms), **found)
     return run_id
 
 
@@ -168,6 +182,16 @@ def sentences(store, repeat=1):
         at += len(sentence) + 1
     game = info(parts, source, unit="sentence", target=" Lyon", foil=" Lille", question="In which city can I collect my parcel?")
     return add_run(store, "sentences", game, some_sets(game.n, np.random.default_rng(5), 14), seed=2, r2=0.88, r2_singles=0.884)
+
+
+def large(store, words=2000, count=10_000):
+    """As many words and interactions as a page must hold."""
+    rng = np.random.default_rng(7)
+    text = " ".join(f"{word}{i % 97}" for i, word in zip(range(words), SHORT.split() * words, strict=False))
+    game = info(words_of(text), text)
+    sets = [sorted(rng.choice(60, size, replace=False) + 60 * rng.integers(words // 60)) for size in rng.integers(2, 5, 2 * count)]
+    sets = [list(map(int, members)) for members in {tuple(members): None for members in sets}][:count]
+    return add_run(store, "large", game, sets, seed=11, terms={tuple(members): 0.1 for members in sets if len(members) < 4})
 
 
 def function(store, n=30):

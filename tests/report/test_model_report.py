@@ -103,7 +103,7 @@ def test_one_line_an_interaction_between_its_members(visit, name, drawn):
     stray = """() => {
         const centre = (e) => { const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; };
         const origin = document.getElementById('arcs').getBoundingClientRect();
-        return data.arcs.slice(0, Number(slider.value)).filter((arc) => {
+        return raysp.interactions.drawn().filter((arc) => {
             const wires = document.querySelector(`.arc[data-rank='${arc.rank}'] .wire`).getAttribute('d').split('M').slice(1);
             const ends = wires.flatMap((d) => { const n = d.match(/-?[0-9.]+/g).map(Number); return [n.slice(0, 2), n.slice(-2)]; });
             return !arc.components.every((i) => {
@@ -119,7 +119,7 @@ def test_deeper_layers_are_higher_and_heads_of_a_layer_side_by_side(visit):
     page = visit("three-layers")
     middle = "e => { const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; }"
     nodes = {node.get_attribute("data-tip").split(":")[0]: node.locator("rect").evaluate(middle) for node in page.locator(".node").all()}
-    cells = {cell.get_attribute("data-tip").split(":")[0]: cell.evaluate(middle) for cell in page.locator(".cell").all()}
+    cells = {cell.get_attribute("aria-label").split(":")[0]: cell.evaluate(middle) for cell in page.locator(".cell").all()}
     assert len({round(y) for label, (_, y) in nodes.items() if label.startswith("L13")}) == 1
     assert min(y for label, (_, y) in nodes.items() if label.startswith("L12")) > max(y for label, (_, y) in nodes.items() if label.startswith("L14"))
     assert max(abs(x - cells[label][0]) for label, (x, _) in nodes.items()) < 1  # its columns are those of the heat map
@@ -128,7 +128,7 @@ def test_deeper_layers_are_higher_and_heads_of_a_layer_side_by_side(visit):
 def test_lines_within_a_layer_are_bent_and_run_over_no_other_part(visit):
     page = visit("blocks")
     straight = "[...document.querySelectorAll('.arc .wire')].filter(e => e.getBBox().width < 1).length"
-    assert page.evaluate("data.arcs.slice(0, 12).filter(arc => arc.components.length === 2).length") > 4
+    assert page.evaluate("raysp.interactions.drawn().filter(arc => arc.components.length === 2).length") > 4
     assert page.evaluate(straight) == 0
     page = visit("one-layer")
     assert page.evaluate("[...document.querySelectorAll('.arc .wire')].every(e => e.getBBox().height > 4)")
@@ -139,7 +139,7 @@ def test_the_slider_and_the_window_redraw_the_graph(visit):
     page.locator("#shown").fill("3")
     assert page.locator("#arcs .arc").count() == 3
     assert page.locator("#shown-count").text_content() == "3"
-    members = page.evaluate("new Set(data.arcs.slice(0, 3).flatMap(arc => arc.components)).size")
+    members = page.evaluate("new Set(raysp.interactions.drawn().flatMap(arc => arc.components)).size")
     assert page.locator(".node").count() == members
     before = page.locator("#arcs .arc[data-rank='1'] .wire").get_attribute("d")
     page.set_viewport_size({"width": 420, "height": 900})
@@ -152,14 +152,14 @@ def test_a_row_of_the_table_lights_its_members_in_both_pictures(visit):
     assert page.locator("#arcs .arc.on").count() == 1
     labels = page.locator("tr[data-rank='3'] .chip").all_text_contents()
     for lit in (".cell.on", ".node.on"):
-        assert sorted(tip.split(":")[0] for tip in page.locator(lit).evaluate_all("all => all.map(e => e.dataset.tip)")) == sorted(labels)
+        assert sorted(tip.split(":")[0] for tip in page.locator(lit).evaluate_all("all => all.map(e => e.dataset.tip || e.ariaLabel)")) == sorted(labels)
 
 
 def test_a_node_lights_the_interactions_it_takes_part_in(visit):
     page = visit("three-layers")
-    index = page.evaluate("data.arcs[0].components[0]")
+    index = page.evaluate("raysp.interactions.drawn()[0].components[0]")
     page.locator(f".node[data-i='{index}']").hover()
-    assert page.locator("#arcs .arc.on").count() == page.evaluate(f"data.arcs.slice(0, 12).filter(arc => arc.components.includes({index})).length")
+    assert page.locator("#arcs .arc.on").count() == page.evaluate(f"raysp.interactions.drawn().filter(arc => arc.components.includes({index})).length")
 
 
 def test_printing_fits_the_paper(visit):
@@ -201,7 +201,7 @@ def test_pruning_has_curves_a_table_and_what_stays(folder, visit):
     for part in ("How much can be pruned?", "on 60 held-out prompts", "The intact model’s value is 2.31 (2.10 to 2.50)", "80% 22 of 27", "10% · 3"):
         assert part in text
     page = visit("three-layers")
-    assert page.locator("[data-chart=prunings] .legendtext").all_text_contents() == [*pruning.METHODS.values(), "intact model"]
+    assert page.locator("[data-chart=prunings] .key-name").all_text_contents() == [*pruning.METHODS.values(), "intact model"]
     assert page.locator(".kept figure").first.locator("rect.stays").count() == 22
     assert page.locator(".kept figure").first.locator("rect").count() == 27
     assert "How much can be pruned?" not in read(folder / "mixed.html")
@@ -215,7 +215,7 @@ def test_other_methods_have_their_agreement_in_words_once(folder, visit):
     assert "Other methods" not in read(folder / "blocks.html")
     assert "attention rollout 0.27 56% agrees weakly" in read(folder / "checked-words.html")
     page = visit("checked-words")
-    assert page.locator("[data-chart=attention_rollout] .xtitle").text_content() == "absolute single effect"
+    assert page.locator("[data-chart=attention_rollout] .title.middle").text_content() == "absolute single effect"
 
 
 def test_three_prompts_stand_for_all(folder):

@@ -1,6 +1,8 @@
 """The page of a run, in a real browser without a network."""
 
 import re
+from base64 import b64encode
+from hashlib import sha256
 
 import pages
 import pytest
@@ -61,7 +63,7 @@ def test_arcs_begin_and_end_at_their_words(visit):
         const origin = document.getElementById('arcs').getBoundingClientRect();
         return [0, path.getTotalLength()].map(at => path.getPointAtLength(at)).map(point => [point.x + origin.left, point.y + origin.top]);
     }"""
-    for (x, y), word in zip(page.evaluate(ends), ("#c2", "#c3"), strict=True):
+    for (x, y), word in zip(page.evaluate(ends), (".c[data-i='2']", ".c[data-i='3']"), strict=True):
         box = page.locator(word).evaluate("e => e.getBoundingClientRect().toJSON()")
         assert box["left"] < x < box["right"]
         assert y == pytest.approx(box["top"], abs=1)
@@ -91,7 +93,7 @@ def test_dark_mode_changes_the_colours_of_page_and_charts(visit):
         seen.add(
             (
                 page.evaluate("getComputedStyle(document.documentElement).backgroundColor"),
-                page.locator("[data-chart=singles] .xtick text").first.evaluate("e => getComputedStyle(e).fill"),
+                page.locator("[data-chart=singles] .tick").first.evaluate("e => getComputedStyle(e).fill"),
             )
         )
     assert len({background for background, _ in seen}) == len({fill for _, fill in seen}) == 2
@@ -112,7 +114,7 @@ def test_hostile_text_is_text(visit):
     assert page.locator(".c").all_text_contents() == [word for word, _, _ in pages.words_of(" ".join(pages.HOSTILE))]
     assert page.locator("main img, main u, main b, main script").count() == 0
     assert "</script><img src=x onerror=alert(2)>" in page.locator("h1").text_content()
-    assert any("<b>bold</b>" in label for label in page.locator("[data-chart=singles] .ytick text").all_text_contents())
+    assert any("<b>bold</b>" in label for label in page.locator("[data-chart=singles] .label").all_text_contents())
 
 
 def test_the_verdict_comes_first_with_its_reasons(folder):
@@ -146,11 +148,32 @@ def test_an_unfinished_run_says_so(folder):
     assert "This run is not finished" in read(folder / "unfinished.html")
 
 
-def test_a_page_is_one_file_with_plotly_once_and_asks_for_nothing(folder):
-    page = (folder / "six-words.html").read_text(encoding="utf-8")
-    assert page.count("plotly.js v") == 1
-    assert not re.search(r"<(link|img|iframe)\b|<script[^>]+src=", page.split("<script>")[0])
-    assert "plotly.js v" not in (folder / "unfinished.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ALL)
+def test_a_page_is_one_small_file_that_asks_for_nothing_and_has_no_inline_styles(folder, name):
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
+    assert len(page.encode()) < 1_000_000
+    assert not re.search(r"<(link|img|iframe)\b|<script[^>]+src=|<[^>]+\s(style|on\w+)=", page.split("<script>")[0])
+
+
+@pytest.mark.parametrize("name", ["six-words", "set"])
+def test_a_file_allows_its_own_style_and_script_by_hash_and_nothing_else(folder, browser, name):
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
+    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    blocks = [re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL) for tag in ("style", "script")]
+    assert [len(found) for found in blocks] == [1, 1]
+    hashes = [b64encode(sha256(found[0].encode()).digest()).decode() for found in blocks]
+    assert policy == f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'"
+    # The policy is in force: an inline handler does nothing, and is complained about.
+    page = browser.new_page()
+    page.goto(f"file://{folder / name}.html")
+    refused = """() => new Promise((resolve) => {
+        document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
+        document.body.setAttribute("onclick", "document.title = 'run'");
+        document.body.click();
+    })"""
+    assert page.evaluate(refused) == "script-src-attr"
+    assert page.title() != "run"
+    page.close()
 
 
 def test_the_set_page_counts_verdicts_and_kinds(folder):

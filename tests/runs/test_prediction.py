@@ -9,7 +9,7 @@ import raysp
 from raysp.game import distinct_labels
 from raysp.runs.exact import measure
 from raysp.runs.local import local_backend
-from raysp.runs.prediction import LEVEL, Measured, component_numbers, mask_of, predict, predict_stored, read_subset
+from raysp.runs.prediction import COMPARED, LEVEL, Measured, bounds, caution, component_numbers, mask_of, predict, predict_stored, read_subset
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
 
@@ -100,6 +100,36 @@ def test_a_size_beyond_all_that_were_measured_is_reported_to_be_extrapolated():
     known = Measured(masks, np.ones(6), np.zeros(6, dtype=bool))
     near, far = predict(surrogate, known, np.array([[True] * 5 + [False], [False] * 6]), "abcdef", np.full(2, np.nan))
     assert (near.extrapolated, far.extrapolated) == (False, True)
+
+
+def test_bounds_of_every_size_come_from_the_masks_that_remove_about_as_many():
+    rng, n = np.random.default_rng(3), 40
+    masks = np.concatenate([random_masks(n, 150, share, rng) for share in (0.3, 0.5, 0.9)])
+    known = Measured(masks, rng.normal(size=len(masks)), rng.random(len(masks)) < 0.3)
+    surrogate = FourierSurrogate.from_dict(n, {(): 0.1, (3,): 0.4, (5, 7): -0.2})
+    rows = np.flatnonzero(~known.fitted)
+    sizes, residuals = (~masks[rows]).sum(axis=1), np.abs(known.values[rows] - surrogate.predict(masks[rows]))
+    every = bounds(surrogate, known)
+    assert len(every) == n + 1
+    for size, bound in enumerate(every):
+        distances = np.abs(sizes - size)
+        near = distances <= np.sort(distances)[COMPARED - 1]
+        rank = min(int(np.ceil((near.sum() + 1) * LEVEL)), near.sum())
+        assert bound.compared == near.sum() >= COMPARED
+        assert bound.half_width == np.sort(residuals[near])[rank - 1]
+        assert bound.extrapolated is not (sizes[near].min() <= size <= sizes[near].max())
+    assert bounds(surrogate, known, np.array([7, 2])) == [every[7], every[2]]
+    asked_for = predict(surrogate, known, masks[:5], [str(i) for i in range(n)], np.full(5, np.nan))
+    assert [each.hi - each.value for each in asked_for] == pytest.approx([every[len(each.removed)].half_width for each in asked_for])
+
+
+def test_a_caution_comes_with_an_interval_that_is_missing_too_narrow_or_of_few_masks():
+    surrogate, masks = FourierSurrogate.from_dict(4, {(): 1.0}), random_masks(4, 9, 0.5, np.random.default_rng(0))
+    for fitted, message in ((True, "There are no intervals"), (False, "Intervals come from 9 subsets, which is enough for 90% coverage only")):
+        [bound] = bounds(surrogate, Measured(masks, np.arange(9.0), np.full(9, fitted)), np.array([int((~masks[0]).sum())]))
+        assert caution(bound).startswith(message)
+    everything = np.array([[number >> i & 1 == 1 for i in range(4)] for number in range(16)])
+    assert {caution(bound) for bound in bounds(surrogate, Measured(everything, np.ones(16), np.ones(16, dtype=bool)))} == {None}
 
 
 def asked(explorer=None, **options):

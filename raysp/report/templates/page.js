@@ -1,121 +1,73 @@
-// Controls, highlighting, tooltips and charts. Interactions are drawn by arcs.js (text) or graph.js (parts of a model).
-const data = JSON.parse(document.getElementById("data").textContent);
-const field = document.getElementById("text") || document.getElementById("model");
-const svg = document.getElementById("arcs");
-const slider = document.getElementById("shown");
-const PRINT_WIDTH = 680;
+"use strict";
+// Starts the page: charts, interactions, tooltips, movement by arrow keys, print.
+(function (raysp) {
+  const PRINT_WIDTH = 680;
+  const { field } = raysp;
 
-function shape(name, attributes, words = "") {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.textContent = words;
-  return element;
-}
+  function drawCharts() {
+    for (const place of document.querySelectorAll("[data-chart]")) raysp.drawChart(place, raysp.data.charts[place.dataset.chart]);
+  }
 
-function shown() {
-  return data.arcs.slice(0, slider ? Number(slider.value) : data.arcs.length);
-}
-
-function drawInteractions() {
-  if (!svg) return;
-  svg.replaceChildren();
-  if (data.graph) drawGraph(shown());
-  else drawArcs(shown());
-  const count = document.getElementById("shown-count");
-  if (count) count.textContent = String(shown().length);
-}
-
-function focusOn(arcs, extra) {
-  const ranks = new Set(arcs.map((arc) => String(arc.rank)));
-  const members = new Set(arcs.flatMap((arc) => arc.components).concat(extra === undefined ? [] : [extra]));
-  field.classList.toggle("focus", ranks.size > 0);
-  for (const element of svg.querySelectorAll("[data-rank]")) element.classList.toggle("on", ranks.has(element.dataset.rank));
-  for (const element of field.querySelectorAll(".c")) element.classList.toggle("on", ranks.size > 0 && members.has(Number(element.dataset.i)));
-}
-
-function listen() {
-  if (!svg) return;
-  const byRank = new Map(data.arcs.map((arc) => [String(arc.rank), arc]));
-  for (const row of document.querySelectorAll("tr[data-rank]")) {
-    const arc = byRank.get(row.dataset.rank);
-    if (!arc) continue;
-    const on = () => {
-      if (slider && data.arcs.indexOf(arc) >= Number(slider.value)) { slider.value = String(data.arcs.indexOf(arc) + 1); drawInteractions(); }
-      focusOn([arc]);
+  // The words, or the cells of the heat maps, are one stop of the tabulator; arrow keys move between them.
+  function rove() {
+    const all = [...field.querySelectorAll(".c[data-i]:not(.node)")];
+    if (!all.length) return;
+    let now = all[0];
+    for (const element of all) element.tabIndex = -1;
+    now.tabIndex = 0;
+    const middle = (element) => { const box = element.getClientRects()[0] || element.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; };
+    // The nearest on the next line up or down.
+    const beyond = (from, sign) => {
+      const [x, y] = middle(from);
+      let [best, least] = [null, Infinity];
+      for (const element of all) {
+        const [a, b] = middle(element);
+        const away = (b - y) * sign;
+        if (away > 5 && 3 * away + Math.abs(a - x) < least) [best, least] = [element, 3 * away + Math.abs(a - x)];
+      }
+      return best;
     };
-    for (const event of ["mouseenter", "focus"]) row.addEventListener(event, on);
-    for (const event of ["mouseleave", "blur"]) row.addEventListener(event, () => focusOn([]));
+    field.addEventListener("focusin", ({ target }) => {
+      if (!all.includes(target)) return;
+      now.tabIndex = -1;
+      now = target;
+      now.tabIndex = 0;
+    });
+    field.addEventListener("keydown", (event) => {
+      const at = all.indexOf(event.target);
+      if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+      const next = { ArrowRight: () => all[at + 1], ArrowLeft: () => all[at - 1], ArrowDown: () => beyond(event.target, 1), ArrowUp: () => beyond(event.target, -1),
+        Home: () => all[0], End: () => all[all.length - 1] }[event.key];
+      if (!next) return;
+      event.preventDefault();
+      const found = next();
+      if (found) found.focus();
+    });
   }
-  for (const element of field.querySelectorAll(".c")) listenTo(element, Number(element.dataset.i));
-  if (slider) slider.addEventListener("input", drawInteractions);
-}
 
-// Pointing at a component highlights its interactions.
-function listenTo(element, index) {
-  element.addEventListener("mouseenter", () => {
-    const touching = shown().filter((arc) => arc.components.includes(index));
-    if (touching.length) focusOn(touching, index);
-  });
-  element.addEventListener("mouseleave", () => focusOn([]));
-}
-
-// Elements with `data-tip` show it beside the pointer at once, and when tapped.
-function tell() {
-  const tip = document.createElement("div");
-  tip.className = "tip";
-  tip.setAttribute("aria-hidden", "true");
-  document.body.append(tip);
-  document.addEventListener("mouseover", (event) => {
-    const told = event.target.closest("[data-tip]");
-    tip.textContent = told ? told.dataset.tip : "";
-    tip.hidden = !told;
-  });
-  document.addEventListener("mousemove", (event) => {
-    if (tip.hidden) return;
-    tip.style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8))}px`;
-    tip.style.top = `${event.clientY + 18 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 10 : event.clientY + 18}px`;
-  });
-  tip.hidden = true;
-}
-
-// Replaces names of CSS variables in colour fields; all other text is data and stays unchanged.
-function coloured(value, style, key = "") {
-  if (typeof value === "string") return /color$/.test(key) && value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
-  if (Array.isArray(value)) return value.map((item) => coloured(item, style, key));
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, style, name)]));
-  return value;
-}
-
-function drawCharts() {
-  const style = getComputedStyle(document.documentElement);
-  for (const place of document.querySelectorAll("[data-chart]")) {
-    const figure = data.charts[place.dataset.chart];
-    const layout = coloured(figure.layout, style);
-    layout.font.family = getComputedStyle(document.body).fontFamily;
-    layout.showlegend = figure.data.filter((trace) => trace.name && trace.showlegend !== false).length > 1;
-    Plotly.react(place, coloured(figure.data, style), layout, { displayModeBar: false, responsive: true });
+  function listenToPrint() {
+    // Print in light colours at a fixed width.
+    let theme;
+    addEventListener("beforeprint", () => {
+      ({ theme } = document.documentElement.dataset);
+      document.documentElement.dataset.theme = "light";
+      if (!field) return;
+      field.style.setProperty("width", `${Math.min(field.clientWidth, PRINT_WIDTH)}px`);
+      raysp.interactions.draw();
+    });
+    addEventListener("afterprint", () => {
+      if (theme === undefined) delete document.documentElement.dataset.theme;
+      else document.documentElement.dataset.theme = theme;
+      if (!field) return;
+      field.style.removeProperty("width");
+      raysp.interactions.draw();
+    });
   }
-}
 
-function draw() {
-  drawInteractions();
+  if (raysp.interactions) raysp.interactions.begin();
+  if (raysp.whatIf) raysp.whatIf.begin();
+  if (field) rove();
+  raysp.listenForTips();
   drawCharts();
-}
-
-listen();
-listenToQueries();
-tell();
-draw();
-if (svg) new ResizeObserver(drawInteractions).observe(field);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-// Print in light colours at a fixed width.
-addEventListener("beforeprint", () => {
-  document.documentElement.dataset.theme = "light";
-  if (field) field.style.width = `${Math.min(field.clientWidth, PRINT_WIDTH)}px`;
-  draw();
-});
-addEventListener("afterprint", () => {
-  delete document.documentElement.dataset.theme;
-  if (field) field.style.width = "";
-  draw();
-});
+  listenToPrint();
+}(window.raysp));

@@ -1,0 +1,181 @@
+"use strict";
+// What if some components were removed: the prediction of the run's surrogate, evaluated here.
+//
+// For a page that can do more: `CustomEvent("whatif", { detail: { removed, value, lo, hi } })` is dispatched on the document whenever the removed set changes (lo
+// and hi are null without an interval), `CustomEvent("whatif-set", { detail: { removed } })` sets it, and the empty `#whatif-exact` is that page's to fill.
+(function (raysp) {
+  const { known, make, number, scale, unpacked } = raysp;
+  const held = raysp.data.whatIf;
+  const section = document.getElementById("whatif");
+  if (!held || !held.coefficients || !section) return;
+  const { field, parts } = raysp;
+  const n = parts.labels.length;
+  const coefficients = unpacked(held.coefficients);
+  const members = unpacked(held.components);
+  const spread = Math.sqrt(held.basis * (1 - held.basis));
+  const gone = Float64Array.from([(held.basis - 1) / spread, held.basis / spread]); // of a component that is kept, and of one that is removed
+  const at = (id) => document.getElementById(`whatif-${id}`);
+  let removed = new Set();
+  let choosing = false;
+
+  // ---- the surrogate
+
+  // The sum over terms of coefficient times the product over their components; terms are in ascending order, so that those of one order have one length.
+  function valueWithout(set) {
+    const factors = new Float64Array(n).fill(gone[0]);
+    for (const i of set) factors[i] = gone[1];
+    let [sum, term, member] = [0, 0, 0];
+    held.orders.forEach((count, order) => {
+      for (const end = term + count; term < end; term += 1) {
+        let product = coefficients[term];
+        for (let k = 0; k < order; k += 1) product *= factors[members[member + k]];
+        member += order;
+        sum += product;
+      }
+    });
+    return sum;
+  }
+
+  // The last entry at or below this number of components removed.
+  function boundOf(count) {
+    const [, half, coverage, compared, caution] = held.bounds.findLast(([from]) => from <= count);
+    return { half, coverage, compared, caution: caution === null ? "" : held.cautions[caution] };
+  }
+
+  function predict(set) {
+    const [value, bound] = [valueWithout(set), boundOf(set.size)];
+    return { ...bound, value, lo: bound.half === null ? null : value - bound.half, hi: bound.half === null ? null : value + bound.half };
+  }
+
+  // ---- what the page shows of it
+
+  function show() {
+    const told = predict(removed);
+    const { whole } = scale([told.value, told.lo, told.hi, held.intact]);
+    at("value").textContent = whole(told.value);
+    const interval = told.lo === null ? "no interval" : `${whole(told.lo)} to ${whole(told.hi)}`;
+    at("interval").textContent = told.coverage === null ? interval : `${interval} (${Math.round(100 * told.coverage)}% interval)`;
+    at("change").textContent = known(held.intact) ? whole(told.value - held.intact) : "–";
+    at("caution").textContent = told.caution;
+    at("caution").hidden = !told.caution;
+    at("count").textContent = removed.size ? `${removed.size.toLocaleString("en")} of ${n.toLocaleString("en")} removed:` : "Nothing is removed.";
+    at("restore").disabled = !removed.size;
+    section.classList.toggle("changed", removed.size > 0);
+    list();
+    mark();
+    if (table) table.refresh();
+    document.dispatchEvent(new CustomEvent("whatif", { detail: { removed: [...removed], value: told.value, lo: told.lo, hi: told.hi } }));
+  }
+
+  const MOST = 60; // buttons of removed components
+
+  function list() {
+    const buttons = [...removed].slice(0, MOST).map((i) => {
+      const item = make("li", "");
+      const button = make("button", "button small", `${parts.labels[i].trim() || i + 1} `);
+      button.type = "button";
+      button.dataset.restore = String(i);
+      button.setAttribute("aria-label", `restore ${parts.labels[i]}`);
+      button.append(make("span", "faint", "×"));
+      item.append(button);
+      return item;
+    });
+    if (removed.size > MOST) buttons.push(make("li", "faint", `and ${(removed.size - MOST).toLocaleString("en")} more, in the list below`));
+    at("gone").replaceChildren(...buttons);
+  }
+
+  // Words, cells and nodes of removed components are crossed out.
+  let off = [];
+  function mark() {
+    for (const element of off) element.classList.remove("off");
+    off = [...removed].flatMap((i) => raysp.elementsOf(i));
+    for (const element of off) element.classList.add("off");
+    if (!choosing) return;
+    for (const element of field.querySelectorAll("span.c[role=button]")) element.setAttribute("aria-pressed", String(removed.has(Number(element.dataset.i))));
+  }
+
+  function set(next) {
+    const wanted = new Set([...next].map(Number).filter((i) => Number.isInteger(i) && i >= 0 && i < n).sort((a, b) => a - b));
+    if (wanted.size === removed.size && [...wanted].every((i) => removed.has(i))) return;
+    removed = wanted;
+    show();
+  }
+
+  function toggle(i) {
+    const next = new Set(removed);
+    if (!next.delete(i)) next.add(i);
+    set(next);
+  }
+
+  // ---- choosing: in the text or heat map while the mode is on, and in the list of all components
+
+  function switchMode() {
+    choosing = !choosing;
+    section.classList.toggle("on", choosing);
+    field.classList.toggle("choosing", choosing);
+    for (const button of document.querySelectorAll("[data-whatif-mode]")) button.setAttribute("aria-pressed", String(choosing));
+    for (const element of field.querySelectorAll("span.c[data-i]")) {
+      if (choosing) element.setAttribute("role", "button");
+      else for (const name of ["role", "aria-pressed"]) element.removeAttribute(name);
+    }
+    mark();
+  }
+
+  function listenToField() {
+    for (const button of document.querySelectorAll("[data-whatif-mode]")) {
+      button.hidden = false;
+      button.addEventListener("click", switchMode);
+    }
+    const chosen = (event) => choosing && event.target.closest(".c[data-i]");
+    field.addEventListener("click", (event) => { const found = chosen(event); if (found) toggle(Number(found.dataset.i)); });
+    field.addEventListener("keydown", (event) => {
+      const found = (event.key === "Enter" || event.key === " ") && chosen(event);
+      if (!found) return;
+      event.preventDefault();
+      toggle(Number(found.dataset.i));
+    });
+  }
+
+  let table = null;
+
+  function buildList() {
+    const filter = at("filter");
+    table = raysp.virtualTable(at("list"), {
+      label: "Components: choose one to remove or restore it", className: "parts",
+      columns: [["#", "nr"], ["component", ""], ["effect", "num"], ["", ""]].map(([title, className]) => ({ title, className })),
+      row(i, element) {
+        element.setAttribute("aria-selected", String(removed.has(i)));
+        element.classList.toggle("weak", removed.has(i));
+        return [(i + 1).toLocaleString("en"), make("span", "clip", parts.labels[i]), known(parts.effects[i]) ? number(parts.effects[i], parts.largest) : "–", removed.has(i) ? "off" : "on"];
+      },
+      tip: (i) => parts.tip(i),
+      onPoint: (i) => { for (const element of i === null ? document.querySelectorAll(".c.pointed") : raysp.elementsOf(i)) element.classList.toggle("pointed", i !== null); },
+      onChoose: toggle,
+    });
+    const found = () => {
+      const words = filter.value.toLowerCase();
+      table.show(parts.labels.flatMap((label, i) => (label.toLowerCase().includes(words) ? [i] : [])));
+    };
+    filter.addEventListener("input", found);
+    found();
+  }
+
+  raysp.whatIf = {
+    mark,
+    predict: (numbers) => predict(new Set(numbers)),
+    begin() {
+      section.hidden = false;
+      if (field) listenToField();
+      buildList();
+      at("restore").addEventListener("click", () => set([]));
+      at("gone").addEventListener("click", ({ target }) => {
+        const button = target.closest("[data-restore]");
+        if (!button) return;
+        toggle(Number(button.dataset.restore));
+        at("restore").focus({ preventScroll: true });
+      });
+      document.addEventListener("whatif-set", ({ detail }) => set(detail.removed));
+      show();
+    },
+  };
+}(window.raysp));
