@@ -12,7 +12,7 @@ from raysp.web import asking, looking, sql, steering, what_if
 from raysp.web.access import Access
 from raysp.web.desk import Desk, Settings
 from raysp.web.limits import BodyLimit
-from raysp.web.pages import login
+from raysp.web.pages import login, runs
 from raysp.web.problems import MEDIA_TYPE, add_handlers, json_response
 from raysp.web.site import Site, SiteOf
 
@@ -32,7 +32,7 @@ PROBLEM: dict[str, Any] = {
     },
 }
 #: The routes of the pages.
-PAGES = (login.router,)
+PAGES = (login.router, runs.router)
 #: Errors that every route may answer with.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
