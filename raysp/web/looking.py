@@ -125,7 +125,7 @@ def table(  # noqa: PLR0917  a page of a table
     with reading(site) as store:
         run_id = find(store, run)
         if table == "evaluations":
-            _check_begun(store, run_id)
+            check_begun(store, run_id)
             rows, total = store.evaluations_page(run_id, offset, limit, phase)
         else:
             found = store.run_table(TABLES[table], run_id)
@@ -133,7 +133,7 @@ def table(  # noqa: PLR0917  a page of a table
     return table_response(request, rows, wanted, name=f"{run_id}-{table}", total=total, offset=offset)
 
 
-def _check_begun(store: StoreReader, run_id: str) -> None:
+def check_begun(store: StoreReader, run_id: str) -> None:
     """Problem 409 for a run that has no game yet."""
     try:
         store.game_id(run_id)

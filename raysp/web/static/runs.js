@@ -150,14 +150,14 @@ async function load() {
 
 const soon = later(250, load);
 
-function heard(state) {
+function follow(state) {
   const before = statuses.get(state.run_id);
   statuses.set(state.run_id, state.status);
   rows.get(state.run_id)?.note(state);
   if (before !== state.status) soon();
 }
 
-const source = listen("/events", heard);
+const source = listen("/events", follow);
 let lost = false;
 source.addEventListener("error", () => { lost = true; });
 source.addEventListener("open", () => { if (lost) { lost = false; load(); } });
