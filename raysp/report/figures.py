@@ -26,6 +26,9 @@ TableRows = Sequence[Mapping[str, Any]]
 
 LOOKS = ("ink", "muted", "faint", "pos", "neg", "syn", "red")
 BARS = 25
+"""Single effects in a chart."""
+VERIFIED = 1000
+"""Measured sets in a chart."""
 DIGITS = 4
 """Significant digits of the numbers of a chart."""
 CURVES = (
@@ -64,10 +67,11 @@ def heldout_scatter(heldout: TableRows) -> Chart | None:
 
 
 def verified_scatter(validations: TableRows) -> Chart | None:
-    """Predicted against exact deviations from additivity of the sets that were measured."""
+    """Predicted against exact deviations from additivity of the sets that were measured, the `VERIFIED` with the largest ones."""
+    largest = sorted((row for row in validations if row["estimate"] is not None), key=lambda row: -abs(row["exact"]))[:VERIFIED]
     series: list[Chart] = []
     for kind, look, symbol in (("synergy", "syn", "circle"), ("redundancy", "red", "diamond"), ("additive", "faint", "cross")):
-        rows = [row for row in validations if (row["kind"] or "additive") == kind and row["estimate"] is not None]
+        rows = [row for row in largest if (row["kind"] or "additive") == kind]
         if rows:
             points = _points(kind, look, symbol, [row["exact"] for row in rows], [row["estimate"] for row in rows])
             series.append(points | {"texts": [shortened(row["labels"], 120) for row in rows]})

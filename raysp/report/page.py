@@ -101,6 +101,8 @@ def _content(
         "orders": sorted(set(interactions["order"].to_pylist())),
         "any_weak": not all(interactions["significant"].to_pylist()),
         "examples": EXAMPLES,
+        "verified": len(tables["validations"]),
+        "verified_shown": figures.VERIFIED,
         "singles": sorted(tables["singles"], key=lambda row: -abs(row["value"])),
         "energy_bars": energy.bars((run["diagnostics"] or {}).get("by_layer")),
         "prunings": tables["prunings"],

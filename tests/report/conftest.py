@@ -2,12 +2,16 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
+#: Bytes of a page that can still be sent around.
+LARGEST = 1_000_000
+
+DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +38,7 @@ class Tab:
         self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else self.complaints.append(request.url))
 
     def open(self, path, width, scheme):
+        assert Path(path).stat().st_size < LARGEST
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.emulate_media(media="screen", color_scheme=scheme)
         self.page.goto(f"file://{path}")

@@ -105,15 +105,14 @@
 
     grid.setAttribute("role", "grid");
     grid.setAttribute("aria-label", label);
-    for (const part of [scroller, body]) part.setAttribute("role", "rowgroup");
     scroller.setAttribute("role", "presentation");
+    body.setAttribute("role", "rowgroup");
     head.setAttribute("role", "row");
     head.setAttribute("aria-rowindex", "1");
     cellsOf(head, columns, "columnheader", columns.map((column) => column.title));
     scroller.append(body);
     grid.append(head, scroller);
     place.replaceChildren(grid);
-    scroller.tabIndex = -1;
     scroller.addEventListener("scroll", framed(renew));
     body.addEventListener("keydown", onKey);
     body.addEventListener("focusin", (event) => { const found = rowOf(event); if (found) { activate(Number(found.dataset.at), false); onPoint(Number(found.dataset.number)); } });

@@ -142,7 +142,7 @@
     const filter = at("filter");
     table = raysp.virtualTable(at("list"), {
       label: "Components: choose one to remove or restore it", className: "parts",
-      columns: [["#", "nr"], ["component", ""], ["effect", "num"], ["", ""]].map(([title, className]) => ({ title, className })),
+      columns: [["#", "nr"], ["component", ""], ["effect", "num"], ["state", ""]].map(([title, className]) => ({ title, className })),
       row(i, element) {
         element.setAttribute("aria-selected", String(removed.has(i)));
         element.classList.toggle("weak", removed.has(i));
