@@ -1,4 +1,4 @@
-"""What every test shares: a home of its own, and quiet libraries."""
+"""What every test shares: a home of its own, quiet libraries, and one browser."""
 
 import atexit
 import os
@@ -33,8 +33,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{worker}-")
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
 #: Folders and files of tests that take longest. They come first, so that processes that share the tests end at about the same time.
-LONGEST = ("service", "runtime", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
+LONGEST = ("service", "runtime", "web", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
 
 # No test fails because the machine is busy.
 settings.register_profile("raysp", deadline=None)
@@ -42,11 +44,11 @@ settings.load_profile("raysp")
 
 
 class FileByFile(LoadFileScheduling):
-    """Each process is given a file at a time, and those of tests/service together, as they share a Ray."""
+    """Each process is given a file at a time, and those of tests/service and of tests/web together, as they share a Ray."""
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        return str(Path(file).parent) if "service" in Path(file).parts else file
+        return str(Path(file).parent) if {"service", "web"} & set(Path(file).parts) else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -79,6 +81,18 @@ def one_thread():
 
         if sys.modules["torch"].get_num_threads() > 1:
             set_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, started once: Playwright can be started only once in a process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -1,28 +1,13 @@
-"""A browser without a network, and pages opened in it."""
+"""Pages opened in a browser without a network."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 #: Bytes of a page that can still be sent around.
 LARGEST = 1_000_000
 
 DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every(place => place.querySelector('svg.plot'))"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 class Tab:
