@@ -134,5 +134,7 @@ def connect_patiently(path: Path) -> Connection:
 
 
 def _lock_down(con: Connection) -> None:
+    if con.execute("SELECT current_setting('lock_configuration')").fetchall() == [(True,)]:
+        return  # another connection of this process to the same file has done it: they share an instance
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

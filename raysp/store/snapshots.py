@@ -222,6 +222,8 @@ def _open_snapshot(path: Path, holder: int, memory: int | None, since: float | N
             if time.monotonic() > until:
                 raise later from None
             time.sleep(LOOK_SECONDS / 4)
+            if not snapshot.exists():  # a writer that was just opening the store has dropped the request
+                ask_for_snapshot(path, partial(_released, path), since)
         else:
             return con, as_of
 

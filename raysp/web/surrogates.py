@@ -28,10 +28,16 @@ class Kept:
     known: Measured
     read_at: float
 
-    def predict(self, masks: Masks) -> list[Prediction]:
-        """Predictions for masks (bool, `(k, n)`), with the values of those that were measured when this was read."""
+    query: int | None = None
+
+    def predict(self, masks: Masks, readings: Readings, since: float = 0.0) -> list[Prediction]:
+        """Predictions for masks (bool, `(k, n)`), with the values of those that were measured until `since`, by this run or another one of its game."""
         found = lookup(self.known.masks, masks)
         measured = np.where(found >= 0, self.known.values[found], np.nan)
+        if (found < 0).any():
+            with readings.reading(since) as store:
+                game_id, others = self.row["game_id"], masks[found < 0]
+                measured[found < 0] = store.known(game_id, others) if self.query is None else store.outputs(game_id, others)[:, self.query]
         return predict(self.surrogate, self.known, masks, self.labels, measured)
 
 
@@ -65,4 +71,4 @@ class Surrogates:
             rows = store.run_evaluations(run_id)
             values = rows["value"].to_numpy() if query is None else store.run_outputs(run_id)[:, query]
             labels = [component.label for component in store.components(row["game_id"])]
-        return Kept(row, labels, surrogate, Measured.of(rows, values), max(since, now - STALE_SECONDS))
+        return Kept(row, labels, surrogate, Measured.of(rows, values), max(since, now - STALE_SECONDS), query)

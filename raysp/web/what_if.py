@@ -73,7 +73,7 @@ def predict(site: SiteOf, run: str, without: Annotated[Without, Body()]) -> Resp
     run_id = known_id(site, run)
     kept = _surrogate(site, run_id, without.query)
     masks, several = without.masks(kept.labels)
-    return json_response(_told(run_id, kept, kept.predict(masks), several=several))
+    return json_response(_told(run_id, kept, _predicted(site, kept, masks), several=several))
 
 
 @router.post("/runs/{run}/measure", summary="The model's exact value without some components", responses={202: {"description": "It takes longer; ask again."}})
@@ -84,8 +84,8 @@ async def measure(site: SiteOf, run: str, without: Annotated[Without, Body()]) -
     masks, several = without.masks(kept.labels)
     if not await measured(site, run_id, masks):
         return json_response({"run_id": run_id, "status": "measuring"}, 202, **{"Retry-After": "1"})
-    kept = await run_in_threadpool(_surrogate, site, run_id, without.query)
-    return json_response(_told(run_id, kept, kept.predict(masks), several=several))
+    found = await run_in_threadpool(_predicted, site, kept, masks)
+    return json_response(_told(run_id, kept, found, several=several))
 
 
 @router.post("/runs/{run}/flip", summary="The smallest set whose removal changes the answer")
@@ -103,8 +103,7 @@ async def flip(site: SiteOf, run: str, wanted: Annotated[Flip, Body()] = Flip())
         if wanted.verify and not await measured(site, run_id, mask, FLIP_SECONDS):
             status = "measuring"
             break
-        kept = await run_in_threadpool(_surrogate, site, run_id, None)
-        found = kept.predict(mask)[0]
+        (found,) = await run_in_threadpool(_predicted, site, kept, mask)
         crossed = None if found.measured is None else (found.measured > threshold) != (intact > threshold)
         tried.append({**as_json(found), "size": len(members), "flipped": crossed})
         if not wanted.verify or crossed:
@@ -118,13 +117,18 @@ async def flip(site: SiteOf, run: str, wanted: Annotated[Flip, Body()] = Flip())
 async def measured(site: Site, run_id: str, masks: Masks, seconds: float | None = None) -> bool:
     """Have masks measured that the store does not have; False if that is not done yet."""
     kept = await run_in_threadpool(_surrogate, site, run_id, None)
-    missing = np.array([each.measured is None for each in kept.predict(masks)])
+    found = await run_in_threadpool(_predicted, site, kept, masks)
+    missing = np.array([each.measured is None for each in found])
     if not missing.any():
         return True
     done = await (site.measuring.measure(run_id, masks[missing]) if seconds is None else site.measuring.measure(run_id, masks[missing], seconds))
     if done:
         site.tail.touch(run_id)
     return done
+
+
+def _predicted(site: Site, kept: Kept, masks: Masks) -> list[Prediction]:
+    return kept.predict(masks, site.readings, site.since(kept.row["run_id"]))
 
 
 def _surrogate(site: Site, run_id: str, query: int | None) -> Kept:

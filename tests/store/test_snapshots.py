@@ -263,3 +263,11 @@ def test_the_store_its_log_and_its_snapshots_are_private(tmp_path, monkeypatch):
             store.publish()
         assert stat.S_IMODE(snapshot_path(path).stat().st_mode) == 0o600
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_readers_of_one_process_may_have_one_snapshot_open_at_the_same_time(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as store:
+        store.publish()
+        read = "import sys; from raysp.store import Store\nwith Store.read(sys.argv[1]) as a, Store.read(sys.argv[1]) as b: print(a.runs().num_rows, b.runs().num_rows)"
+        done = subprocess.run([sys.executable, "-c", read, str(tmp_path / "s.duckdb")], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]
