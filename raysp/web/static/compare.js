@@ -3,7 +3,7 @@
 import { ask, clear, later, make, number, tell } from "./raysp.js";
 import { classOf } from "./standing.js";
 
-const { virtualTable, drawChart, listenForTips } = window.raysp;
+const { drawChart, listenForTips, scale, virtualTable } = window.raysp;
 const at = (id) => document.getElementById(id);
 const MOST = Number(at("picked").dataset.most);
 const APART = 0.25; // a difference that is marked, as a share of the strongest effect
@@ -156,7 +156,7 @@ function showAgreement() {
 
 // ---- aligned components
 
-let [aligned, sorting, apart, strongest] = [null, { by: "spread", down: true }, [], 0];
+let [aligned, sorting, apart, strongest, shown] = [null, { by: "spread", down: true }, [], 0, null];
 const known = (value) => value !== null && value !== undefined;
 
 function headings(sort) {
@@ -166,10 +166,6 @@ function headings(sort) {
     ...told.runs.map((run, i) => ({ title: heading(String(i), make("span", {}, LETTERS[i]), nameOf(run)), className: "num" })),
     { title: heading("spread", "difference"), className: "num" },
   ];
-}
-
-function columnsOf(place) {
-  place.style.setProperty("--columns", `minmax(0, 1fr) repeat(${told.runs.length + 1}, ${told.runs.length > 4 ? 5.2 : 6.4}em)`);
 }
 
 function showAligned() {
@@ -190,14 +186,15 @@ function showAligned() {
     "Marked rows differ by more than a quarter of the strongest effect.",
     negated.length ? `Effects of ${negated.join(", ")} are on a cost, and shown negated.` : "",
   ].filter(Boolean).join(" ");
-  columnsOf(at("aligned"));
+  at("aligned").style.setProperty("--count", String(told.runs.length + 1));
+  ({ show: shown } = scale([strongest], 3));
   aligned = virtualTable(at("aligned"), {
     label: "Single effects of each run", className: "aligned", columns: headings((by) => { sorting = { by, down: sorting.by === by ? !sorting.down : by !== "place" }; order(); }),
     row(i, element) {
       element.classList.toggle("differs", apart[i] !== null && apart[i] > APART * strongest);
-      return [make("span", { class: "clip" }, labels[i]), ...effects.map((column) => shaded(column[i])), known(apart[i]) ? number(apart[i]) : "–"];
+      return [make("span", { class: "clip" }, labels[i]), ...effects.map((column) => shaded(column[i])), known(apart[i]) ? shown(apart[i], false) : "–"];
     },
-    tip: (i) => `${labels[i].trim()}: ${told.runs.map((run, k) => `${nameOf(run)} ${number(effects[k][i], { signed: true })}`).join(", ")}`,
+    tip: (i) => `${labels[i].trim()}: ${told.runs.map((run, k) => `${nameOf(run)} ${shown(effects[k][i])}`).join(", ")}`,
     onPoint() {},
   });
   order();
@@ -206,7 +203,7 @@ function showAligned() {
 
 function shaded(value) {
   if (!known(value)) return make("span", { class: "faint" }, "–");
-  return make("span", { class: `shaded ${value > 0 ? "pos" : value < 0 ? "neg" : ""}`, "data-s": String(strongest ? Math.round(20 * (Math.abs(value) / strongest)) : 0) }, number(value, { signed: true }));
+  return make("span", { class: `shaded ${value > 0 ? "pos" : value < 0 ? "neg" : ""}`, "data-s": String(strongest ? Math.round(20 * (Math.abs(value) / strongest)) : 0) }, shown(value));
 }
 
 function order() {
@@ -268,7 +265,8 @@ function showSets() {
   };
   clear(at("sets-tabs"), told.interactions.length ? counted.map(([name, title, found]) => make("button", { type: "button", class: "button", "data-group": name, "aria-pressed": "false", click: () => choose(name) }, `${title} (${found.length.toLocaleString("en")})`)) : []);
   if (!told.interactions.length) return;
-  at("sets").style.setProperty("--columns", `minmax(0, 1fr) repeat(${told.runs.length}, ${told.runs.length > 4 ? 5.6 : 8.4}em)`);
+  at("sets").style.setProperty("--count", String(told.runs.length));
+  const { show: worth } = scale(told.interactions.flatMap((row) => row.values), 3);
   sets = virtualTable(at("sets"), {
     label: "Interactions of each run", className: "aligned",
     columns: [{ title: "set", className: "" }, ...told.runs.map((run, i) => ({ title: make("span", { title: nameOf(run) }, LETTERS[i]), className: "num" }))],
@@ -277,10 +275,10 @@ function showSets() {
       const kindOf = row.kinds.find(known) ?? "additive";
       return [make("span", { class: `clip kind ${kindOf}` }, row.labels.join(" × ")), ...row.values.map((value, k) => {
         if (!row.possible[k]) return "";
-        return known(value) ? make("span", {}, number(value, { signed: true }), make("small", { class: "rank" }, ` #${row.ranks[k]}`)) : make("span", { class: "faint" }, "–");
+        return known(value) ? make("span", {}, worth(value), make("small", { class: "rank" }, ` #${row.ranks[k]}`)) : make("span", { class: "faint" }, "–");
       })];
     },
-    tip: (i) => `${told.interactions[i].labels.join(" × ")}: ${told.runs.map((run, k) => `${nameOf(run)} ${known(told.interactions[i].values[k]) ? `${number(told.interactions[i].values[k], { signed: true })} (${told.interactions[i].kinds[k] ?? "–"})` : "not found"}`).join(", ")}`,
+    tip: (i) => `${told.interactions[i].labels.join(" × ")}: ${told.runs.map((run, k) => `${nameOf(run)} ${known(told.interactions[i].values[k]) ? `${worth(told.interactions[i].values[k])} (${told.interactions[i].kinds[k] ?? "–"})` : "not found"}`).join(", ")}`,
     onPoint() {},
   });
   choose(kind);

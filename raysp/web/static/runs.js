@@ -170,7 +170,7 @@ async function lookAtService() {
     const busy = evaluators?.filter((each) => each.state === "busy").length ?? 0;
     told = [
       answers ? null : "the scheduler does not answer",
-      evaluators?.length ? `${busy} of ${evaluators.length} workers busy` : "no workers started",
+      evaluators?.length ? `${busy} of ${evaluators.length} ${evaluators.length === 1 ? "worker" : "workers"} busy` : "no workers started",
       rate ? `${number(rate)} evaluations/s` : null,
       runs.running ? `${runs.running} running` : null,
       runs.queued ? `${runs.queued} queued` : null,

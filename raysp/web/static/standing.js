@@ -4,6 +4,7 @@ import { ask, duration, make, number, tell } from "./raysp.js";
 
 const UNDER_WAY = new Set(["queued", "running", "paused"]);
 const STEERED = { pause: "Pause", resume: "Resume", cancel: "Cancel" };
+const PHASES = { calibrate: "calibrating", explore: "exploring", analyse: "fitting", validate: "validating", queries: "answering queries" };
 const WISHES = { paused: "pausing", cancelled: "cancelling", running: "resuming" };
 
 export const isUnderWay = (state) => UNDER_WAY.has(state.status);
@@ -12,7 +13,7 @@ export const isUnderWay = (state) => UNDER_WAY.has(state.status);
 export function standing(state) {
   if (isUnderWay(state) && state.desired && state.desired !== "running" && state.desired !== state.status) return `${WISHES[state.desired]} after the batches under way`;
   if (state.status === "queued" && state.position) return state.position === 1 ? "next in the queue" : `${state.position} in the queue`;
-  if (state.status === "running" && state.progress?.phase) return state.progress.detail || state.progress.phase;
+  if (state.status === "running" && state.progress?.phase) return state.progress.detail || (PHASES[state.progress.phase] ?? state.progress.phase);
   return state.status;
 }
 
