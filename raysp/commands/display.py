@@ -53,6 +53,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
+def note(text: str | None) -> None:
+    """Print a remark on stderr, if there is one."""
+    if text:
+        err.print(text, style="dim", markup=False)
+
+
 @contextmanager
 def live_bar(quiet: bool) -> Generator[Callable[[str, RunProgress], None]]:
     """A progress bar on stderr, or lines if stderr is not a terminal; nothing when quiet."""

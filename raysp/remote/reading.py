@@ -43,8 +43,7 @@ class RemoteReader:
 
     def run_row(self, run_id: str) -> dict[str, Any]:
         """As `StoreReader.run_row`."""
-        found = {name: value for name, value in self.row(run_id).items() if name not in ADDED}
-        found |= {name: datetime.fromisoformat(found[name]) for name in TIMES if found.get(name)}
+        found = _timed({name: value for name, value in self.row(run_id).items() if name not in ADDED})
         if found["game_id"] is not None:
             self._run_of[found["game_id"]] = found["run_id"]
         return found
@@ -103,7 +102,7 @@ class RemoteReader:
         while offset is not None:
             query = {name: value for name, value in filters.items() if value is not None}
             response = self.transport.ask("GET", "/runs", query={"limit": PAGE_RUNS, **query, "offset": offset})
-            found += response.json()["runs"]
+            found += [_timed(row) for row in response.json()["runs"]]
             offset = following_offset(response)
         return found
 
@@ -120,6 +119,11 @@ class RemoteReader:
             return self.transport.arrow(response)
         self.row(run_id)  # raises for a run that does not exist
         return None
+
+
+def _timed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its times as such."""
+    return row | {name: datetime.fromisoformat(row[name]) for name in TIMES if row.get(name)}
 
 
 def path_of(run: str, *rest: str) -> str:

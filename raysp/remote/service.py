@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +17,7 @@ from raysp.remote.result import RemoteResult
 from raysp.remote.transport import Transport
 from raysp.runs.prediction import Prediction
 from raysp.runs.progress import Watch, WatchAll
-from raysp.runs.state import DEFAULT_PRIORITY, RunState, find_runs, goes_on
+from raysp.runs.state import DEFAULT_PRIORITY, Desired, RunState, SubmittedRun, find_runs, goes_on
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.run import RunSpec
 from raysp.store import Answer, Limits
@@ -32,6 +31,7 @@ FIRST_SECONDS = 3.0
 #: Rows of an answer in SQL unless `limit` says otherwise, and how long it may take.
 MOST_ROWS, SQL_SECONDS = 1_000_000, 60.0
 ACCEPTED = 202
+_STEPS: Mapping[Desired, str] = {"cancelled": "cancel", "paused": "pause", "running": "resume"}
 
 Names = Sequence[int | str]
 #: Fields of `Prediction` that JSON has as lists.
@@ -50,17 +50,10 @@ def connect(url: str | None = None, token: str | None = None) -> "RemoteService"
     if found is None:
         raise stranger(address, transport.ask("GET", "/service"))
     if found != __version__:
-        raise UserError("raysp", found, f"is the version of the service at {address.url}, but {__version__} is installed here", "install the same version in both places")
+        raise UserError(
+            "raysp", found, f"is the version of the service at {address.url}, but {__version__} is installed here", "install the same version in both places"
+        )
     return RemoteService(transport)
-
-
-@dataclass(frozen=True)
-class SubmittedRun:
-    """A run that was submitted: its id, what tells it apart from those submitted with it, and where it stood then."""
-
-    run_id: str
-    label: str
-    state: RunState
 
 
 class RemoteService:
@@ -91,11 +84,28 @@ class RemoteService:
         """Ask all that a spec asks for, at the same time, and wait for the answers, as `raysp.run_all`."""
         submitted = self.submit(spec)
         with watching_all([each.label for each in submitted]) as told:
-            return [result for _, result in self._awaited(submitted, told)]
+            return [result for _, result in self.awaited(submitted, told)]
 
     def answers(self, spec: RunSpec, watch: WatchAll | None = None) -> Iterator[tuple[str, RemoteResult]]:
         """Ask all that a spec asks for, and yield each answer with its label in its turn. Raises what ended a run without an answer."""
-        return self._awaited(self.submit(spec), watch)
+        return self.awaited(self.submit(spec), watch)
+
+    def awaited(self, submitted: Sequence[SubmittedRun], watch: WatchAll | None = None) -> Iterator[tuple[str, RemoteResult]]:
+        """Follow runs that were submitted, and yield each answer with its label in its turn. Raises what ended a run without an answer."""
+        waiting = [each.run_id for each in submitted]
+        numbers, labels = {run_id: number for number, run_id in enumerate(waiting)}, {each.run_id: each.label for each in submitted}
+        ended: dict[str, RunState] = {}
+        try:
+            for state in self.follow(waiting):
+                if watch is not None:
+                    watch(numbers[state.run_id], state.shown)
+                if state.ended or state.status == "paused":
+                    ended[state.run_id] = state
+                while waiting and waiting[0] in ended:
+                    run_id = waiting.pop(0)
+                    yield labels[run_id], self._answer(ended[run_id])
+        except KeyboardInterrupt:
+            raise goes_on([each.run_id for each in submitted]) from None
 
     def submit(self, spec: RunSpec, priority: int = DEFAULT_PRIORITY) -> list[SubmittedRun]:
         """Queue everything that a spec asks for, with the files that it names read here, and return. A submission whose answer was lost is not made twice."""
@@ -145,15 +155,19 @@ class RemoteService:
 
     def cancel(self, run: str) -> RunState:
         """Cancel a run after the batches under way; `resume` continues it."""
-        return self._steer(run, "cancel")
+        return self.steer(run, "cancelled")
 
     def pause(self, run: str) -> RunState:
         """Pause a run after the batches under way."""
-        return self._steer(run, "pause")
+        return self.steer(run, "paused")
 
     def resume(self, run: str) -> RunState:
         """Continue a run that was paused, cancelled or interrupted, or that failed."""
-        return self._steer(run, "resume")
+        return self.steer(run, "running")
+
+    def steer(self, run: str, desired: Desired) -> RunState:
+        """As `cancel`, `pause` or `resume`, by the state that is wanted."""
+        return state_of(self._transport.json("POST", path_of(run, _STEPS[desired])))
 
     # ---- what if
 
@@ -211,22 +225,6 @@ class RemoteService:
 
     # ---- internal
 
-    def _awaited(self, submitted: Sequence[SubmittedRun], watch: WatchAll | None) -> Iterator[tuple[str, RemoteResult]]:
-        waiting = [each.run_id for each in submitted]
-        numbers, labels = {run_id: number for number, run_id in enumerate(waiting)}, {each.run_id: each.label for each in submitted}
-        ended: dict[str, RunState] = {}
-        try:
-            for state in self.follow(waiting):
-                if watch is not None:
-                    watch(numbers[state.run_id], state.shown)
-                if state.ended or state.status == "paused":
-                    ended[state.run_id] = state
-                while waiting and waiting[0] in ended:
-                    run_id = waiting.pop(0)
-                    yield labels[run_id], self._answer(ended[run_id])
-        except KeyboardInterrupt:
-            raise goes_on([each.run_id for each in submitted]) from None
-
     def _answer(self, state: RunState) -> RemoteResult:
         if state.status in ("cancelled", "paused", "interrupted"):
             raise InterruptedRunError.of(state.run_id, state.status)
@@ -240,9 +238,6 @@ class RemoteService:
         if (removed is None) == (kept is None):
             raise ValueError("give either removed or kept")
         return self.predict(run_id, removed, kept=kept)
-
-    def _steer(self, run: str, what: str) -> RunState:
-        return state_of(self._transport.json("POST", path_of(run, what)))
 
     def _until_done(self, path: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request that may have to be made again while the service measures."""

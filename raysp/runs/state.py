@@ -94,6 +94,15 @@ class RunState:
 
 
 @dataclass(frozen=True)
+class SubmittedRun:
+    """A run that was submitted: its id, what tells it apart from those submitted with it, and where it stood then."""
+
+    run_id: str
+    label: str
+    state: RunState
+
+
+@dataclass(frozen=True)
 class EvaluatorState:
     """One evaluator of a service: what it is doing (starting, idle, busy, lost), on which node, and the models that it holds in memory."""
 

@@ -119,7 +119,9 @@ def run(request: Request, site: SiteOf, run: str) -> Response:
 
 
 @router.get("/runs/{run}/outputs", summary="The output of every query in a run's evaluations", responses=TABLE_RESPONSES)
-def outputs(request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0) -> Response:
+def outputs(  # noqa: PLR0917  a page of a table
+    request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0
+) -> Response:
     """A list of outputs for each evaluation, in the order of `evaluations`; it is empty in runs without queries."""
     wanted = wanted_format(request, form)
     with reading(site) as store:

@@ -65,7 +65,9 @@ async def run_events(request: Request, site: SiteOf, run: str, last: Annotated[s
 
 
 @router.get("/runs/{run}/log", summary="What happened to a run", responses=TABLE_RESPONSES)
-def log(request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0) -> Response:
+def log(  # noqa: PLR0917  a page of a table
+    request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0
+) -> Response:
     """The events that are stored of a run: time, kind and message."""
     wanted = wanted_format(request, form)
     with reading(site) as store:
