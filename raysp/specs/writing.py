@@ -68,7 +68,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     lines = text.split("\n")
     # Anything but plain lines of text is quoted: a block would need a mark for each of its peculiarities.
     block = len(lines) > 2 and all(line.isprintable() and line == line.strip() for line in lines) and lines[0] and lines[-1]
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None if len(lines) == 1 else '"')
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None if text.isprintable() else '"')
 
 
 _Dumper.add_representer(str, _text)
