@@ -65,7 +65,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 @router.get("/compare", summary="Two or more runs side by side", responses=ANSWER)
 def compare(
-    request: Request, site: SiteOf, runs: Annotated[str, Query(max_length=4_000, description="Runs by id, the beginning of it, name or last, separated by commas.")]
+    request: Request,
+    site: SiteOf,
+    runs: Annotated[str, Query(max_length=4_000, description="Runs by id, the beginning of it, name or last, separated by commas.")],
 ) -> Response:
     """What differs in their specs, their verdicts, rank agreement of single effects, components aligned by label, and interactions found by all or by some."""
     wanted = [each.strip() for each in runs.split(",") if each.strip()]

@@ -126,7 +126,7 @@ def outputs(  # noqa: PLR0917  a page of a table
     wanted = wanted_format(request, form)
     with reading(site) as store:
         run_id = find(store, run)
-        _check_begun(store, run_id)
+        check_begun(store, run_id)
         found = store.run_outputs(run_id)
     values = found[offset : offset + limit]
     page = pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]), pa.array(values.reshape(-1)))

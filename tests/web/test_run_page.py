@@ -97,6 +97,7 @@ def test_a_word_is_removed_by_a_click_predicted_at_once_and_measured_on_demand(s
     expect(page.locator("#exact-status")).to_contain_text("within its interval" if inside else "outside its interval")
     page.locator("#whatif-restore").click()
     assert without(page) is None
+    switch_on(page)  # and off: while words are removed, the panel lies over the text and is small
     page.locator("#exact-rows button").first.click()
     assert without(page) == "1-2"
     expect(page.locator("#text .c.off")).to_have_count(2)
@@ -156,7 +157,12 @@ def test_tables_the_report_and_the_spec_are_taken_along(service, answered, open_
     assert "say “good” rather than “bad”?" in re.sub("<[^>]+>", "", report)
     assert "Content-Security-Policy" in report
     expect(page.get_by_role("link", name="Ask again with")).to_have_attribute("href", f"/ask?from={run_id}")
-    expect(page.locator("#text-yaml")).to_contain_text("kind: feature")
+    page.get_by_role("tab", name="YAML").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#text-command")).to_contain_text("raysp feature")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#text-python")).to_contain_text("import raysp")
+    expect(page.locator("#text-yaml")).to_be_hidden()
     query = page.get_by_role("link", name="Query in SQL").get_attribute("href").partition("q=")[2]
     assert service.client.get(f"/sql?q={query}").json()["columns"]
 

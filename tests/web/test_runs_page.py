@@ -8,13 +8,13 @@ from playwright.sync_api import expect
 from stored_runs import HEADS, HOSTILE, LARGE
 
 LONG = {"explorer": {"kind": "proxyspex", "budget": 100_000}}
-WORDS = "so many words that there are more masks of them than a run of this length will ever want to measure before somebody ends it".split()
+PROMPT = "so many words that there are more masks of them than a run of this length will ever want to measure before somebody ends it"
 
 
 @pytest.fixture
 def long_run(service):
     """A run that lasts until it is cancelled."""
-    run_id = service.submit(service.question(prompt=" ".join(WORDS)) | LONG | {"name": "endless"})
+    run_id = service.submit(service.question(prompt=PROMPT) | LONG | {"name": "endless"})
     yield run_id
     service.client.post(f"/runs/{run_id}/cancel")
 

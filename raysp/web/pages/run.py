@@ -7,15 +7,19 @@ import yaml
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from raysp.errors import UserError
 from raysp.report.page import render_run, run_page
+from raysp.specs.run import run_spec
+from raysp.specs.writing import as_command, as_python, as_yaml
 from raysp.store.reading import StoreReader
 from raysp.web.looking import TABLES, find, reading, state_row
 from raysp.web.pages.rendering import assets, environment, render, shared
+from raysp.web.pages.route import PageRoute
 from raysp.web.problems import Problem
 from raysp.web.site import Site, SiteOf
 from raysp.web.what_if import MOST_SIZE, usual_threshold
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 #: What the tables of a run are called on its page, those of any run first.
 TITLES = {
     "interactions": "interactions", "singles": "single effects", "validation": "interactions measured exactly", "heldout": "held-out ablations",
@@ -48,20 +52,40 @@ def _answer(request: Request, store: StoreReader, row: dict[str, Any]) -> Respon
     """The answer of a run that is done: its report, with what can be done with it here."""
     run_id = row["run_id"]
     content = run_page(store, run_id)
-    more = {"tables": _tables(store, row), "formats": FORMATS, "most_rows": MOST_ROWS, "flip": _flip(row, content), "sql": _query(run_id), "writings": _writings(row)}
+    more = {
+        "tables": _tables(store, row),
+        "formats": FORMATS,
+        "most_rows": MOST_ROWS,
+        "flip": _flip(row, content),
+        "sql": _query(run_id),
+        "writings": _writings(row),
+    }
     return HTMLResponse(render_run({**content, **more, **shared(request)}, assets=assets("report"), template="run_answer.html.j2", within=environment()))
 
 
 def _under_way(request: Request, site: Site, row: dict[str, Any]) -> Response:
     """The page of a run without an answer: its script shows what happens."""
     state = site.tail.state(row["run_id"])
-    shown = {"run_id": row["run_id"], "name": row["name"], "status": row["status"], "error": row["error"], "desired": row["desired"], "progress": None, "position": None}
-    return render(request, "run_under_way.html.j2", run=row, state=shown if state is None else state_row(state), sql=_query(row["run_id"]), writings=_writings(row))
+    shown = {
+        "run_id": row["run_id"],
+        "name": row["name"],
+        "status": row["status"],
+        "error": row["error"],
+        "desired": row["desired"],
+        "progress": None,
+        "position": None,
+    }
+    return render(
+        request, "run_under_way.html.j2", run=row, state=shown if state is None else state_row(state), sql=_query(row["run_id"]), writings=_writings(row)
+    )
 
 
 def _tables(store: StoreReader, row: dict[str, Any]) -> list[tuple[str, str, int]]:
     """The tables of a run that have rows: name, title, and how many."""
-    counts = {name: store.evaluations_page(row["run_id"], 0, 1)[1] if name == "evaluations" else store.run_table(TABLES[name], row["run_id"]).num_rows for name in TITLES}
+    counts = {
+        name: store.evaluations_page(row["run_id"], 0, 1)[1] if name == "evaluations" else store.run_table(TABLES[name], row["run_id"]).num_rows
+        for name in TITLES
+    }
     return [(name, title, counts[name]) for name, title in TITLES.items() if counts[name]]
 
 
@@ -75,9 +99,13 @@ def _flip(row: dict[str, Any], content: dict[str, Any]) -> dict[str, Any] | None
 def _query(run_id: str) -> str:
     """A query about a run to begin with."""
     quoted = run_id.replace("'", "''")
-    return f"SELECT rank, labels, kind, value, exact FROM interactions WHERE run_id = '{quoted}' ORDER BY rank LIMIT 50"
+    return f"SELECT rank, labels, kind, value, exact FROM interactions WHERE run_id = '{quoted}' ORDER BY rank LIMIT 50"  # noqa: S608  only shown
 
 
 def _writings(row: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The forms in which a run's question can be asked again: name, title and text."""
-    return [("yaml", "YAML", yaml.safe_dump(row["spec"], sort_keys=False, allow_unicode=True, width=100))]
+    """The forms in which a run's question can be asked again: name, title and text. A question that only Python can ask is shown as it is stored."""
+    try:
+        spec = run_spec({name: value for name, value in row["spec"].items() if name not in ("store", "local")})
+        return [("yaml", "YAML", as_yaml(spec)), ("command", "Command line", as_command(spec)), ("python", "Python", as_python(spec))]
+    except UserError:
+        return [("yaml", "YAML", yaml.safe_dump(row["spec"], sort_keys=False, allow_unicode=True, width=100))]

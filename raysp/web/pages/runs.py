@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 from raysp.runs.state import Status
 from raysp.web.looking import run_rows
 from raysp.web.pages.rendering import render
+from raysp.web.pages.route import PageRoute
 from raysp.web.site import SiteOf
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 #: The filters whose values come from the runs, by their column, with their titles.
 CHOSEN = {"lens": ("lens", "Lens"), "model": ("model", "Model"), "verdict": ("verdict", "Verdict"), "set": ("set_name", "Set")}
 
