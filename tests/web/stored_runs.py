@@ -14,7 +14,7 @@ WORDS, INTERACTIONS, MANY = 2000, 10_000, 120
 
 
 #: The ids of the runs.
-LARGE, HOSTILE, HEADS = "large", "hostile", "three-layers"
+LARGE, WIDE, HOSTILE, HEADS = "large", "wide", "hostile", "three-layers"
 
 
 def write(path):
@@ -24,5 +24,7 @@ def write(path):
         for number in range(MANY):
             store.start_run(f"many-{number:03}", pages.spec(game), game, lens="feature", explorer="screen", seed=0, set_name="many")
         assert pages.large(store, WORDS, INTERACTIONS) == LARGE
+        text = " ".join(f"word{number}" for number in range(WORDS))
+        pages.add_run(store, WIDE, pages.info(pages.words_of(text), text), [[0, 1], [2, 3]])
         assert pages.hostile(store) == HOSTILE
         assert model_pages.three_layers(store) == HEADS

@@ -8,6 +8,7 @@ const at = (id) => document.getElementById(id);
 const MOST = Number(at("picked").dataset.most);
 const APART = 0.25; // a difference that is marked, as a share of the strongest effect
 const MATCHES = 8;
+const LONG = 160; // characters of a value that is scrolled
 const LETTERS = "ABCDEFGHIJKL";
 let [ids, names, told, turn] = [[], new Map(), null, 0];
 
@@ -119,12 +120,16 @@ function showVerdicts() {
   ]);
 }
 
-const written = (value) => (value === null || value === undefined ? make("span", { class: "faint" }, "–") : typeof value === "string" ? value : JSON.stringify(value));
+function written(value) {
+  if (value === null || value === undefined) return make("span", { class: "faint" }, "–");
+  const words = typeof value === "string" ? value : JSON.stringify(value);
+  return words.length > LONG ? make("span", { class: "value long", tabindex: "0" }, words) : make("span", { class: "value" }, words);
+}
 
 function showDifferences() {
   at("same-question").hidden = told.differences.length > 0;
   at("differing").hidden = !told.differences.length;
-  sided(at("differences"), told.differences.map(({ field, values }) => [make("code", {}, field), values.map((value) => make("span", { class: "value" }, written(value)))]));
+  sided(at("differences"), told.differences.map(({ field, values }) => [make("code", {}, field), values.map(written)]));
 }
 
 function showAgreement() {
