@@ -87,12 +87,14 @@ def test_a_word_is_removed_by_a_click_predicted_at_once_and_measured_on_demand(s
     assert without(page) == "1"
     page.locator("#text .c").nth(2).click()
     assert without(page) == "1-2"
+    expect(page.locator("#exact-value")).to_have_text("not measured")
     page.locator("#exact-measure").click()
     expect(page.locator("#exact-status")).to_contain_text("Exact value", timeout=60_000)
     found = service.client.post(f"/runs/{run_id}/predict", json={"removed": [1, 2]}).json()
     row = page.locator("#exact-rows tr").first.locator("td")
     assert float(row.nth(2).text_content().replace("−", "-")) == pytest.approx(found["measured"], rel=0.01)
-    assert float(row.nth(3).text_content().replace("−", "-")) == pytest.approx(found["measured"] - found["value"], abs=0.01 * abs(found["value"]))
+    assert float(row.nth(3).text_content().replace("−", "-")) == pytest.approx(found["value"] - found["measured"], abs=0.01 * abs(found["value"]))
+    assert float(page.locator("#exact-value").text_content().partition("prediction")[0].replace("−", "-")) == pytest.approx(found["measured"], rel=0.01)
     inside = found["lo"] <= found["measured"] <= found["hi"]
     expect(page.locator("#exact-status")).to_contain_text("within its interval" if inside else "outside its interval")
     page.locator("#whatif-restore").click()

@@ -42,6 +42,10 @@ function begin() {
   let now = { removed: [], value: null, lo: null, hi: null };
   let asked = null; // what is being measured
 
+  // Beside the prediction: the exact value, where it is known.
+  const exactValue = make("dd", { id: "exact-value" });
+  at("whatif").querySelector(".ends").append(make("div", {}, make("dt", {}, "exact"), exactValue));
+
   const set = (removed) => document.dispatchEvent(new CustomEvent("whatif-set", { detail: { removed } }));
   const named = (removed) => (removed.length ? removed.slice(0, MOST_NAMED).map((i) => labels[i].trim() || `#${i + 1}`).join(", ") + (removed.length > MOST_NAMED ? ` and ${removed.length - MOST_NAMED} more` : "") : "nothing");
 
@@ -79,7 +83,7 @@ function begin() {
   function told({ value, measured: exact, lo, hi }) {
     const { whole } = scale([value, exact, lo, hi]);
     const inside = lo === null ? null : exact >= lo - 1e-9 && exact <= hi + 1e-9;
-    return { predicted: whole(value), exact: whole(exact), error: whole(exact - value), inside, interval: lo === null ? "–" : `${whole(lo)} to ${whole(hi)}` };
+    return { predicted: whole(value), exact: whole(exact), error: whole(value - exact), inside, interval: lo === null ? "–" : `${whole(lo)} to ${whole(hi)}` };
   }
 
   function sentence(answer) {
@@ -87,7 +91,14 @@ function begin() {
     return `Exact value ${exact}: the prediction is off by ${error}${inside === null ? "" : inside ? ", within its interval" : ", outside its interval"}.`;
   }
 
+  function showExact() {
+    const answer = found.get(key());
+    const { exact, error } = answer ? told(answer) : {};
+    exactValue.replaceChildren(...(answer ? [exact, make("small", {}, `prediction off by ${error}`)] : [make("small", { class: "unmeasured" }, "not measured")]));
+  }
+
   function list() {
+    showExact();
     at("exact-measured").hidden = !found.size;
     clear(at("exact-rows"), [...found.values()].reverse().map((answer) => {
       const { predicted, exact, error, inside, interval } = told(answer);
@@ -168,6 +179,7 @@ function begin() {
     now = { ...detail, removed: [...detail.removed].sort((a, b) => a - b) };
     const answer = found.get(key());
     status(answer ? sentence(answer) : asked === key() ? at("exact-status").textContent : "");
+    showExact();
     toAddress();
   });
   at("exact-measure").addEventListener("click", measure);
@@ -175,6 +187,7 @@ function begin() {
   at("flip-form").addEventListener("submit", flip);
   addEventListener("hashchange", fromAddress);
   fromAddress();
+  showExact();
 }
 
 if (place && template && window.raysp.whatIf) begin();

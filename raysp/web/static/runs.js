@@ -157,10 +157,21 @@ function follow(state) {
   if (before !== state.status) soon();
 }
 
-const source = listen("/events", follow);
+// A browser has few connections to a host: a list that nobody sees gives its one back, and looks again when it is seen.
+let source = null;
 let lost = false;
-source.addEventListener("error", () => { lost = true; });
-source.addEventListener("open", () => { if (lost) { lost = false; load(); } });
+
+function watch() {
+  if (document.hidden || source) return;
+  source = listen("/events", follow);
+  source.addEventListener("error", () => { lost = true; });
+  source.addEventListener("open", () => { if (lost) load(); lost = false; });
+}
+
+function unwatch() {
+  source?.close();
+  [source, lost] = [null, true];
+}
 
 async function lookAtService() {
   if (document.hidden) return;
@@ -220,9 +231,14 @@ for (const id of ["newer", "older"]) {
   });
 }
 addEventListener("popstate", () => { fromAddress(); load(); });
-document.addEventListener("visibilitychange", lookAtService);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) unwatch();
+  else watch();
+  lookAtService();
+});
 setInterval(lookAtService, SERVICE_MS);
 setInterval(renewTimes, 20000);
 fromAddress();
 load();
+watch();
 lookAtService();
