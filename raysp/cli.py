@@ -12,6 +12,7 @@ import typer
 
 from raysp.commands import curate, docs, explain, housekeeping, inspect, job, predict, prune, recipes, run, service
 from raysp.commands.printable import printable
+from raysp.commands.where import here_only
 from raysp.errors import EvaluationError, InterruptedRunError, JobError, UserError
 from raysp.version import __version__
 
@@ -35,14 +36,14 @@ app.command()(service.resume)
 app.add_typer(run.plan_app, name="plan")
 app.command()(explain.explain_game)
 app.command()(predict.predict)
-app.command()(prune.prune)
-app.command()(curate.lds)
-app.command()(curate.select)
-app.command()(recipes.tune_recipe)
+app.command()(here_only(prune.prune))
+app.command()(here_only(curate.lds))
+app.command()(here_only(curate.select))
+app.command()(here_only(recipes.tune_recipe))
 app.command()(prune.compare)
 app.command()(prune.task)
-app.command(rich_help_panel=SERVICE)(service.up)
-app.command(rich_help_panel=SERVICE)(service.down)
+app.command(rich_help_panel=SERVICE)(here_only(service.up, ignores_environment=True))
+app.command(rich_help_panel=SERVICE)(here_only(service.down, ignores_environment=True))
 app.command(rich_help_panel=SERVICE)(service.status)
 app.command(rich_help_panel=SERVICE)(service.token)
 app.command(rich_help_panel=SERVICE)(service.submit)
@@ -54,8 +55,8 @@ app.command()(inspect.runs)
 app.command()(inspect.show)
 app.command()(inspect.report)
 app.command()(inspect.sql)
-app.command()(housekeeping.export)
-app.command()(housekeeping.gc)
+app.command()(here_only(housekeeping.export))
+app.command()(here_only(housekeeping.gc))
 app.command()(docs.docs)
 
 

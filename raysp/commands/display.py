@@ -20,6 +20,7 @@ from raysp.report import words
 from raysp.report.numbers import number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
 from raysp.runs.progress import Progress as RunProgress
+from raysp.runs.progress import bar_text
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
 from raysp.store import rows
@@ -50,6 +51,12 @@ QUERIES, OF_EACH, TEXT = 5, 3, 76
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def note(text: str | None) -> None:
+    """Print a remark on stderr, if there is one."""
+    if text:
+        err.print(text, style="dim", markup=False)
 
 
 @contextmanager
@@ -99,24 +106,6 @@ class _LogLines:
         if phase != self._phase or now - self._at > LOG_SECONDS:
             self._at, self._phase = now, phase
             sys.stderr.write(f"{printable(phase)} {bar_text(progress)}\n".replace(" \n", "\n"))
-
-
-def bar_text(progress: RunProgress) -> str:
-    """Counts, speed, R² so far and time left, as far as they are known."""
-    if not progress.total:
-        return progress.detail
-    told = [f"{progress.done:,}/{progress.total:,}"]
-    if progress.detail:
-        told.insert(0, progress.detail)
-    if progress.reused:
-        told.append(f"{progress.reused:,} from the store")
-    if progress.rate:
-        told.append(f"{progress.rate:.1f} evaluations/s")
-    if progress.r2 is not None:
-        told.append(f"R² so far {progress.r2:.2f}")
-    if progress.left is not None:
-        told.append(f"{progress.left:.0f} s left")
-    return " · ".join(told)
 
 
 def result_json(result: Result) -> dict[str, Any]:

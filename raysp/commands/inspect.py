@@ -11,33 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raysp.commands.run import Json, Store
-from raysp.home import store_path
+from raysp.commands.where import Server, place
 
 if TYPE_CHECKING:
     from raysp.runs.state import RunState
-    from raysp.store import Answer, Limits
 
 RunId = Annotated[str, typer.Argument(help="A run's id or the beginning of it, its name, or last.")]
 
 
-def runs(store: Store = None, json: Json = False) -> None:
+def runs(store: Store = None, server: Server = None, json: Json = False) -> None:
     """List the runs in the store, newest first."""
     import pyarrow as pa
 
     from raysp.commands import display
-    from raysp.runs.state import states
-    from raysp.store import Store as Reader
 
-    with Reader.read(store_path(store)) as reading:
-        table, found = reading.runs(), {state.run_id: state for state in states(reading)}
-        among = [found[run_id] for run_id in table["run_id"].to_pylist()]
-    _note(reading.note)
+    found = place(server, store).runs()
     if json:
-        display.print_json([row | _submission(state) for row, state in zip(table.to_pylist(), among, strict=True)])
-    else:
-        table = table.append_column("done", pa.array([_percent(state) for state in among], pa.string()))
-        columns = ("run_id", "status", "done", "lens", "explorer", "model", "n", "r2", "r2_singles", "verdict", "name", "started")
-        display.print_table(table.select([name for name in columns if name in table.column_names]))
+        display.print_json([row | _submission(state) for row, state in found])
+        return
+    columns = ("run_id", "status", "done", "lens", "explorer", "model", "n", "r2", "r2_singles", "verdict", "name", "started")
+    rows = [row | {"done": _percent(state)} for row, state in found]
+    display.print_table(pa.table({name: [row.get(name) for row in rows] for name in columns}))
 
 
 def _submission(state: "RunState") -> dict[str, Any]:
@@ -52,15 +46,11 @@ def _percent(state: "RunState") -> str:
     return "" if state.status == "done" or progress is None or not progress.total else f"{progress.done / progress.total:.0%}"
 
 
-def show(run_id: RunId, store: Store = None, json: Json = False) -> None:
+def show(run_id: RunId, store: Store = None, server: Server = None, json: Json = False) -> None:
     """Show the answer of a run."""
     from raysp.commands import display
-    from raysp.runs.result import read_result
-    from raysp.store import Store as Reader
 
-    with Reader.read(store_path(store)) as reading:
-        result = read_result(reading, reading.find_run(run_id))
-    _note(reading.note)
+    result = place(server, store).stored(run_id)
     if json:
         display.print_json(display.result_json(result))
     else:
@@ -71,17 +61,13 @@ def report(
     run_id: RunId,
     output: Annotated[str, typer.Option("-o", "--output", help="The HTML file to write.")] = "report.html",
     store: Store = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Write the report of a run as one self-contained HTML file."""
     from raysp.commands import display
-    from raysp.report.page import write_report
-    from raysp.store import Store as Reader
 
-    with Reader.read(store_path(store)) as reading:
-        found = reading.find_run(run_id)
-        write_report(reading, found, output)
-    _note(reading.note)
+    found = place(server, store).write_report(run_id, output)
     if json:
         display.print_json({"run_id": found, "report": output})
     else:
@@ -100,6 +86,7 @@ def sql(  # noqa: PLR0917  the options of a command
         int | None, typer.Option(help="Show at most this many rows. Default 1,000 in a table, 100,000 as csv or json, 1,000,000 as parquet.")
     ] = None,
     store: Store = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Query the store in SQL, read-only: no statement can change it or touch another file. A store of a service on another machine is queried there."""
@@ -111,28 +98,14 @@ def sql(  # noqa: PLR0917  the options of a command
     if chosen not in SHOWN:
         raise UserError("format", chosen, "is not known", f"choose one of {', '.join(SHOWN)}")
     rows, size = SHOWN[chosen]
-    answer = _answer(query, Limits(timeout, rows if limit is None else limit, size), store)
-    _note(answer.note)
+    answer = place(server, store).sql(query, Limits(timeout, rows if limit is None else limit, size))
+    display.note(answer.note)
     if chosen == "table":
         display.print_table(answer.table)
     else:
         _write(answer.table, chosen)
     if answer.truncated:
-        _note(f"these are the first {answer.table.num_rows:,} rows; --limit sets how many are shown, and raysp export writes whole runs")
-
-
-def _answer(query: str, limits: "Limits", store: str | None) -> "Answer":
-    """The answer to a query, from the file if it is here, otherwise from the service."""
-    from raysp.runtime.address import store_is_here
-    from raysp.store import ask_confined
-
-    if not store_is_here(store):
-        from raysp.runtime.client import attached, joins
-
-        if joins():
-            with attached() as client:
-                return client.sql(query, limits, store)
-    return ask_confined(store_path(store), query, limits)
+        display.note(f"these are the first {answer.table.num_rows:,} rows; --limit sets how many are shown, and raysp export writes whole runs")
 
 
 def _write(table: Any, form: str) -> None:
@@ -146,10 +119,3 @@ def _write(table: Any, form: str) -> None:
     while left:  # an unbuffered stdout (PYTHONUNBUFFERED) may take less than it is given
         left = left[sys.stdout.buffer.write(left) :]
     sys.stdout.buffer.flush()
-
-
-def _note(note: str | None) -> None:
-    from raysp.commands import display
-
-    if note:
-        display.err.print(note, style="dim", markup=False)

@@ -77,7 +77,7 @@ def send(spec: RunSpec, address: str, *, priority: int, follow: bool, when_stopp
     from raysp.interrupts import interrupted_by_termination
     from raysp.runs.package import Package, check_when_stopped, write_package
     from raysp.runs.parts import new_run_ids, parts, set_name
-    from raysp.runs.state import RunRequest
+    from raysp.runs.state import RunRequest, common_word
     from raysp.runtime.jobs import Cluster
 
     _check_store(spec.store)
@@ -88,7 +88,7 @@ def send(spec: RunSpec, address: str, *, priority: int, follow: bool, when_stopp
     with interrupted_by_termination(), tempfile.TemporaryDirectory(prefix="raysp-") as folder:
         write_package(Path(folder), Package(requests, choice, json))
         cluster = Cluster(address)
-        sent = _Sent(cluster, Path(folder), f"raysp-{_common(ids)}", _metadata(requests))
+        sent = _Sent(cluster, Path(folder), f"raysp-{common_word(ids)}", _metadata(requests))
         sent.start()
         with sent.left_behind(ids):
             sent.wait()
@@ -211,9 +211,11 @@ class _Sent:
 
 def _metadata(requests: "Sequence[RunRequest]") -> dict[str, str]:
     """What the dashboard shows of a job: Ray takes texts only."""
+    from raysp.runs.state import common_word
+
     spec = requests[0].spec
     number = f" ({len(requests)} runs)" if len(requests) > 1 else ""
-    word = _common([request.run_id for request in requests])
+    word = common_word([request.run_id for request in requests])
     known = {
         "job_name": f"raysp {word} {spec.lens.kind}{number}", "run": word, "name": spec.name, "lens": spec.lens.kind, "explorer": spec.explorer.kind,
         "model": getattr(spec.lens, "model", None), "n": getattr(spec.lens, "n", None), "budget": getattr(spec.explorer, "budget", None),
@@ -232,8 +234,3 @@ def _check_store(store: str | None) -> None:
 def _which(run_ids: Sequence[str]) -> str:
     """Runs that were submitted together, in words."""
     return f"run {run_ids[0]}" if len(run_ids) == 1 else f"{len(run_ids)} runs, {run_ids[0]} to {run_ids[-1]},"
-
-
-def _common(run_ids: Sequence[str]) -> str:
-    """The word that stands for runs that were submitted together."""
-    return run_ids[0] if len(run_ids) == 1 else run_ids[0].rpartition("-")[0]

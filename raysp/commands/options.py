@@ -16,13 +16,11 @@ from raysp.blobs import read_bytes
 from raysp.errors import UserError
 from raysp.specs import forms
 from raysp.specs.explorers import EXPLORER_OPTIONS
+from raysp.specs.flags import RENAMED, flag, unescaped
 from raysp.specs.forms import choices, explorer_fields, run_fields
 from raysp.specs.run import LENSES, RunSpec, run_spec
 from raysp.specs.validation import Validation
 
-#: Options in which \\n and \\t stand for a line break and a tab, which are hard to type on a command line.
-ESCAPED = {"template", "delimiter", "replacement"}
-RENAMED = {"examples": "prompts"}
 #: Names of options in a lens's own terms: an evaluation of a data lens trains on a subset, which keeps a fraction of the components.
 ALIASES = {"data": {"budget": ("--subsets",), "keep": ("--fraction",)}}
 #: The options that `--help` shows for each lens.
@@ -49,7 +47,7 @@ def spec_options(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     """The spec that command-line options describe; options that are not given keep the models' defaults."""
     told = {name: value for name, value in given.items() if value not in (None, False, [], ())}
-    lens: dict[str, Any] = {"kind": lens_kind} | {name: _unescape(name, told[name]) for name in LENSES[lens_kind].model_fields if name in told}
+    lens: dict[str, Any] = {"kind": lens_kind} | {name: unescaped(name, told[name]) for name in LENSES[lens_kind].model_fields if name in told}
     if "prompt_file" in told:
         lens["prompt"] = _read(told["prompt_file"])
     kind = told.get("explorer", "proxyspex")
@@ -59,7 +57,7 @@ def spec_from(lens_kind: str, given: Mapping[str, Any]) -> RunSpec:
     for name in explorer:
         if name not in EXPLORER_OPTIONS[kind].model_fields:
             having = [other for other, model in EXPLORER_OPTIONS.items() if name in model.model_fields]
-            raise UserError(_flag(name), told[name], f"is not an option of {kind}", f"use it with --explorer {' or '.join(having)}")
+            raise UserError(flag(name), told[name], f"is not an option of {kind}", f"use it with --explorer {' or '.join(having)}")
     validation = {name: told[name] for name in Validation.model_fields if name in told}
     run = {name: told[RENAMED.get(name, name)] for name in run_fields(lens_kind) if RENAMED.get(name, name) in told}
     return run_spec({"lens": lens, "explorer": explorer, "validation": validation, **run})
@@ -125,7 +123,7 @@ def _option(name: str, field: FieldInfo, panel: str, prefix: str = "", *, usual:
 def _parameter(name: str, kind: Any, text: str, panel: str, metavar: str = "TEXT", *, aliases: Sequence[str] = ()) -> inspect.Parameter:
     default: Any = False if kind is bool else None
     shown = "" if kind is bool else metavar
-    option = typer.Option(*aliases, _flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
+    option = typer.Option(*aliases, flag(name), help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, metavar=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
@@ -134,14 +132,6 @@ def _metavar(annotation: Any) -> str:
     members = [member for member in (get_args(annotation) or (annotation,)) if member is not type(None)]
     names = {int: "INTEGER", float: "NUMBER", bool: ""}
     return names.get(members[0], "TEXT") if len(members) == 1 and not choices(annotation) else "NAME" if choices(annotation) else "TEXT"
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _unescape(name: str, value: Any) -> Any:
-    return value.replace("\\n", "\n").replace("\\t", "\t") if name in ESCAPED and isinstance(value, str) else value
 
 
 def _read(path: str) -> str:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.commands.acting import Local, acting
+from raysp.commands.acting import Local
 from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
+from raysp.commands.place import Asked
 from raysp.commands.run import Json, Store
+from raysp.commands.where import Server, place
 from raysp.errors import UserError
-from raysp.home import store_path
 from raysp.specs.policy import Consent
 
 if TYPE_CHECKING:
@@ -32,45 +33,26 @@ def predict(
     allow_remote_code: AllowRemoteCode = False,
     local: Local = False,
     store: Store = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Predict a run's value without some components, from its stored surrogate.
 
     Loads no model, unless --exact is given. An interval holds the value of 95% of the subsets of about that size.
     """
-    import numpy as np
-
     from raysp.commands import display
-    from raysp.runs.prediction import as_json, mask_of, predict_stored, read_subset
-    from raysp.store import Store as Reader
+    from raysp.runs.prediction import as_json
 
     if not removed and not kept:
         raise UserError("removed", None, "is missing", "name components, such as --removed 3,5")
-    path = store_path(store)
-    with Reader.read(path) as reading:
-        found = reading.find_run(run_id)
-        row = reading.run_row(found)
-        labels = [component.label for component in reading.components(row["game_id"])]
-        masks = np.concatenate(
-            [
-                *(mask_of(labels, read_subset(text, labels), None) for text in removed or ()),
-                *(mask_of(labels, None, read_subset(text, labels)) for text in kept or ()),
-            ]
-        )
-        predictions = predict_stored(reading, found, masks, query)
-        note = reading.note
-    if exact:
-        from raysp.runs.exact import measure
-
-        with acting(path, found, local=local) as (_, place), display.live_bar(quiet=json) as bar:
-            measure(place.store, found, masks, place.backend_of, lambda progress: bar("", progress), Consent(allow_pickle, allow_remote_code))
-            predictions = predict_stored(place.store, found, masks, query)
-    if note:
-        display.err.print(note, style="dim", markup=False)
+    asked = Asked(removed or (), kept or (), query, Consent(allow_pickle, allow_remote_code) if exact else None)
+    with display.live_bar(quiet=json or not exact) as bar:
+        found = place(server, store, local=local).predict(run_id, asked, lambda progress: bar("", progress))
     if json:
-        display.print_json({"run_id": found, "query": query, "value_intact": row["value_intact"], "predictions": [as_json(each) for each in predictions]})
+        told = [as_json(each) for each in found.predictions]
+        display.print_json({"run_id": found.run_id, "query": query, "value_intact": found.value_intact, "predictions": told})
     else:
-        _print(predictions, None if query is not None else row["value_intact"])
+        _print(found.predictions, None if query is not None else found.value_intact)
 
 
 def _print(predictions: "Sequence[Prediction]", intact: float | None) -> None:

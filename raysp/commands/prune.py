@@ -10,6 +10,7 @@ from raysp.commands.acting import Local, acting
 from raysp.commands.consent import AllowPickle, AllowRemoteCode
 from raysp.commands.inspect import RunId
 from raysp.commands.run import Json, Store
+from raysp.commands.where import Server, place
 from raysp.errors import UserError
 from raysp.home import local_path, store_path
 from raysp.output_file import write_output
@@ -105,6 +106,7 @@ def _print(done: Any, best_of: int) -> None:
 def compare(
     run_ids: Annotated[list[str], typer.Argument(help="At least two runs: ids or the beginnings of ids, names, or last.", metavar="RUN RUN…")],
     store: Store = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Compare runs, explorers or models by how alike they rank components and which interactions they share."""
@@ -112,13 +114,11 @@ def compare(
 
     from raysp.commands import display
     from raysp.runs.comparison import compare_runs, comparison_table
-    from raysp.runs.result import read_result
-    from raysp.store import Store as Reader
 
     if len(run_ids) < 2:
         raise UserError("run", run_ids[0] if run_ids else None, "cannot be compared alone", "name at least two runs")
-    with Reader.read(store_path(store)) as reading:
-        results = [read_result(reading, reading.find_run(wanted)) for wanted in run_ids]
+    where = place(server, store)
+    results = [where.stored(wanted) for wanted in run_ids]
     unfinished = next((result for result in results if result.summary["status"] != "done"), None)
     if unfinished is not None:
         raise UserError("run", unfinished.run_id, f"is {unfinished.summary['status']}", f"finish it first: raysp resume {unfinished.run_id}")

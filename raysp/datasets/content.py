@@ -29,7 +29,8 @@ def portable(spec: RunSpec) -> tuple[RunSpec, Content]:
     """
     lens, content = portable_lens(spec.lens)
     explorer = spec.explorer.model_copy(update={field: _file(field, source, content) for field, source in spec.explorer.files.items()})
-    return spec.model_copy(update={"lens": lens, "explorer": explorer}), content
+    examples = None if spec.examples is None else _data_set("examples", spec.examples, content)
+    return spec.model_copy(update={"lens": lens, "explorer": explorer, "examples": examples}), content
 
 
 def portable_lens(lens: Lens) -> tuple[Lens, dict[str, bytes]]:

@@ -1,7 +1,9 @@
 """Compare runs: whether they rank components alike and find the same interactions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,26 +12,49 @@ import pyarrow as pa
 from raysp.runs.result import Result
 from raysp.specs.lenses import COSTS
 from raysp.spectral.fourier import ROUNDING
+from raysp.store.reading import StoreReader
 
 TOP = 10
+#: The strongest interactions of each run that `side_by_side` compares.
+LISTED = 200
+#: Fields of a spec that say where it is executed and not what is asked.
+PLACE = ("store", "local", "name")
 
 
-def compare_runs(one: Result, other: Result) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """The part of a `Result` that is compared, read without its evaluations."""
+
+    run_id: str
+    summary: dict[str, Any]
+    components: pa.Table
+    singles: pa.Table
+    interactions: pa.Table
+
+
+Compared = Result | Findings
+
+
+def read_findings(store: StoreReader, run_id: str) -> Findings:
+    """Read what is compared of a run. UserError for a run that has not begun, which has no components."""
+    store.game_id(run_id)
+    tables = {name: store.run_table(name, run_id) for name in ("components", "singles", "interactions")}
+    return Findings(run_id, store.run_row(run_id), **tables)
+
+
+def compare_runs(one: Compared, other: Compared) -> dict[str, Any]:
     """Agreement of two runs: rank correlation of the singles and overlap of the strongest interactions, where components correspond.
 
     Components correspond when both runs have the same ones (same labels in the same order), else by labels that each run has once and both have:
     heads of two models, or of two choices of layers. Effects on a cost, which is better when lower, are negated. If the runs share fewer than two components, only R² and verdicts are compared.
     """
-    named = [_names(run) for run in (one, other)]
-    same = [run.components["label"].to_pylist() for run in (one, other)]
-    if same[0] == same[1]:
-        named = [{number: str(number) for number in range(len(same[0]))}] * 2
+    named, same = _corresponding((one, other))
     shared = set(named[0].values()) & set(named[1].values())
     told: dict[str, Any] = {
         "runs": [one.run_id, other.run_id],
         "r2": [one.summary["r2"], other.summary["r2"]],
         "verdicts": [one.summary["verdict"], other.summary["verdict"]],
-        "same_components": same[0] == same[1],
+        "same_components": same,
         "shared_components": len(shared),
     }
     if len(shared) > 1:
@@ -41,26 +66,113 @@ def compare_runs(one: Result, other: Result) -> dict[str, Any]:
     return told
 
 
-def _names(run: Result) -> dict[int, str]:
+def _corresponding(runs: Sequence[Compared]) -> tuple[list[dict[int, str]], bool]:
+    """Return names of the components of each run, by which they correspond to those of the others, and whether all runs have the same ones."""
+    every = [run.components["label"].to_pylist() for run in runs]
+    if all(labels == every[0] for labels in every):
+        return [{number: str(number) for number in range(len(every[0]))}] * len(runs), True
+    return [_names(run) for run in runs], False
+
+
+def _names(run: Compared) -> dict[int, str]:
     """Return the labels that are unique in a run, by component."""
     labels = run.components["label"].to_pylist()
     count = Counter(labels)
     return {number: label for number, label in enumerate(labels) if count[label] == 1}
 
 
-def _effects(run: Result, names: dict[int, str], shared: set[str]) -> dict[str, float]:
-    sign = -1.0 if run.summary["game"]["description"].get("value") in COSTS else 1.0
+def _sign(run: Compared) -> float:
+    """Return -1 for a run whose value is a cost, which is better when lower."""
+    return -1.0 if run.summary["game"]["description"].get("value") in COSTS else 1.0
+
+
+def _effects(run: Compared, names: Mapping[int, str], shared: set[str]) -> dict[str, float]:
+    sign = _sign(run)
     rows = zip(run.singles["component"].to_pylist(), run.singles["value"].to_pylist(), strict=True)
     return {names[component]: sign * value for component, value in rows if names.get(component) in shared}
 
 
-def _strongest(run: Result, names: dict[int, str], shared: set[str]) -> set[tuple[str, ...]]:
+def _strongest(run: Compared, names: Mapping[int, str], shared: set[str]) -> set[tuple[str, ...]]:
     """Return the strongest interactions among the components that both runs have, without those whose value is rounding error."""
+    sets = [members for members in _sets(run) if all(names.get(member) in shared for member in members)]
+    return {tuple(sorted(names[member] for member in members)) for members in sets[:TOP]}
+
+
+def _sets(run: Compared) -> list[list[int]]:
+    """Return the interactions of a run, the strongest first, without those whose value is rounding error."""
     values = run.interactions["value"].to_numpy()
     least = ROUNDING * np.abs(np.concatenate([values, run.singles["value"].to_numpy()])).max(initial=0.0)
     rows = zip(run.interactions["components"].to_pylist(), (np.abs(values) > least).tolist(), strict=True)
-    sets = [members for members, there in rows if there and all(names.get(member) in shared for member in members)]
-    return {tuple(sorted(names[member] for member in members)) for members in sets[:TOP]}
+    return [members for members, there in rows if there]
+
+
+def side_by_side(runs: Sequence[Compared]) -> dict[str, Any]:
+    """Two or more runs in full, as JSON has it: what differs in their specs, `compare_runs` of each pair, components and interactions aligned.
+
+    `components` has columns: labels, and for each run the single effect of the component of that label, None where it has none. `interactions` are the `LISTED`
+    strongest of each run: their labels, and for each run the value, rank and kind, None where it has not found the set; `possible` tells whether a run has its
+    components. Effects and values on a cost are negated, as `negated` says of each run. Components correspond as in `compare_runs`.
+    """
+    named, same = _corresponding(runs)
+    labels = {name: label for run, names in zip(runs, named, strict=True) for label, name in _labelled(run, names)}
+    effects = [_effects(run, names, set(labels)) for run, names in zip(runs, named, strict=True)]
+    return {
+        "differences": differences([run.summary["spec"] for run in runs]),
+        "negated": [_sign(run) < 0 for run in runs],
+        "pairs": [compare_runs(one, other) for one, other in combinations(runs, 2)],
+        "same_components": same,
+        "components": {"labels": list(labels.values()), "effects": [[effect.get(name) for name in labels] for effect in effects]},
+        "interactions": _aligned_sets(runs, named, labels),
+    }
+
+
+def differences(specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the fields in which specs differ, each with its value in every spec, None where it is not set."""
+    flat = [dict(_flat(spec, ())) for spec in specs]
+    fields = {name: None for each in flat for name in each if name not in PLACE}
+    rows = [{"field": name, "values": [each.get(name) for each in flat]} for name in fields]
+    return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
+
+
+def _flat(value: Any, path: tuple[str, ...]) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        mapping: Mapping[str, Any] = value
+        return [pair for name, each in mapping.items() for pair in _flat(each, (*path, str(name)))]
+    return [(".".join(path), value)]
+
+
+def _labelled(run: Compared, names: Mapping[int, str]) -> list[tuple[str, str]]:
+    return [(label, names[number]) for number, label in enumerate(run.components["label"].to_pylist()) if number in names]
+
+
+def _aligned_sets(runs: Sequence[Compared], named: Sequence[Mapping[int, str]], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    every = [_found(run, names) for run, names in zip(runs, named, strict=True)]
+    listed = {members: None for found in every for members in list(found)[:LISTED]}
+    known = [set(names.values()) for names in named]
+    rows = [
+        {
+            "labels": [labels[name] for name in members],
+            "values": [found[members]["value"] if members in found else None for found in every],
+            "ranks": [found[members]["rank"] if members in found else None for found in every],
+            "kinds": [found[members]["kind"] if members in found else None for found in every],
+            "possible": [names.issuperset(members) for names in known],
+        }
+        for members in listed
+    ]
+    return sorted(rows, key=lambda row: (-sum(rank is not None for rank in row["ranks"]), min(rank for rank in row["ranks"] if rank is not None)))
+
+
+def _found(run: Compared, names: Mapping[int, str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the interactions of a run by the names of their members, the strongest first."""
+    sign, there = _sign(run), {tuple(members) for members in _sets(run)}
+    columns = run.interactions.select(["components", "value", "rank", "kind"]).to_pylist()
+    rows = [row for row in columns if tuple(row["components"]) in there and all(member in names for member in row["components"])]
+    return {tuple(sorted((names[member] for member in row["components"]), key=_order)): {**row, "value": sign * row["value"]} for row in rows}
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Numbers by their size, before labels."""
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
 
 
 def comparison_table(pairs: Sequence[dict[str, Any]]) -> pa.Table:

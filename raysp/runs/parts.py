@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from raysp.blobs import shown
 from raysp.datasets.examples import read_examples
 from raysp.errors import UserError
 from raysp.specs.lenses import FeatureLens, LensSpec, with_model
@@ -14,7 +15,7 @@ from raysp.specs.run import LENSES, RunSpec, resolve
 
 def set_name(spec: RunSpec) -> str | None:
     """The name shared by the runs on a set of examples, None for other specs."""
-    return (spec.name or spec.examples) if spec.examples else None
+    return (spec.name or shown(spec.examples)) if spec.examples else None
 
 
 @dataclass(frozen=True)

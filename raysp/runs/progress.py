@@ -34,6 +34,24 @@ Watch = Callable[[Progress], None]
 WatchAll = Callable[[int, Progress], None]
 
 
+def bar_text(progress: Progress) -> str:
+    """Counts, speed, R² so far and time left, as far as they are known."""
+    if not progress.total:
+        return progress.detail
+    told = [f"{progress.done:,}/{progress.total:,}"]
+    if progress.detail:
+        told.insert(0, progress.detail)
+    if progress.reused:
+        told.append(f"{progress.reused:,} from the store")
+    if progress.rate:
+        told.append(f"{progress.rate:.1f} evaluations/s")
+    if progress.r2 is not None:
+        told.append(f"R² so far {progress.r2:.2f}")
+    if progress.left is not None:
+        told.append(f"{progress.left:.0f} s left")
+    return " · ".join(told)
+
+
 class Tally:
     """Counts the evaluations of a run against all that it will ask for: what a phase is expected to ask until it is over, then what it asked."""
 

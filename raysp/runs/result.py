@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ TABLES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What a run found, how it was validated and what it cost.
 
@@ -66,9 +67,21 @@ class Result:
         measured = np.array([known.values[row] if row >= 0 else np.nan])
         return predict(self.surrogate, known, mask, labels, measured)[0]
 
+    @property
+    def evaluation_count(self) -> int:
+        """The number of evaluations that the run requested."""
+        return self.evaluations.num_rows
+
     def __repr__(self) -> str:
         """A one-line summary of the run."""
-        return f"Result({self.run_id}: {self.summary['verdict']}, {self.interactions.num_rows} interactions, {self.evaluations.num_rows} evaluations)"
+        what = f"{self.interactions.num_rows} interactions, {self.evaluation_count} evaluations"
+        return f"{type(self).__name__}({self.run_id}: {self.summary['verdict'] or self.summary['status']}, {what})"
+
+    def _repr_html_(self) -> str:
+        """The answer as a notebook shows it."""
+        # Reports stand above runs: the one that draws this is looked up when it is asked for.
+        html: str = import_module("raysp.notebooks.answer").answer_html(self)
+        return html
 
 
 def read_result(store: Store, run_id: str) -> Result:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, cast, get_args
 
 from raysp.datasets.content import Content, portable
-from raysp.errors import UserError
+from raysp.errors import InterruptedRunError, UserError
 from raysp.runs.continuation import check_same_question
 from raysp.runs.progress import Progress, progress_from, progress_json
 from raysp.specs.run import RunSpec, run_spec
@@ -91,6 +91,15 @@ class RunState:
             return progress
         place = "" if self.position is None else f", {self.position} in line"
         return replace(progress, phase=f"{self.status}{place}", rate=0.0, left=None)
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A run that was submitted: its id, what tells it apart from those submitted with it, and where it stood then."""
+
+    run_id: str
+    label: str
+    state: RunState
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,16 @@ def find_runs(known: Sequence[RunState], wanted: str) -> list[str]:
         return together
     newest = [(state.run_id, state.name) for state in reversed(known)]
     return [newest[0][0] if wanted == "last" else match_run(wanted, newest)]
+
+
+def common_word(run_ids: Sequence[str]) -> str:
+    """The word that stands for runs that were submitted together."""
+    return run_ids[0] if len(run_ids) == 1 else run_ids[0].rpartition("-")[0]
+
+
+def goes_on(run_ids: Sequence[str]) -> InterruptedRunError:
+    """What to tell somebody who stops following runs that a service executes."""
+    return InterruptedRunError(f"{'the run goes' if len(run_ids) == 1 else 'the runs go'} on; `raysp watch {common_word(run_ids)}` follows again")
 
 
 def unfinished(store: StoreReader) -> list[UnfinishedRun]:

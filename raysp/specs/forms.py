@@ -10,12 +10,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from raysp.specs.explorers import EXPLORER_OPTIONS
+from raysp.specs.flags import OWN_PROMPTS
 from raysp.specs.run import LENSES, RunSpec
 from raysp.specs.validation import Validation
 
 RUN_FIELDS = tuple(name for name in RunSpec.model_fields if name not in {"lens", "explorer", "validation"})
-#: Run options that a lens does not take, because its own options have that role.
-OWN_PROMPTS = {"mechanistic": ("examples", "limit"), "data": ("examples", "limit", "repeat_on")}
 #: The fields that matter most for each lens, in the order in which people think of them.
 EVERYDAY = {
     "feature": ("prompt", "template", "question", "target", "foil", "unit", "model", "budget"),

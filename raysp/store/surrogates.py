@@ -46,7 +46,7 @@ def replace(cur: Cursor, run_id: str, found: RunSurrogates | None, fitted: NDArr
     for query, surrogate in [(None, found.value), *enumerate(found.queries)]:
         row = [run_id, query, len(surrogate), surrogate.sets.max_order, surrogate.keep_probability, found.keep_probability]
         cur.execute("INSERT INTO surrogates VALUES (?, ?, ?, ?, ?, ?)", row)
-        cur.register("terms", _terms(surrogate))
+        cur.register("terms", terms(surrogate))
         cur.execute("INSERT INTO surrogate_terms BY NAME SELECT $run AS run_id, $query AS query, * FROM terms", {"run": run_id, "query": query})
         cur.unregister("terms")
     cur.register("fitted", pa.table({"evaluation_id": fitted, "position": np.arange(len(fitted), dtype=np.int32)}))
@@ -60,8 +60,12 @@ def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogat
     found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
     if not found:
         return None
-    rows = cur.sql(TERMS, params=key).to_arrow_table()
-    return FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), float(found[0][0]))
+    return of_terms(cur.sql(TERMS, params=key).to_arrow_table(), n, float(found[0][0]))
+
+
+def of_terms(rows: Table, n: int, basis: float) -> FourierSurrogate:
+    """Return the surrogate over `n` components whose terms, in the basis of P(keep) `basis`, are these rows, as of `terms`."""
+    return FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), basis)
 
 
 def keep_probability(cur: Cursor, run_id: str) -> float | None:
@@ -76,7 +80,8 @@ def fitted_evaluations(cur: Cursor, run_id: str, n: int) -> tuple[Masks, Values]
     return from_binary(rows["mask"], n), rows["value"].to_numpy()
 
 
-def _terms(surrogate: FourierSurrogate) -> Table:
+def terms(surrogate: FourierSurrogate) -> Table:
+    """Return the terms of a surrogate: term, components, set_order, coefficient, standard_error and factor (null where there is none)."""
     error, count = surrogate.error, len(surrogate)
     factor = None if error is None or error.ndim == 1 else error
     errors = np.sqrt(np.einsum("ij,ij->i", factor, factor)) if factor is not None else error

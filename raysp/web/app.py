@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Response
 
 from raysp.version import __version__
-from raysp.web import asking, looking, sql, steering, what_if
+from raysp.web import asking, comparing, looking, reporting, sql, steering, what_if
 from raysp.web.access import Access
 from raysp.web.desk import Desk, Settings
 from raysp.web.limits import BodyLimit
 from raysp.web.pages import ask as ask_page
-from raysp.web.pages import login, workers
+from raysp.web.pages import compare, login, run, runs, workers
 from raysp.web.pages import sql as sql_page
 from raysp.web.problems import MEDIA_TYPE, add_handlers, json_response
 from raysp.web.schemas import Health, ServiceOf
@@ -35,7 +35,7 @@ PROBLEM: dict[str, Any] = {
     },
 }
 #: The routes of the pages.
-PAGES = (login.router, ask_page.router, sql_page.router, workers.router)
+PAGES = (login.router, ask_page.router, runs.router, run.router, compare.router, sql_page.router, workers.router)
 #: Errors that every route may answer with.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
@@ -83,7 +83,7 @@ def create_app(settings: Settings, desk: Desk) -> FastAPI:
         description="Which components of a language model's input, mechanism or training, alone and together, made it say so?",
     )  # fmt: skip
     app.state.site = site
-    for each in (router, asking.router, steering.router, what_if.router, sql.router, looking.router, *PAGES):
+    for each in (router, asking.router, steering.router, what_if.router, sql.router, comparing.router, reporting.router, looking.router, *PAGES):
         app.include_router(each)
     add_handlers(app)
     app.add_middleware(BodyLimit)

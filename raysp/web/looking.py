@@ -5,11 +5,15 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
 
 from raysp.errors import UserError
 from raysp.runs.state import RunState
+from raysp.store import surrogates
 from raysp.store.answers import RUN_TABLES
+from raysp.store.failures import no_surrogate
 from raysp.store.reading import StoreReader
 from raysp.web.formats import ROWS, TABLE_RESPONSES, FormatOf, LimitOf, OffsetOf, table_response, tagged, wanted_format, with_next
 from raysp.web.problems import Problem, json_response, not_found
@@ -114,6 +118,41 @@ def run(request: Request, site: SiteOf, run: str) -> Response:
     return tagged(request, json_response(row))
 
 
+@router.get("/runs/{run}/outputs", summary="The output of every query in a run's evaluations", responses=TABLE_RESPONSES)
+def outputs(  # noqa: PLR0917  a page of a table
+    request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0
+) -> Response:
+    """A list of outputs for each evaluation, in the order of `evaluations`; it is empty in runs without queries."""
+    wanted = wanted_format(request, form)
+    with reading(site) as store:
+        run_id = find(store, run)
+        check_begun(store, run_id)
+        found = store.run_outputs(run_id)
+    values = found[offset : offset + limit]
+    page = pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]), pa.array(values.reshape(-1)))
+    return table_response(request, pa.table({"outputs": page}), wanted, name=f"{run_id}-outputs", total=len(found), offset=offset)
+
+
+@router.get("/runs/{run}/surrogate", summary="The surrogate of a run", responses=TABLE_RESPONSES)
+def surrogate(request: Request, site: SiteOf, run: str, form: FormatOf = None, query: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None) -> Response:
+    """Its terms, all at once: `components` and `coefficient`, with `standard_error` or a row of the covariance's `factor` where there is one.
+
+    `basis` is P(keep) of the basis in which they are, `keep_probability` that of the masks on which the surrogate was scored; Arrow has them in its schema.
+    """
+    wanted = wanted_format(request, form)
+    with reading(site) as store:
+        run_id = find(store, run)
+        if not store.has_surrogate(run_id):
+            raise not_found(no_surrogate(run_id))
+        found, keep = store.surrogate(run_id, query), store.keep_probability(run_id)
+    about = {"n": found.n, "basis": found.keep_probability, "keep_probability": keep}
+    terms = surrogates.terms(found)
+    if wanted == "json":
+        rows = terms.select(["components", "coefficient", "standard_error"]).to_pylist()
+        return tagged(request, json_response({"run_id": run_id, "query": query, **about, "terms": rows}))
+    return table_response(request, terms.replace_schema_metadata({name: repr(value) for name, value in about.items()}), wanted, name=f"{run_id}-surrogate")
+
+
 @router.get("/runs/{run}/{table}", summary="A table of a run's answer", responses=TABLE_RESPONSES)
 def table(  # noqa: PLR0917  a page of a table
     request: Request, site: SiteOf, run: str, table: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0, phase: str | None = None
@@ -125,7 +164,7 @@ def table(  # noqa: PLR0917  a page of a table
     with reading(site) as store:
         run_id = find(store, run)
         if table == "evaluations":
-            _check_begun(store, run_id)
+            check_begun(store, run_id)
             rows, total = store.evaluations_page(run_id, offset, limit, phase)
         else:
             found = store.run_table(TABLES[table], run_id)
@@ -133,7 +172,7 @@ def table(  # noqa: PLR0917  a page of a table
     return table_response(request, rows, wanted, name=f"{run_id}-{table}", total=total, offset=offset)
 
 
-def _check_begun(store: StoreReader, run_id: str) -> None:
+def check_begun(store: StoreReader, run_id: str) -> None:
     """Problem 409 for a run that has no game yet."""
     try:
         store.game_id(run_id)

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from raysp.errors import UserError
 from raysp.runs.state import Desired, RunState
 from raysp.store import plain
-from raysp.web.formats import ROWS, LimitOf, OffsetOf, table_response
+from raysp.web.formats import ROWS, TABLE_RESPONSES, FormatOf, LimitOf, OffsetOf, table_response, wanted_format
 from raysp.web.looking import find, known_id, reading, state_row
 from raysp.web.problems import Problem, json_response
 from raysp.web.schemas import State
@@ -65,12 +65,15 @@ async def run_events(request: Request, site: SiteOf, run: str, last: Annotated[s
     return _stream(_events(request, site, _number(last), run_id, first))
 
 
-@router.get("/runs/{run}/log", summary="What happened to a run")
-def log(request: Request, site: SiteOf, run: str, limit: LimitOf = ROWS, offset: OffsetOf = 0) -> Response:
+@router.get("/runs/{run}/log", summary="What happened to a run", responses=TABLE_RESPONSES)
+def log(  # noqa: PLR0917  a page of a table
+    request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0
+) -> Response:
     """The events that are stored of a run: time, kind and message."""
+    wanted = wanted_format(request, form)
     with reading(site) as store:
         rows = store.run_table("events", find(store, run))
-    return table_response(request, rows.slice(offset, limit), "json", name="events", total=rows.num_rows, offset=offset)
+    return table_response(request, rows.slice(offset, limit), wanted, name="events", total=rows.num_rows, offset=offset)
 
 
 @router.get("/events", summary="What happens to all runs, as it happens", responses=EVENTS)

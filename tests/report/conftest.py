@@ -1,4 +1,4 @@
-"""A browser without a network, and pages opened in it."""
+"""Pages opened in a browser without a network."""
 
 from pathlib import Path
 

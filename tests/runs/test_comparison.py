@@ -1,10 +1,13 @@
 """Runs side by side: components are the same when they are called the same, and only what both runs have is compared."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import raysp
-from raysp.runs.comparison import compare_runs, comparison_table, comparison_text
+from raysp.runs.comparison import compare_runs, comparison_table, comparison_text, differences, read_findings, side_by_side
+from raysp.store import Store
 
 EARLY, LATE = ("L0H0", "L0H1", "L1H0", "L1H1", "L1H2"), ("L1H0", "L1H1", "L1H2", "L2H0", "L2H1")
 WORTH = {"L0H0": 5.0, "L0H1": 1.0, "L1H0": 4.0, "L1H1": 2.0, "L1H2": -3.0, "L2H0": 6.0, "L2H1": 0.5}
@@ -131,3 +134,43 @@ def test_comparisons_as_a_table(early, late, far):
     assert rows[0]["of 10 strongest interactions shared"] == 2
     assert (rows[1]["rank correlation of singles"], rows[1]["of 10 strongest interactions shared"]) == (None, None)
     assert [rows[0]["R²"], rows[0]["R² of the other"]] == [early.summary["r2"], late.summary["r2"]]
+
+
+def test_runs_stand_side_by_side_by_the_labels_of_their_components(early, late):
+    told = side_by_side([early, late])
+    labels, (one, other) = told["components"]["labels"], told["components"]["effects"]
+    assert labels == [*EARLY, "L2H0", "L2H1"]
+    assert one[labels.index("L2H0")] is None
+    assert other[labels.index("L0H0")] is None
+    assert one[labels.index("L0H0")] == pytest.approx(WORTH["L0H0"] + 0.9)
+    assert told["pairs"] == [compare_runs(early, late)]
+
+
+def test_interactions_of_all_come_before_those_of_one_and_tell_who_could_have_found_them(early, late):
+    rows = side_by_side([early, late])["interactions"]
+    assert [row["labels"] for row in rows if None not in row["ranks"]] == [["L1H1", "L1H2"], ["L1H0", "L1H1"]]
+    alone = rows[2:]
+    assert {tuple(row["labels"]): row["possible"] for row in alone} == {("L0H0", "L1H0"): [True, False], ("L1H2", "L2H0"): [False, True]}
+    assert all(None in row["values"] for row in alone)
+
+
+def test_effects_on_a_cost_are_negated_beside_those_on_a_value(early, late):
+    cost = dataclasses.replace(late, summary=late.summary | {"game": late.summary["game"] | {"description": {"value": "loss"}}})
+    usual, told = side_by_side([early, late]), side_by_side([early, cost])
+    assert told["negated"] == [False, True]
+    assert [value and -value for value in usual["components"]["effects"][1]] == told["components"]["effects"][1]
+    assert [row["values"][1] and -row["values"][1] for row in usual["interactions"]] == [row["values"][1] for row in told["interactions"]]
+
+
+def test_what_differs_between_specs_is_told_field_by_field():
+    one = {"lens": {"kind": "feature", "prompt": "a"}, "explorer": {"budget": 10, "keep": [0.5]}, "store": "here", "name": "first"}
+    other = {"lens": {"kind": "feature", "prompt": "b"}, "explorer": {"budget": 10}, "store": "there", "name": "second"}
+    assert differences([one, other]) == [{"field": "lens.prompt", "values": ["a", "b"]}, {"field": "explorer.keep", "values": [[0.5], None]}]
+    assert differences([one, one]) == []
+
+
+def test_what_is_compared_is_read_without_evaluations(tmp_path):
+    function = raysp.FunctionLens(lambda masks: np.asarray(masks, dtype=float).sum(axis=1), n=4)
+    result = raysp.run(raysp.RunSpec(lens=function, explorer=raysp.Exhaustive(), store=str(tmp_path / "s.duckdb"), local=True))
+    with Store.read(tmp_path / "s.duckdb") as store:
+        assert compare_runs(read_findings(store, result.run_id), result) == compare_runs(result, result)

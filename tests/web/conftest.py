@@ -6,6 +6,7 @@ from functools import cached_property
 
 import httpx
 import pytest
+import stored_runs
 from command_line import process
 from homes import with_models
 from tiny_models import save
@@ -71,9 +72,10 @@ class Service:
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory):
-    """A running service with a store and a home of its own. Questions may name files, as the tiny model lies in a folder."""
+    """A running service with a store and a home of its own, in which `stored_runs` are. Questions may name files, as the tiny model lies in a folder."""
     home = with_models(tmp_path_factory.mktemp("web"))
     model = save("llama", home / "tiny", begins=True)
+    stored_runs.write(home / "raysp.duckdb")
     (home / "policy.yaml").write_text("files: true\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)

@@ -1,0 +1,1 @@
+"""What a notebook shows: answers, and progress while they are found."""

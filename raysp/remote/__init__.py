@@ -1,0 +1,1 @@
+"""A service of raysp over its REST interface, from any machine that reaches it."""
