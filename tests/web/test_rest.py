@@ -11,9 +11,12 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from stored_runs import HEADS, LARGE
 
 from raysp.web.looking import TABLES
 
+#: Parameters that routes require.
+NEEDED = {"/sql": {"q": "SELECT 1"}, "/compare": {"runs": f"{LARGE},{HEADS}"}}
 WRONG = {"Authorization": "Bearer " + "x" * 43}
 
 
@@ -42,7 +45,7 @@ def test_every_route_answers_with_the_token(service, answered):
             with service.client.stream(method, path) as response:
                 assert response.status_code == 200
         elif method == "GET":
-            response = service.client.get(path, params={"q": "SELECT 1"} if path == "/sql" else {})
+            response = service.client.get(path, params=NEEDED.get(path, {}))
             assert response.status_code == 200, (path, response.text)
         else:  # without a body, or for a run that has ended
             response = service.client.request(method, path)

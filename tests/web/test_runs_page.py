@@ -71,6 +71,7 @@ def test_long_lists_come_in_pages(open_page):
     page = open_page("/runs?set=many")
     expect(page.locator("#count")).to_have_text("1 to 50 of 120 runs")
     page.get_by_role("link", name="Older").click()
+    expect(page.locator("#count")).to_have_text("51 to 100 of 120 runs")
     page.get_by_role("link", name="Older").click()
     expect(page.locator("#count")).to_have_text("101 to 120 of 120 runs")
     expect(page.locator("li.run")).to_have_count(20)
