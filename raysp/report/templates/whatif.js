@@ -55,7 +55,8 @@
     at("value").textContent = whole(told.value);
     const interval = told.lo === null ? "no interval" : `${whole(told.lo)} to ${whole(told.hi)}`;
     at("interval").textContent = told.coverage === null ? interval : `${interval} (${Math.round(100 * told.coverage)}% interval)`;
-    at("change").textContent = known(held.intact) ? whole(told.value - held.intact) : "–";
+    // With nothing removed the value was measured, and a difference would be the surrogate's error.
+    at("change").textContent = known(held.intact) && removed.size ? whole(told.value - held.intact) : "–";
     at("caution").textContent = told.caution;
     at("caution").hidden = !told.caution;
     at("count").textContent = removed.size ? `${removed.size.toLocaleString("en")} of ${n.toLocaleString("en")} removed:` : "Nothing is removed.";
