@@ -45,6 +45,19 @@
     });
   }
 
+  // Tables that do not fit the window can be scrolled by keyboard.
+  function reachTables() {
+    const reach = new ResizeObserver((entries) => {
+      for (const { target } of entries) {
+        if (target.scrollWidth <= target.clientWidth || target.hasAttribute("tabindex")) continue;
+        target.tabIndex = 0;
+        target.setAttribute("role", "region");
+        target.setAttribute("aria-label", target.closest("section")?.querySelector("h2")?.textContent ?? "Table");
+      }
+    });
+    for (const place of document.querySelectorAll(".scroll")) reach.observe(place);
+  }
+
   function listenToPrint() {
     // Print in light colours at a fixed width.
     let theme;
@@ -69,5 +82,6 @@
   if (field) rove();
   raysp.listenForTips();
   drawCharts();
+  reachTables();
   listenToPrint();
 }(window.raysp));
