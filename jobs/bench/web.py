@@ -231,7 +231,7 @@ def page(served: Served) -> dict[str, Any]:
 
 
 #: When the page of a run can be used, and how long a word takes that is switched off.
-READY = "document.querySelectorAll('#all-interactions [role=row]').length > 5 && document.querySelectorAll('#text .c').length > 1000"
+READY = "document.querySelectorAll('#all-interactions .vrow').length > 5 && document.querySelectorAll('#text .c').length > 1000"
 TOGGLE = """number => {
   const began = performance.now();
   return new Promise((done) => {

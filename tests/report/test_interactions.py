@@ -57,6 +57,7 @@ def test_scrolling_and_keys_reach_every_row(visit):
     assert ranks(page) == sorted(ranks(page))
     assert table(page).count() < 40
     page.locator("#all-interactions .vscroll").evaluate("e => { e.scrollTop = 0; }")
+    page.wait_for_function("() => document.querySelector('#all-interactions .vbody .vrow').dataset.number === '0'")
     page.locator("#filter").focus()
     page.keyboard.press("Tab")
     focused = "document.activeElement.dataset.number"
