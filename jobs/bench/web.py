@@ -39,6 +39,8 @@ from raysp.store import RunSurrogates, Store
 
 WORDS, INTERACTIONS, TERMS, MEASURED = 2_000, 10_000, 6_000, 2_000
 READERS = 16
+#: Events that are waited for, and how long.
+EVENTS, EVENTS_SECONDS = 40, 60.0
 QUERY = "SELECT labels, kind, value, lo, hi, exact FROM top_interactions LIMIT 100"
 QUESTION = {
     "lens": {"kind": "feature", "prompt": "Her acting never fails to impress, and although the plot is thin the film is not bad at all", "target": " good", "dtype": "float32"},
@@ -186,12 +188,11 @@ class Stream:
     """Listens to all events, and notes how late each comes: versions are the microseconds at which the scheduler knew."""
 
     def __init__(self, served: Served) -> None:
-        self._served, self.late, self._over = served, list[float](), threading.Event()
+        self._served, self.late, self._over, self._began = served, list[float](), threading.Event(), time.time_ns() // 1000
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        known = True  # the first events are states of before
         with (
             httpx.Client(base_url=self._served.client.base_url, headers=self._served.client.headers, timeout=120) as client,
             client.stream("GET", "/events") as stream,
@@ -199,13 +200,13 @@ class Stream:
             for line in stream.iter_lines():
                 if self._over.is_set():
                     return
-                if line.startswith("id: ") and not known:
-                    self.late.append(time.time_ns() / 1e6 - int(line.removeprefix("id: ")) / 1e3)
-                known = known and not line.startswith(":")
+                if line.startswith("id: ") and (version := int(line.removeprefix("id: "))) > self._began:  # the others are states of before
+                    self.late.append((time.time_ns() / 1e3 - version) / 1e3)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, with the next event."""
         self._over.set()
+        self._thread.join(30)
 
 
 def page(served: Served) -> dict[str, Any]:
@@ -275,6 +276,9 @@ def main() -> int:
             alone = queries(served, count, 1)
             many = queries(served, max(10, count // 4), READERS)
             note({"part": "sql", "readers": READERS, "sql_alone_p95_ms": p95(alone), "sql_ms": median(many), "sql_p95_ms": p95(many)})
+            until = time.monotonic() + EVENTS_SECONDS
+            while len(stream.late) < EVENTS and time.monotonic() < until:
+                time.sleep(0.2)
             served.client.post(f"/runs/{writer}/cancel")
             stream.close()
             note(
