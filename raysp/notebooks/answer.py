@@ -33,7 +33,7 @@ def _content(result: Result) -> dict[str, Any]:
         return {**about, "question": f"Run {result.run_id} has not begun."}
     components = tuple(_legible(component) for component in components_of(result.components))
     kinds = list(dict.fromkeys(component.kind for component in components))
-    interactions = [{**row, "labels": query_view.plain(row["labels"])} for row in result.interactions.to_pylist()]
+    interactions: list[dict[str, Any]] = [{**row, "labels": query_view.plain(row["labels"])} for row in result.interactions.to_pylist()]
     shown = interactions[:SETS]
     about |= {
         "question": words.question(run, kinds),
@@ -74,6 +74,6 @@ def _css() -> str:
 def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("raysp.notebooks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment: Any = Environment(loader=PackageLoader("raysp.notebooks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"limit": TEXT}
     return environment.get_template("answer.html.j2")
