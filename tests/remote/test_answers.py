@@ -102,9 +102,10 @@ def test_files_travel_and_a_set_of_examples_is_expanded_there(remote, spec, tmp_
 
 
 def test_spans_in_a_file_travel(remote, spec, tmp_path):
-    (tmp_path / "spans.json").write_text("[[0, 10], [11, 22]]")
+    (tmp_path / "spans.json").write_text("[[0, 10], [11, 16], [17, 22]]")
     lens = spec.lens.model_copy(update={"unit": "spans", "spans": str(tmp_path / "spans.json")})
-    assert remote.plan(spec.model_copy(update={"lens": lens}))["components"] == 2
+    result = remote.run(spec.model_copy(update={"lens": lens, "explorer": raysp.Exhaustive().options}))
+    assert result.components["label"].to_pylist() == ["Her acting", "never", "fails"]
 
 
 def test_a_mistake_is_the_error_that_it_is_here(remote, spec):
