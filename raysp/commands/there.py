@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raysp.store import Answer, Limits, Store
 
 #: What the row of a run has beside those of the view `run_summary`.
-ADDED = ("desired", "priority", "position", "progress", "error", "version")
+ADDED = ("desired", "priority", "position", "progress", "version")
 
 
 class There:

@@ -124,7 +124,9 @@ def test_a_mistake_is_the_error_that_it_is_here(remote, spec):
 
 
 def test_runs_are_paused_resumed_and_cancelled(remote, spec):
-    slow = spec.model_copy(update={"explorer": raysp.ProxySPEX(budget=4000).options, "lens": spec.lens.model_copy(update={"prompt": "a b c d e f g h i j k l m n " * 3})})
+    slow = spec.model_copy(
+        update={"explorer": raysp.ProxySPEX(budget=4000).options, "lens": spec.lens.model_copy(update={"prompt": "a b c d e f g h i j k l m n " * 3})}
+    )
     run_id = remote.submit(slow)[0].run_id
     assert remote.pause(run_id).desired == "paused"
     assert [state.status for state in remote.follow([run_id])][-1] == "paused"

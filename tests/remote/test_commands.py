@@ -45,15 +45,16 @@ def test_what_is_printed_is_the_same(answer, both, words):
     for form in ((), ("--json",)):
         there, here = both(*words, *form)
         assert (there.code, here.code) == (0, 0), there.err + here.err
-        assert (parsed(there.out) == parsed(here.out)) if form else (there.out == here.out)
+        if form:
+            assert parsed(there.out) == parsed(here.out)
+        else:
+            assert there.out == here.out
 
 
 def test_a_report_is_drawn_from_what_is_read_there(answer, both, elsewhere):
     there, here = both("report", answer.run_id, "-o", str(elsewhere / "report.html"))
-    assert there == here
+    assert (there.code, there.out) == (here.code, here.out)
     text = (elsewhere / "report.html").read_text()
-    there, _ = both("report", answer.run_id, "-o", str(elsewhere / "report.html"), "--json")
-    assert parsed(there.out)["run_id"] == answer.run_id
     assert "never" in text
     assert answer.run_id in text
 
@@ -93,7 +94,7 @@ def test_a_set_of_examples_has_one_report(spec, elsewhere, cli):
     done = cli("run", "spec.yaml", "--report", "set.html", "--json")
     assert done.code == 0, done.err
     assert parsed(done.out)["set"]["runs"] == 2
-    assert "The film" in (elsewhere / "set.html").read_text()
+    assert all(row["run_id"] in (elsewhere / "set.html").read_text() for row in parsed(done.out)["runs"])
 
 
 def test_exact_values_are_measured_there(answer, elsewhere, cli):
@@ -139,11 +140,13 @@ def test_one_way_to_a_cluster_at_a_time(elsewhere, cli, spec):
 
 
 def test_an_interrupt_ends_the_following_and_not_the_run(remote, spec, elsewhere):
-    lens = spec.lens.model_copy(update={"prompt": " ".join(f"word{number}" for number in range(40))})
+    lens = spec.lens.model_copy(update={"prompt": " ".join("acting" for _ in range(30))})
     slow = spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=20_000).options})
     (elsewhere / "slow.yaml").write_text(as_yaml(slow))
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from raysp.cli import main; main(sys.argv[1:])"
-    command = subprocess.Popen([sys.executable, "-c", code, "run", "slow.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, "run", "slow.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
     seen = command.stderr.readline()  # a line of progress: it follows
     command.send_signal(signal.SIGINT)
     _, told = command.communicate(timeout=60)

@@ -218,5 +218,12 @@ def test_several_runs_are_followed_together(remote, spec):
 
 
 def test_a_state_is_read_as_it_was_told():
-    row = {"run_id": "a", "status": "running", "priority": 7, "version": 3, "progress": {"run_id": "a", "phase": "explore", "done": 2, "warnings": ["x"], "new": 1}, "new": 2}
+    row = {
+        "run_id": "a",
+        "status": "running",
+        "priority": 7,
+        "version": 3,
+        "progress": {"run_id": "a", "phase": "explore", "done": 2, "warnings": ["x"], "new": 1},
+        "new": 2,
+    }
     assert following.state_of(row) == RunState("a", None, "running", "running", 7, progress=Progress("a", "explore", 2, warnings=("x",)), version=3)
