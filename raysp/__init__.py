@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raysp.explorers import SPEX, Exhaustive, ProxySPEX, Screen, Singles
     from raysp.game import Component, Game
     from raysp.lenses import build_game
+    from raysp.remote.service import RemoteService, connect
     from raysp.report.page import write_report
     from raysp.runs.result import Result, read_result
     from raysp.runtime.engine import run, run_all
@@ -29,6 +30,7 @@ _HOMES = {
     "raysp.game": ("Component", "Game"),
     "raysp.lenses": ("build_game",),
     "raysp.specs.lenses": ("DataLens", "FeatureLens", "FunctionLens", "MechanisticLens"),
+    "raysp.remote.service": ("RemoteService", "connect"),
     "raysp.report.page": ("write_report",),
     "raysp.runs.result": ("Result", "read_result"),
     "raysp.runtime.engine": ("run", "run_all"),
@@ -53,6 +55,7 @@ __all__ = [
     "InterruptedRunError",
     "MechanisticLens",
     "ProxySPEX",
+    "RemoteService",
     "Result",
     "RunSpec",
     "Screen",
@@ -63,6 +66,7 @@ __all__ = [
     "__version__",
     "best_subset",
     "build_game",
+    "connect",
     "load_spec",
     "read_result",
     "removal_curve",

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 class Followed(Protocol):
     """A service of which runs are followed: that of a cluster, or one elsewhere."""
 
-    def follow(self, run_ids: Sequence[str]) -> "Iterator[RunState]":
+    def follow(self, run_ids: Sequence[str], /) -> "Iterator[RunState]":
         """The states of these runs now, and again whenever they change, until all have ended or are paused."""
         ...
 
-    def result(self, run_id: str) -> "Result":
+    def result(self, run_id: str, /) -> "Result":
         """The answer of a run that is done. Raises what ended it otherwise."""
         ...
 

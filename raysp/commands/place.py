@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Service(Followed, Protocol):
     """A service that executes runs by itself, while it is connected."""
 
-    def submit(self, spec: "RunSpec", priority: int) -> "list[SubmittedRun]":
+    def submit(self, spec: "RunSpec", priority: int, /) -> "list[SubmittedRun]":
         """Queue everything that a spec asks for."""
         ...
 
-    def find(self, wanted: str) -> list[str]:
+    def find(self, wanted: str, /) -> list[str]:
         """The ids of the runs that a word stands for: of one run, or of all that were submitted together. UserError if there is none."""
         ...
 
-    def steer(self, run_id: str, desired: "Desired") -> "RunState":
+    def steer(self, run_id: str, desired: "Desired", /) -> "RunState":
         """Pause, cancel or continue a run."""
         ...
 

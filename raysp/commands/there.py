@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from raysp.store import Answer, Limits, Store
 
 #: What the row of a run has beside those of the view `run_summary`.
-ADDED = ("desired", "priority", "position", "progress", "error", "version")
+ADDED = ("desired", "priority", "position", "progress", "version")
 
 
 class There:
@@ -122,6 +121,5 @@ def _status(found: dict[str, Any]) -> "ServiceStatus":
     evaluators = tuple(
         EvaluatorState(each["name"], each["state"], each.get("node", ""), tuple(each.get("resident") or ())) for each in found.get("evaluators", ())
     )
-    known = {each.name for each in fields(ServiceStatus)} & found.keys()
-    told = {name: found[name] for name in known} | {"evaluators": evaluators}
-    return ServiceStatus(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    stores, queue = (tuple[str, ...](found.get(name) or ()) for name in ("stores", "queue"))
+    return ServiceStatus(found["version"], stores, evaluators, found.get("runs") or {}, queue)

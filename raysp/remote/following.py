@@ -95,13 +95,14 @@ def _messages(lines: Iterable[str]) -> Generator[list[RunState]]:
 def state_of(row: Mapping[str, Any]) -> RunState:
     """A state as a service tells it, from one of its events or from the row of a run; what this version does not know is left out."""
     known: dict[str, Any] = {each.name: row[each.name] for each in fields(RunState) if row.get(each.name) is not None}
-    known |= {name: row.get(name) for name in ("name", "desired")}
-    known["desired"] = known["desired"] or "running"
+    known["name"], known["desired"] = row.get("name"), row.get("desired") or "running"
     progress = row.get("progress")
-    return RunState(**(known | {"progress": progress_of(progress) if progress else None}))
+    known["progress"] = progress_of(progress) if progress else None
+    return RunState(**known)
 
 
 def progress_of(row: Mapping[str, Any]) -> Progress:
     """Progress as a service tells it."""
     found: dict[str, Any] = {each.name: row[each.name] for each in fields(Progress) if each.name in row}
-    return Progress(**(found | {"warnings": tuple(row.get("warnings") or ())}))
+    found["warnings"] = tuple(row.get("warnings") or ())
+    return Progress(**found)

@@ -1,6 +1,7 @@
 """Errors of a service as the errors that the same request would raise here: its problem documents (RFC 9457), and answers that are not its own."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ _CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 
 def error_of(address: Address, response: httpx.Response) -> Exception:
     """The error that a response stands for."""
-    if response.status_code == httpx.codes.UNAUTHORIZED:
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
         return UserError(address.token_name, None, f"is refused by the service at {address.url}", "`raysp token` prints the right one on the service's machine")
     document = _document(response)
     if document is None:
@@ -24,11 +25,11 @@ def error_of(address: Address, response: httpx.Response) -> Exception:
     detail = str(document.get("detail") or document.get("title") or response.reason_phrase)
     if document.get("field"):
         return UserError(str(document["field"]), document.get("value"), str(document.get("problem")), str(document.get("remedy")))
-    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return UserError("content", None, f"is too large for the service ({detail})", "give fewer rows, or put the data set on the hub")
-    if response.status_code == httpx.codes.CONFLICT:
+    if response.status_code == HTTPStatus.CONFLICT:
         return InterruptedRunError(detail)
-    if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+    if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
         return EvaluationError(detail)
     return UserError("server", address.url, f"answered {response.status_code} ({detail})", "look into its log")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from raysp.errors import UserError
 from raysp.game import Component
 from raysp.remote.transport import Transport, following_offset
+from raysp.runs.result import components_of
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store.failures import no_surrogate
 from raysp.store.packing import Table
@@ -69,8 +70,7 @@ class RemoteReader:
 
     def components(self, game_id: int) -> tuple[Component, ...]:
         """As `StoreReader.components`, of the game of a run whose row was read."""
-        columns = ("component", "label", "kind", "start", "stop", "size", "layer", "unit")
-        return tuple(Component(*(row[name] for name in columns)) for row in self._table(self._run_of[game_id], "components").to_pylist())
+        return components_of(self._table(self._run_of[game_id], "components"))
 
     def has_surrogate(self, run_id: str) -> bool:
         """As `StoreReader.has_surrogate`."""

@@ -249,5 +249,5 @@ class RemoteService:
 
 
 def _prediction(row: Mapping[str, Any]) -> Prediction:
-    known = {name: tuple(row[name]) if name in _TUPLES else row[name] for name in Prediction.__dataclass_fields__}
+    known: dict[str, Any] = {name: tuple(row[name]) if name in _TUPLES else row[name] for name in Prediction.__dataclass_fields__}
     return Prediction(**known)

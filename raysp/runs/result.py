@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raysp.game import Component
 from raysp.runs.prediction import Measured, Prediction, mask_of, predict
 from raysp.sampling.matching import lookup
 from raysp.spectral.fourier import FourierSurrogate
@@ -82,6 +83,12 @@ class Result:
         # Reports stand above runs: the one that draws this is looked up when it is asked for.
         html: str = import_module("raysp.notebooks.answer").answer_html(self)
         return html
+
+
+def components_of(rows: pa.Table) -> tuple[Component, ...]:
+    """The components of a run from its table of them."""
+    columns = ("component", "label", "kind", "start", "stop", "size", "layer", "unit")
+    return tuple(Component(*row) for row in zip(*(rows[name].to_pylist() for name in columns), strict=True))
 
 
 def read_result(store: Store, run_id: str) -> Result:

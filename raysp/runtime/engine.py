@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from raysp.errors import UserError
+from raysp.notebooks.progress import watching, watching_all
 from raysp.runs.local import Engine, LocalEngine
 from raysp.runs.parts import PlannedRun, new_run_id, new_run_ids, parts, set_name
 from raysp.runs.progress import Watch, WatchAll
@@ -44,18 +45,20 @@ def run(spec: RunSpec, *, watch: Watch | None = None, run_id: str | None = None)
     """Answer one question: evaluate, explore, validate, store.
 
     With the `run_id` of a run that was interrupted or failed, it continues from what is stored. UserError for a mistake in the spec,
-    EvaluationError for values that are not finite; in either case what was evaluated stays stored.
+    EvaluationError for values that are not finite; in either case what was evaluated stays stored. Without a `watch`, a notebook shows the progress.
     """
     if spec.examples is not None or spec.repeat_on:
         raise UserError("examples" if spec.examples else "repeat_on", spec.examples or list(spec.repeat_on), "asks for several runs", "use raysp.run_all(spec)")
     resolved = resolve(spec)
-    with engine(resolved) as place:
-        return place.run(resolved, run_id or new_run_id(), None, watch)
+    with watching(watch) as told, engine(resolved) as place:
+        return place.run(resolved, run_id or new_run_id(), None, told)
 
 
 def run_all(spec: RunSpec) -> list[Result]:
     """Run all that a spec asks for on the same resident models, on a cluster all at the same time: its examples, or the question followed by its repeats."""
-    return [result for _, result in run_parts(parts(spec), set_name=set_name(spec))]
+    wanted = parts(spec)
+    with watching_all([part.label for part in wanted]) as told:
+        return [result for _, result in run_parts(wanted, watch=told, set_name=set_name(spec))]
 
 
 def run_parts(

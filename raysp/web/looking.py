@@ -1,5 +1,6 @@
 """Routes that look at runs: the list, one run, and the tables of its answer. They read the store and the tail, and never ask the scheduler."""
 
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -75,7 +76,10 @@ def run_rows(site: Site) -> list[dict[str, Any]]:
 
 def _standing(stored: Mapping[str, Any], state: RunState | None) -> dict[str, Any]:
     """Where a run stands: as the tail knows it, otherwise as the store has it."""
-    return {"progress": None, **{name: stored.get(name) for name in SUBMISSION if name != "progress"}} if state is None else state_row(state)
+    if state is not None:
+        return state_row(state)
+    progress = json.loads(stored["progress"]) if stored.get("progress") else None
+    return {**{name: stored.get(name) for name in SUBMISSION}, "progress": progress}
 
 
 def state_row(state: RunState) -> dict[str, Any]:
