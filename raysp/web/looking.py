@@ -153,7 +153,7 @@ def surrogate(request: Request, site: SiteOf, run: str, form: FormatOf = None, q
     terms = surrogates.terms(found)
     if wanted == "json":
         rows = terms.select(["components", "coefficient", "standard_error"]).to_pylist()
-        return tagged(request, json_response({"run_id": run_id, "query": query, **about, "terms": rows}))
+        return tagged(request, json_response({"run_id": run_id, "query": query, **about, "rows": rows, "total": len(rows), "next": None}))
     return table_response(request, terms.replace_schema_metadata({name: repr(value) for name, value in about.items()}), wanted, name=f"{run_id}-surrogate")
 
 
