@@ -34,7 +34,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 #: Folders and files of tests that take longest. They come first, so that processes that share the tests end at about the same time.
-LONGEST = ("service", "runtime", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
+LONGEST = ("service", "remote", "runtime", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
 
 # No test fails because the machine is busy.
 settings.register_profile("raysp", deadline=None)
@@ -42,11 +42,11 @@ settings.load_profile("raysp")
 
 
 class FileByFile(LoadFileScheduling):
-    """Each process is given a file at a time, and those of tests/service together, as they share a Ray."""
+    """Each process is given a file at a time, and those of tests/service, and of tests/remote, together, as they share a Ray."""
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        return str(Path(file).parent) if "service" in Path(file).parts else file
+        return str(Path(file).parent) if {"service", "remote"} & set(Path(file).parts) else file
 
 
 @pytest.hookimpl(optionalhook=True)
