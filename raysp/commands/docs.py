@@ -21,6 +21,7 @@ TOPICS = {
     "datasets": "datasets/README.md",
     "models": "models/README.md",
     "service": "runtime/README.md",
+    "remote": "remote/README.md",
     "jobs": "docs/jobs.md",
     "bench": "docs/bench.md",
     "cluster": "docs/cluster.md",
