@@ -36,7 +36,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 #: Folders and files of tests that take longest. They come first, so that processes that share the tests end at about the same time.
-LONGEST = ("service", "runtime", "web", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
+LONGEST = ("service", "web", "remote", "runtime", "cluster", "commands", "test_docs.py", "jobs", "robustness", "report", "models", "lenses")
 
 # No test fails because the machine is busy.
 settings.register_profile("raysp", deadline=None)
@@ -44,11 +44,11 @@ settings.load_profile("raysp")
 
 
 class FileByFile(LoadFileScheduling):
-    """Each process is given a file at a time, and those of tests/service and of tests/web together, as they share a Ray."""
+    """Each process is given a file at a time, and those of tests/service, of tests/web and of tests/remote together, as they share a Ray."""
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        return str(Path(file).parent) if {"service", "web"} & set(Path(file).parts) else file
+        return str(Path(file).parent) if {"service", "web", "remote"} & set(Path(file).parts) else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -22,6 +22,7 @@ TOPICS = {
     "models": "models/README.md",
     "service": "runtime/README.md",
     "web": "web/README.md",
+    "remote": "remote/README.md",
     "jobs": "docs/jobs.md",
     "bench": "docs/bench.md",
     "cluster": "docs/cluster.md",

@@ -89,7 +89,7 @@ def standing_before(url, handle):
 
             handle(self, forward)
 
-        do_GET = do_POST = _serve  # noqa: N815  as the standard library calls them
+        do_GET = do_POST = _serve  # noqa: N815  names of the library
 
         def answer(self, response):
             self.send_response(response.status_code)
