@@ -35,7 +35,7 @@ FOREIGN = {
     "--dashboard-port",
 }
 #: Other programs that the shell lines of the READMEs call.
-PROGRAMS = {"aws", "buildah", "debootstrap", "docker", "export", "gcloud", "helm", "kubectl", "pip", "podman", "ray", "sbatch", "tar"}
+PROGRAMS = {"aws", "buildah", "curl", "debootstrap", "docker", "export", "gcloud", "helm", "kubectl", "pip", "podman", "ray", "sbatch", "ssh", "tar"}
 #: Options added to the commands of the READMEs so that they take seconds. Of an option given twice, the later one holds.
 SMALL = {
     "feature": ["--limit", "2", "--budget", "24"],
