@@ -94,7 +94,9 @@ class Here:
             return ServiceReport(address)
         with attached() as client:
             unfinished = [state for state in client.states() if not state.ended]
-            return ServiceReport(client.address, client.status(), unfinished, " (started by `raysp up`)" if client.address == address else "")
+            own = served if served is not None and client.address == address else None
+            started, url = ("", None) if own is None else (" (started by `raysp up`)", own.web)
+            return ServiceReport(client.address, client.status(), unfinished, started, url)
 
     def runs(self) -> "list[tuple[dict[str, Any], RunState]]":
         """As `Place.runs`."""

@@ -44,12 +44,13 @@ class Resumed:
 
 @dataclass(frozen=True)
 class ServiceReport:
-    """What is known of a service: its address, None if there never was one; what it does, None if it does not run; its runs that have not ended; who started it."""
+    """What is known of a service: its address, None if there never was one; what it does, None if it does not run; its runs that have not ended; who started it; the URL of its page."""
 
     address: str | None
     status: "ServiceStatus | None" = None
     unfinished: "Sequence[RunState]" = ()
     started: str = ""
+    url: str | None = None
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,9 @@ def status(server: Server = None, json: Json = False) -> None:
             display.out.print(text, markup=False)
     elif json:
         unfinished = [_told(state) for state in found.unfinished]
-        display.print_json({"running": True, "address": found.address, **asdict(found.status), "unfinished": unfinished})
+        display.print_json({"running": True, "address": found.address, "url": found.url, **asdict(found.status), "unfinished": unfinished})
     else:
-        _print_status(found.status, found.unfinished, f"{found.address}{found.started}")
+        _print_status(found.status, found.unfinished, f"{found.address}{found.started}", found.url)
 
 
 def submit(
@@ -195,13 +195,15 @@ def _told(state: "RunState") -> dict[str, Any]:
     return {name: value for name, value in asdict(state).items() if name != "version"}
 
 
-def _print_status(found: "ServiceStatus", runs: "Sequence[RunState]", address: str) -> None:
+def _print_status(found: "ServiceStatus", runs: "Sequence[RunState]", address: str, url: str | None) -> None:
     import pyarrow as pa
 
     from raysp.commands import display
 
     counts = ", ".join(f"{count} {status}" for status, count in sorted(found.runs.items())) or "none"
     display.out.print(f"raysp {found.version} at {address}; runs: {counts}", markup=False)
+    if url is not None:
+        display.out.print(f"page: {url}", markup=False)
     for store in found.stores:
         display.out.print(f"store: {store}", markup=False)
     if found.evaluators:

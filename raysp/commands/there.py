@@ -61,7 +61,7 @@ class There:
         if not found.get("answers"):
             raise UserError("server", self.remote.url, "is there, but its scheduler does not answer", "try again in a few seconds")
         unfinished = [state_of(row) for row in reversed(self.remote.runs(status=",".join(sorted(UNFINISHED))))]
-        return ServiceReport(self.remote.url, _status(found), unfinished)
+        return ServiceReport(self.remote.url, _status(found), unfinished, url=self.remote.url)
 
     def runs(self) -> "list[tuple[dict[str, Any], RunState]]":
         """As `Place.runs`."""

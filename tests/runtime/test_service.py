@@ -120,7 +120,7 @@ def test_a_service_that_is_up_stays_up_and_its_file_is_private(up, command):
     code, _, told = command("up", "--policy", str(up / "policy.yaml"))
     assert (code, "is read when a service starts" in told) == (2, True)
     code, found, _ = command("status", "--json")
-    assert (code, found["running"], found["address"], found["version"]) == (0, True, before.address, raysp.__version__)
+    assert (code, found["running"], found["address"], found["url"], found["version"]) == (0, True, before.address, before.web, raysp.__version__)
 
 
 def test_whoever_stops_watching_stops_nothing_else(up, tmp_path):
