@@ -64,24 +64,21 @@ class Here:
 
         with self._reading() as reading:
             row = reading.run_row(reading.find_run(run))
-        run_id, path = row["run_id"], str(store_path(self._store))
+        run_id = row["run_id"]
         consent.check(run_id, row["spec"]["lens"])
-        # The store may have been moved since the run began.
-        mine = Resumed(run_id, spec=run_spec(row["spec"]).model_copy(update={"store": path}))
-        if not wanted_service():
-            yield mine
-            return
-        with self.service() as service:
-            try:
-                service.steer(run_id, "running")
-            except UserError:
-                theirs = None
-            else:
-                theirs = service
-            if theirs is not None:
-                yield Resumed(run_id, theirs)
-                return
-        yield mine
+        if wanted_service():
+            with self.service() as service:
+                try:
+                    service.steer(run_id, "running")
+                except UserError:
+                    known = False
+                else:
+                    known = True
+                if known:
+                    yield Resumed(run_id, service)
+                    return
+        # Only here: a service may know what cannot be read back from the store, such as a function; and the store may have been moved since the run began.
+        yield Resumed(run_id, spec=run_spec(row["spec"]).model_copy(update={"store": str(store_path(self._store))}))
 
     def status(self) -> ServiceReport:
         """As `Place.status`."""

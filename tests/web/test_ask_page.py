@@ -193,7 +193,7 @@ def test_a_file_of_examples_asks_a_question_for_each_row(ask, service):
 def test_a_training_set_is_uploaded_and_planned(ask):
     page = ask(kind="data", **{"lens.query_count": "2", "lens.epochs": "1", "lens.adapted_layers": "last:1", "lens.max_tokens": "32"})
     upload(page, "data", "lens.train", chosen("train.jsonl", [{"prompt": f"What is {k} and {k}?", "completion": f" {2 * k}"} for k in range(8)]))
-    assert page.locator("#data-lens-train").input_value().startswith("train.jsonl (")
+    page.wait_for_function("document.querySelector('#data-lens-train').value.startsWith('train.jsonl (')")  # once it is read
     page.click("#plan")
     page.wait_for_selector("#planned:visible")
     assert "6 training examples" in page.locator("#planned").inner_text()
