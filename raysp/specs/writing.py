@@ -116,8 +116,8 @@ def _has_flags(spec: RunSpec, fields: Mapping[str, Any]) -> bool:
 
 
 def _are_texts(told: Mapping[str, Any]) -> bool:
-    """Whether flags, which are texts, can say what lists these options of an explorer have: an index and the number that is a label are alike."""
-    return not any(isinstance(value, tuple) and not all(isinstance(each, str) for each in value) for value in told.values())
+    """Whether flags, which are texts, can say what lists these options of an explorer have: an index and the number that is a label are alike, and no flag is an empty list."""
+    return not any(isinstance(value, tuple) and not (value and all(isinstance(each, str) for each in value)) for value in told.values())
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import raysp
@@ -113,7 +113,11 @@ def test_yaml_reads_back_as_the_same_spec(spec):
         assert told_in_yaml(spec).model_dump() == spec.model_dump()
 
 
+EMPTY = run_spec({"lens": {"kind": "feature", "prompt": "x"}, "explorer": {"kind": "screen", "scores": []}})
+
+
 @given(specs())
+@example(EMPTY)
 def test_a_command_reads_back_as_the_same_spec(spec):
     if storable(spec):
         assert read_command(as_command(spec)).model_dump() == spec.model_dump()
