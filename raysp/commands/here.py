@@ -64,24 +64,15 @@ class Here:
 
         with self._reading() as reading:
             row = reading.run_row(reading.find_run(run))
-        run_id, path = row["run_id"], str(store_path(self._store))
+        run_id = row["run_id"]
         consent.check(run_id, row["spec"]["lens"])
+        if wanted_service():
+            with self.service() as service:
+                if _goes_on(service, run_id):
+                    yield Resumed(run_id, service)
+                    return
         # The store may have been moved since the run began.
-        mine = Resumed(run_id, spec=run_spec(row["spec"]).model_copy(update={"store": path}))
-        if not wanted_service():
-            yield mine
-            return
-        with self.service() as service:
-            try:
-                service.steer(run_id, "running")
-            except UserError:
-                theirs = None
-            else:
-                theirs = service
-            if theirs is not None:
-                yield Resumed(run_id, theirs)
-                return
-        yield mine
+        yield Resumed(run_id, spec=run_spec(row["spec"]).model_copy(update={"store": str(store_path(self._store))}))
 
     def status(self) -> ServiceReport:
         """As `Place.status`."""
@@ -171,6 +162,15 @@ class Here:
         with Store.read(store_path(self._store)) as reading:
             yield reading
         display.note(reading.note)
+
+
+def _goes_on(service: Service, run_id: str) -> bool:
+    """Have a service go on with a run. False if it does not know the run."""
+    try:
+        service.steer(run_id, "running")
+    except UserError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
