@@ -68,10 +68,16 @@ class Here:
         consent.check(run_id, row["spec"]["lens"])
         if wanted_service():
             with self.service() as service:
-                if _goes_on(service, run_id):
+                try:
+                    service.steer(run_id, "running")
+                except UserError:
+                    known = False
+                else:
+                    known = True
+                if known:
                     yield Resumed(run_id, service)
                     return
-        # The store may have been moved since the run began.
+        # Only here: a service may know what cannot be read back from the store, such as a function; and the store may have been moved since the run began.
         yield Resumed(run_id, spec=run_spec(row["spec"]).model_copy(update={"store": str(store_path(self._store))}))
 
     def status(self) -> ServiceReport:
@@ -162,15 +168,6 @@ class Here:
         with Store.read(store_path(self._store)) as reading:
             yield reading
         display.note(reading.note)
-
-
-def _goes_on(service: Service, run_id: str) -> bool:
-    """Have a service go on with a run. False if it does not know the run."""
-    try:
-        service.steer(run_id, "running")
-    except UserError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

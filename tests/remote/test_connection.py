@@ -202,7 +202,8 @@ def test_a_stream_that_is_cut_is_taken_up_where_it_ended(started, remote, slow, 
     assert last == sorted(last)
 
 
-def test_where_streams_do_not_pass_the_service_is_asked_again_and_again(started, remote, slow, proxy, no_pauses, monkeypatch):
+@pytest.mark.usefixtures("no_pauses")
+def test_where_streams_do_not_pass_the_service_is_asked_again_and_again(started, remote, slow, proxy, monkeypatch):
     monkeypatch.setattr(following, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
     held, ended, run_ids, looks = [], threading.Event(), [], itertools.count(1)
