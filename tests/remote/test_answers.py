@@ -17,7 +17,7 @@ ROWS = '{"prompt": "The film was long"}\n{"prompt": "The ending was good"}\n'
 @pytest.fixture(scope="module")
 def stored(started, answer):
     """The same answer, read from the file of the service's store."""
-    with Store.read(started[3].store) as store:
+    with Store.read(started[3].store, age=0.0) as store:
         return read_result(store, answer.run_id)
 
 
@@ -57,7 +57,7 @@ def test_predictions_are_those_of_the_stored_surrogate(started, remote, answer, 
     assert answer.predict(["never"]) == stored.predict(["never"])
     assert answer.predict(kept=[0, 2]) == stored.predict(kept=[0, 2])
     several = remote.predictions(answer.run_id, [[0], [1, 2], []])
-    with Store.read(started[3].store) as store:
+    with Store.read(started[3].store, age=0.0) as store:
         masks = np.array([[False, *[True] * 5], [True, False, False, *[True] * 3], [True] * 6])
         assert several == predict_stored(store, answer.run_id, masks)
     with pytest.raises(ValueError, match="either removed or kept"):
