@@ -1,9 +1,11 @@
 """A service elsewhere gives what its store has: every part of an answer, predictions, exact values, plans, SQL, and reports."""
 
+import contextlib
 import pickle
 
 import numpy as np
 import pytest
+from waiting import until
 
 import raysp
 from raysp.remote.reading import RemoteReader
@@ -14,11 +16,21 @@ from raysp.store import Store
 ROWS = '{"prompt": "The film was long"}\n{"prompt": "The ending was good"}\n'
 
 
+def reading(place, run_id, read):
+    """What `read` finds in the file of the service's store, once it shows that the run is done: a snapshot may be some seconds old."""
+
+    def tried():
+        with contextlib.suppress(raysp.UserError), Store.read(place) as store:
+            return read(store) if store.run_row(run_id)["status"] == "done" else None
+        return None
+
+    return until("a snapshot with the answer", tried)
+
+
 @pytest.fixture(scope="module")
 def stored(started, answer):
     """The same answer, read from the file of the service's store."""
-    with Store.read(started[3].store) as store:
-        return read_result(store, answer.run_id)
+    return reading(started[3].store, answer.run_id, lambda store: read_result(store, answer.run_id))
 
 
 def test_every_part_of_an_answer_is_what_the_store_has(answer, stored):
@@ -57,9 +69,8 @@ def test_predictions_are_those_of_the_stored_surrogate(started, remote, answer, 
     assert answer.predict(["never"]) == stored.predict(["never"])
     assert answer.predict(kept=[0, 2]) == stored.predict(kept=[0, 2])
     several = remote.predictions(answer.run_id, [[0], [1, 2], []])
-    with Store.read(started[3].store) as store:
-        masks = np.array([[False, *[True] * 5], [True, False, False, *[True] * 3], [True] * 6])
-        assert several == predict_stored(store, answer.run_id, masks)
+    masks = np.array([[False, *[True] * 5], [True, False, False, *[True] * 3], [True] * 6])
+    assert several == reading(started[3].store, answer.run_id, lambda store: predict_stored(store, answer.run_id, masks))
     with pytest.raises(ValueError, match="either removed or kept"):
         answer.predict([0], kept=[1])
     with pytest.raises(raysp.UserError, match=r"components: 'nobody' is not a component"):

@@ -24,6 +24,13 @@ def message(call):
 
 
 @pytest.fixture
+def slow(spec):
+    """A question that takes long enough to be cancelled while it is followed."""
+    lens = spec.lens.model_copy(update={"prompt": " ".join("acting" for _ in range(30))})
+    return spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=20_000).options})
+
+
+@pytest.fixture
 def no_pauses(monkeypatch):
     monkeypatch.setattr(transport, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(following, "AGAIN_SECONDS", 0.01)
@@ -162,8 +169,8 @@ def test_a_service_that_does_not_come_back_is_given_up(started, proxy, no_pauses
         assert "status 502" in message(lambda: there._transport.ask("GET", "/runs", patience=0.05))
 
 
-def test_a_stream_that_is_cut_is_taken_up_where_it_ended(started, remote, spec, proxy, no_pauses):
-    last = []
+def test_a_stream_that_is_cut_is_taken_up_where_it_ended(started, remote, slow, proxy, no_pauses):
+    last, run_ids = [], []
 
     def cut_each(request, forward):
         """Streams are cut after the first event; what a client asks for next says where it was."""
@@ -171,6 +178,8 @@ def test_a_stream_that_is_cut_is_taken_up_where_it_ended(started, remote, spec, 
             request.answer(forward())
             return
         last.append(int(request.headers["last-event-id"]))
+        if len(last) == 3:
+            remote.cancel(run_ids[0])
         headers = {name: request.headers[name] for name in ("authorization", "accept", "last-event-id")}
         with httpx.stream("GET", started[1] + request.path, headers=headers, timeout=60) as response:
             request.send_response(200)
@@ -185,29 +194,35 @@ def test_a_stream_that_is_cut_is_taken_up_where_it_ended(started, remote, spec, 
         request.cut()
 
     with proxy(cut_each) as url, raysp.connect(url, started[2]) as there:
-        states = list(there.follow([there.submit(spec)[0].run_id]))
-    assert states[-1].status == "done"
+        run_ids.append(there.submit(slow)[0].run_id)
+        states = list(there.follow(run_ids))
+    assert states[-1].status == "cancelled"
     assert len({state.version for state in states}) == len(states)
+    assert len(last) >= 3
     assert last == sorted(last)
 
 
-def test_where_streams_do_not_pass_the_service_is_asked_again_and_again(started, spec, proxy, no_pauses, monkeypatch):
+@pytest.mark.usefixtures("no_pauses")
+def test_where_streams_do_not_pass_the_service_is_asked_again_and_again(started, remote, slow, proxy, monkeypatch):
     monkeypatch.setattr(following, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
-    held, ended = [], threading.Event()
+    held, ended, run_ids, looks = [], threading.Event(), [], itertools.count(1)
 
     def hold_streams(request, forward):
         if request.path.endswith("/events"):
             held.append(request.path)
             ended.wait(60)
             request.cut()
-        else:
-            request.answer(forward())
+            return
+        if run_ids and next(looks) == 5:
+            remote.cancel(run_ids[0])
+        request.answer(forward())
 
     with proxy(hold_streams) as url, raysp.connect(url, started[2]) as there:
-        states = list(there.follow([there.submit(spec)[0].run_id]))
+        run_ids.append(there.submit(slow)[0].run_id)
+        states = list(there.follow(run_ids))
         ended.set()
-    assert states[-1].status == "done"
+    assert states[-1].status == "cancelled"
     assert len(held) == 1
 
 
