@@ -30,6 +30,7 @@ def home(tmp_path_factory):
 def taken():
     """The usual port is somebody else's."""
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier web end may linger
         with contextlib.suppress(OSError):  # as it is already
             other.bind(("127.0.0.1", WEB_PORT))
             other.listen()
