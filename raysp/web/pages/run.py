@@ -28,7 +28,7 @@ TITLES = {
     "query_interactions": "interactions by query", "query_heldout": "held-out ablations by query", "data_scores": "attribution methods by retraining",
     "selections": "selected training sets",
 }  # fmt: skip
-#: How the tables can be had, and the largest that one request may have.
+#: The formats of the tables, and the largest that one request may have.
 FORMATS, MOST_ROWS = ("csv", "parquet", "arrow", "json"), 100_000
 
 

@@ -55,7 +55,7 @@ function choicesOf(state) {
   return state.status === "paused" || state.desired === "paused" ? ["resume", "cancel"] : ["pause", "cancel"];
 }
 
-// Buttons that pause, resume and cancel a run. They are made anew only where others are possible, so that the one in focus stays.
+// Buttons that pause, resume and cancel a run. They are replaced only where others are possible, so that the one in focus stays.
 export class Steering {
   constructor(id, name, steered) {
     Object.assign(this, { id, name, steered, shown: null, element: make("span", { class: "steering" }) });
