@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_one_way_to_a_cluster_at_a_time(elsewhere, cli, spec):
 
 def test_an_interrupt_ends_the_following_and_not_the_run(remote, spec, elsewhere):
     lens = spec.lens.model_copy(update={"prompt": " ".join("acting" for _ in range(30))})
-    slow = spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=20_000).options})
+    slow = spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=200_000).options, "seed": secrets.randbelow(2**31)})
     (elsewhere / "slow.yaml").write_text(as_yaml(slow))
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from raysp.cli import main; main(sys.argv[1:])"
     command = subprocess.Popen(

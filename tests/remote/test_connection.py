@@ -1,6 +1,7 @@
 """A service that is missing, wrong, restarted or behind something that loses connections: one line for a person, and nothing asked twice."""
 
 import itertools
+import secrets
 import ssl
 import subprocess
 import threading
@@ -25,9 +26,9 @@ def message(call):
 
 @pytest.fixture
 def slow(spec):
-    """A question that takes long enough to be cancelled while it is followed."""
+    """A question that takes long enough to be cancelled while it is followed, and of which no other test has left anything in the store."""
     lens = spec.lens.model_copy(update={"prompt": " ".join("acting" for _ in range(30))})
-    return spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=20_000).options})
+    return spec.model_copy(update={"lens": lens, "explorer": raysp.ProxySPEX(budget=200_000).options, "seed": secrets.randbelow(2**31)})
 
 
 @pytest.fixture
