@@ -15,6 +15,7 @@ A store with thousands of runs, one of which has 2,000 words and 10,000 interact
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -39,6 +40,7 @@ from raysp.store import RunSurrogates, Store
 
 WORDS, INTERACTIONS, TERMS, MEASURED = 2_000, 10_000, 6_000, 2_000
 READERS = 16
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Events that are waited for, and how long.
 EVENTS, EVENTS_SECONDS = 40, 60.0
 QUERY = "SELECT labels, kind, value, lo, hi, exact FROM top_interactions LIMIT 100"
@@ -214,7 +216,7 @@ def page(served: Served) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(base_url=served.url)
         page.goto("/login")
         page.fill("#token", served.token)

@@ -34,7 +34,7 @@ def answer(spec: RunSpec, *, server: str | None = None, json: bool, report: str 
 def _watch(labels: Sequence[str], bar: Callable[[str, Progress], None]) -> WatchAll:
     """What shows the progress of runs with these labels as one."""
     together = SetProgress(list(labels))
-    return lambda number, progress: bar("", together.observe(number, progress) if len(labels) > 1 else progress)
+    return lambda number, progress: bar("", together.observe(number, progress))
 
 
 def show_together(spec: RunSpec, labels: Sequence[str], results: list[Result], *, json: bool) -> None:

@@ -47,7 +47,7 @@ def show_progress(service: Followed, run_ids: Sequence[str], *, quiet: bool) -> 
     together, numbers = SetProgress(list(run_ids)), {run_id: number for number, run_id in enumerate(run_ids)}
     with display.live_bar(quiet=quiet) as bar:
         for state in service.follow(run_ids):
-            bar("", together.observe(numbers[state.run_id], state.shown) if len(run_ids) > 1 else state.shown)
+            bar("", together.observe(numbers[state.run_id], state.shown))
 
 
 def print_answers(service: Followed, run_ids: Sequence[str], *, json: bool) -> None:

@@ -10,9 +10,8 @@ import typer
 
 from raysp.commands.place import Place
 from raysp.errors import UserError
+from raysp.remote.address import SERVER
 
-#: The environment variable that names a service in place of --server.
-SERVER = "RAYSP_SERVER"
 Server = Annotated[
     str | None,
     typer.Option("--server", metavar="URL", help="Have a service elsewhere do it, such as http://10.0.0.5:8270. Default RAYSP_SERVER.", show_default=False),

@@ -31,7 +31,7 @@ def watching_all(labels: Sequence[str]) -> Generator[WatchAll | None]:
     """As `watching`, of several runs with these labels, shown as one."""
     together = SetProgress(list(labels))
     with watching(None) as line:
-        yield None if line is None else lambda number, progress: line(together.observe(number, progress) if len(labels) > 1 else progress)
+        yield None if line is None else lambda number, progress: line(together.observe(number, progress))
 
 
 def in_notebook() -> bool:

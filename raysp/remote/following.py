@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from raysp.remote.transport import Transport
-from raysp.runs.progress import Progress
+from raysp.runs.progress import progress_of
 from raysp.runs.state import RunState
 
 STREAM = "text/event-stream"
@@ -99,10 +99,3 @@ def state_of(row: Mapping[str, Any]) -> RunState:
     progress = row.get("progress")
     known["progress"] = progress_of(progress) if progress else None
     return RunState(**known)
-
-
-def progress_of(row: Mapping[str, Any]) -> Progress:
-    """Progress as a service tells it."""
-    found: dict[str, Any] = {each.name: row[each.name] for each in fields(Progress) if each.name in row}
-    found["warnings"] = tuple(row.get("warnings") or ())
-    return Progress(**found)

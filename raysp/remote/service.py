@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.errors import UserError
 from raysp.notebooks.progress import watching, watching_all
 from raysp.remote.address import Address
 from raysp.remote.following import Follower, state_of
@@ -17,7 +17,7 @@ from raysp.remote.result import RemoteResult
 from raysp.remote.transport import Transport
 from raysp.runs.prediction import Prediction
 from raysp.runs.progress import Watch, WatchAll
-from raysp.runs.state import DEFAULT_PRIORITY, Desired, RunState, SubmittedRun, find_runs, goes_on
+from raysp.runs.state import DEFAULT_PRIORITY, Desired, RunState, SubmittedRun, check_answered, find_runs, goes_on
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.run import RunSpec
 from raysp.store import Answer, Limits
@@ -226,12 +226,7 @@ class RemoteService:
     # ---- internal
 
     def _answer(self, state: RunState) -> RemoteResult:
-        if state.status in ("cancelled", "paused", "interrupted"):
-            raise InterruptedRunError.of(state.run_id, state.status)
-        if state.status == "failed":
-            raise EvaluationError(state.error or "the run failed")
-        if state.status != "done":
-            raise UserError("run", state.run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {state.run_id}`")
+        check_answered(state)
         return RemoteResult(self.reader, state.run_id, self._predicted)
 
     def _predicted(self, run_id: str, removed: Names | None, kept: Names | None) -> Prediction:

@@ -45,7 +45,11 @@ def new_run_id() -> str:
 
 def new_run_ids(count: int) -> list[str]:
     """New ids for runs that are submitted together: numbered if there are several, as random ends of so many would collide."""
-    first = new_run_id()
+    return numbered(new_run_id(), count)
+
+
+def numbered(first: str, count: int) -> list[str]:
+    """The ids of so many runs that belong together: what they share, with a number at its end if there are several."""
     return [first] if count == 1 else [f"{first}-{number:0{len(str(count))}d}" for number in range(1, count + 1)]
 
 

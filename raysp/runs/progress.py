@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -102,7 +102,9 @@ class SetProgress:
         self._known: dict[int, Progress] = {}
 
     def observe(self, number: int, progress: Progress) -> Progress:
-        """The progress of all runs, of which this one has news. Its warnings begin with the run's label."""
+        """The progress of all runs, of which this one has news; of a single one as it is. Its warnings begin with the run's label."""
+        if len(self._labels) == 1:
+            return progress
         self._known[number] = progress
         known = self._known.values()
         sized = [each.total for each in known if each.total]
@@ -127,8 +129,12 @@ def progress_json(progress: Progress) -> str:
 
 
 def progress_from(text: str) -> Progress:
-    """Progress as `progress_json` wrote it; fields that this version does not know are dropped."""
-    known = {field.name for field in fields(Progress)}
-    told: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
-    found = Progress(**told)
-    return replace(found, warnings=tuple(found.warnings))
+    """Progress as `progress_json` wrote it."""
+    return progress_of(json.loads(text))
+
+
+def progress_of(told: Mapping[str, Any]) -> Progress:
+    """Progress from its fields as JSON has them; those that this version does not know are dropped."""
+    known: dict[str, Any] = {field.name: told[field.name] for field in fields(Progress) if field.name in told}
+    known["warnings"] = tuple(known.get("warnings") or ())
+    return Progress(**known)

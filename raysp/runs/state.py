@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, cast, get_args
 
 from raysp.datasets.content import Content, portable
-from raysp.errors import InterruptedRunError, UserError
+from raysp.errors import EvaluationError, InterruptedRunError, UserError
 from raysp.runs.continuation import check_same_question
 from raysp.runs.progress import Progress, progress_from, progress_json
 from raysp.specs.run import RunSpec, run_spec
@@ -189,6 +189,16 @@ def find_runs(known: Sequence[RunState], wanted: str) -> list[str]:
 def common_word(run_ids: Sequence[str]) -> str:
     """The word that stands for runs that were submitted together."""
     return run_ids[0] if len(run_ids) == 1 else run_ids[0].rpartition("-")[0]
+
+
+def check_answered(state: RunState) -> None:
+    """Raise what ended a run without an answer; UserError for one that has not ended."""
+    if state.status in ("cancelled", "paused", "interrupted"):
+        raise InterruptedRunError.of(state.run_id, state.status)
+    if state.status == "failed":
+        raise EvaluationError(state.error or "the run failed")
+    if state.status != "done":
+        raise UserError("run", state.run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {state.run_id}`")
 
 
 def goes_on(run_ids: Sequence[str]) -> InterruptedRunError:

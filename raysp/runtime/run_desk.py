@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from raysp.errors import EvaluationError, InterruptedRunError, UserError
+from raysp.errors import UserError
 from raysp.home import store_path
 from raysp.runs import state as run_states
 from raysp.runs.result import Result, read_result
@@ -33,6 +33,13 @@ class RunDesk:
         self._lock, self._wake = lock, wake
 
     # ---- looking up
+
+    def states(self, run_ids: Sequence[str] | None) -> list[RunState]:
+        """Where these runs stand, or all that are known here, as `Scheduler.states`."""
+        if run_ids is None:
+            with self._lock:
+                return [handle.state for handle in self._table.handles.values()]
+        return [self.state(run_id) for run_id in run_ids]
 
     def state(self, run_id: str) -> RunState:
         """Where a run stands. UserError for an unknown one."""
@@ -72,12 +79,7 @@ class RunDesk:
         handle = self._table.handles.get(run_id)
         if handle is not None and handle.error is not None:
             raise handle.error
-        if state.status in ("cancelled", "paused", "interrupted"):
-            raise InterruptedRunError.of(run_id, state.status)
-        if state.status == "failed":
-            raise EvaluationError(state.error or "the run failed")
-        if state.status != "done":
-            raise UserError("run", run_id, f"is {state.status}, and has no answer yet", f"wait for it with `raysp watch {run_id}`")
+        run_states.check_answered(state)
         with self._stores.reading(self.place(run_id)) as store:
             return read_result(store, run_id)
 

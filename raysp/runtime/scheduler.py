@@ -113,10 +113,7 @@ class Scheduler:
     def states(self, run_ids: Sequence[str] | None = None) -> list[RunState]:
         """Where these runs stand, or all that are known here; those that ended long ago as their store has them. UserError for an unknown run."""
         self._ready.wait()
-        if run_ids is None:
-            with self._lock:
-                return [handle.state for handle in self._table.handles.values()]
-        return [self._runs.state(run_id) for run_id in run_ids]
+        return self._runs.states(run_ids)
 
     @ray.method(concurrency_group="clients", enable_task_events=False)
     def follow(self, run_ids: Sequence[str], seen: Mapping[str, int], timeout: float) -> list[RunState]:
@@ -395,16 +392,10 @@ def scheduler(policy: Policy = EVERYTHING, own: Path | None = None) -> Any:
             running: str = ray.get(actor.version.remote(), timeout=max(0.0, deadline - time.monotonic()))
             break
         except GetTimeoutError:
-            raise silent() from None
+            remedy = "look at `ray status` and the Ray dashboard, then try again"
+            raise UserError("cluster", None, f"its scheduler has not answered for {ANSWER_SECONDS:.0f} s", remedy) from None
         except ActorUnavailableError:  # it is being started again, or a message was lost
             time.sleep(AGAIN_SECONDS)
     if running != __version__:
         raise UserError("raysp", running, f"runs on this cluster, but {__version__} here", "install the same version, or end the actor raysp:scheduler")
     return actor
-
-
-def silent() -> UserError:
-    """The error for a scheduler that does not answer."""
-    return UserError(
-        "cluster", None, f"its scheduler has not answered for {ANSWER_SECONDS:.0f} s", "look at `ray status` and the Ray dashboard, then try again"
-    )

@@ -33,10 +33,12 @@ from raysp.runtime.logs import log_to_stderr
 from raysp.runtime.runner_pool import PLACE
 from raysp.runtime.scheduler import ENVIRONMENT
 from raysp.runtime.scheduler import NAME as SCHEDULER
+from raysp.runtime.store_proxy import StoreProxy
 from raysp.runtime.workplace import ServiceWorkplace
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.policy import Consent
 from raysp.specs.run import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.web.desk import Settings
 
 NAME = "raysp:web"
@@ -115,23 +117,26 @@ class ServiceDesk:
     @_there
     def plan(self, spec: RunSpec, content: Content) -> dict[str, Any]:
         """As `Desk.plan`."""
+        self._keep(content)
         with ServiceWorkplace(self._link, self._store, PLAN) as place:
-            if content:
-                place.store.add_blobs(content.values())
             ready = place.prepared(spec)
             return plan_run(ready, place.store, place.backend_of(ready.lens))
 
     @_there
-    def preview(self, lens: FeatureLens) -> dict[str, Any]:
+    def preview(self, lens: FeatureLens, content: Content) -> dict[str, Any]:
         """As `Desk.preview`."""
+        self._keep(content)
         return self._link.call("preview", lens, self._store, seconds=ANSWER_SECONDS)
 
     @_there
-    def flips(self, run_id: str, threshold: float, most: int) -> list[tuple[int, ...]]:
+    def flips(self, surrogate: FourierSurrogate, threshold: float, most: int) -> list[tuple[int, ...]]:
         """As `Desk.flips`: in a process of its own, as a search may keep the interpreter."""
-        with ServiceWorkplace(self._link, self._store, run_id) as place:
-            surrogate = place.store.surrogate(run_id)
-        return ray.get(_search.options(name=f"smallest set of {run_id}").remote(surrogate, threshold, most), timeout=ANSWER_SECONDS)
+        return ray.get(_search.options(name="search for the smallest set").remote(surrogate, threshold, most), timeout=ANSWER_SECONDS)
+
+    def _keep(self, content: Content) -> None:
+        """Put what a question refers to into the store, where evaluators have it from."""
+        if content:
+            StoreProxy(self._link, self._store).add_blobs(content.values())
 
 
 def _scheduler() -> Any:

@@ -14,14 +14,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from raysp.blobs import blobs_from, digest
 from raysp.errors import UserError
-from raysp.runs.parts import PlannedRun, new_run_ids, parts, set_name
+from raysp.runs.parts import PlannedRun, new_run_ids, numbered, parts, set_name
 from raysp.runs.state import DEFAULT_PRIORITY, LEAST_PRIORITY, MOST_PRIORITY, RunRequest, RunState, spec_json
 from raysp.specs.documents import parse_document
 from raysp.specs.lenses import FeatureLens
-from raysp.specs.policy import check, check_lens
+from raysp.specs.policy import check
 from raysp.specs.prompts import check_prompt
 from raysp.specs.run import RunSpec, run_spec
-from raysp.web.looking import state_row
+from raysp.web.looking import standing, state_row
 from raysp.web.problems import Problem, json_response
 from raysp.web.schemas import Checked, Planned, Previewed, Submitted
 from raysp.web.site import Site, SiteOf
@@ -163,8 +163,7 @@ async def preview(request: Request, site: SiteOf) -> Response:
     lens = question.spec.lens
     if not isinstance(lens, FeatureLens):
         raise UserError("lens", lens.kind, "has no prompt to cut into pieces", "use the feature lens")
-    check_lens(site.settings.policy, lens)
-    return json_response(await run_in_threadpool(site.desk.preview, lens))
+    return json_response(await run_in_threadpool(site.desk.preview, lens, question.content))
 
 
 @router.post(
@@ -175,7 +174,7 @@ async def preview(request: Request, site: SiteOf) -> Response:
     openapi_extra=BODY,
     responses={200: {"description": "This key was used before, for this question."}},
 )
-async def submit(request: Request, response: Response, site: SiteOf, priority: PriorityOf = DEFAULT_PRIORITY, key: KeyOf = None) -> Response:  # noqa: ARG001  FastAPI's
+async def submit(request: Request, site: SiteOf, priority: PriorityOf = DEFAULT_PRIORITY, key: KeyOf = None) -> Response:
     """Queue the runs of a question, one for each of its examples. With an `Idempotency-Key`, asking again returns the runs of the first time."""
     question = await question_of(request, site)
     planned = await run_in_threadpool(question.parts)
@@ -190,7 +189,7 @@ def _submit(site: Site, question: Question, planned: list[PlannedRun], priority:
         site.desk.submit(requests)
         known = site.tail.state
         site.tail.note(RunState(each.run_id, each.spec.name, "queued", "running", priority, version=1) for each in requests if known(each.run_id) is None)
-    told = [_state(site, run_id, request) for run_id, request in zip(ids, requests, strict=True)]
+    told = [state_row(standing(site, run_id)) for run_id in ids]
     headers = {"location": f"/api/v1/runs/{ids[0]}"} | ({"idempotent-replay": "true"} if repeated else {})
     labels = [part.label for part in planned]
     return json_response({"runs": [{"label": label, **row} for label, row in zip(labels, told, strict=True)]}, 200 if repeated else 201, **headers)
@@ -206,8 +205,7 @@ def _request(part: PlannedRun, question: Question, run_id: str, set_of: str | No
 
 def _ids_of(key: str, count: int) -> list[str]:
     """The ids of the runs that a key stands for: the same whenever it is used, so that nothing has to remember it."""
-    first = f"key-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    return [first] if count == 1 else [f"{first}-{number:0{len(str(count))}d}" for number in range(1, count + 1)]
+    return numbered(f"key-{hashlib.sha256(key.encode()).hexdigest()[:16]}", count)
 
 
 def _is_repeated(site: Site, requests: list[RunRequest]) -> bool:
@@ -226,13 +224,3 @@ def _is_repeated(site: Site, requests: list[RunRequest]) -> bool:
     if not same:
         raise Problem(409, UserError("Idempotency-Key", None, "was used for another question", "send a new key"))
     return True
-
-
-def _state(site: Site, run_id: str, request: RunRequest) -> dict[str, Any]:
-    state = site.tail.state(run_id)
-    if state is None:  # one that ended long ago
-        from raysp.runs.state import state as stored
-
-        with site.readings.reading() as store:
-            state = stored(store, request.run_id)
-    return state_row(state)

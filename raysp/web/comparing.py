@@ -1,6 +1,6 @@
 """The route that compares runs. It reads the store, and never asks the scheduler."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -10,6 +10,7 @@ from raysp.store.reading import StoreReader
 from raysp.web.formats import tagged
 from raysp.web.looking import check_begun, find, reading
 from raysp.web.problems import json_response
+from raysp.web.schemas import SideBySide
 from raysp.web.site import SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -18,52 +19,9 @@ router = APIRouter(prefix="/api/v1", tags=["runs"])
 MOST_COMPARED = 12
 #: What of each run's row stands beside the others.
 ABOUT = ("run_id", "name", "lens", "explorer", "model", "status", "verdict", "n", "r2", "r2_lo", "r2_hi", "r2_singles", "index", "value_intact", "value_empty")
-_NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The runs side by side. Lists that have an entry for each run are in the order of `runs`; effects on a cost are negated.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["runs", "differences", "negated", "pairs", "same_components", "components", "interactions"],
-                    "properties": {
-                        "runs": {"type": "array", "items": {"type": "object"}, "description": "Verdict, R² and R² of single effects alone, among others."},
-                        "differences": {"type": "array", "items": {"type": "object"}, "description": "Fields of the specs that differ: `field` and `values`."},
-                        "negated": {"type": "array", "items": {"type": "boolean"}},
-                        "pairs": {
-                            "type": "array",
-                            "items": {"type": "object"},
-                            "description": "For each pair: `singles_rank_correlation` (Spearman), `shared_components`, `top_interactions_shared`.",
-                        },
-                        "same_components": {"type": "boolean"},
-                        "components": {
-                            "type": "object",
-                            "properties": {"labels": _TEXTS, "effects": {"type": "array", "items": _NUMBERS, "description": "Of each run, by component."}},
-                        },
-                        "interactions": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "properties": {
-                                    "labels": _TEXTS,
-                                    "values": _NUMBERS,
-                                    "ranks": _NUMBERS,
-                                    "kinds": {"type": "array", "items": {"type": ["string", "null"]}},
-                                    "possible": {"type": "array", "items": {"type": "boolean"}, "description": "Whether the run has these components."},
-                                },
-                            },
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
 
 
-@router.get("/compare", summary="Two or more runs side by side", responses=ANSWER)
+@router.get("/compare", response_model=SideBySide, summary="Two or more runs side by side")
 def compare(
     request: Request,
     site: SiteOf,

@@ -11,6 +11,7 @@ from raysp.runs.state import Desired, RunRequest, RunState, ServiceStatus
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.policy import Policy
 from raysp.specs.run import RunSpec
+from raysp.spectral.fourier import FourierSurrogate
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class Desk(Protocol):
         """Sizes and costs of a run, as `raysp.runs.plan.plan_run`. `content` is what its spec refers to, which is stored."""
         ...
 
-    def preview(self, lens: FeatureLens) -> dict[str, Any]:
-        """The components of a prompt and the tokens that the model would say next, as `raysp.lenses.preview.preview`."""
+    def preview(self, lens: FeatureLens, content: Content) -> dict[str, Any]:
+        """The components of a prompt and the tokens that the model would say next, as `raysp.lenses.preview.preview`. `content` is what the lens refers to."""
         ...
 
-    def flips(self, run_id: str, threshold: float, most: int) -> list[tuple[int, ...]]:
+    def flips(self, surrogate: FourierSurrogate, threshold: float, most: int) -> list[tuple[int, ...]]:
         """For each size up to `most`, the set whose removal carries the surrogate's value across `threshold`, the smallest first, as `raysp.actions.flip.flips`."""
         ...

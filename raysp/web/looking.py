@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from raysp.errors import UserError
 from raysp.runs.state import RunState
+from raysp.runs.state import state as stored_state
 from raysp.store import surrogates
 from raysp.store.answers import RUN_TABLES
 from raysp.store.failures import no_surrogate
@@ -23,8 +24,10 @@ from raysp.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 
-#: The tables of a run by their names here; `validation` is called so in Python too.
-TABLES = {"validation": "validations", "evaluations": "evaluations"} | {name: name for name in RUN_TABLES if name not in ("events", "validations")}
+#: The tables of a run by their names here: `validation` is called so in Python too, and `events` are a stream.
+TABLES = {"validation": "validations", "log": "events", "evaluations": "evaluations"} | {
+    name: name for name in RUN_TABLES if name not in ("events", "validations")
+}
 #: Runs of a page.
 PAGE, MOST_PAGE = 50, 1_000
 #: What the state of a run adds to its row.
@@ -84,7 +87,16 @@ def _standing(stored: Mapping[str, Any], state: RunState | None) -> dict[str, An
 
 def state_row(state: RunState) -> dict[str, Any]:
     """A state as JSON has it."""
-    return {**asdict(state), "progress": None if state.progress is None else asdict(state.progress)}
+    return asdict(state)
+
+
+def standing(site: Site, run_id: str) -> RunState:
+    """Where a run stands: as the tail knows it, otherwise, of one that ended long ago, as the store has it."""
+    found = site.tail.state(run_id)
+    if found is None:
+        with reading(site) as store:
+            found = stored_state(store, run_id)
+    return found
 
 
 def find(store: StoreReader, wanted: str) -> str:

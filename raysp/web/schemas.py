@@ -228,3 +228,39 @@ class ServiceOf(_Answer):
     evaluators: list[Evaluator] | None = None
     runs: dict[str, int] | None = None
     queue: list[str] | None = None
+
+
+class Difference(_Answer):
+    """A field in which specs differ, with its value in each."""
+
+    field: str
+    values: list[Any]
+
+
+class Aligned(_Answer):
+    """Components by label, and their single effect in each run, null where it has none."""
+
+    labels: list[str]
+    effects: list[list[float | None]]
+
+
+class AlignedSet(_Answer):
+    """An interaction by the labels of its members, and what each run found of it; `possible` says whether the run has these components."""
+
+    labels: list[str]
+    values: list[float | None]
+    ranks: list[int | None]
+    kinds: list[str | None]
+    possible: list[bool]
+
+
+class SideBySide(_Answer):
+    """Runs side by side. Lists with an entry for each run are in the order of `runs`; effects on a cost are negated, as `negated` says."""
+
+    runs: list[dict[str, Any]] = Field(description="Verdict, R² and R² of single effects alone, among others.")
+    differences: list[Difference]
+    negated: list[bool]
+    pairs: list[dict[str, Any]] = Field(description="For each pair: `singles_rank_correlation` (Spearman), `shared_components`, `top_interactions_shared`.")
+    same_components: bool
+    components: Aligned
+    interactions: list[AlignedSet]

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from raysp.errors import UserError
 from raysp.runs.state import Desired, RunState
 from raysp.store import plain
-from raysp.web.formats import ROWS, TABLE_RESPONSES, FormatOf, LimitOf, OffsetOf, table_response, wanted_format
-from raysp.web.looking import find, known_id, reading, state_row
+from raysp.web.looking import known_id, standing, state_row
 from raysp.web.problems import Problem, json_response
 from raysp.web.schemas import State
 from raysp.web.site import Site, SiteOf
@@ -55,25 +55,10 @@ def _steer(site: Site, run: str, what: Literal["cancel", "pause", "resume"]) -> 
 
 @router.get("/runs/{run}/events", summary="What happens to a run, as it happens", responses=EVENTS)
 async def run_events(request: Request, site: SiteOf, run: str, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
-    """Server-sent events while the run is under way; with `Accept: application/json`, what was stored about it (as `/runs/{run}/log`)."""
-    from fastapi.concurrency import run_in_threadpool
-
+    """Server-sent events while the run is under way. `/runs/{run}/log` has what was stored about it."""
     run_id = await run_in_threadpool(known_id, site, run)
-    if "application/json" in request.headers.get("accept", ""):
-        return await run_in_threadpool(log, request, site, run_id)
-    first = site.tail.state(run_id) or (await run_in_threadpool(_stored_state, site, run_id))
+    first = await run_in_threadpool(standing, site, run_id)
     return _stream(_events(request, site, _number(last), run_id, first))
-
-
-@router.get("/runs/{run}/log", summary="What happened to a run", responses=TABLE_RESPONSES)
-def log(  # noqa: PLR0917  a page of a table
-    request: Request, site: SiteOf, run: str, form: FormatOf = None, limit: LimitOf = ROWS, offset: OffsetOf = 0
-) -> Response:
-    """The events that are stored of a run: time, kind and message."""
-    wanted = wanted_format(request, form)
-    with reading(site) as store:
-        rows = store.run_table("events", find(store, run))
-    return table_response(request, rows.slice(offset, limit), wanted, name="events", total=rows.num_rows, offset=offset)
 
 
 @router.get("/events", summary="What happens to all runs, as it happens", responses=EVENTS)
@@ -111,10 +96,3 @@ async def _events(request: Request, site: Site, since: int, run_id: str | None, 
 
 def _event(state: RunState) -> str:
     return f"id: {state.version}\nevent: state\ndata: {json.dumps(plain(state_row(state)), ensure_ascii=False)}\n\n"
-
-
-def _stored_state(site: Site, run_id: str) -> RunState:
-    from raysp.runs.state import state
-
-    with reading(site) as store:
-        return state(store, run_id)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raysp.masks import Masks
-from raysp.runs.prediction import Measured, Prediction, predict
+from raysp.runs.prediction import Measured, Prediction, measured_by, predict
 from raysp.sampling.matching import lookup
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.web.readings import STALE_SECONDS, Readings
@@ -27,7 +27,6 @@ class Kept:
     surrogate: FourierSurrogate
     known: Measured
     read_at: float
-
     query: int | None = None
 
     def predict(self, masks: Masks, readings: Readings, since: float = 0.0) -> list[Prediction]:
@@ -67,8 +66,6 @@ class Surrogates:
     def _read(self, run_id: str, query: int | None, since: float) -> Kept:
         now = time.time()
         with self._readings.reading(since) as store:
-            row, surrogate = store.run_row(run_id), store.surrogate(run_id, query)
-            rows = store.run_evaluations(run_id)
-            values = rows["value"].to_numpy() if query is None else store.run_outputs(run_id)[:, query]
+            row, surrogate, known = store.run_row(run_id), store.surrogate(run_id, query), measured_by(store, run_id, query)
             labels = [component.label for component in store.components(row["game_id"])]
-        return Kept(row, labels, surrogate, Measured.of(rows, values), max(since, now - STALE_SECONDS), query)
+        return Kept(row, labels, surrogate, known, max(since, now - STALE_SECONDS), query)

@@ -110,7 +110,7 @@ class Tail:
         while not self._ended.is_set():
             try:
                 self._busy()
-                found = self._desk.changes(self._version, FOLLOW_SECONDS)
+                found = self._desk.changes(self._version, FOLLOW_SECONDS if self.answers else 0.0)
                 if time.monotonic() - self._asked > STATUS_SECONDS:
                     self.status, self._asked = self._desk.status(), time.monotonic()
                 self.answers = True

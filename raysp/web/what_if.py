@@ -101,7 +101,7 @@ async def flip(site: SiteOf, run: str, wanted: Annotated[Flip, Body()] = Flip())
     kept = await run_in_threadpool(_surrogate, site, run_id, None)
     threshold = wanted.threshold if wanted.threshold is not None else usual_threshold(kept.row)
     intact = float(kept.row["value_intact"])
-    candidates = await run_in_threadpool(site.desk.flips, run_id, threshold, wanted.most)
+    candidates = await run_in_threadpool(site.desk.flips, kept.surrogate, threshold, wanted.most)
     tried: list[dict[str, Any]] = []
     status: Literal["flipped", "predicted", "not found", "measuring"] = "not found"
     for members in candidates:

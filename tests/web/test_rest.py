@@ -261,6 +261,15 @@ def test_a_preview_cuts_the_prompt_and_says_what_comes_next(service):
     assert 0 < sum(probabilities) <= 1
 
 
+def test_a_preview_reads_the_files_that_come_with_the_question(service):
+    spans = b"[[0, 3], [4, 7]]"
+    digest = hashlib.sha256(spans).hexdigest()
+    question = service.question(prompt="one two three", unit="spans", spans=f"blob:{digest}:/nowhere/spans.json")
+    found = service.client.post("/preview", json={"spec": question, "content": {digest: base64.b64encode(spans).decode()}})
+    assert found.status_code == 200, found.text
+    assert [each["label"] for each in found.json()["components"]] == ["one", "two"]
+
+
 def test_a_plan_costs_nothing_twice(service):
     first = service.client.post("/plan", json=service.question() | {"seed": 3}).json()
     assert first["components"] == 6

@@ -12,7 +12,7 @@ from raysp.report.page import render_run, run_page
 from raysp.specs.run import run_spec
 from raysp.specs.writing import as_command, as_python, as_yaml
 from raysp.store.reading import StoreReader
-from raysp.web.looking import TABLES, find, reading, state_row
+from raysp.web.looking import TABLES, find, reading, standing, state_row
 from raysp.web.pages.rendering import assets, environment, render, shared
 from raysp.web.pages.route import PageRoute
 from raysp.web.problems import Problem
@@ -65,19 +65,8 @@ def _answer(request: Request, store: StoreReader, row: dict[str, Any]) -> Respon
 
 def _under_way(request: Request, site: Site, row: dict[str, Any]) -> Response:
     """The page of a run without an answer: its script shows what happens."""
-    state = site.tail.state(row["run_id"])
-    shown = {
-        "run_id": row["run_id"],
-        "name": row["name"],
-        "status": row["status"],
-        "error": row["error"],
-        "desired": row["desired"],
-        "progress": None,
-        "position": None,
-    }
-    return render(
-        request, "run_under_way.html.j2", run=row, state=shown if state is None else state_row(state), sql=_query(row["run_id"]), writings=_writings(row)
-    )
+    run_id = row["run_id"]
+    return render(request, "run_under_way.html.j2", run=row, state=state_row(standing(site, run_id)), sql=_query(run_id), writings=_writings(row))
 
 
 def _tables(store: StoreReader, row: dict[str, Any]) -> list[tuple[str, str, int]]:
