@@ -40,6 +40,9 @@
       return element;
     }
 
+    // What of the scroller is below the heading, which stays in sight.
+    const room = () => scroller.clientHeight - head.offsetHeight;
+
     function renew() {
       if (!height || !scroller.clientHeight) return;
       const first = Math.max(0, Math.floor(scroller.scrollTop / height) - SPARE);
@@ -82,7 +85,7 @@
       if (shown.has(before)) shown.get(before).tabIndex = -1;
       if (focus) {
         if (next * height < scroller.scrollTop) scroller.scrollTop = next * height;
-        else if ((next + 1) * height > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = (next + 1) * height - scroller.clientHeight;
+        else if ((next + 1) * height > scroller.scrollTop + room()) scroller.scrollTop = (next + 1) * height - room();
         renew();
       }
       const element = shown.get(next);
@@ -95,7 +98,7 @@
     const onKey = (event) => {
       const at = rowOf(event) && Number(rowOf(event).dataset.at);
       if (at === null || at === undefined) return;
-      const page = Math.max(1, Math.floor(scroller.clientHeight / height) - 1);
+      const page = Math.max(1, Math.floor(room() / height) - 1);
       const next = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: numbers.length - 1 }[event.key];
       if (next !== undefined) activate(next, true);
       else if (onChoose && (event.key === "Enter" || event.key === " ")) onChoose(numbers[at]);
@@ -110,8 +113,8 @@
     head.setAttribute("role", "row");
     head.setAttribute("aria-rowindex", "1");
     cellsOf(head, columns, "columnheader", columns.map((column) => column.title));
-    scroller.append(body);
-    grid.append(head, scroller);
+    scroller.append(head, body);
+    grid.append(scroller);
     place.replaceChildren(grid);
     scroller.addEventListener("scroll", framed(renew));
     body.addEventListener("keydown", onKey);

@@ -1,6 +1,7 @@
 // Compares runs: which, what differs, how far their effects agree, and which interactions all or some of them found.
 
 import { ask, clear, later, make, number, tell } from "./raysp.js";
+import { heading, markSorted } from "./sorting.js";
 import { classOf } from "./standing.js";
 
 const { drawChart, listenForTips, scale, virtualTable } = window.raysp;
@@ -165,11 +166,10 @@ let [aligned, sorting, apart, strongest, shown] = [null, { by: "spread", down: t
 const known = (value) => value !== null && value !== undefined;
 
 function headings(sort) {
-  const heading = (by, title, full) => make("button", { type: "button", class: "sort", "data-by": by, title: full ?? null, click: () => sort(by) }, title);
   return [
-    { title: heading("place", "component"), className: "" },
-    ...told.runs.map((run, i) => ({ title: heading(String(i), make("span", {}, LETTERS[i]), nameOf(run)), className: "num" })),
-    { title: heading("spread", "difference"), className: "num" },
+    { title: heading("place", "component", sort), className: "" },
+    ...told.runs.map((run, i) => ({ title: heading(String(i), make("span", {}, LETTERS[i]), sort, nameOf(run)), className: "num" })),
+    { title: heading("spread", "difference", sort), className: "num" },
   ];
 }
 
@@ -221,10 +221,7 @@ function order() {
   found.sort((i, j) => (known(worth(j)) - known(worth(i))) || sign * (worth(i) - worth(j)) || i - j);
   aligned.show(found);
   at("aligned-count").textContent = `${found.length.toLocaleString("en")} of ${labels.length.toLocaleString("en")} components`;
-  for (const button of at("aligned").querySelectorAll(".sort")) {
-    const now = button.dataset.by === sorting.by;
-    button.closest("[role=columnheader]").setAttribute("aria-sort", now ? (sorting.down ? "descending" : "ascending") : "none");
-  }
+  markSorted(at("aligned"), sorting.by, sorting.down);
 }
 
 function showAxes() {
