@@ -1,83 +1,112 @@
-"""One thread follows the scheduler for all who watch."""
+"""One thread follows the scheduler's table of runs for all who watch."""
 
 import asyncio
-import queue
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from waiting import until
 
+import raysp
 from raysp.errors import UserError
-from raysp.runs.state import RunState, ServiceStatus
+from raysp.runs.progress import Progress
+from raysp.runs.state import RunRequest, RunState, ServiceStatus
+from raysp.runtime.run_table import RunHandle, RunTable
+from raysp.web import tail as module
 from raysp.web.tail import Tail
 
-QUEUED = RunState("run-1", None, "queued", "running", version=1)
 
-
-class Scripted:
-    """What the tail asks for, as a scheduler would answer it: changes are put into a queue by the test."""
+class Scheduling:
+    """The table of a scheduler, asked in this process; while it is `away`, as by a link to one that has died."""
 
     def __init__(self):
-        self.told = queue.Queue()
-        self.asked = []
+        self.table, self.away = RunTable(), False
+
+    def add(self, run_id):
+        spec = raysp.RunSpec(lens=raysp.FeatureLens(prompt="x"))
+        handle = RunHandle(RunRequest(spec, run_id), Path("s.duckdb"), RunState(run_id, None, "queued", "running"))
+        self.table.add(handle)
+        return handle
+
+    def become(self, handle, status):
+        self.table.changed(handle, replace(handle.state, status=status))
 
     def changes(self, since, timeout):
-        self.asked.append(since)
-        try:
-            found = self.told.get(timeout=0.05)
-        except queue.Empty:
-            return []
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if self.away:
+            raise UserError("cluster", None, "its scheduler does not answer", "try again in a few seconds")
+        return self.table.changes(since, timeout)
 
     def status(self):
-        return ServiceStatus("1", runs={"queued": 1})
+        return ServiceStatus("1", runs={"queued": len(self.table.handles)})
 
 
-def test_states_are_followed_and_an_older_one_does_not_replace_a_newer_one():
-    desk = Scripted()
-    tail = Tail(desk)
-    tail.start()
-    desk.told.put([QUEUED])
-    until("the run is known", lambda: tail.state("run-1") == QUEUED, 10)
-    first = tail.changed("run-1")
-    tail.note([replace(QUEUED, status="running", version=5)])
-    tail.note([replace(QUEUED, status="queued", version=4)])
-    assert tail.state("run-1").status == "running"
-    assert tail.changed("run-1") > first
-    moment = tail.changed("run-1")
-    tail.note([replace(QUEUED, status="running", version=6)])  # progress changes nothing that the store would show
-    assert tail.changed("run-1") == moment
-    until("the newest version is asked about", lambda: desk.asked[-1] == 6, 10)
+@pytest.fixture
+def scheduling():
+    return Scheduling()
+
+
+@pytest.fixture
+def tail(scheduling, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
+    found = Tail(scheduling)
+    found.start()
+    yield found
+    found.close()
+
+
+def test_the_newest_states_are_known_and_when_a_status_changed(scheduling, tail):
+    handle = scheduling.add("run-1")
+    until("the run is known", lambda: tail.state("run-1") == handle.state, 10)
+    queued = tail.changed("run-1")
+    scheduling.become(handle, "running")
+    until("it runs", lambda: tail.state("run-1").status == "running", 10)
+    running = tail.changed("run-1")
+    assert running > queued
+    scheduling.table.progressed(handle, Progress("run-1", "explore", 5, 10))
+    until("its progress is known", lambda: tail.state("run-1").progress is not None, 10)
+    assert tail.changed("run-1") == running  # the store would show nothing new
+    assert tail.newer(0, "run-1") == [handle.state]
+    assert tail.newer(handle.state.version, "run-1") == []
     assert tail.status.runs == {"queued": 1}
-    tail.close()
 
 
-def test_a_scheduler_that_does_not_answer_is_asked_again(monkeypatch):
-    monkeypatch.setattr("raysp.web.tail.AGAIN_SECONDS", 0.05)
-    desk = Scripted()
-    tail = Tail(desk)
-    tail.start()
+def test_an_older_state_does_not_replace_a_newer_one(scheduling, tail):
+    handle = scheduling.add("run-1")
+    before = handle.state
+    scheduling.become(handle, "running")
+    until("it runs", lambda: tail.state("run-1") == handle.state, 10)
+    tail.note([before])
+    assert tail.state("run-1").status == "running"
+
+
+def test_a_scheduler_that_does_not_answer_is_asked_again(scheduling, tail):
     until("it answers", lambda: tail.answers, 10)
-    monkeypatch.setattr(desk, "changes", lambda *_: (_ for _ in ()).throw(UserError("cluster", None, "does not answer", "wait")))
+    scheduling.away = True
     until("it is known that it does not", lambda: not tail.answers, 10)
-    monkeypatch.undo()
-    desk.told.put([QUEUED])
+    scheduling.add("run-1")
+    scheduling.away = False
     until("it answers again", lambda: tail.answers and tail.state("run-1") is not None, 10)
-    tail.close()
 
 
-def test_whoever_listens_is_woken_up_and_those_who_have_gone_are_forgotten():
+def test_runs_that_ended_long_ago_are_forgotten_and_others_are_not(scheduling, tail, monkeypatch):
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    handles = [scheduling.add(f"run-{number}") for number in range(6)]
+    for handle in handles[:5]:
+        scheduling.become(handle, "running")
+        scheduling.become(handle, "done")
+    until("the last is known", lambda: tail.state("run-4") is not None and tail.state("run-4").status == "done", 10)
+    until("the first are forgotten", lambda: len(tail.states()) == 3, 10)
+    assert {state.run_id for state in tail.states()} == {"run-3", "run-4", "run-5"}
+
+
+def test_whoever_listens_is_woken_up_and_those_who_have_gone_are_forgotten(scheduling, tail):
     async def listened():
-        tail = Tail(Scripted())
         async with tail.listening() as listener:
-            asyncio.get_running_loop().call_later(0.05, tail.note, [QUEUED])
+            asyncio.get_running_loop().call_later(0.05, scheduling.add, "run-1")
             await listener.wait(30)
-            assert tail.newer(0) == [QUEUED]
-            assert tail.newer(1) == []
+            assert [state.run_id for state in tail.newer(0)] == ["run-1"]
             await listener.wait(0.01)  # nothing more has happened
-        tail.note([replace(QUEUED, version=2)])
         return len(tail._listeners)
 
     with ThreadPoolExecutor(1) as elsewhere:  # Playwright has a loop in this thread once a test has opened a page

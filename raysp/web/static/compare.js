@@ -141,7 +141,7 @@ function showAgreement() {
   if (runs.length < 3) {
     at("agreement-words").textContent = pair.shared_components < 2
       ? "The runs share fewer than two components, so their effects cannot be matched."
-      : `Spearman’s rank correlation is ${ranked(pair.singles_rank_correlation)} over ${pair.shared_components.toLocaleString("en")} shared components; of the ${10} strongest interactions of each, ${pair.top_interactions_shared} are shared.`;
+      : `Spearman’s rank correlation is ${ranked(pair.singles_rank_correlation)} over ${pair.shared_components.toLocaleString("en")} shared components; of the ${at("picked").dataset.top} strongest interactions of each, ${pair.top_interactions_shared} are shared.`;
     return;
   }
   at("agreement-words").textContent = "Spearman’s rank correlation of the single effects of each pair, with the number of components that both have. 1 means the same order.";
