@@ -68,7 +68,7 @@ def test_the_newest_states_are_known_and_when_a_status_changed(scheduling, tail)
     assert tail.changed("run-1") == running  # the store would show nothing new
     assert tail.newer(0, "run-1") == [handle.state]
     assert tail.newer(handle.state.version, "run-1") == []
-    assert tail.status.runs == {"queued": 1}
+    until("the service is known", lambda: tail.status.runs == {"queued": 1}, 10)
 
 
 def test_an_older_state_does_not_replace_a_newer_one(scheduling, tail):
