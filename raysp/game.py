@@ -64,7 +64,8 @@ class Measurement:
     """The values of a batch of masks, float64 `(m,)`, and their cost: model tokens processed and seconds of model time.
 
     `outputs`, float64 `(m, queries)`, are the values of the individual queries, if the game has queries; the value is then their mean. `notes` are remarks for
-    the user on how these masks were measured, if that was not as the game's own notes say.
+    the user on how these masks were measured, if that was not as the game's own notes say. `slopes`, float32 `(m, queries, n)` (one query for a game without
+    queries), are the derivatives of the outputs in each component's gate at these masks, if they were requested.
     """
 
     values: Values
@@ -72,6 +73,7 @@ class Measurement:
     seconds: float
     outputs: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    slopes: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, parts: Sequence["Measurement"]) -> "Measurement":
@@ -79,6 +81,7 @@ class Measurement:
         if len(parts) == 1:
             return parts[0]
         outputs = [part.outputs for part in parts if part.outputs is not None]
+        slopes = [part.slopes for part in parts if part.slopes is not None]
         notes = dict.fromkeys(note for part in parts for note in part.notes)
         return cls(
             np.concatenate([part.values for part in parts]),
@@ -86,6 +89,7 @@ class Measurement:
             sum(part.seconds for part in parts),
             np.concatenate(outputs) if outputs else None,
             tuple(notes),
+            np.concatenate(slopes) if slopes else None,
         )
 
 
@@ -95,7 +99,7 @@ class GameInfo:
 
     `description` contains the inputs of the fingerprint in readable form. `notes` are remarks for the user, and `warnings` are shown before any
     evaluation. `batch_masks` is the number of masks that together take a second or two. `queries` are measured for every mask; `examples` make up the
-    components of a training set.
+    components of a training set. `slopes` states whether the game can measure slopes.
     """
 
     fingerprint: str
@@ -107,6 +111,7 @@ class GameInfo:
     warnings: tuple[str, ...] = ()
     queries: tuple[Query, ...] = ()
     examples: tuple[Example, ...] = ()
+    slopes: bool = False
 
     @property
     def n(self) -> int:

@@ -73,6 +73,7 @@ class Explorer(ABC, Generic[O_co]):
         self._masks: list[Masks] = []
         self._outputs: list[Floats] = []
         self._weights: list[Values] = []
+        self._slopes: list[Floats | None] = []
         self._pending: Masks | None = None
         self._findings: Findings | None = None
 
@@ -179,13 +180,18 @@ class Explorer(ABC, Generic[O_co]):
             self._pending = np.zeros((0, self._started_n), dtype=np.bool_) if asked is None else asked
         return self._pending
 
-    def tell(self, masks: object, outputs: object, weights: object = None) -> None:
+    def tell(self, masks: object, outputs: object, weights: object = None, slopes: object = None) -> None:
         """Add the measurements of masks (bool, `(m, n)`): values `(m,)`, or outputs `(m, queries)`, whose mean is the value.
 
-        `weights` `(m,)` are the numbers of measurements that each row is the mean of (None: one each). Raises ValueError for other shapes or weights that
-        are not positive, and EvaluationError for values that are not finite.
+        `weights` `(m,)` are the numbers of measurements that each row is the mean of (None: one each). `slopes` `(m, queries, n)` are the derivatives of
+        the outputs in the gate of each component at these masks (None: not measured). Raises ValueError for other shapes or weights that are not positive,
+        and EvaluationError for values that are not finite.
         """
         checked, told, counts = checked_rows(masks, self._started_n, outputs, weights)
+        tangents = None if slopes is None else np.asarray(slopes, dtype=np.float64)
+        if tangents is not None and tangents.shape != (*told.shape, self._started_n):
+            raise ValueError(f"slopes have shape {tangents.shape}; expected {(*told.shape, self._started_n)}")
+        self._slopes.append(tangents)
         self._masks.append(checked)
         self._outputs.append(told)
         self._weights.append(counts)
@@ -225,6 +231,16 @@ class Explorer(ABC, Generic[O_co]):
         return np.concatenate(self._weights) if self._weights else np.zeros(0)
 
     @property
+    def slopes(self) -> Floats | None:
+        """The slopes of `masks`, float64 `(m, queries, n)`, NaN in rows where they were not measured; None if they never were."""
+        if all(some is None for some in self._slopes):
+            return None
+        queries = self.outputs.shape[1]
+        return np.concatenate(
+            [np.full((len(masks), queries, self._started_n), np.nan) if some is None else some for masks, some in zip(self._masks, self._slopes, strict=True)]
+        )
+
+    @property
     def fitted_rows(self) -> NDArray[np.bool_]:
         """The rows of `masks` to which the surrogate is fitted, bool `(m,)`."""
         return np.ones(len(self.masks), dtype=np.bool_)
@@ -239,6 +255,17 @@ class Explorer(ABC, Generic[O_co]):
         if self.n is None:
             raise ValueError(f"n: the number of components of {type(self).__name__} is not set; pass n= or call start(n)")
         return self.n
+
+    # ---- slopes: derivatives at the measured masks
+
+    @property
+    def asks_slopes(self) -> bool:
+        """Whether the masks of the pending round are to be measured with slopes."""
+        return False
+
+    def with_slopes(self, price: float) -> Self:  # noqa: ARG002  used by explorers that learn from slopes
+        """Tell a started explorer that the game can measure slopes, and the price of a value with slopes in values without; returns self."""
+        return self
 
     # ---- gradients of the model
 
