@@ -32,12 +32,13 @@ def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, kno
     seen = prior.matrix(signals, posterior.signals)
     solved = seen @ posterior.inverse
     variance = np.array([prior.matrix(row[None], row[None])[0, 0] for row in signals]) - np.einsum("ij,ij->i", solved, seen)
+    noises = prior.noises(signals)
     learnt: Floats = np.zeros((len(pool), count))
     chosen: list[int] = []
     for step in range(count):
         best = int(np.argmax(variance))
         covariance = prior.matrix(signals, signals[best][None])[:, 0] - solved @ seen[best] - learnt[:, :step] @ learnt[best, :step]
-        learnt[:, step] = covariance / np.sqrt(max(float(covariance[best]), 0.0) + prior.noise)
+        learnt[:, step] = covariance / np.sqrt(max(float(covariance[best]), 0.0) + noises[best])
         variance = variance - learnt[:, step] ** 2
         chosen.append(best)
         variance[chosen] = -np.inf

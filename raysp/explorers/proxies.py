@@ -83,7 +83,7 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         return Posterior(prior, part.masks[rows], part.values[rows], part.weights_of(rows))
 
     posterior = learnt(sample)
-    surrogate = posterior.surrogate()
+    surrogate = posterior.surrogate(sample.max_order)
     count = len(sample.values)
     if sum(map(len, posterior.prior.spikes)) > FEW_SPIKES and count < MANY:
         held_out = _relearnt(sample, parts[:2], learnt)

@@ -2,13 +2,13 @@
 
 Every coefficient F(S) has an independent normal prior with mean zero and variance
 
-    v(S) = (a_|S| + b_shape(S)) · prod_{i in S} ρ_i + t_S
+    v(S) = (a_|S| + b_shape(S)) · prod_{i in S} ρ_i + c · prod_{i in S} τ_i / prod_i (1 + τ_i) + t_S
 
-with a relevance ρ_i for every component (which builds in a hierarchy: a set is likely to matter if its members do), a scale a_k for every order, a
-scale b for every shape of *local* sets (neighbouring components, because adjacent words interact more), and an individual variance t_S for the few sets
-that stand out. The kernel is sum_S v(S) φ_S(m) φ_S(m'). The sum over all sets of one order is an elementary symmetric polynomial in ρ_i φ_i φ'_i, which
-Newton's identities compute from power sums with a few matrix products, whatever the number of sets. Relevances, scales and noise maximise the marginal
-likelihood.
+with a relevance ρ_i for every component (which builds in a hierarchy: a set is likely to matter if its members do), a scale a_k for every low order, a
+scale b for every shape of *local* sets (neighbouring components, because adjacent words interact more), a *tail* of all orders (see `tail`), and an
+individual variance t_S for the few sets that stand out. The kernel is sum_S v(S) φ_S(m) φ_S(m'). The sum over all sets of one order is an elementary
+symmetric polynomial in ρ_i φ_i φ'_i, which Newton's identities compute from power sums with a few matrix products, whatever the number of sets. Since the tail
+contains every set, the process can learn any function. Relevances, scales and noise (see `noise`) maximise the marginal likelihood.
 
 φ_i(m) = (p - m_i) / sqrt(p (1 - p)) is the Fourier basis under P(keep) = p; at p = 1/2 it is (-1)^{m_i}.
 """
@@ -23,24 +23,24 @@ from typing import Any, cast
 import numpy as np
 
 from raysp.masks import Values
+from raysp.spectral.noise import Noise
 from raysp.spectral.sets import Block, Floats, products
+from raysp.spectral.tail import FIRST_REACH, FIRST_VARIANCE, Tail, removed
 
 #: Shapes of local sets, as (order, last - first component); later shapes are omitted if there would be too many sets.
 SHAPES = ((2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (4, 3), (3, 4), (5, 4), (4, 4))
 #: Maximum number of local sets.
 MOST_LOCAL = 1500
-#: The largest order that is summed over all sets; higher orders are covered by local sets and spikes, as their full sums add cost but little accuracy.
-DENSE_ORDER = 3
+#: The largest order with a scale of its own; the tail covers the others as accurately, and at less cost.
+DENSE_ORDER = 1
 #: Prior variance of the mean, in units of the variance of the values; the sample mean is subtracted first.
 MEAN_VARIANCE = 1.0
-#: Standard deviations, in natural logarithms, of the priors on relevances around their common value and on scales around their initial values.
+#: Standard deviations, in natural logarithms, of the priors on relevances around their common value, and on all else around their initial values.
 RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
-#: Initial values: scales by order, share of the variance for each shape of local sets, and noise variance.
-FIRST_SCALES, FIRST_LOCAL, FIRST_NOISE = (0.6, 0.8, 1.2), 0.003, 0.2
+#: Initial values: scales by order, and share of the variance for each shape of local sets.
+FIRST_SCALES, FIRST_LOCAL = (0.3,), 0.003
 #: Share of the variance below which a shape of local sets is dropped after the scales have been learnt.
 LEAST_LOCAL = 0.003
-#: Minimum noise variance, relative to the variance of the values; it keeps the factorisation stable for noiseless games.
-LEAST_NOISE = 1e-6
 #: Entries of one strip of the kernel matrix, chosen to fit into the cache.
 STRIP = 1 << 16
 #: Rows mirrored per block.
@@ -52,14 +52,16 @@ class Prior:
     """The prior on the coefficients, for values with mean zero and variance one.
 
     `relevances` `(n,)`; `scales` `(orders,)` for orders 1 and higher; `local` blocks of sets with one scale each in `local_scales`; `spikes` blocks of
-    sets that stand out, with the variances of their sets in `spike_variances`; `noise` the residual variance of a row of mean weight.
+    sets that stand out, with the variances of their sets in `spike_variances`; `tail_variance` and `reach` as in `Tail`.
     """
 
     relevances: Floats
     scales: Floats
     local: tuple[Block, ...]
     local_scales: Floats
-    noise: float
+    noise: Noise
+    tail_variance: float = 0.0
+    reach: float = FIRST_REACH
     spikes: tuple[Block, ...] = ()
     spike_variances: tuple[Floats, ...] = ()
     keep_probability: float = 0.5
@@ -68,6 +70,11 @@ class Prior:
     def n(self) -> int:
         """Number of components."""
         return len(self.relevances)
+
+    @property
+    def tail(self) -> Tail:
+        """The sets of all orders."""
+        return Tail(self.tail_variance, self.reach, self.relevances, self.keep_probability)
 
     def variances(self, block: Block) -> Floats:
         """The prior variances v(S) of the sets of a block (all of one order), float64 `(len(block),)`, including local and individual variances."""
@@ -83,16 +90,22 @@ class Prior:
             if sets.shape[1] == order:
                 place = {tuple(row): value for row, value in zip(sets.tolist(), variances.tolist(), strict=True)}
                 own += np.array([place.get(tuple(row), 0.0) for row in block.tolist()])
-        return weight * scale + own
+        return weight * scale + self.tail.variances(block) + own
+
+    def noises(self, signals: Floats, weights: Values | None = None) -> Values:
+        """The noise variances of masks given by their `features`, float64 `(m,)`, with weights as in `Noise.variances`."""
+        return self.noise.variances(removed(signals).mean(axis=1), weights)
 
     def matrix(self, left: Floats, right: Floats) -> Floats:
         """The prior covariance between the values of two lists of masks, given by their `features`, float64 `(m, m')`."""
         blocks = self._explicit()
         first = [products(left, block) * weights for block, weights in blocks]
         second = [products(right, block) for block, _ in blocks]
+        tail, gone, gone_too = self.tail, removed(left), removed(right)
         result = np.empty((len(left), len(right)))
         for rows, _, powers in _strips(left, right, self.relevances, len(self.scales), self.keep_probability):
             part = MEAN_VARIANCE + sum(scale * e for scale, e in zip(self.scales, _elementary(powers)[1:], strict=True))
+            part = part + tail.matrix(gone[rows], gone_too)
             for weighted, plain in zip(first, second, strict=True):
                 part = part + weighted[rows] @ plain.T
             result[rows] = part
@@ -152,22 +165,31 @@ def _elementary(powers: Sequence[Any]) -> list[Any]:
 class Evidence:
     """The negative log posterior of the hyperparameters given a sample, with its gradient.
 
-    The arguments are the logarithms of relevances, scales, local scales and noise. Only the priors determine the common factor of relevances and scales;
+    The arguments are the logarithms of relevances, scales, local scales, the two parameters of the tail and the four of the noise. Only the priors determine the common factor of relevances and scales;
     they keep relevances around 1 / n. All matrices are symmetric, and only their lower triangles are computed, one strip of rows at a time.
     """
 
     def __init__(self, signals: Floats, values: Values, start: Prior, weights: Values | None = None) -> None:
-        self.signals, self.values, self.start, self.shares = signals, values, start, noise_shares(weights)
+        self.signals, self.values, self.start, self.weights = signals, values, start, weights
+        self.removed = removed(signals)
+        self.shares = self.removed.mean(axis=1)
         self.local = [products(signals, block) for block in start.local]
         self.spikes = [(products(signals, block), weights) for block, weights in zip(start.spikes, start.spike_variances, strict=True)]
-        self.centre = np.log(np.concatenate([start.relevances, start.scales, start.local_scales, [start.noise]]))
+        own = np.concatenate([start.relevances, start.scales, start.local_scales, [start.tail_variance, start.reach]])
+        self.centre = np.concatenate([np.log(own), start.noise.logarithms])
 
     def unpack(self, point: Floats) -> Prior:
         """The prior with the hyperparameters at `point`."""
         n, orders = self.start.n, len(self.start.scales)
-        found = np.exp(point)
+        found = np.exp(point[: -len(self.start.noise.logarithms)])
         return replace(
-            self.start, relevances=found[:n], scales=found[n : n + orders], local_scales=found[n + orders : -1], noise=float(found[-1]) + LEAST_NOISE
+            self.start,
+            relevances=found[:n],
+            scales=found[n : n + orders],
+            local_scales=found[n + orders : -2],
+            tail_variance=float(found[-2]),
+            reach=float(found[-1]),
+            noise=Noise.of(point[len(found) :]),
         )
 
     def __call__(self, point: Floats) -> tuple[float, Floats]:
@@ -192,25 +214,27 @@ class Evidence:
         explicit = [*zip(self.local, weights, strict=True), *self.spikes]
         plain = np.concatenate([np.zeros((size, 0)), *(columns for columns, _ in explicit)], axis=1)
         weighted = plain * np.concatenate([np.zeros(0), *(weight for _, weight in explicit)])
+        tail = prior.tail
         for rows, columns, powers in _strips(self.signals, self.signals, prior.relevances, len(prior.scales), prior.keep_probability, triangle=True):
             part = MEAN_VARIANCE + sum(scale * e for scale, e in zip(prior.scales, _elementary(powers)[1:], strict=True))
-            result[rows, columns] = part + weighted[rows] @ plain[columns].T
-        result[np.diag_indices(size)] += prior.noise * self.shares
+            result[rows, columns] = part + tail.matrix(self.removed[rows], self.removed[columns]) + weighted[rows] @ plain[columns].T
+        result[np.diag_indices(size)] += prior.noise.variances(self.shares, self.weights)
         return result
 
     def _gradient(self, prior: Prior, weights: list[Floats], inverse: Floats, alpha: Values) -> Floats:
-        """The gradient with respect to the logarithms of relevances, scales, local scales and noise.
+        """The gradient with respect to the arguments.
 
         The derivative of the objective with respect to the covariance is (K^-1 - α αᵀ) / 2; entries below the diagonal count twice.
         """
         n, orders, signals = prior.n, len(prior.scales), self.signals
-        by_scale, by_relevance, trace = np.zeros(orders), np.zeros(n), 0.0
+        by_scale, by_relevance, by_tail, diagonal = np.zeros(orders), np.zeros(n), np.zeros(2), np.zeros(len(alpha))
+        tail = prior.tail
         plain = np.concatenate([np.zeros((len(alpha), 0)), *self.local], axis=1)
         by_set = np.zeros(plain.shape[1])
         for rows, columns, powers in _strips(signals, signals, prior.relevances, orders, prior.keep_probability, triangle=True):
             slope = inverse[rows, columns] - np.outer(alpha[rows], alpha[columns])
             corner = slope[:, rows.start :]
-            trace += 0.5 * (float(np.diag(corner) @ self.shares[rows]) if isinstance(self.shares, np.ndarray) else float(np.trace(corner)))
+            diagonal[rows] = 0.5 * np.diag(corner)
             corner[np.triu_indices(len(corner), 1)] = 0.0
             corner[np.diag_indices(len(corner))] *= 0.5
             elementary = _elementary(powers)
@@ -221,6 +245,10 @@ class Evidence:
                 flat = isinstance(powers[j - 1], float)
                 total = float(part.sum()) if flat else np.einsum("mi,mi->i", signals[rows] ** j, part @ signals[columns] ** j)
                 by_relevance += total * j * prior.relevances**j
+            weighted = slope * tail.matrix(self.removed[rows], self.removed[columns])
+            by_strength = tail.gradient(self.removed[rows], self.removed[columns], weighted)
+            by_tail += [float(weighted.sum()), float(by_strength.sum())]
+            by_relevance += by_strength
             by_set += np.einsum("ms,ms->s", plain[rows], slope @ plain[columns])
         each = np.split(by_set, np.cumsum([len(weight) for weight in weights])[:-1]) if weights else []
         by_local = np.zeros(len(weights))
@@ -228,12 +256,7 @@ class Evidence:
             by_local[row] = float(share @ weight)
             for column in range(block.shape[1]):
                 by_relevance += np.bincount(block[:, column], weights=share * weight, minlength=n)
-        return np.concatenate([by_relevance, by_scale * prior.scales, by_local, [trace * (prior.noise - LEAST_NOISE)]])
-
-
-def noise_shares(weights: Values | None) -> Values | float:
-    """The noise variance of each row (`(m,)`) relative to a row of mean weight: the mean of w measurements has 1/w of the noise variance of one."""
-    return 1.0 if weights is None else weights.mean() / weights
+        return np.concatenate([by_relevance, by_scale * prior.scales, by_local, by_tail, prior.noise.gradient(self.shares, diagonal, self.weights)])
 
 
 def invert(covariance: Floats, values: Values) -> tuple[Floats, Values, float] | None:
@@ -272,7 +295,7 @@ def first_prior(signals: Floats, values: Values, max_order: int, keep_probabilit
     relevances, local = 0.5 * share + 0.5 / n, local_sets(n, max_order)
     local_scales = np.array([FIRST_LOCAL / relevances[block].prod(axis=1).sum() for block in local])
     scales = np.array(FIRST_SCALES[: min(max_order, DENSE_ORDER)])
-    return Prior(relevances, scales, local, local_scales, FIRST_NOISE, keep_probability=keep_probability)
+    return Prior(relevances, scales, local, local_scales, Noise(), FIRST_VARIANCE, keep_probability=keep_probability)
 
 
 def without_idle(prior: Prior) -> Prior:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, Prior, first_prior, invert, mirror, noise_shares, train, without_idle
+from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
 
@@ -57,11 +57,11 @@ class Posterior:
 
     def _solved(self) -> tuple[Floats, Values]:
         """The inverse covariance and its product with the targets; noise is added if rounding makes the matrix indefinite."""
-        noise, diagonal = self.prior.noise, np.diag_indices(len(self.targets))
+        noise, more, diagonal = self.prior.noises(self.signals, self.weights), 0.0, np.diag_indices(len(self.targets))
         for _ in range(ATTEMPTS):
             covariance = self.prior.matrix(self.signals, self.signals)
-            covariance[diagonal] += noise * noise_shares(self.weights)
-            noise = max(10 * noise, ROUNDED * float(covariance[diagonal].mean()))
+            covariance[diagonal] += noise + more
+            more = max(10 * more, ROUNDED * float(covariance[diagonal].mean()))
             solved = invert(covariance, self.targets)
             if solved is not None:
                 return mirror(solved[0]), solved[1]
@@ -94,12 +94,12 @@ class Posterior:
         known = np.einsum("ms,ms->s", columns, self.inverse @ columns)
         return self.scale * prior * (columns.T @ self.alpha), self.scale * np.sqrt(np.maximum(prior - prior**2 * known, 0.0))
 
-    def surrogate(self) -> FourierSurrogate:
-        """The posterior mean as a Fourier sum without its weakest terms."""
+    def surrogate(self, orders: int) -> FourierSurrogate:
+        """The posterior mean as a Fourier sum with terms up to order `orders` beside those of local sets and spikes, without its weakest terms."""
         n, prior = self.prior.n, self.prior
         explicit = self._explicit()
         blocks, strengths = list(explicit), [self.evidence_of(block) for block in explicit]
-        for block, strength in self.levels(len(prior.scales), weighted=True):
+        for block, strength in self.levels(orders, weighted=True):
             apart = _in_none_of(block, [other for other in explicit if other.shape[1] == block.shape[1]], n)
             blocks.append(block[apart])
             strengths.append(strength[apart])
@@ -265,7 +265,8 @@ def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: fl
         prior,
         scales=prior.scales * scale,
         local_scales=prior.local_scales * scale,
-        noise=max(prior.noise * scale, 2 * LEAST_NOISE),
+        tail_variance=prior.tail_variance * scale,
+        noise=prior.noise.scaled(scale),
         spikes=prior.spikes + blocks,
         spike_variances=prior.spike_variances + variances,
     )
