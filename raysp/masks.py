@@ -74,3 +74,19 @@ def _differ(numbers: NDArray[np.uint64], order: NDArray[np.intp]) -> NDArray[np.
 def unpack(packed: NDArray[np.uint8], n: int) -> Masks:
     """Unpack masks; the inverse of `pack`."""
     return np.unpackbits(packed, axis=1, count=n).astype(np.bool_)
+
+
+def keys(masks: Masks) -> np.ndarray:
+    """One comparable key per mask, `(m,)`."""
+    packed = np.ascontiguousarray(pack(masks))
+    return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+
+
+def lookup(masks: Masks, wanted: Masks) -> np.ndarray:
+    """The first row of `masks` equal to each wanted mask, intp `(len(wanted),)`; -1 if there is none."""
+    if not len(masks):
+        return np.full(len(wanted), -1, dtype=np.intp)
+    unique, first = np.unique(keys(masks), return_index=True)
+    sought = keys(wanted)
+    place = np.minimum(np.searchsorted(unique, sought), len(unique) - 1)
+    return np.where(unique[place] == sought, first[place], -1)

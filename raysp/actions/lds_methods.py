@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.masks import Masks
+from raysp.masks import Masks, lookup
 from raysp.sampling.ablations import ablations
-from raysp.sampling.matching import distinct, lookup
+from raysp.sampling.matching import distinct
 from raysp.sampling.tables import banzhaf_effects
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import best_subset

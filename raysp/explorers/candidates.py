@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, lookup
 from raysp.sampling.ablations import ablations
-from raysp.sampling.matching import distinct, lookup
+from raysp.sampling.matching import distinct
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate
 from raysp.spectral.sets import Floats, from_tuples
 

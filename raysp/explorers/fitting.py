@@ -30,12 +30,16 @@ LEAST_WEIGHT = 0.02
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted surrogate, the out-of-fold `r2` of it and `r2_singles` of single effects alone, and the stacking `weights` of its models by name."""
+    """A fitted surrogate, the out-of-fold `r2` of it and `r2_singles` of single effects alone, and the stacking `weights` of its models by name.
+
+    `held_out` float64 `(m,)` are its out-of-fold predictions, NaN for rows that were never held out.
+    """
 
     surrogate: FourierSurrogate
     r2: float
     r2_singles: float
     weights: dict[str, float] = field(default_factory=dict)
+    held_out: Values = field(default_factory=lambda: np.zeros(0))
 
 
 def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probability: float = 0.5, weights: Values | None = None) -> FourierSurrogate:
@@ -56,19 +60,21 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
     """Fit the surrogate with the best out-of-fold predictions, with terms up to the order of the sample. Deterministic in the seed of the sample."""
     if not sample.varies:
-        return Fit(constant(sample.n, sample.values, sample.keep_probability, sample.weights), float("nan"), float("nan"))
+        level = constant(sample.n, sample.values, sample.keep_probability, sample.weights)
+        return Fit(level, float("nan"), float("nan"), held_out=np.full(len(sample.values), np.nan))
     with one_thread():
         return _fit(sample, proxy)
 
 
 def _fit(sample: Sample, proxy: Proxy) -> Fit:
-    parts = sample.folds()
-    offers: dict[str, Proposal] = {"singles": singles(sample, parts)}
+    parts, fair = sample.folds(), sample.representative
+    offers: dict[str, Proposal] = {"singles": singles(fair, parts)}
     if sample.allows_interactions or isinstance(proxy, GradientInformed):
         offers |= proxy(sample, parts)
-    weights, r2 = _weigh(offers, sample)
+    weights, r2 = _weigh(offers, fair)
     surrogate = FourierSurrogate.combined([offers[name].build() for name in weights], list(weights.values()))
-    return Fit(_with_error(surrogate, sample, r2), r2, _score(sample, offers["singles"].held_out), weights)
+    held_out = sum(weight * offers[name].held_out for name, weight in weights.items())
+    return Fit(_with_error(surrogate, fair, r2), r2, _score(fair, offers["singles"].held_out), weights, np.asarray(held_out))
 
 
 def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:

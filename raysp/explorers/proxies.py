@@ -48,18 +48,21 @@ Propose = Callable[[Sample, Exam, int], FourierSurrogate]
 
 def trees(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """Boosted trees, and a sparse refit of their strongest terms, grown along the hierarchy."""
+    sample = sample.representative
     proposals, whole, held_out = _by_fold(sample, parts, boosted)
     return {"trees": Proposal(held_out, lambda: whole, optimistic_cv=True), **grown(sample, parts, proposals, whole)}
 
 
 def linear(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A sparse linear model on products of components, grown from single components."""
+    sample = sample.representative
     nothing = constant(sample.n, sample.values, sample.keep_probability, sample.weights)
     return grown(sample, parts, [nothing] * len(parts), nothing)
 
 
 def mlp(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """A shallow network, converted to a Fourier sum, and a sparse refit of its strongest terms."""
+    sample = sample.representative
     proposals, whole, held_out = _by_fold(sample, parts, network)
     return {"mlp": Proposal(held_out, lambda: whole), **grown(sample, parts, proposals, whole)}
 
@@ -118,6 +121,7 @@ def given(surrogate: FourierSurrogate) -> Proxy:
     """Create a proxy from an estimate, such as that of a model's gradients: scaled to the values, and with its strongest terms refitted."""
 
     def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
+        sample = sample.representative
         estimate = surrogate.rebased(sample.keep_probability)
         guess = estimate.predict(sample.masks)
         held_out = np.full(len(sample.values), np.nan)
@@ -147,6 +151,7 @@ class GradientInformed:
         """Propose models by name; see `Proxy`."""
         known = [estimate.rebased(sample.keep_probability) for estimate in self.estimates]
         offers = self.inner(sample, parts) if sample.allows_interactions else {}
+        sample = sample.representative
         found = {"gradients": guided_singles(sample, parts, known)}
         for name, offer in offers.items():
             rows = np.flatnonzero(~np.isnan(offer.held_out))
@@ -173,9 +178,10 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     if sample.wide:
         return trees(sample, parts)
     found = kernel(sample, parts)
+    fair = sample.representative
     rows = ~np.isnan(found["kernel"].held_out)
-    left = weighted_mean((found["kernel"].held_out - sample.values)[rows] ** 2, sample.weights_of(rows))
-    return found if left < EXPLAINED * weighted_variance(sample.values, sample.weights) else {**found, **trees(sample, parts)}
+    left = weighted_mean((found["kernel"].held_out - sample.values)[rows] ** 2, fair.weights_of(rows))
+    return found if left < EXPLAINED * weighted_variance(sample.values, fair.weights) else {**found, **trees(sample, parts)}
 
 
 #: The proxies by name; proxy `gradient` is created by `given` from the gradient estimate of a game.

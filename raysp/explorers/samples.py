@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -20,6 +21,8 @@ FOLDS_FEW, FOLDS_MANY, MANY = 5, 4, 1500
 #: Number of mask entries (masks times components) above which a sample is wide and cheaper variants are used, and its number of folds.
 WIDE, FOLDS_WIDE = 2_000_000, 3
 
+#: The weight, relative to others, of rows that masks drawn at random would hardly ever hold.
+LEAST_IMPORTANCE = 1e-3
 #: Minimum number of evaluations for fitting interactions; with fewer, only single effects are fitted.
 LEAST_FOR_INTERACTIONS = 30
 #: Minimum number of rows other than single ablations for which the single ablations are excluded.
@@ -34,6 +37,7 @@ class Sample:
 
     `drawn` marks the rows drawn at random (None: all). The others were chosen for their information; they are used for fitting but never for scoring, so
     that every score refers to random masks. `weights` float64 `(m,)` are the numbers of measurements that the values are means of (None: equal).
+    `importance` float64 `(m,)` says how often a mask of this size is drawn with `keep_probability`, relative to how often it is in the sample (None: equally).
     """
 
     masks: Masks
@@ -43,6 +47,7 @@ class Sample:
     drawn: NDArray[np.bool_] | None = None
     seed: int = 0
     weights: Values | None = None
+    importance: Values | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and (not len(self.weights) or np.ptp(self.weights) == 0):
@@ -73,6 +78,14 @@ class Sample:
         """The rows on which fits are scored, bool `(m,)`."""
         return np.ones(len(self.values), dtype=np.bool_) if self.drawn is None else self.drawn
 
+    @cached_property
+    def representative(self) -> Sample:
+        """The same rows with weights that make them stand for masks drawn with `keep_probability`; for fits and scores that assume such masks."""
+        if self.importance is None:
+            return self
+        shares = np.maximum(self.importance, LEAST_IMPORTANCE)
+        return replace(self, weights=shares if self.weights is None else self.weights * shares, importance=None)
+
     @property
     def varies(self) -> bool:
         """Whether the scored values vary, so that there is something to explain."""
@@ -85,8 +98,9 @@ class Sample:
 
     def without(self, held: Rows) -> Sample:
         """The sample without the held-out rows."""
-        weights = None if self.weights is None else np.delete(self.weights, held)
-        return replace(self, masks=np.delete(self.masks, held, axis=0), values=np.delete(self.values, held), drawn=None, weights=weights)
+        weights, importance = (None if each is None else np.delete(each, held) for each in (self.weights, self.importance))
+        masks, values = np.delete(self.masks, held, axis=0), np.delete(self.values, held)
+        return replace(self, masks=masks, values=values, drawn=None, weights=weights, importance=importance)
 
     def exam(self, held: Rows) -> Exam:
         """The held-out rows, as an exam."""

@@ -13,9 +13,9 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations
 from raysp.explorers.scores import check_scores, load_scores
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, lookup
 from raysp.sampling.ablations import ablations, single_ablations
-from raysp.sampling.matching import distinct, lookup, lookup_removed
+from raysp.sampling.matching import distinct, lookup_removed
 from raysp.sampling.tables import UNMEASURED, singles_table
 from raysp.specs.explorers import GRADIENT, Keep, ScreenOptions
 from raysp.spectral.sets import Floats

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from raysp.explorers.base import Explorer, Findings
 from raysp.game import GameInfo
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, lookup
 from raysp.runs.answer import annotate
 from raysp.sampling.ablations import ablations
-from raysp.sampling.matching import lookup
 from raysp.sampling.tables import UNMEASURED, removed_effects, removed_table
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import MAX_EXACT_ORDER, ValidationPlan, ValidationResult, judge

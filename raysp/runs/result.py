@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysp.game import Component
+from raysp.masks import lookup
 from raysp.runs.prediction import Measured, Prediction, mask_of, predict
-from raysp.sampling.matching import lookup
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import Store
 from raysp.store.failures import no_surrogate

@@ -36,12 +36,6 @@ def averaged(masks: Masks, values: NDArray[np.float64], weights: Values | None =
     return masks[first[order]], (sums.T / total).T, total
 
 
-def keys(masks: Masks) -> np.ndarray:
-    """One comparable key per mask, `(m,)`."""
-    packed = np.ascontiguousarray(pack(masks))
-    return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
-
-
 def lookup_removed(masks: Masks) -> np.ndarray:
     """The first row of `masks` that is intact, then for each component the first row that removes it alone, intp `(n + 1,)`; -1 if there is none."""
     n = masks.shape[1]
@@ -52,13 +46,3 @@ def lookup_removed(masks: Masks) -> np.ndarray:
     component = np.argmin(masks[near], axis=1)
     found[1 + component[::-1]] = near[::-1]  # of several rows, the first is written last and prevails
     return found
-
-
-def lookup(masks: Masks, wanted: Masks) -> np.ndarray:
-    """The first row of `masks` equal to each wanted mask, intp `(len(wanted),)`; -1 if there is none."""
-    if not len(masks):
-        return np.full(len(wanted), -1, dtype=np.intp)
-    unique, first = np.unique(keys(masks), return_index=True)
-    sought = keys(wanted)
-    place = np.minimum(np.searchsorted(unique, sought), len(unique) - 1)
-    return np.where(unique[place] == sought, first[place], -1)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values, check_finite, check_masks
+from raysp.masks import Masks, Values, check_finite, check_masks, lookup
 from raysp.spectral import walsh
 from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, removed_weight, sum_over_supersets
-from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities
+from raysp.spectral.points import Points
+from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities, positions, singletons, union
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,9 +42,11 @@ class FourierSurrogate:
 
     For a `keep_probability` p other than 1/2 the terms are products of φ_i(m) = (p - m_i) / sqrt(p (1 - p)), which are uncorrelated with unit variance
     when components are kept with probability p; every index is still exact.
+
+    `points` are measured values written into the surrogate (see `Points`): `predict` returns them, and every index includes them.
     """
 
-    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None, keep_probability: float = UNIFORM) -> None:
+    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None, keep_probability: float = UNIFORM, points: Points | None = None) -> None:
         if coefficients.shape != (len(sets),):
             raise ValueError(f"coefficients have shape {coefficients.shape}; expected ({len(sets)},) for {len(sets)} sets")
         if error is not None and (error.ndim > 2 or len(error) != len(sets)):
@@ -53,6 +56,7 @@ class FourierSurrogate:
         self.coefficients = coefficients
         self.error = error
         self.keep_probability = keep_probability
+        self.points = points
 
     def __repr__(self) -> str:
         basis = "" if self.keep_probability == UNIFORM else f", keep_probability={self.keep_probability:g}"
@@ -122,14 +126,18 @@ class FourierSurrogate:
             return basis_weight(r, t, self.keep_probability, keep_probability)
 
         sets, coefficients = sum_over_supersets(self.sets, self.coefficients, weight, range(self.sets.max_order + 1))
-        return FourierSurrogate(sets, coefficients, keep_probability=keep_probability)
+        return FourierSurrogate(sets, coefficients, keep_probability=keep_probability, points=self.points)
 
     def with_error(self, error: Floats | None) -> FourierSurrogate:
         """The same coefficients with the given `error`."""
-        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability)
+        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points)
+
+    def with_points(self, points: Points | None) -> FourierSurrogate:
+        """The same sum with the given `points`."""
+        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
-        """Only the terms at the given ascending positions, or where a bool `(len(sets),)` is True."""
+        """Only the terms, without points, at the given ascending positions, or where a bool `(len(sets),)` is True."""
         return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows], self.keep_probability)
 
     def strongest(self, count: int, always: int = 1) -> FourierSurrogate:
@@ -143,8 +151,15 @@ class FourierSurrogate:
     def predict(self, masks: Masks) -> Values:
         """Predict the values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
         checked = check_masks(masks, self.n)
+        found = self._sum(checked)
+        if self.points is not None and len(self.points):
+            rows = lookup(self.points.masks, checked)
+            found[rows >= 0] += self.points.residuals[rows[rows >= 0]]
+        return found
+
+    def _sum(self, checked: Masks) -> Values:
         if self.keep_probability != UNIFORM:
-            return self.rebased().predict(checked)
+            return self.with_points(None).rebased().predict(checked)
         used = self._used()
         if len(used) <= walsh.MAX_DENSE and len(self.sets) * len(checked) > 4 << len(used):
             return self._table(used)[walsh.numbers(checked[:, used])]
@@ -158,11 +173,13 @@ class FourierSurrogate:
     def single_effects(self) -> Floats:
         """v(all) - v(all without i) for every component, float64 `(n,)`.
 
-        This is twice the sum of the terms with i, those of odd order negated (a kept component has sign -1).
+        This is twice the sum of the terms with i, those of odd order negated (a kept component has sign -1), and what the points add.
         """
         if self.keep_probability != UNIFORM:
             return self.rebased().single_effects()
         effects = np.zeros(self.n)
+        if self.points is not None:
+            effects += self.points.index("additivity", singletons(self.n), 1, UNIFORM)[0][1:]
         for k, rows, block in self.sets.spans():
             if k:
                 turned = 2.0 * (-1) ** k * self.coefficients[rows]
@@ -194,6 +211,26 @@ class FourierSurrogate:
 
     def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
         """Sets, their values in `index` and their standard errors, float64 `(len(sets),)` each, in the order of the sets."""
+        sets, values, errors = self._index(index, max_order, min_order)
+        if self.points is None or not len(self.points):
+            return sets, values, errors
+        together = union(sets, self._written(index, max_order, min_order))
+        place = positions(together, sets)
+        every, width = np.zeros(len(together)), np.zeros(len(together))
+        every[place], width[place] = values, errors
+        top = self.sets.max_order if max_order is None else max_order
+        added, corrected = self.points.index(index, together, max(top, 0), self.keep_probability)
+        return together, every + added, np.hypot(width, corrected)
+
+    def _written(self, index: str, max_order: int | None, min_order: int) -> Sets:
+        """The single components and the removed pairs among the points, as far as their orders are wanted: no other set is likely to lack a term."""
+        pairs = ~self.points.masks[(~self.points.masks).sum(axis=1) == 2] if self.points is not None else np.zeros((0, self.n), dtype=np.bool_)
+        found = union(singletons(self.n), from_tuples(self.n, np.nonzero(pairs)[1].reshape(-1, 2).tolist()))
+        highest = 1 if index in {"sv", "bv"} else found.max_order if max_order is None else max_order
+        return found.take((found.orders >= max(min_order, 1)) & (found.orders <= highest))
+
+    def _index(self, index: str, max_order: int | None, min_order: int) -> tuple[Sets, Floats, Floats]:
+        """The index of the sum alone."""
         check_index(index)
         p = self.keep_probability
         sets, values = convert(index, self.sets, self.coefficients, max_order, min_order, keep_probability=p)

@@ -160,6 +160,17 @@ def _weight(index: str, k: int, r: int, t: int) -> float:
     return float(exact)
 
 
+def mobius_weight(index: str, k: int, s: int, t: int, keep_probability: float = UNIFORM) -> Fraction:
+    """The weight of the Möbius coefficient of a set of order s in the value of a subset of order t, for all indices but `additivity`."""
+    if index in {"bii", "bv"}:
+        return Fraction(1, 2 ** (s - t))
+    if index == "wbii":
+        return Fraction(keep_probability) ** (s - t)
+    if index == "fourier":
+        return Fraction((-1) ** t, 2**s)
+    return _of_mobius(index, k, s, t)
+
+
 def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
     """The weight of the Möbius coefficient of a set of order s in the index value of a subset of order t."""
     if index in {"sii", "sv"}:

@@ -13,9 +13,8 @@ from raysp.explorers import candidates
 from raysp.explorers.base import Findings
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.samples import random_rows
-from raysp.masks import Masks, Values, pack
+from raysp.masks import Masks, Values, lookup, pack
 from raysp.sampling.ablations import ablations
-from raysp.sampling.matching import lookup
 from raysp.spectral.fourier import ROUNDING, FourierSurrogate, is_complete
 from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from raysp.masks import Masks
+from raysp.masks import Masks, lookup
 from raysp.runs.prediction import Measured, Prediction, measured_by, predict
-from raysp.sampling.matching import lookup
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.web.readings import STALE_SECONDS, Readings
 

@@ -8,8 +8,9 @@ from spectral.known_games import additive, and_or, constant, explore, found, hid
 
 from raysp.errors import EvaluationError, UserError
 from raysp.explorers import EXPLORERS, SPEX, Exhaustive, ProxySPEX, Screen, Singles, fit_singles, r_squared
+from raysp.masks import lookup
 from raysp.sampling.draws import random_masks, uniform_masks
-from raysp.sampling.matching import distinct, lookup
+from raysp.sampling.matching import distinct
 from raysp.specs.explorers import EXPLORER_OPTIONS, ProxySPEXOptions
 from raysp.specs.lenses import FeatureLens
 from raysp.specs.run import RunSpec, run_spec

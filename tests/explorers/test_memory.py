@@ -13,9 +13,10 @@ from raysp.explorers import ProxySPEX, Screen, Singles
 from raysp.explorers.base import Findings
 from raysp.explorers.candidates import ranked_pairs
 from raysp.explorers.fitting import quick_r2
+from raysp.masks import lookup
 from raysp.sampling.ablations import ablations, single_ablations
 from raysp.sampling.draws import random_masks
-from raysp.sampling.matching import lookup, lookup_removed
+from raysp.sampling.matching import lookup_removed
 from raysp.sampling.tables import singles_table
 from raysp.specs.validation import Validation
 from raysp.spectral.fourier import FourierSurrogate

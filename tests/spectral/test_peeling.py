@@ -6,7 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from spectral.known_games import sparse
 
-from raysp.sampling.matching import distinct, lookup
+from raysp.masks import lookup
+from raysp.sampling.matching import distinct
 from raysp.spectral.codes import bch
 from raysp.spectral.peeling import least_squares, noise_level, peel, transform
 from raysp.spectral.queries import MATRICES, design
