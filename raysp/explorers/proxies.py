@@ -170,10 +170,11 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         return {**found, **trees(sample, parts)}
     found |= kernel(sample, parts)
     least = _left(found["kernel"], sample)
-    if "slopes" in found:
-        rest, places = sample.rest_of(found["slopes"], parts, sample.max_order)
-        found |= {"slopes and kernel": found["slopes"].plus(kernel(rest, places)["kernel"])} if rest.varies else {}
-        least = min(_left(found["slopes"], sample) / FAR_BETTER, least)
+    if sample.allows_slopes:
+        best = min((offer for offer in found.values() if offer.sloped), key=lambda offer: _left(offer, sample))
+        rest, places = sample.rest_of(best, parts, sample.max_order)
+        found |= {"slopes and kernel": best.plus(kernel(rest, places)["kernel"])} if rest.varies else {}
+        least = min(_left(best, sample) / FAR_BETTER, least)
         if least < _left(found["kernel"], sample):
             return found
     return found if least < EXPLAINED * weighted_variance(sample.values, sample.weights) else {**found, **trees(sample, parts)}

@@ -11,32 +11,31 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.kernel import LEAST_NOISE, noise_shares
 from raysp.spectral.regression import weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats, features
-from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, moments, sloped
+from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, credible, moments, sloped
 
 #: Standard deviations, in natural logarithms, of the priors on relevances, on scales and on the noise of slopes around their initial values.
 RELEVANCE_SPREAD, SCALE_SPREAD, NOISE_SPREAD = 1.0, 2.0, 1.5
 #: Initial share of the mean square of a component's slopes that is noise.
 FIRST_SLOPE_NOISE = 0.3
-#: Iterations of L-BFGS.
-STEPS = 40
+#: Iterations of L-BFGS, and how far it may go from the initial values, in natural logarithms.
+STEPS, FURTHEST = 40, 12.0
 #: Masks from which the prior is learnt: mask entries (masks times components), and at least and at most so many masks.
 LEARNT_ENTRIES, LEARNT_LEAST, LEARNT_MOST = 40_000, 50, 300
 #: Masks that decide the scale and the doubt, as above, and their folds.
-JUDGED_ENTRIES, JUDGED_LEAST, JUDGED_MOST, JUDGED_FOLDS = 20_000, 40, 150, 4
+JUDGED_ENTRIES, JUDGED_LEAST, JUDGED_MOST, JUDGED_FOLDS = 20_000, 40, 120, 4
 #: Variances tried: of a slope's own process relative to the derivative, and of what the process leaves unexplained relative to the values.
-DOUBTS, NOISES = (0.01, 0.1, 1.0), (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
+DOUBTS, NOISES = (0.01, 0.1, 1.0, 3.0), (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 #: Centre of the prior on the unexplained variance and its standard deviation in natural logarithms.
 USUAL_NOISE, USUAL_SPREAD = 0.03, 1.0
 #: Bounds of the values' effects relative to slopes, and the prior on it: a standard deviation around one.
 LEAST_RATE, MOST_RATE, RATE_SPREAD = 0.1, 10.0, 0.2
 #: The most rows: masks squared times components of those with slopes, and masks in all.
-MOST_WORK, MOST_ROWS = 30_000_000, 3000
+MOST_WORK, MOST_ROWS = 30_000_000, 2000
 
 
 class SlopeEvidence:
@@ -85,70 +84,85 @@ class SlopeEvidence:
 
 
 def learn(  # noqa: PLR0917
-    masks: Masks, values: Values, slopes: Floats, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None
+    masks: Masks, values: Values, slopes: Floats, orders: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None
 ) -> SlopePosterior:
-    """Train a process on masks (bool `(m, n)`), values (`(m,)`) that vary, and slopes (`(m, n)`, NaN where not measured); deterministic in `seed`.
+    """Train a process with orders up to `orders`, at most three, on masks (bool `(m, n)`), values (`(m,)`) that vary, and slopes (`(m, n)`, NaN where unknown).
 
-    `weights` are as in `posterior.learn`. Where there are too many masks, a random subset of them is used.
+    Deterministic in `seed`. `weights` are as in `posterior.learn`. If there are too many masks, a random subset of them is used.
     """
     n, order = masks.shape[1], np.random.default_rng(seed).permutation(len(values))
-    at = sloped(slopes)
-    with_slopes, without = order[at[order]], order[~at[order]]
-    kept = with_slopes[: max(int(np.sqrt(MOST_WORK / n)), LEARNT_LEAST)]
-    rows = np.sort(np.concatenate([kept, without[: max(MOST_ROWS - len(kept), 0)]]))
-    prior = first_look(masks, values, slopes, max_order, keep_probability, kept, weights)
+    slopes = credible(slopes, values)
+    kept = order[sloped(slopes)[order]][: max(int(np.sqrt(MOST_WORK / n)), LEARNT_LEAST)]
+    rows = np.sort(np.concatenate([kept, np.setdiff1d(order, kept, assume_unique=True)[: max(MOST_ROWS - len(kept), 0)]]))
+    some = kept[: int(np.clip(LEARNT_ENTRIES // n, LEARNT_LEAST, LEARNT_MOST))]
+    scale = moments(values, weights)[1]
+    prior = first_look(masks[some], slopes[some] / scale, orders, keep_probability)
     judged = np.sort(kept[: int(np.clip(JUDGED_ENTRIES // n, JUDGED_LEAST, JUDGED_MOST))])
-    prior = _judged(prior, masks[judged], values[judged], slopes[judged], None if weights is None else weights[judged])
-    return SlopePosterior(prior, masks[rows], values[rows], slopes[rows], None if weights is None else weights[rows])
+    prior = _Trial(masks[judged], values[judged], slopes[judged], None if weights is None else weights[judged]).judged(prior)
+    # Of the other rows, only the values are used.
+    used = np.where(np.isin(rows, kept)[:, None], slopes[rows], np.nan)
+    return SlopePosterior(prior, masks[rows], values[rows], used, None if weights is None else weights[rows])
 
 
-def first_look(  # noqa: PLR0917
-    masks: Masks, values: Values, slopes: Floats, max_order: int, keep_probability: float, kept: NDArray[np.intp], weights: Values | None
-) -> SlopePrior:
-    """The prior learnt from slopes alone, in a random order of rows `kept`: as if they were exactly the derivatives of the values."""
+def first_look(masks: Masks, slopes: Floats, orders: int, keep_probability: float) -> SlopePrior:
+    """The prior learnt from slopes alone (`(m, n)`, in units of the standard deviation of the values): as if they were exactly the values' derivatives."""
     from scipy.optimize import minimize
 
-    n, orders = masks.shape[1], min(max_order, ORDERS)
-    some = kept[: int(np.clip(LEARNT_ENTRIES // n, LEARNT_LEAST, LEARNT_MOST))]
-    signals, measured = features(masks[some], keep_probability), slopes[some] / moments(values, weights)[1]
+    n, signals, known = masks.shape[1], features(masks, keep_probability), np.isfinite(slopes)
+    means = np.where(known, slopes, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    measured = np.where(known, slopes, means)
     bends = _bends(signals, measured)
     evidence = SlopeEvidence(signals, measured - bends * signals, orders, keep_probability)
-    found: Any = minimize(evidence, evidence.centre, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 20})
+    bounds = np.stack([evidence.centre - FURTHEST, evidence.centre + FURTHEST], axis=1)
+    found: Any = minimize(evidence, evidence.centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS, "maxcor": 20})
     relevances, scales, noise = np.split(np.exp(np.asarray(found.x, dtype=np.float64)), [n, n + orders])
     padded = np.concatenate([scales, np.zeros(ORDERS - orders)])
-    return SlopePrior(relevances, padded, noise, bends**2 + noise / len(some), keep_probability=keep_probability)
+    return SlopePrior(relevances, padded, noise, bends**2 + noise / len(masks), keep_probability=keep_probability)
 
 
 def _bends(signals: Floats, slopes: Floats) -> Floats:
     """The least-squares coefficient of φ_i in the slopes of component i, beside a constant, `(n,)`."""
     centred = signals - signals.mean(axis=0)
     square = (centred**2).sum(axis=0)
-    return np.where(square > 0, (centred * slopes).sum(axis=0) / np.where(square > 0, square, 1.0), 0.0)
+    varies = square > np.finfo(np.float64).eps * (signals**2).sum(axis=0)
+    return np.where(varies, (centred * slopes).sum(axis=0) / np.where(varies, square, 1.0), 0.0)
 
 
-def _judged(prior: SlopePrior, masks: Masks, values: Values, slopes: Floats, weights: Values | None) -> SlopePrior:
-    """The prior with the rate and the doubt with which slopes of one half of the masks predict the values of the other, and the unexplained variance."""
-    parts, everything = [np.arange(start, len(values), JUDGED_FOLDS) for start in range(JUDGED_FOLDS)], np.arange(len(values))
-    mean, scale = moments(values, weights)
-    targets, best = (values - mean) / scale, (np.inf, 1.0, prior)
-    for doubt in DOUBTS:
-        guess, tried = np.zeros(len(values)), replace(prior, doubt=doubt)
-        for held in parts:
+class _Trial:
+    """Masks, values, slopes and weights on which priors are tried, by predicting the values of some of the masks from the others."""
+
+    def __init__(self, masks: Masks, values: Values, slopes: Floats, weights: Values | None) -> None:
+        self.masks, self.values, self.slopes, self.weights = masks, values, slopes, weights
+        self.mean, self.scale = moments(values, weights)
+        self.targets = (values - self.mean) / self.scale
+        self.parts = [np.arange(start, len(values), JUDGED_FOLDS) for start in range(JUDGED_FOLDS)]
+
+    def judged(self, prior: SlopePrior) -> SlopePrior:
+        """The prior with the doubt that predicts best, the rate of the slopes and the variance that remains unexplained."""
+        rated = prior.rated(self._rate(prior))
+        tried = [replace(rated, doubt=doubt) for doubt in DOUBTS]
+        errors = [weighted_variance(self.targets - self._held_out(prior), self.weights) for prior in tried]
+        best = tried[int(np.argmin(errors))]
+        return replace(best, noise=_unexplained(best, features(self.masks, best.keep_probability), self.targets, self.weights))
+
+    def _held_out(self, prior: SlopePrior) -> Values:
+        guess, everything = np.zeros(len(self.values)), np.arange(len(self.values))
+        for held in self.parts:
             rest = np.delete(everything, held)
-            # With values so noisy, the slopes alone predict.
-            alone = SlopePosterior(replace(tried, noise=1 / LEAST_NOISE), masks[rest], values[rest], slopes[rest])
-            guess[held] = (alone.predict(masks[held]) - alone.mean) / scale
-        guess -= float(weighted_mean(guess, weights))
-        left = max(weighted_variance(targets - guess, weights), LEAST_NOISE)
-        # Effects of values relative to slopes, with a normal prior around one.
-        certainty = left / (len(values) * RATE_SPREAD**2)
-        ratio = (float(weighted_mean(guess * targets, weights)) + certainty) / (weighted_variance(guess, weights) + certainty)
-        ratio = float(np.clip(ratio, LEAST_RATE, MOST_RATE))
-        error = weighted_variance(targets - ratio * guess, weights)
-        if error < best[0]:
-            best = (error, ratio, tried)
-    found = best[2].rated(1 / best[1])
-    return replace(found, noise=_unexplained(found, features(masks, prior.keep_probability), targets, weights))
+            counts = None if self.weights is None else self.weights[rest]
+            posterior = SlopePosterior(prior, self.masks[rest], self.values[rest], self.slopes[rest], counts)
+            guess[held] = (posterior.predict(self.masks[held]) - self.mean) / self.scale
+        return guess
+
+    def _rate(self, prior: SlopePrior) -> float:
+        """The slopes relative to derivatives: the regression of the values on what slopes alone predict, with a normal prior around one."""
+        # Values as noisy as that count for nothing.
+        guess = self._held_out(replace(prior, noise=1 / LEAST_NOISE))
+        guess -= float(weighted_mean(guess, self.weights))
+        left = max(weighted_variance(self.targets - guess, self.weights), LEAST_NOISE)
+        certainty = left / (len(self.values) * RATE_SPREAD**2)
+        ratio = (float(weighted_mean(guess * self.targets, self.weights)) + certainty) / (weighted_variance(guess, self.weights) + certainty)
+        return float(1 / np.clip(ratio, LEAST_RATE, MOST_RATE))
 
 
 def _unexplained(prior: SlopePrior, signals: Floats, targets: Values, weights: Values | None) -> float:

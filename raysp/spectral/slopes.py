@@ -34,11 +34,13 @@ from raysp.spectral.sets import Block, Floats, features, merge, products, unique
 #: The largest order of the process.
 ORDERS = 3
 #: Relative residual and number of iterations at which conjugate gradients stop.
-TOLERANCE, MOST_ITERATIONS = 1e-2, 200
+TOLERANCE, MOST_ITERATIONS = 1e-2, 50
 #: The most sets extended by one component, and the most extensions kept of a batch of them.
 PARENTS, KEPT = 10_000, 50_000
 #: What the Fourier form may omit of the variance of the posterior mean.
 LEFT_OUT = 1e-4
+#: The largest share of slopes left out as incredible.
+MOST_LEFT_OUT = 0.1
 #: Maximum number of entries of an array of products.
 CHUNK = 1 << 24
 
@@ -134,7 +136,7 @@ def symmetric(left: Floats, right: Floats, relevances: Floats) -> tuple[Floats, 
 
 
 class SlopePosterior:
-    """The process conditioned on masks (bool `(m, n)`), values `(m,)`, slopes (`(m, n)`, NaN where not measured) and weights (`(m,)`; None: equal)."""
+    """The process conditioned on masks (bool `(m, n)`), values `(m,)`, slopes (`(m, n)`, NaN where unknown) and weights (`(m,)`; None: equal)."""
 
     def __init__(self, prior: SlopePrior, masks: Masks, values: Values, slopes: Floats, weights: Values | None = None) -> None:
         self.prior = prior
@@ -205,7 +207,7 @@ def _solved(  # noqa: PLR0917
 
     The preconditioner treats values and the slopes of each component as unrelated. Then all components share an eigendecomposition.
     """
-    count, n = len(values), slopes.shape[1]
+    count, n, known = len(values), slopes.shape[1], np.isfinite(slopes)
     among, between, across = Covariance(prior, signals, signals), Covariance(prior, sloped_signals, signals), Covariance(prior, signals, sloped_signals)
     tangent = Covariance(prior, sloped_signals, sloped_signals)
     noise, slope_noise = (prior.noise + LEAST_NOISE) * shares[0], shares[1][:, None] * prior.slope_noise
@@ -214,7 +216,7 @@ def _solved(  # noqa: PLR0917
         own, others = weights[:count], weights[count:].reshape(-1, n)
         bent = prior.curvature * sloped_signals * (sloped_signals * others).sum(axis=0)
         by_slopes = tangent.of_slopes(others, prior.doubt) + between.of_slopes_with_values(own) + slope_noise * others + bent
-        return np.concatenate([among.of_values(own, None) + across.of_values(None, others) + noise * own, by_slopes.ravel()])
+        return np.concatenate([among.of_values(own, None) + across.of_values(None, others) + noise * own, (known * by_slopes).ravel()])
 
     eigenvalues, vectors = np.linalg.eigh(tangent.whole)
     spectrum = prior.steepness**2 * (1 + prior.doubt) * prior.relevances * np.maximum(eigenvalues, 0.0)[:, None] + prior.slope_noise
@@ -225,9 +227,9 @@ def _solved(  # noqa: PLR0917
     def preconditioned(weights: Floats) -> Floats:
         others = vectors @ ((vectors.T @ weights[count:].reshape(-1, n)) / spectrum)
         others -= turned * ((sloped_signals * others).sum(axis=0) * bends)
-        return np.concatenate([inverse @ weights[:count], others.ravel()])
+        return np.concatenate([inverse @ weights[:count], (known * others).ravel()])
 
-    found = conjugate_gradients(applied, preconditioned, np.concatenate([values, slopes.ravel()]))
+    found = conjugate_gradients(applied, preconditioned, np.concatenate([values, np.where(known, slopes, 0.0).ravel()]))
     return found[:count], found[count:].reshape(-1, n)
 
 
@@ -251,8 +253,18 @@ def conjugate_gradients(matrix: Callable[[Floats], Floats], preconditioner: Call
 
 
 def sloped(slopes: Floats) -> NDArray[np.bool_]:
-    """The rows of slopes `(m, n)` that were measured, bool `(m,)`."""
-    return np.asarray(np.isfinite(slopes).all(axis=1))
+    """The rows of slopes `(m, n)` that are known in part at least, bool `(m,)`."""
+    return np.asarray(np.isfinite(slopes).any(axis=1))
+
+
+def credible(slopes: Floats, values: Values) -> Floats:
+    """The slopes with NaN for those larger than the range of the values: no derivative of a multilinear function is. At most one in ten is left out.
+
+    An ablated component can have an enormous slope, as where a normalisation divides by next to nothing.
+    """
+    known = slopes[np.isfinite(slopes)]
+    most = max(float(np.ptp(values)), float(np.quantile(np.abs(known), 1 - MOST_LEFT_OUT)) if len(known) else 0.0)
+    return np.where(np.abs(slopes) <= most, slopes, np.nan)
 
 
 def moments(values: Values, weights: Values | None) -> tuple[float, float]:
