@@ -14,8 +14,8 @@ from raysp.spectral.slopes import ORDERS, SlopePosterior
 
 #: The beginning of the names of proposals that learn from slopes.
 SLOPED = "slopes"
-#: Number of masks above which two folds are predicted instead of all.
-MANY = 400
+#: Number of masks, and of mask entries (masks times components), from which two folds are predicted instead of all.
+MANY, MANY_ENTRIES = 400, 40_000
 
 
 def sloped(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
@@ -23,7 +23,7 @@ def sloped(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     found: dict[str, Proposal] = {}
     for orders in range(2, min(sample.max_order, ORDERS) + 1):
         held_out = np.full(len(sample.values), np.nan)
-        for held in parts if len(sample.values) < MANY else parts[:2]:
+        for held in parts if len(sample.values) < MANY and sample.masks.size < MANY_ENTRIES else parts[:2]:
             rest = sample.without(held)
             if rest.allows_slopes and rest.varies:
                 held_out[held] = learnt(rest, orders).predict(sample.masks[held])

@@ -85,6 +85,10 @@ class Covariance:
 
     def __init__(self, prior: SlopePrior, left: Floats, right: Floats) -> None:
         self.prior, self.left, self.right = prior, left, right
+        #: ρ_i φ_i at `left`, and its square; the squares and cubes of the features at `right`.
+        self.scaled = left * prior.relevances
+        self.scaled_squares, self.squares = self.scaled * self.scaled, right * right
+        self.cubes = self.squares * right
         first, second, third = prior.scales
         one, two, three = symmetric(left, right, prior.relevances)
         #: Between values, `(m, m')`; the factors of the derivative in one gate before and after another component is taken out.
@@ -94,12 +98,8 @@ class Covariance:
 
     def _weighed(self, slopes: Floats) -> tuple[Floats, Floats, Floats]:
         """sum_j ρ_j φ_j A_j z_j^k for k = 0, 1, 2, `(m, m')` each, where A are the weights of the derivatives at `right`."""
-        left = self.left * self.prior.relevances
-        return (
-            left @ slopes.T,
-            left * (self.left * self.prior.relevances) @ (slopes * self.right).T,
-            left * (self.left * self.prior.relevances) ** 2 @ (slopes * self.right**2).T,
-        )
+        once, twice = self.scaled_squares @ (slopes * self.right).T, (self.scaled_squares * self.scaled) @ (slopes * self.squares).T
+        return self.scaled @ slopes.T, once, twice
 
     def of_values(self, weights: Values | None, slopes: Floats | None) -> Values:
         """Covariances of values at `left` with the sums of values and derivatives at `right` that have these weights, `(m',)` and `(m', n)`."""
@@ -113,24 +113,31 @@ class Covariance:
 
     def of_slopes(self, slopes: Floats, doubt: float = 0.0) -> Floats:
         """Covariances of derivatives at `left` with the sum of derivatives at `right`, `(m, n)`; those of a component with itself 1 + `doubt` times."""
-        prior, left, right = self.prior, self.left, self.right
-        scaled, triple = left * prior.relevances, prior.scales[2]
-        plain, once, _ = self._weighed(slopes)
-        crossed, twice = self.reduced @ (slopes * right), triple * (slopes * right**2).sum(axis=0)
-        itself = self.whole @ slopes - scaled * crossed + scaled**2 * twice
-        others = (self.reduced * plain - triple * once) @ right - triple * scaled * (plain @ right**2) - scaled * crossed + 2 * scaled**2 * twice
+        prior, right, scaled, triple = self.prior, self.right, self.scaled, self.prior.scales[2]
+        plain, across = scaled @ slopes.T, slopes * right
+        # Twice in `others`: from leaving out the component itself, and from what that leaves out of the polynomials.
+        own, bent = scaled * (self.reduced @ across), self.scaled_squares * (triple * np.einsum("mi,mi->i", slopes, self.squares))
+        itself = self.whole @ slopes - own + bent
+        others = (self.reduced * plain) @ right - own + 2 * bent
+        if triple > 0:
+            others -= triple * ((self.scaled_squares @ across.T) @ right + scaled * (plain @ self.squares))
         return prior.steepness**2 * prior.relevances * ((1 + doubt) * itself + others)
 
     def of_slopes_with_values(self, weights: Values) -> Floats:
         """Covariances of derivatives at `left` with the sum of values at `right`, `(m, n)`."""
-        prior, scaled, column = self.prior, self.left * self.prior.relevances, weights[:, None]
-        found = self.whole @ (column * self.right) - scaled * (self.reduced @ (column * self.right**2))
-        return -prior.steepness * prior.relevances * (found + prior.scales[2] * scaled**2 * (column * self.right**3).sum(axis=0))
+        prior, column = self.prior, weights[:, None]
+        found = self.whole @ (column * self.right) - self.scaled * (self.reduced @ (column * self.squares))
+        return -prior.steepness * prior.relevances * (found + prior.scales[2] * self.scaled_squares * (weights @ self.cubes))
 
 
 def symmetric(left: Floats, right: Floats, relevances: Floats) -> tuple[Floats, Floats, Floats]:
     """The elementary symmetric polynomials of orders 1, 2 and 3 of ρ_l φ_l φ'_l, `(m, m')` each."""
-    first, second, third = ((left**k * relevances**k) @ (right**k).T for k in (1, 2, 3))
+    one, other, scaled = left * relevances, right.T, left * relevances
+    powers: list[Floats] = []
+    for _ in range(3):
+        powers.append(scaled @ other)
+        scaled, other = scaled * one, other * right.T
+    first, second, third = powers
     two = (first * first - second) / 2
     return first, two, (two * first - first * second + third) / 3
 
