@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.explorers.hierarchical_lasso import singles
 from raysp.explorers.proxies import GradientInformed
@@ -69,7 +70,7 @@ def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
 def _fit(sample: Sample, proxy: Proxy) -> Fit:
     parts, fair = sample.folds(), sample.representative
     offers: dict[str, Proposal] = {"singles": singles(fair, parts)}
-    if sample.allows_interactions or isinstance(proxy, GradientInformed):
+    if sample.allows_interactions or sample.allows_slopes or isinstance(proxy, GradientInformed):
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, fair)
     surrogate = FourierSurrogate.combined([offers[name].build() for name in weights], list(weights.values()))
@@ -104,29 +105,43 @@ def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | Non
 def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float], float]:
     """The weights of the models in the surrogate, and its out-of-fold R².
 
-    Only models of single effects are used unless the full stack, which has more models to choose from, outperforms them by more than chance.
+    Only models of single effects are used unless the stack, which has more models to choose from, outperforms them by more than chance. With slopes, models
+    that learn from slopes and models of values alone are stacked together only if that outperforms the better of both stacks by more than chance.
     """
     everything = np.stack([offer.held_out for offer in offers.values()], axis=1)
     rows = sample.scored & ~np.isnan(everything).any(axis=1)
     columns, values, counts = everything[rows], sample.values[rows], sample.weights_of(rows)
-    weights, alone = _stacked(columns, values, counts), np.array([offer.additive for offer in offers.values()])
-    by_singles = np.zeros(len(weights))
-    by_singles[alone] = _stacked(columns[:, alone], values, counts)
-    left, left_by_singles = (columns @ weights - values) ** 2, (columns @ by_singles - values) ** 2
-    gains = left_by_singles - left
-    # If a few rows account for all of the gain, its spread does not measure chance; but a gain that halves the error is not due to chance.
-    optimistic_cv = sum(weight for weight, offer in zip(weights, offers.values(), strict=True) if offer.optimistic_cv)
-    margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
-    chance = np.sqrt(weighted_variance(gains, counts) / effective_rows(len(gains), counts))
-    doubtful = weighted_mean(gains, counts) <= margin * chance and weighted_mean(left, counts) > weighted_mean(left_by_singles, counts) / 2
-    if doubtful:
-        weights = by_singles
+    additive, sloped, optimistic_cv = np.array([[offer.additive, offer.sloped, offer.optimistic_cv] for offer in offers.values()]).T
+
+    def errors(weights: Floats) -> Values:
+        return (columns @ weights - values) ** 2
+
+    def improved(fewer: Floats, chosen: NDArray[np.bool_]) -> Floats:
+        weights = _stacked(columns, values, counts, chosen)
+        return fewer if _doubtful(errors(weights), errors(fewer), counts, float(weights @ optimistic_cv)) else weights
+
+    weights = improved(_stacked(columns, values, counts, additive), ~sloped)
+    if sloped.any():
+        by_slopes = _stacked(columns, values, counts, sloped)
+        better = min(weights, by_slopes, key=lambda some: float(weighted_mean(errors(some), counts)))
+        weights = improved(better, np.ones(len(weights), dtype=np.bool_))
     chosen = {name: float(weight) for name, weight in zip(offers, weights, strict=True) if weight > 0}
     return chosen, r_squared(values, columns @ weights, counts)
 
 
-def _stacked(columns: Floats, values: Values, counts: Values | None) -> Floats:
-    weights = stack_weights(columns, values, counts)
+def _doubtful(left: Values, left_by_fewer: Values, counts: Values | None, optimistic_cv: float) -> bool:
+    """Whether a stack with squared errors `left` (`(m,)`) may be better than one of fewer models by chance; models with `optimistic_cv` have that weight."""
+    gains = left_by_fewer - left
+    # If a few rows account for all of the gain, its spread does not measure chance; but a gain that halves the error is not due to chance.
+    margin = MARGIN * (1 + optimistic_cv * MARGIN_ROWS / len(gains))
+    chance = np.sqrt(weighted_variance(gains, counts) / effective_rows(len(gains), counts))
+    return bool(weighted_mean(gains, counts) <= margin * chance and weighted_mean(left, counts) > weighted_mean(left_by_fewer, counts) / 2)
+
+
+def _stacked(columns: Floats, values: Values, counts: Values | None, chosen: NDArray[np.bool_]) -> Floats:
+    """The weights of the models in a stack of the chosen ones, `(models,)`."""
+    weights = np.zeros(columns.shape[1])
+    weights[chosen] = stack_weights(columns[:, chosen], values, counts)
     weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     return weights / weights.sum()
 

@@ -16,6 +16,7 @@ import numpy as np
 from raysp.explorers.hierarchical_lasso import grown
 from raysp.explorers.prior_guided import guided_singles
 from raysp.explorers.samples import MANY, Proposal, Proxy, Rows, Sample, constant
+from raysp.explorers.slopes import sloped
 from raysp.masks import Values
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
@@ -32,6 +33,8 @@ SHALLOW, DEEP = 3, 5
 KERNEL_ROWS, WIDE_ROWS = 6000, 3000
 #: Share of the variance left unexplained by the kernel below which no other proxy is tried.
 EXPLAINED = 1e-3
+#: Share of the kernel's error that slopes must leave for trees not to be tried.
+FAR_BETTER = 0.5
 #: Learning rates of the trees, in general and for wide samples.
 RATE, WIDE_RATE = 0.1, 0.2
 #: Number of rows, in total and per component, below which relevances and scales are learnt separately in each fold.
@@ -150,38 +153,43 @@ class GradientInformed:
     def __call__(self, sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         """Propose models by name; see `Proxy`."""
         known = [estimate.rebased(sample.keep_probability) for estimate in self.estimates]
-        offers = self.inner(sample, parts) if sample.allows_interactions else {}
+        offers = self.inner(sample, parts) if sample.allows_interactions or sample.allows_slopes else {}
         sample = sample.representative
         found = {"gradients": guided_singles(sample, parts, known)}
         for name, offer in offers.items():
-            rows = np.flatnonzero(~np.isnan(offer.held_out))
-            place = np.full(len(sample.values), -1, dtype=np.intp)
-            place[rows] = np.arange(len(rows))
-            left = (sample.values - offer.held_out)[rows]
-            rest = Sample(sample.masks[rows], left, 1, sample.keep_probability, seed=sample.seed, weights=sample.weights_of(rows))
-            more = guided_singles(rest, [place[part[place[part] >= 0]] for part in parts], known)
-            held_out = np.full(len(sample.values), np.nan)
-            held_out[rows] = offer.held_out[rows] + more.held_out
-            found[f"{name} and gradients"] = Proposal(held_out, _sum_of(offer.build, more.build), offer.optimistic_cv)
+            rest, places = sample.rest_of(offer, parts, 1)
+            found[f"{name} and gradients"] = offer.plus(guided_singles(rest, places, known))
         return {**offers, **found}
-
-
-def _sum_of(*builds: Callable[[], FourierSurrogate]) -> Callable[[], FourierSurrogate]:
-    return lambda: FourierSurrogate.combined([build() for build in builds], [1.0] * len(builds))
 
 
 def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     """The kernel and, if it leaves variance unexplained, trees and their refit; the fit stacks them.
 
-    Very wide samples, for which the kernel is slow, use trees alone.
+    Very wide samples, for which the kernel is slow, use trees alone. With slopes, the process that learns from them comes first, alone and with a kernel
+    on what it leaves unexplained; trees are tried unless it is far better than the kernel on values.
     """
+    found = sloped(sample, parts) if sample.allows_slopes else {}
+    if not sample.allows_interactions:
+        return found
     if sample.wide:
-        return trees(sample, parts)
-    found = kernel(sample, parts)
+        return {**found, **trees(sample, parts)}
+    found |= kernel(sample, parts)
     fair = sample.representative
-    rows = ~np.isnan(found["kernel"].held_out)
-    left = weighted_mean((found["kernel"].held_out - sample.values)[rows] ** 2, fair.weights_of(rows))
-    return found if left < EXPLAINED * weighted_variance(sample.values, fair.weights) else {**found, **trees(sample, parts)}
+    least = _left(found["kernel"], fair)
+    if sample.allows_slopes:
+        best = min((offer for offer in found.values() if offer.sloped), key=lambda offer: _left(offer, fair))
+        rest, places = sample.rest_of(best, parts, sample.max_order)
+        found |= {"slopes and kernel": best.plus(kernel(rest, places)["kernel"])} if rest.varies else {}
+        least = min(_left(best, fair) / FAR_BETTER, least)
+        if least < _left(found["kernel"], fair):
+            return found
+    return found if least < EXPLAINED * weighted_variance(sample.values, fair.weights) else {**found, **trees(sample, parts)}
+
+
+def _left(offer: Proposal, sample: Sample) -> float:
+    """The mean squared out-of-fold error of a proposal."""
+    rows = ~np.isnan(offer.held_out)
+    return float(weighted_mean((offer.held_out - sample.values)[rows] ** 2, sample.weights_of(rows)))
 
 
 #: The proxies by name; proxy `gradient` is created by `given` from the gradient estimate of a game.

@@ -13,6 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
+from raysp.explorers.purchases import Purchases
 from raysp.explorers.samples import CONSTANT_VALUE, Proxy, Sample, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
@@ -68,6 +69,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         self._estimate: FourierSurrogate | None = None
         self._priors: Floats | None = None
         self._found: tuple[int, Findings] | None = None
+        self._purchases: Purchases | None = None
 
     @property
     def keep_probability(self) -> float:
@@ -110,6 +112,17 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         self._proxy()
         return self
 
+    @property
+    def asks_slopes(self) -> bool:
+        """Whether the masks of the pending round are to be measured with slopes."""
+        return self._purchases is not None and len(self._masks) in self._purchases.rounds
+
+    def with_slopes(self, price: float) -> Self:
+        """Offer slopes as in `Explorer.with_slopes`. They are bought for random masks, by the option `slopes`; only proxy `auto` learns from them."""
+        if self.options.slopes != "off" and self.options.proxy == "auto" and self.options.max_order > 1:
+            self._purchases = Purchases(self.options.slopes, price)
+        return self
+
     def least_budget(self, n: int) -> int:
         """2 log2(n + 1) evaluations, at least 16, plus those of a pilot; at most 2^n without the pilot."""
         pilot = len(self._pilot_of(n)[0]) if self.options.keep == "auto" else 0
@@ -132,7 +145,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _next(self) -> Masks | None:
         n = self._started_n
-        left = self.planned(n) - len(self.masks)
+        left = self.planned(n) - ceil(self._spent())
         if not self._rounds:
             self._proxy()  # a proxy that is not available fails here, before any evaluation
         if not self._rounds and self.options.keep == "auto":
@@ -144,8 +157,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
                 return self._noted("first", sweep)
         if left <= 0 or self._satisfied():
             return None
-        masks, chosen = self._round(left)
+        paid, sloped = self._purchases.masks(left, self._sample_of) if self._purchases else (left, False)
+        masks, chosen = self._round(paid)
+        if sloped and self._purchases:
+            self._purchases.rounds.add(len(self._rounds))
         return self._noted("random", masks, chosen) if len(masks) else None
+
+    def _spent(self) -> float:
+        """The evaluations that the measured masks count as: those with slopes by their price."""
+        return self._purchases.cost(list(map(len, self._masks))) if self._purchases else len(self.masks)
 
     def certain_masks(self) -> Masks:
         """See `Explorer.certain_masks`: all masks, unless rounds or P(keep) depend on values."""
@@ -157,6 +177,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     @property
     def _looks(self) -> bool:
         """Whether masks are requested in rounds, because values determine what to measure or when to stop."""
+        return self._purchases is not None or self._in_rounds
+
+    @property
+    def _in_rounds(self) -> bool:
         return self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None
 
     def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
@@ -168,7 +192,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The masks of the next round (all that are left, if there are no rounds), and the number of its first masks that were chosen."""
         sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
         rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
-        if not self._looks:
+        if not self._in_rounds:
             return self._random(left, rng, self.masks), 0
         count = min(left, max(LEAST_ROUND, round((left + sum(sizes)) * (ROUND_SHARE if sizes else FIRST_SHARE))))
         count = left if left - count < LEAST_ROUND else count
@@ -187,7 +211,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
         """The masks whose values are most uncertain under a kernel fitted to the measurements so far; none if the values do not vary."""
-        sample = self._sample_of(self.values)
+        sample = self._sample_of()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
         from raysp.explorers.choosing import most_telling
@@ -232,7 +256,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             surrogate = FourierSurrogate.from_values(masks, values)
             notes.append("Every mask was measured, so all values are exact.")
         else:
-            sample = self._sample_of(values)
+            sample = self._sample_of()
             found = fit_proxy(sample, self._proxy())
             surrogate = found.surrogate
             notes += _remarks(found, values, len(sample.values))
@@ -240,6 +264,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         notes += seen.sentences() if len(surrogate) > 1 and not np.isnan(diagnostics.get("r2_cv", 0.0)) else ()
         notes += self._about_masks()
+        if self._purchases:
+            notes += self._purchases.notes(list(map(len, self._masks)), diagnostics.get("weights", {}))
+            diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
@@ -253,7 +280,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             surrogate = FourierSurrogate.from_values(self.masks, values)
         else:
             proxy, _ = affordable_proxy(self.options.proxy, *self.outputs.shape)
-            surrogate = fit_proxy(self._sample_of(values), self.proxy_for(query, proxy)).surrogate
+            surrogate = fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)).surrogate
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
         return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, self._index())
 
@@ -264,7 +291,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _about_masks(self) -> list[str]:
         """Notes on the P(keep) of the masks."""
-        p, sample = self.keep_probability, self._sample_of(self.values)
+        p, sample = self.keep_probability, self._sample_of()
         masks, weights = (self.masks, self.weights) if self._was_given else (sample.masks, None)
         share = float(weighted_mean(masks.mean(axis=1), weights)) if len(sample.masks) else p
         if self._was_given and self.options.keep is None:
@@ -301,13 +328,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def sample(self) -> Sample:
         """The rows used for fitting, and which of them were drawn at random."""
-        return super().sample() if self.complete else self._sample_of(self.values)
+        return super().sample() if self.complete else self._sample_of()
 
-    def _sample_of(self, values: Values) -> Sample:
-        """The sample with the given values (`(m,)`) of all measured masks."""
+    def _sample_of(self, query: int | None = None) -> Sample:
+        """The sample with the values of a query (None: their mean) of all measured masks, and its slopes where they were measured."""
         used, drawn = self._learnable()
-        masks, weights = self.masks[used], self.weights[used]
-        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights)
+        masks, weights, slopes = self.masks[used], self.weights[used], self.slopes
+        values = self.values if query is None else self.outputs[:, query]
+        slopes = None if slopes is None else (slopes.mean(axis=1) if query is None else slopes[:, query])[used]
+        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights, slopes)
 
     def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The measured masks used for fitting, and those of them that were drawn at random, bool `(m,)` each."""

@@ -25,6 +25,8 @@ WIDE, FOLDS_WIDE = 2_000_000, 3
 LEAST_IMPORTANCE = 1e-3
 #: Minimum number of evaluations for fitting interactions; with fewer, only single effects are fitted.
 LEAST_FOR_INTERACTIONS = 30
+#: Minimum number of rows with slopes for learning from these.
+LEAST_WITH_SLOPES = 10
 #: Minimum number of rows other than single ablations for which the single ablations are excluded.
 LEAST_RANDOM = 8
 
@@ -38,6 +40,7 @@ class Sample:
     `drawn` marks the rows drawn at random (None: all). The others were chosen for their information; they are used for fitting but never for scoring, so
     that every score refers to random masks. `weights` float64 `(m,)` are the numbers of measurements that the values are means of (None: equal).
     `importance` float64 `(m,)` says how often a mask of this size is drawn with `keep_probability`, relative to how often it is in the sample (None: equally).
+    `slopes` float64 `(m, n)` are the derivatives of the value in the gates of the components, NaN in rows where they were not measured (None: in none).
     """
 
     masks: Masks
@@ -47,6 +50,7 @@ class Sample:
     drawn: NDArray[np.bool_] | None = None
     seed: int = 0
     weights: Values | None = None
+    slopes: Floats | None = None
     importance: Values | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +71,11 @@ class Sample:
     def allows_interactions(self) -> bool:
         """Whether interactions are requested and there are enough evaluations to fit them."""
         return self.max_order > 1 and self.n > 1 and len(self.values) >= LEAST_FOR_INTERACTIONS
+
+    @property
+    def allows_slopes(self) -> bool:
+        """Whether interactions are requested and there are enough rows with slopes to learn from these."""
+        return self.max_order > 1 and self.n > 1 and self.slopes is not None and int(np.isfinite(self.slopes).all(axis=1).sum()) >= LEAST_WITH_SLOPES
 
     @property
     def penalties(self) -> Floats:
@@ -98,9 +107,19 @@ class Sample:
 
     def without(self, held: Rows) -> Sample:
         """The sample without the held-out rows."""
-        weights, importance = (None if each is None else np.delete(each, held) for each in (self.weights, self.importance))
+        weights, slopes, importance = (None if each is None else np.delete(each, held, axis=0) for each in (self.weights, self.slopes, self.importance))
         masks, values = np.delete(self.masks, held, axis=0), np.delete(self.values, held)
-        return replace(self, masks=masks, values=values, drawn=None, weights=weights, importance=importance)
+        return replace(self, masks=masks, values=values, drawn=None, weights=weights, slopes=slopes, importance=importance)
+
+    def rest_of(self, offer: Proposal, parts: Sequence[Rows], max_order: int) -> tuple[Sample, list[Rows]]:
+        """What a proposal leaves unexplained out of fold, as a sample without slopes, of the rows that it predicts, and the held-out rows of each fold in it."""
+        rows = np.flatnonzero(~np.isnan(offer.held_out))
+        place = np.full(len(self.values), -1, dtype=np.intp)
+        place[rows] = np.arange(len(rows))
+        left = (self.values - offer.held_out)[rows]
+        drawn, importance = (None if each is None else each[rows] for each in (self.drawn, self.importance))
+        rest = Sample(self.masks[rows], left, max_order, self.keep_probability, drawn, self.seed, self.weights_of(rows), importance=importance)
+        return rest, [place[part[place[part] >= 0]] for part in parts]
 
     def exam(self, held: Rows) -> Exam:
         """The held-out rows, as an exam."""
@@ -116,13 +135,24 @@ class Proposal:
     """A proposed model: its out-of-fold predictions (float64, `(m,)`, NaN for rows never held out), and `build`, which fits it to all rows.
 
     `additive` marks a model of single effects alone. `optimistic_cv` marks a model whose growth was stopped where it predicts each held-out fold best, so
-    that its out-of-fold error is biased downwards, more so with fewer rows.
+    that its out-of-fold error is biased downwards, more so with fewer rows. `sloped` marks a model that learns from slopes.
     """
 
     held_out: Values
     build: Callable[[], FourierSurrogate]
     optimistic_cv: bool = False
     additive: bool = False
+    sloped: bool = False
+
+    def plus(self, more: Proposal) -> Proposal:
+        """Add a model of what this one leaves unexplained (see `Sample.rest_of`)."""
+        held_out = self.held_out.copy()
+        held_out[~np.isnan(held_out)] += more.held_out
+
+        def build() -> FourierSurrogate:
+            return FourierSurrogate.combined([self.build(), more.build()], [1.0, 1.0])
+
+        return Proposal(held_out, build, self.optimistic_cv or more.optimistic_cv, sloped=self.sloped or more.sloped)
 
 
 #: A proxy: a function that proposes models by name, given a sample and its folds.

@@ -81,6 +81,10 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     until_width: float | None = Field(
         default=None, gt=0, le=MOST_FLOAT, description="Stop once the 95% intervals of the first ten interactions are narrower than this."
     )
+    slopes: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Measure slopes (derivatives in each component's gate) beside values if the game has them; auto: if they predict better for their price.",
+    )
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 
