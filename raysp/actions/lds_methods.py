@@ -97,7 +97,7 @@ class Surrogates(Method):
 
     def average(self) -> Floats:
         """As `Method.average`: Banzhaf values."""
-        return np.stack([banzhaf_effects(surrogate, self.name)["value"].to_numpy() for surrogate in self.surrogates], axis=1)
+        return np.stack([banzhaf_effects(surrogate)[0] for surrogate in self.surrogates], axis=1)
 
     def without_most_helpful(self, k: int) -> Masks:
         """As `Method.without_most_helpful`, with the set chosen jointly by the exact solver, so that components which substitute for each other go together."""

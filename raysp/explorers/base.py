@@ -19,7 +19,7 @@ from raysp.errors import UserError
 from raysp.explorers.samples import Sample, random_rows
 from raysp.masks import Masks, Values, check_finite, check_masks
 from raysp.sampling.matching import averaged
-from raysp.specs.explorers import ExplorerOptions, Keep
+from raysp.specs.explorers import ExplorerOptions, Focus, Keep
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.regression import r_squared
 from raysp.spectral.sets import Floats
@@ -136,8 +136,8 @@ class Explorer(ABC, Generic[O_co]):
     def query_result(self, query: int) -> Findings:
         """The findings for one column of `outputs`, on the masks that were chosen for the value."""
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ExplorerOptions:  # noqa: ARG002  used by explorers whose options depend on the game
-        """The options completed from the game: its component `labels`, and the P(keep) that it suggests (`keep`) if none was chosen."""
+    def resolved(self, labels: Sequence[str], keep: Keep | None, focus: Focus | None) -> ExplorerOptions:  # noqa: ARG002  used by explorers whose options depend on the game
+        """The options completed from the game: its component `labels`, and the P(keep) and the focus that it suggests if none was chosen."""
         return self.options
 
     def check(self) -> None:
@@ -161,12 +161,12 @@ class Explorer(ABC, Generic[O_co]):
 
     # ---- ask and tell
 
-    def start(self, n: int, random_state: int = 0, *, labels: Sequence[str] = (), keep: Keep | None = None) -> Self:
-        """Create a new explorer with the same options for `n` components; `labels` and `keep` are as in `resolved`.
+    def start(self, n: int, random_state: int = 0, *, labels: Sequence[str] = (), keep: Keep | None = None, focus: Focus | None = None) -> Self:
+        """Create a new explorer with the same options for `n` components; `labels`, `keep` and `focus` are as in `resolved`.
 
         Raises UserError if the budget is too small, and as `check` does.
         """
-        started = type(self).of(self.resolved(labels, keep), n, random_state)
+        started = type(self).of(self.resolved(labels, keep, focus), n, random_state)
         budget, least = started.options.budget, started.least_budget(n)
         if budget is not None and budget < least:
             raise UserError("budget", budget, f"is too small for {self.name} on {n} components", f"give at least {least}")

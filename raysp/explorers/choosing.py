@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raysp.explorers.designs import pair_ablations
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks
 from raysp.sampling.matching import distinct
@@ -12,6 +13,8 @@ from raysp.spectral.sets import Floats, features
 
 #: Size of the pool of random masks from which the most informative are chosen: a multiple of the number wanted, with a minimum and a maximum.
 POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
+#: Maximum number of pairs compared by their expected deviation, and of pairs whose uncertainty is computed, as a multiple of the number wanted.
+MOST_PAIRS, EXAMINED = 20_000, 4
 #: The values of P(keep) tried by a pilot, and the number of masks for each.
 PILOT_GRID, PILOT_MASKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 8
 #: Share of the distance from the empty to the intact value that the median value must cover to resemble the intact one.
@@ -43,6 +46,27 @@ def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, kno
         chosen.append(best)
         variance[chosen] = -np.inf
     return pool[np.sort(chosen)]
+
+
+def suspected_pairs(posterior: Posterior, effects: Values, count: int, known: Masks) -> Masks:
+    """The `count` pairs whose deviation from additivity may be strongest, as ablations not among `known`, bool `(count, n)`; fewer if there are fewer.
+
+    `effects` are the measured single effects, float64 `(n,)`, so a deviation is as uncertain as the value without the pair. Pairs are ranked by the size of the
+    expected deviation plus one standard deviation. Among very many components, only the pairs of the most relevant ones are compared.
+    """
+    n = len(effects)
+    first, second = np.triu_indices(n, 1)
+    if len(first) > MOST_PAIRS:
+        among = np.sort(np.argsort(-posterior.prior.relevances, kind="stable")[: int(np.sqrt(2 * MOST_PAIRS))])
+        first, second = (among[rows] for rows in np.triu_indices(len(among), 1))
+    masks = pair_ablations(n, np.stack([first, second], axis=1))
+    intact = float(posterior.predict(np.ones((1, n), dtype=np.bool_))[0])
+    size = np.abs(intact - posterior.predict(masks) - effects[first] - effects[second])
+    widest = posterior.scale * np.sqrt(posterior.prior.variances(np.stack([first, second], axis=1).astype(np.int32)))
+    examined = np.sort(np.argsort(-(size + 4 * widest), kind="stable")[: max(EXAMINED * count, POOL_LEAST)])
+    strength = size[examined] + posterior.deviations(masks[examined])
+    ranked = masks[examined[np.argsort(-strength, kind="stable")]]
+    return distinct(ranked, known)[:count]
 
 
 def pilot_masks(n: int, rng: np.random.Generator) -> tuple[Masks, Floats]:

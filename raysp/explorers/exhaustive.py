@@ -6,7 +6,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.masks import Masks, Values
 from raysp.sampling.matching import distinct
-from raysp.sampling.tables import removed_effects, removed_table
+from raysp.sampling.tables import effects_table, removed_effects
 from raysp.specs.explorers import ExhaustiveOptions
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.walsh import all_masks
@@ -55,7 +55,7 @@ class Exhaustive(Explorer[ExhaustiveOptions]):
         assert effects is not None
         return Findings(
             surrogate,
-            removed_table(effects),
+            effects_table(surrogate, effects),
             surrogate.interactions(self.options.index, min_order=2),
             self.options.index,
             ("Every mask was measured, so all values are exact.",),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
@@ -18,13 +19,13 @@ from raysp.explorers.samples import CONSTANT_VALUE, Proxy, Sample, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import single_ablations
-from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.matching import distinct
-from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
-from raysp.specs.explorers import Keep, ProxySPEXOptions
+from raysp.sampling.tables import effects_table, removed_effects
+from raysp.specs.explorers import Focus, Keep, ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
+from raysp.spectral.points import Points
 from raysp.spectral.regression import weighted_mean
 from raysp.threads import one_thread
 
@@ -55,10 +56,10 @@ WATCHED = 10
 class ProxySPEX(Explorer[ProxySPEXOptions]):
     """Interactions from a proxy model trained on random masks.
 
-    With `keep="auto"`, a pilot of about fifty masks first determines P(keep). Next come the intact mask and, if they take at most a quarter of the budget,
-    all n single ablations (step 3 of the guide). The remaining masks are distinct and random, requested at once, or in rounds if `adaptive`, `until_r2` or
-    `until_width` is set. Fits use random and chosen masks and are scored on random ones only. Single ablations are reported as measured but not used for
-    fitting: they are so unlikely among random masks that they would bias the fit away from the distribution on which it is scored.
+    With `keep="auto"`, a pilot of about fifty masks first determines P(keep). Next come the intact and the empty mask and, if they take at most a quarter of the
+    budget, all n single ablations (step 3 of the guide). Random masks follow, by the `Design` of the focus, at once, or in rounds if `adaptive`, `until_r2` or
+    `until_width` is set. With a focus on the intact input, the pairs come last whose deviations from additivity are expected to be strongest. Every value enters
+    the fit; scores and all that assumes masks drawn with P(keep) use the random ones, weighted by their importance.
     """
 
     Options = ProxySPEXOptions
@@ -132,9 +133,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The budget, or 4 n log2 n by default; at most 2^n."""
         return min(self.options.budget or max(default_budget(n), self.least_budget(n)), 1 << min(n, 62))
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ProxySPEXOptions:  # noqa: ARG002  no option refers to component labels
-        """The options with the P(keep) of the game if none was chosen."""
-        return self.options if keep is None or self.options.keep is not None else self.options.model_copy(update={"keep": keep})
+    def resolved(self, labels: Sequence[str], keep: Keep | None, focus: Focus | None) -> ProxySPEXOptions:  # noqa: ARG002  no option refers to component labels
+        """The options with the P(keep) and the focus of the game if none was chosen."""
+        chosen = {"keep": keep, "focus": focus}
+        return self.options.model_copy(update={name: value for name, value in chosen.items() if value is not None and getattr(self.options, name) is None})
 
     def check(self) -> None:
         """Raise UserError if `until_width` is set although no interactions are fitted."""
@@ -151,12 +153,21 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if not self._rounds and self.options.keep == "auto":
             return self._noted("pilot", self._pilot_of(n)[0][:left])
         if not any(role == "first" for role, _ in self._rounds):
-            sweep = single_ablations(n) if n + 1 <= self.planned(n) * SWEEP_SHARE else np.ones((1, n), dtype=np.bool_)
+            sweep = single_ablations(n) if self._sweeps else np.ones((1, n), dtype=np.bool_)
+            sweep = np.concatenate([sweep, np.zeros((1, n), dtype=np.bool_)]) if self._design.writes else sweep
             sweep = distinct(sweep, self.masks)[:left] if len(self.masks) else sweep[:left]
             if len(sweep):
                 return self._noted("first", sweep)
         if left <= 0 or self._satisfied():
             return None
+        pairs = self._pairs_left()
+        masks = self._next_random(left - pairs) if left > pairs else None
+        if masks is None and pairs and len(suspected := self._pairs(min(left, pairs))):
+            return self._noted("pairs", suspected)
+        return masks if masks is not None or not pairs else self._next_random(left)
+
+    def _next_random(self, left: int) -> Masks | None:
+        """The next round of random masks."""
         paid, sloped = self._purchases.masks(left, self._sample_of) if self._purchases else (left, False)
         masks, chosen = self._round(paid)
         if sloped and self._purchases:
@@ -172,7 +183,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         first = self.ask()
         if self.options.keep == "auto" or self._looks:
             return first
-        return np.concatenate([first, self._random(self.planned(self._started_n) - len(first), np.random.default_rng(self.random_state), first)])
+        count = self.planned(self._started_n) - len(first) - self._pairs_left()
+        return np.concatenate([first, self._random(count, np.random.default_rng(self.random_state), first)])
 
     @property
     def _looks(self) -> bool:
@@ -204,10 +216,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _random(self, count: int, rng: np.random.Generator, known: Masks) -> Masks:
         """Random masks; if the budget covers all 2^n masks, they are drawn uniformly from those that remain."""
-        n, p = self._started_n, self.keep_probability
-        if p == UNIFORM or self.planned(n) >= 1 << min(n, 62):
-            return uniform_masks(n, count, rng, known)
-        return random_masks(n, count, p, rng, known)
+        n = self._started_n
+        return self._design.draw(count, rng, known, self.masks[self._learnable()[1]], all_masks=self.planned(n) >= 1 << min(n, 62))
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
         """The masks whose values are most uncertain under a kernel fitted to the measurements so far; none if the values do not vary."""
@@ -223,6 +233,38 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
                 sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
             )
             return most_telling(posterior, count, rng, self.masks)
+
+    @property
+    def _design(self) -> Design:
+        return Design(self._started_n, self.keep_probability, self.options.focus or "both", self.options.index)
+
+    @property
+    def _sweeps(self) -> bool:
+        """Whether every single ablation is measured."""
+        return self._started_n + 1 <= self.planned(self._started_n) * SWEEP_SHARE
+
+    def _pairs_left(self) -> int:
+        """The number of evaluations kept for pairs at the intact input."""
+        n = self._started_n
+        if not self._sweeps or self.planned(n) >= 1 << min(n, 62) or any(role == "pairs" for role, _ in self._rounds):
+            return 0
+        return self._design.pairs(self.planned(n) - n - 2)
+
+    def _pairs(self, count: int) -> Masks:
+        """The pairs at the intact input whose deviations are expected to be strongest, as ablations; none if the values do not vary."""
+        from raysp.explorers.choosing import suspected_pairs
+        from raysp.spectral.posterior import learn
+
+        sample, effects = self._sample_of(), removed_effects(self.masks, self.values)
+        if not sample.varies or effects is None:
+            return np.zeros((0, self._started_n), dtype=np.bool_)
+        fixed = np.flatnonzero(~sample.scored)
+        rows = np.sort(np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]]))
+        with one_thread():
+            posterior = learn(
+                sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
+            )
+            return suspected_pairs(posterior, effects, count, self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the current findings meet `until_r2` and `until_width`."""
@@ -258,7 +300,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         else:
             sample = self._sample_of()
             found = fit_proxy(sample, self._proxy())
-            surrogate = found.surrogate
+            surrogate = self._written(found, values)
             notes += _remarks(found, values, len(sample.values))
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(sample.values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
@@ -268,7 +310,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             notes += self._purchases.notes(list(map(len, self._masks)), diagnostics.get("weights", {}))
             diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
-        singles = banzhaf_effects(surrogate, "surrogate") if effects is None else removed_table(effects)
+        singles = effects_table(surrogate, effects)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
         self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
         return self._found[1]
@@ -280,9 +322,20 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             surrogate = FourierSurrogate.from_values(self.masks, values)
         else:
             proxy, _ = affordable_proxy(self.options.proxy, *self.outputs.shape)
-            surrogate = fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)).surrogate
+            surrogate = self._written(fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)), values)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
-        return Findings(surrogate, banzhaf_effects(surrogate, "surrogate"), table, self._index())
+        effects = removed_effects(self.masks, values) if not self._was_given or self.complete else None
+        return Findings(surrogate, effects_table(surrogate, effects), table, self._index())
+
+    def _written(self, found: Fit, values: Values) -> FourierSurrogate:
+        """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
+        if self._was_given or not self._design.writes:
+            return found.surrogate
+        used, drawn = self._learnable()
+        held_out, inclusion = np.full(len(values), np.nan), np.ones(len(values))
+        held_out[used] = values[used] - found.held_out
+        inclusion[drawn] = self._design.inclusion(self.masks[drawn])
+        return found.surrogate.with_points(Points.of(self.masks, values - found.surrogate.predict(self.masks), held_out, inclusion))
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""
@@ -336,7 +389,14 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         masks, weights, slopes = self.masks[used], self.weights[used], self.slopes
         values = self.values if query is None else self.outputs[:, query]
         slopes = None if slopes is None else (slopes.mean(axis=1) if query is None else slopes[:, query])[used]
-        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights, slopes)
+        importance = None
+        if not drawn[used].all():
+            importance = np.ones(len(self.masks)) if self.options.adaptive else np.zeros(len(self.masks))
+            importance[drawn] = 1.0 if self._was_given else self._design.importance(self.masks[drawn])
+            importance = importance[used]
+        elif not self._was_given and self._design.spread:
+            importance = self._design.importance(masks)
+        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights, slopes, importance)
 
     def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The measured masks used for fitting, and those of them that were drawn at random, bool `(m,)` each."""
@@ -349,12 +409,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
             rows = slice(start, start + len(told))
             start += len(told)
+            used[rows] = True
             if role == "pilot":
-                used[rows] = drawn[rows] = self._pilot_of(self._started_n)[1][: len(told)] == self.keep_probability
+                drawn[rows] = self._pilot_of(self._started_n)[1][: len(told)] == self.keep_probability
             elif role == "random":
-                used[rows], drawn[rows] = True, np.arange(len(told)) >= chosen
-            else:  # a single intact mask is treated as drawn, a sweep of single ablations is not
-                used[rows] = drawn[rows] = len(told) == 1
+                drawn[rows] = np.arange(len(told)) >= chosen
         return used, drawn
 
 

@@ -17,7 +17,7 @@ from raysp.masks import Masks, Values, lookup
 from raysp.sampling.ablations import ablations, single_ablations
 from raysp.sampling.matching import distinct, lookup_removed
 from raysp.sampling.tables import UNMEASURED, singles_table
-from raysp.specs.explorers import GRADIENT, Keep, ScreenOptions
+from raysp.specs.explorers import GRADIENT, Focus, Keep, ScreenOptions
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Screen(Explorer[ScreenOptions]):
         """0.9: near the intact input, where the ablations are measured."""
         return 0.9
 
-    def resolved(self, labels: Sequence[str], keep: Keep | None) -> ScreenOptions:  # noqa: ARG002  a screening always measures near the intact input
+    def resolved(self, labels: Sequence[str], keep: Keep | None, focus: Focus | None) -> ScreenOptions:  # noqa: ARG002  a screening always measures near the intact input
         """The options with labels in `always_include` replaced by indices. Raises UserError for an unknown label."""
         if not labels:
             return self.options

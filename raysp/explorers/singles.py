@@ -10,7 +10,7 @@ from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_singles
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import uniform_masks
-from raysp.sampling.tables import banzhaf_effects
+from raysp.sampling.tables import effects_table
 from raysp.specs.explorers import SinglesOptions
 
 __all__ = ["Singles", "default_budget", "fit_singles"]
@@ -53,4 +53,4 @@ class Singles(Explorer[SinglesOptions]):
 
     def _explained(self, values: Values) -> Findings:
         surrogate = fit_singles(self.masks, values, self.random_state, weights=self.weights)
-        return Findings(surrogate, banzhaf_effects(surrogate, "lasso"), surrogate.interactions("bii", min_order=2), "bii")
+        return Findings(surrogate, effects_table(surrogate, None, "lasso"), surrogate.interactions("bii", min_order=2), "bii")

@@ -16,7 +16,7 @@ from raysp.explorers.proxyspex import REPORTED
 from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
 from raysp.explorers.samples import CONSTANT_VALUE, constant
 from raysp.masks import Masks, Values
-from raysp.sampling.tables import banzhaf_effects, removed_effects, removed_table
+from raysp.sampling.tables import effects_table, removed_effects
 from raysp.specs.explorers import MAX_B, SPEXOptions
 from raysp.spectral.codes import bch, parity_length
 from raysp.spectral.diagnostics import diagnose
@@ -177,7 +177,7 @@ class SPEX(Explorer[SPEXOptions]):
     def _findings_of(
         self, surrogate: FourierSurrogate, singles: FourierSurrogate, removed: Values | None, notes: list[str], diagnostics: dict[str, Any]
     ) -> Findings:
-        table = banzhaf_effects(singles, "surrogate") if removed is None else removed_table(removed)
+        table = effects_table(singles, removed)
         diagnostics |= {"terms": len(surrogate), "hierarchy": diagnose(surrogate).as_dict(), "energy": surrogate.energy().tolist()}
         interactions = surrogate.interactions(self.options.index, self.options.max_order or diagnostics.get("t"), 2).slice(0, REPORTED)
         return Findings(surrogate, table, interactions, self.options.index, tuple(notes), diagnostics)

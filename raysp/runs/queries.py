@@ -20,7 +20,7 @@ from raysp.game import GameInfo
 from raysp.masks import Masks, Values, lookup
 from raysp.runs.answer import annotate
 from raysp.sampling.ablations import ablations
-from raysp.sampling.tables import UNMEASURED, removed_effects, removed_table
+from raysp.sampling.tables import UNMEASURED, effects_table, removed_effects
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.validation import MAX_EXACT_ORDER, ValidationPlan, ValidationResult, judge
 from raysp.validation.data_scores import lds
@@ -143,7 +143,7 @@ def _answer(  # noqa: PLR0917  the parameters of `answer_queries` for one query
 def _singles(found: Findings, masks: Masks, values: Values) -> pa.Table:
     """Exact single effects if all were measured, else those of the fit; a mixture would rank quantities with different meanings together."""
     effects = removed_effects(masks, values)
-    return found.singles if effects is None else removed_table(effects)
+    return found.singles if effects is None else effects_table(found.surrogate, effects)
 
 
 def _known(singles: pa.Table) -> pa.Table:

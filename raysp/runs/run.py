@@ -355,4 +355,4 @@ def start_explorer(spec: RunSpec, info: GameInfo) -> Explorer:
     if info.n < 2:
         raise UserError("components", info.n, "is too few, as interactions need at least two", "choose a smaller unit or a longer input")
     labelled = [component.label for component in info.components]
-    return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep)
+    return explorer_of(spec.explorer).start(info.n, spec.seed, labels=labelled, keep=spec.lens.default_keep, focus=spec.lens.default_focus)

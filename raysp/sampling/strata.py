@@ -39,12 +39,14 @@ def spread_shares(n: int) -> Values:
     return np.array([1 / sqrt(s * (n - s)) if 0 < s < n else 0.0 for s in range(n + 1)])
 
 
-def allocated(n: int, count: int, shares: Values) -> Counts:
-    """How many of `count` masks to draw of each size, intp `(n + 1,)`: in proportion to `shares` (`(n + 1,)`), but no more than there are.
+def allocated(n: int, count: int, shares: Values, known: Masks | None = None) -> Counts:
+    """How many of `count` masks to draw of each size, intp `(n + 1,)`: in proportion to `shares` (`(n + 1,)`), but no more than there are beside those `known`.
 
     Sizes without a share are drawn only once all others are exhausted.
     """
     there = np.array([float(comb(n, s)) for s in range(n + 1)])
+    if known is not None and len(known):
+        there -= np.bincount(known.sum(axis=1), minlength=n + 1)
     count = int(min(count, there.sum()))
     shares = np.where(shares > 0, shares, shares.sum() * 1e-12 + 1e-300)
     low, high = 0.0, 1.0

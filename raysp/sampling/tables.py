@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 UNMEASURED = "unmeasured"
 
 
-def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Table:
-    """Tabulate single effects with their standard errors, float64 `(n,)` each.
+def singles_table(values: Floats, errors: Floats, methods: list[str], average: tuple[Floats, Floats] | None = None) -> pa.Table:
+    """Tabulate single effects with their standard errors, float64 `(n,)` each; `average` are the mean effects over contexts with theirs.
 
-    Columns: component int32, value, lo and hi double (95% interval), method string.
+    Columns: component int32, value, lo and hi double (95% interval), method string, and average, average_lo and average_hi double (null without `average`).
     """
     import pyarrow as pa
 
@@ -34,8 +34,16 @@ def singles_table(values: Floats, errors: Floats, methods: list[str]) -> pa.Tabl
             "lo": pa.array(values - Z95 * errors, pa.float64()),
             "hi": pa.array(values + Z95 * errors, pa.float64()),
             "method": pa.array(methods, pa.string()),
+            **{name: pa.array(column, pa.float64()) for name, column in _averages(len(values), average).items()},
         }
     )
+
+
+def _averages(n: int, average: tuple[Floats, Floats] | None) -> dict[str, Any]:
+    if average is None:
+        return dict.fromkeys(("average", "average_lo", "average_hi"), [None] * n)
+    mean, errors = average
+    return {"average": mean, "average_lo": mean - Z95 * errors, "average_hi": mean + Z95 * errors}
 
 
 def removed_effects(masks: Masks, values: Values) -> Floats | None:
@@ -44,13 +52,19 @@ def removed_effects(masks: Masks, values: Values) -> Floats | None:
     return None if np.any(rows < 0) else values[rows[0]] - values[rows[1:]]
 
 
-def removed_table(effects: Floats) -> pa.Table:
-    """Tabulate exactly measured single effects, as in `singles_table`."""
-    return singles_table(effects, np.zeros(len(effects)), ["removed"] * len(effects))
+def effects_table(surrogate: FourierSurrogate, removed: Floats | None, method: str = "surrogate") -> pa.Table:
+    """Tabulate single effects in both readings: at the intact input, if they were measured (`removed`, `(n,)`), and on average over contexts.
+
+    Without measured ones, the averages stand in both places, as effects at the intact input would be an extrapolation.
+    """
+    values, errors = banzhaf_effects(surrogate)
+    if removed is None:
+        return singles_table(values, errors, [method] * surrogate.n, (values, errors))
+    return singles_table(removed, np.zeros(surrogate.n), ["removed"] * surrogate.n, (values, errors))
 
 
-def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
-    """Tabulate the mean effect of keeping each component over contexts like those the surrogate was fitted on (zero for components without a term).
+def banzhaf_effects(surrogate: FourierSurrogate) -> tuple[Floats, Floats]:
+    """The mean effect of keeping each component over contexts like those the surrogate was fitted on, and its standard error, float64 `(n,)` each.
 
     These are Banzhaf values if masks keep each component with probability one half, and weighted Banzhaf values (`wbii`) otherwise, as values at one half
     would then be an extrapolation.
@@ -59,5 +73,5 @@ def banzhaf_effects(surrogate: FourierSurrogate, method: str) -> pa.Table:
     values, widths = np.zeros(surrogate.n), np.zeros(surrogate.n)
     if len(found):
         members = sets.blocks[1][:, 0]
-        values[members], widths[members] = found, errors
-    return singles_table(values, widths, [method] * surrogate.n)
+        values[members], widths[members] = found[-len(members) :], errors[-len(members) :]
+    return values, widths

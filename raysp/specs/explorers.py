@@ -21,6 +21,7 @@ MAX_B = 20
 
 IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "wbii", "additivity"]
 Keep = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+Focus = Literal["both", "intact", "average"]
 
 
 class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
@@ -75,6 +76,10 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     keep: Keep | None = Field(
         default=None,
         description="P(keep) of the random masks; auto: the smallest at which values resemble the intact one. Default 0.5, or auto for parts of a model.",
+    )
+    focus: Focus | None = Field(
+        default=None,
+        description="What the answer is about: intact (effects and deviations at this input), average (over contexts) or both. Default both; average for training examples.",
     )
     adaptive: bool = Field(default=False, description="Request masks in rounds and choose half of each later round where the kernel is most uncertain.")
     until_r2: float | None = Field(default=None, gt=0, le=1, description="Stop once the cross-validated R² reaches this.")

@@ -51,6 +51,8 @@ class LensSpec(BaseModel):
     cost_class: ClassVar[CostClass] = "forward"
     #: P(keep) of the masks of explorers that choose theirs, unless the spec gives one; None leaves it to the explorer.
     default_keep: ClassVar[Literal["auto"] | None] = None
+    #: The focus of an explorer that can choose one: values of trainings are noisy, and no single one says much.
+    default_focus: ClassVar[Literal["average"] | None] = None
     #: Evaluations spent on checking the answer, unless the spec gives them.
     default_validation: ClassVar[Validation] = Validation()
     #: Whether evaluations run in PyTorch, on a number of threads that can be set.
@@ -228,6 +230,7 @@ class DataLens(ChatOptions):
     """
 
     cost_class = "training"
+    default_focus = "average"
     default_validation = Validation(heldout=60, top=5, random=5, low_pairs=5)
     actions = frozenset({"lds", "select"})
 

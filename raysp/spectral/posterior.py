@@ -71,6 +71,13 @@ class Posterior:
         """Posterior means (float64, `(m,)`) of the values of masks (bool, `(m, n)`)."""
         return self.mean + self.scale * (self.prior.matrix(features(masks, self.prior.keep_probability), self.signals) @ self.alpha)
 
+    def deviations(self, masks: Masks) -> Values:
+        """Posterior standard deviations (float64, `(m,)`) of the values of masks (bool, `(m, n)`), without noise."""
+        signals = features(masks, self.prior.keep_probability)
+        seen = self.prior.matrix(signals, self.signals)
+        own = np.array([self.prior.matrix(row[None], row[None])[0, 0] for row in signals])
+        return self.scale * np.sqrt(np.maximum(own - np.einsum("ij,ij->i", seen @ self.inverse, seen), 0.0))
+
     def held_out(self, parts: Sequence[NDArray[np.intp]]) -> Values:
         """Predict the rows of each part from all other rows, using the inverse already computed: float64 `(m,)`, NaN for rows in no part."""
         found = np.full(len(self.targets), np.nan)

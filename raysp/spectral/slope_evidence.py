@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from raysp.masks import Masks, Values
-from raysp.spectral.kernel import LEAST_NOISE, noise_shares
+from raysp.spectral.noise import LEAST_NOISE, noise_shares
 from raysp.spectral.regression import weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats, features
 from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, credible, moments, sloped

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.kernel import LEAST_NOISE, MEAN_VARIANCE, noise_shares
+from raysp.spectral.kernel import MEAN_VARIANCE
+from raysp.spectral.noise import LEAST_NOISE, noise_shares
 from raysp.spectral.regression import weighted_mean, weighted_variance
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
 
