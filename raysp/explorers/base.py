@@ -36,7 +36,7 @@ class Findings:
 
     `singles` has columns component int32, value double (the single effect), lo and hi double, method string (such as 'removed' for exact single ablations
     or 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of orders 2 and higher in the explorer's own index, named by `index`:
-    significant sets first, then by strength. `notes` are sentences for the user.
+    significant sets first, then by strength. `notes` are sentences for the user. `focus` says which readings the surrogate is meant for.
     """
 
     surrogate: FourierSurrogate
@@ -45,6 +45,7 @@ class Findings:
     index: str
     notes: tuple[str, ...] = ()
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    focus: Focus = "average"
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 1) -> pa.Table:
         """The interactions of the surrogate in any index; see `FourierSurrogate.interactions`."""
@@ -152,6 +153,11 @@ class Explorer(ABC, Generic[O_co]):
         keep_probability = self.result().surrogate.keep_probability
         rows = random_rows(self.masks, keep_probability, self.weights)
         return Sample(self.masks[rows], self.values[rows], 1, keep_probability, seed=self.random_state, weights=self.weights[rows])
+
+    @property
+    def importance(self) -> Values:
+        """How much each row counts where masks drawn with P(keep) are assumed, float64 `(m,)`; 0 for rows that were not drawn at random."""
+        return random_rows(self.masks, self.keep_probability, self.weights).astype(np.float64)
 
     def preview(self, masks: object, values: object) -> float | None:
         """A quick estimate of R² for a progress bar, fitted to four fifths of the evaluations and scored on the rest; None if it is not informative."""

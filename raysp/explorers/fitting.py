@@ -73,9 +73,26 @@ def _fit(sample: Sample, proxy: Proxy) -> Fit:
     if sample.allows_interactions or sample.allows_slopes or isinstance(proxy, GradientInformed):
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, fair)
-    surrogate = FourierSurrogate.combined([offers[name].build() for name in weights], list(weights.values()))
+    surrogate = _combined(offers, weights, sample)
     held_out = sum(weight * offers[name].held_out for name, weight in weights.items())
     return Fit(_with_error(surrogate, fair, r2), r2, _score(fair, offers["singles"].held_out), weights, np.asarray(held_out))
+
+
+def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sample) -> FourierSurrogate:
+    """The weighted sum of the models, one of which may be fitted to what the others leave.
+
+    The kernel follows values that are nearly free of noise, such as those around the intact input, which trees and sparse sums smooth over.
+    """
+    last = next((name for name in weights if offers[name].rebuild is not None), None)
+    others = [name for name in weights if name != last]
+    parts, shares = [offers[name].build() for name in others], [weights[name] for name in others]
+    rebuild = None if last is None else offers[last].rebuild
+    if last is None or rebuild is None:
+        return FourierSurrogate.combined(parts, shares)
+    if not others:
+        return offers[last].build()
+    first = FourierSurrogate.combined(parts, shares)
+    return FourierSurrogate.combined([first, rebuild(sample.values - first.predict(sample.masks))], [1.0, 1.0])
 
 
 def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:

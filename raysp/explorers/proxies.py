@@ -103,7 +103,8 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
         unseen = np.flatnonzero(sample.scored & np.isnan(held_out))
         held_out[unseen] = surrogate.predict(sample.masks[unseen])
-    return {"kernel": Proposal(held_out, lambda: surrogate)}
+    rows = _kernel_rows(sample)
+    return {"kernel": Proposal(held_out, lambda: surrogate, lambda values: posterior.fitted(values[rows]).surrogate(sample.max_order))}
 
 
 def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], Posterior]) -> Values:

@@ -239,6 +239,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return Design(self._started_n, self.keep_probability, self.options.focus or "both", self.options.index)
 
     @property
+    def _focus(self) -> Focus:
+        """The focus of the findings: measurements passed to `fit` say nothing of the intact input."""
+        return "average" if self._was_given else self.options.focus or "both"
+
+    @property
     def _sweeps(self) -> bool:
         """Whether every single ablation is measured."""
         return self._started_n + 1 <= self.planned(self._started_n) * SWEEP_SHARE
@@ -312,7 +317,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = effects_table(surrogate, effects)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
-        self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics))
+        self._found = (len(values), Findings(surrogate, singles, table, self._index(), tuple(notes), diagnostics, self._focus))
         return self._found[1]
 
     def query_result(self, query: int) -> Findings:
@@ -325,7 +330,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             surrogate = self._written(fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)), values)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
         effects = removed_effects(self.masks, values) if not self._was_given or self.complete else None
-        return Findings(surrogate, effects_table(surrogate, effects), table, self._index())
+        return Findings(surrogate, effects_table(surrogate, effects), table, self._index(), focus=self._focus)
 
     def _written(self, found: Fit, values: Values) -> FourierSurrogate:
         """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
@@ -389,14 +394,26 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         masks, weights, slopes = self.masks[used], self.weights[used], self.slopes
         values = self.values if query is None else self.outputs[:, query]
         slopes = None if slopes is None else (slopes.mean(axis=1) if query is None else slopes[:, query])[used]
-        importance = None
-        if not drawn[used].all():
-            importance = np.ones(len(self.masks)) if self.options.adaptive else np.zeros(len(self.masks))
-            importance[drawn] = 1.0 if self._was_given else self._design.importance(self.masks[drawn])
-            importance = importance[used]
-        elif not self._was_given and self._design.spread:
-            importance = self._design.importance(masks)
-        return Sample(masks, values[used], self.options.max_order, self.keep_probability, drawn[used], self.random_state, weights, slopes, importance)
+        # Masks chosen for their uncertainty come from the same pool as the random ones, and count as much.
+        importance = np.maximum(self.importance, float(self.options.adaptive))[used]
+        return Sample(
+            masks,
+            values[used],
+            self.options.max_order,
+            self.keep_probability,
+            drawn[used],
+            self.random_state,
+            weights,
+            slopes,
+            None if np.ptp(importance) == 0 else importance,
+        )
+
+    @property
+    def importance(self) -> Values:
+        """See `Explorer.importance`."""
+        found, drawn = np.zeros(len(self.masks)), self._learnable()[1]
+        found[drawn] = 1.0 if self._was_given else self._design.importance(self.masks[drawn])
+        return found
 
     def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The measured masks used for fitting, and those of them that were drawn at random, bool `(m,)` each."""

@@ -134,12 +134,14 @@ class Sample:
 class Proposal:
     """A proposed model: its out-of-fold predictions (float64, `(m,)`, NaN for rows never held out), and `build`, which fits it to all rows.
 
+    `rebuild`, if there is one, fits it to other values (float64, `(m,)`) of all rows, with everything learnt so far, closely where values are nearly free of noise.
     `additive` marks a model of single effects alone. `optimistic_cv` marks a model whose growth was stopped where it predicts each held-out fold best, so
     that its out-of-fold error is biased downwards, more so with fewer rows. `sloped` marks a model that learns from slopes.
     """
 
     held_out: Values
     build: Callable[[], FourierSurrogate]
+    rebuild: Callable[[Values], FourierSurrogate] | None = None
     optimistic_cv: bool = False
     additive: bool = False
     sloped: bool = False
@@ -152,7 +154,7 @@ class Proposal:
         def build() -> FourierSurrogate:
             return FourierSurrogate.combined([self.build(), more.build()], [1.0, 1.0])
 
-        return Proposal(held_out, build, self.optimistic_cv or more.optimistic_cv, sloped=self.sloped or more.sloped)
+        return Proposal(held_out, build, optimistic_cv=self.optimistic_cv or more.optimistic_cv, sloped=self.sloped or more.sloped)
 
 
 #: A proxy: a function that proposes models by name, given a sample and its folds.

@@ -134,7 +134,7 @@ def _answer(  # noqa: PLR0917  the parameters of `answer_queries` for one query
     found = replace(found, singles=_singles(found, masks, values), table=found.table.slice(0, REPORTED))
     sets = [tuple(cast("list[int]", members)) for members in found.table["components"].to_pylist()]
     checked = replace(planned, findings=found, masks=masks, top=measured(masks, sets), random=(), low_pairs=(), low_total=0)
-    verdict = judge(checked, values, explorer.masks, told, explorer.random_state)
+    verdict = judge(checked, values, explorer.masks, told, explorer.random_state, importance=explorer.importance)
     intact, empty = (float(values[row]) if row >= 0 else None for row in lookup(masks, ablations(info.n, [(), range(info.n)])))
     scores = {"value_intact": intact, "value_empty": empty, **_scores(verdict)}
     return _Part(scores, _known(found.singles), annotate(found, verdict, info), verdict.heldout)

@@ -191,7 +191,7 @@ class Run:
         self._tally.settle("validate")
         self._report(**self._tally.figures() | {"rate": 0.0, "left": None})
         noise = self._calibration and self._calibration.noise
-        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, noise=noise)
+        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, importance=explorer.importance, noise=noise)
 
     def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
         """Answer each query from the outputs of all evaluations that the run requested."""

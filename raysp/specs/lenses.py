@@ -231,7 +231,7 @@ class DataLens(ChatOptions):
 
     cost_class = "training"
     default_focus = "average"
-    default_validation = Validation(heldout=60, top=5, random=5, low_pairs=5)
+    default_validation = Validation(heldout=60, near=0, top=5, random=5, low_pairs=5)
     actions = frozenset({"lds", "select"})
 
     kind: Literal["data"] = "data"

@@ -16,6 +16,9 @@ class Validation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     heldout: int = Field(default=200, ge=0, le=MOST_COUNT, description="Held-out random masks on which the surrogate is scored.")
+    near: int = Field(
+        default=60, ge=0, le=MOST_COUNT, description="Held-out masks that remove two to five components, on which the surrogate is scored at the intact input."
+    )
     top: int = Field(
         default=10,
         ge=0,
@@ -32,5 +35,5 @@ class Validation(BaseModel):
         sub = sum(comb(min(max_order, MAX_EXACT_ORDER, n), size) for size in range(2, min(max_order, MAX_EXACT_ORDER, n) + 1))
         checked = self.top + self.random
         singles = min(n, checked * min(max_order, MAX_EXACT_ORDER) + 2 * self.low_pairs)
-        total = 1 + singles + checked * sub + min(self.low_pairs, comb(n, 2)) + self.heldout
+        total = 1 + singles + checked * sub + min(self.low_pairs, comb(n, 2)) + self.heldout + self.near
         return min(total, 1 << min(n, 62))

@@ -6,6 +6,7 @@ v(m) = sum_S F(S) (-1)^{|m ∩ S|}. The coefficients may have a covariance; ever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from raysp.spectral import walsh
 from raysp.spectral.indices import UNIFORM, basis_weight, check_index, convert, removed_weight, sum_over_supersets
 from raysp.spectral.points import Points
 from raysp.spectral.sets import Floats, Sets, from_tuples, group_sum, merge, parities, positions, singletons, union
+from raysp.spectral.tail_sum import CLOSED, TailSum
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,10 +45,19 @@ class FourierSurrogate:
     For a `keep_probability` p other than 1/2 the terms are products of φ_i(m) = (p - m_i) / sqrt(p (1 - p)), which are uncorrelated with unit variance
     when components are kept with probability p; every index is still exact.
 
-    `points` are measured values written into the surrogate (see `Points`): `predict` returns them, and every index includes them.
+    A surrogate may hold more than its terms. `tails` are sums over sets of all orders (see `TailSum`), of whose coefficients the terms include those of their own
+    sets; `points` are measured values written into the surrogate (see `Points`). Predictions, and indices that have a closed form, include both.
     """
 
-    def __init__(self, sets: Sets, coefficients: Floats, error: Floats | None = None, keep_probability: float = UNIFORM, points: Points | None = None) -> None:
+    def __init__(  # noqa: PLR0917  the parts of a surrogate
+        self,
+        sets: Sets,
+        coefficients: Floats,
+        error: Floats | None = None,
+        keep_probability: float = UNIFORM,
+        points: Points | None = None,
+        tails: Sequence[TailSum] = (),
+    ) -> None:
         if coefficients.shape != (len(sets),):
             raise ValueError(f"coefficients have shape {coefficients.shape}; expected ({len(sets)},) for {len(sets)} sets")
         if error is not None and (error.ndim > 2 or len(error) != len(sets)):
@@ -57,6 +68,7 @@ class FourierSurrogate:
         self.error = error
         self.keep_probability = keep_probability
         self.points = points
+        self.tails = tuple(tails)
 
     def __repr__(self) -> str:
         basis = "" if self.keep_probability == UNIFORM else f", keep_probability={self.keep_probability:g}"
@@ -108,12 +120,22 @@ class FourierSurrogate:
 
     @classmethod
     def combined(cls, parts: Sequence[FourierSurrogate], weights: Sequence[float]) -> FourierSurrogate:
-        """The weighted sum of surrogates on the same components and in the same basis. The result has no standard errors."""
+        """The weighted sum of surrogates on the same components and in the same basis. The result has neither standard errors nor points."""
         blocks = [block for part in parts for block in part.sets.blocks]
-        values = [
-            weight * part.coefficients[slice(*_bounds(part.sets, k))] for part, weight in zip(parts, weights, strict=True) for k in range(len(part.sets.blocks))
-        ]
-        return cls(*merge(parts[0].n, blocks, values), keep_probability=parts[0].keep_probability)
+        values = [weight * part.apart[slice(*_bounds(part.sets, k))] for part, weight in zip(parts, weights, strict=True) for k in range(len(part.sets.blocks))]
+        tails = [tail.scaled(weight) for part, weight in zip(parts, weights, strict=True) for tail in part.tails]
+        return cls._of(*merge(parts[0].n, blocks, values), parts[0].keep_probability, tails)
+
+    @classmethod
+    def _of(cls, sets: Sets, apart: Floats, keep_probability: float, tails: Sequence[TailSum]) -> FourierSurrogate:
+        """The surrogate whose terms have these coefficients beside those of the tails."""
+        whole = apart + sum((tail.coefficients(sets, keep_probability) for tail in tails), np.zeros(len(sets)))
+        return cls(sets, whole, keep_probability=keep_probability, tails=tails)
+
+    @cached_property
+    def apart(self) -> Floats:
+        """The coefficients without those of the tails, float64 `(len(sets),)`."""
+        return self.coefficients - sum((tail.coefficients(self.sets, self.keep_probability) for tail in self.tails), np.zeros(len(self.sets)))
 
     # ---- transformations
 
@@ -125,19 +147,19 @@ class FourierSurrogate:
         def weight(r: int, t: int) -> float:
             return basis_weight(r, t, self.keep_probability, keep_probability)
 
-        sets, coefficients = sum_over_supersets(self.sets, self.coefficients, weight, range(self.sets.max_order + 1))
-        return FourierSurrogate(sets, coefficients, keep_probability=keep_probability, points=self.points)
+        sets, coefficients = sum_over_supersets(self.sets, self.apart, weight, range(self.sets.max_order + 1))
+        return FourierSurrogate._of(sets, coefficients, keep_probability, self.tails).with_points(self.points)
 
     def with_error(self, error: Floats | None) -> FourierSurrogate:
         """The same coefficients with the given `error`."""
-        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points)
+        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points, self.tails)
 
     def with_points(self, points: Points | None) -> FourierSurrogate:
         """The same sum with the given `points`."""
-        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points)
+        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points, self.tails)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
-        """Only the terms, without points, at the given ascending positions, or where a bool `(len(sets),)` is True."""
+        """Only the terms, without tails and points, at the given ascending positions, or where a bool `(len(sets),)` is True."""
         return FourierSurrogate(self.sets.take(rows), self.coefficients[rows], None if self.error is None else self.error[rows], self.keep_probability)
 
     def strongest(self, count: int, always: int = 1) -> FourierSurrogate:
@@ -151,23 +173,24 @@ class FourierSurrogate:
     def predict(self, masks: Masks) -> Values:
         """Predict the values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
         checked = check_masks(masks, self.n)
-        found = self._sum(checked)
+        found = self._sum(checked) + sum((tail.predict(checked) for tail in self.tails), np.zeros(len(checked)))
         if self.points is not None and len(self.points):
             rows = lookup(self.points.masks, checked)
             found[rows >= 0] += self.points.residuals[rows[rows >= 0]]
         return found
 
     def _sum(self, checked: Masks) -> Values:
+        """The sum of the terms, less what of them is in the tails."""
         if self.keep_probability != UNIFORM:
-            return self.with_points(None).rebased().predict(checked)
+            return FourierSurrogate(self.sets, self.apart, keep_probability=self.keep_probability).rebased().predict(checked)
         used = self._used()
         if len(used) <= walsh.MAX_DENSE and len(self.sets) * len(checked) > 4 << len(used):
             return self._table(used)[walsh.numbers(checked[:, used])]
-        result = np.full(len(checked), float(self.coefficients.sum()))
+        result = np.full(len(checked), float(self.apart.sum()))
         step = max(CHUNK // max(len(self.sets), 1), 1)
         for start in range(0, len(checked), step):
             odd = parities(self.sets, checked[start : start + step]).astype(np.float64)
-            result[start : start + step] -= 2.0 * (self.coefficients @ odd)
+            result[start : start + step] -= 2.0 * (self.apart @ odd)
         return result
 
     def single_effects(self) -> Floats:
@@ -180,9 +203,11 @@ class FourierSurrogate:
         effects = np.zeros(self.n)
         if self.points is not None:
             effects += self.points.index("additivity", singletons(self.n), 1, UNIFORM)[0][1:]
+        for tail in self.tails:
+            effects += tail.index("additivity", singletons(self.n), 1, UNIFORM)[1:]
         for k, rows, block in self.sets.spans():
             if k:
-                turned = 2.0 * (-1) ** k * self.coefficients[rows]
+                turned = 2.0 * (-1) ** k * self.apart[rows]
                 effects += np.bincount(block.ravel(), np.repeat(turned, k), minlength=self.n)
         return effects
 
@@ -211,38 +236,42 @@ class FourierSurrogate:
 
     def index(self, index: str, max_order: int | None = None, min_order: int = 0) -> tuple[Sets, Floats, Floats]:
         """Sets, their values in `index` and their standard errors, float64 `(len(sets),)` each, in the order of the sets."""
-        sets, values, errors = self._index(index, max_order, min_order)
-        if self.points is None or not len(self.points):
+        check_index(index)
+        closed, p, top = index in CLOSED, self.keep_probability, max(self.sets.max_order if max_order is None else max_order, 0)
+        sets, values = convert(index, self.sets, self.apart if closed else self.coefficients, max_order, min_order, keep_probability=p)
+        errors = self._errors(index, max_order, min_order, len(sets))
+        if not self.tails and not self.points:
             return sets, values, errors
-        together = union(sets, self._written(index, max_order, min_order))
-        place = positions(together, sets)
-        every, width = np.zeros(len(together)), np.zeros(len(together))
-        every[place], width[place] = values, errors
-        top = self.sets.max_order if max_order is None else max_order
-        added, corrected = self.points.index(index, together, max(top, 0), self.keep_probability)
-        return together, every + added, np.hypot(width, corrected)
+        if self.points:
+            together = union(sets, self._written(index, max_order, min_order))
+            place, own, widths = positions(together, sets), values, errors
+            sets, values, errors = together, np.zeros(len(together)), np.zeros(len(together))
+            values[place], errors[place] = own, widths
+            added, corrected = self.points.index(index, sets, top, p)
+            values, errors = values + added, np.hypot(errors, corrected)
+        for tail in self.tails if closed else ():
+            values = values + tail.index(index, sets, top, p)
+        return sets, values, errors
 
     def _written(self, index: str, max_order: int | None, min_order: int) -> Sets:
         """The single components and the removed pairs among the points, as far as their orders are wanted: no other set is likely to lack a term."""
-        pairs = ~self.points.masks[(~self.points.masks).sum(axis=1) == 2] if self.points is not None else np.zeros((0, self.n), dtype=np.bool_)
+        pairs = ~self.points.masks[(~self.points.masks).sum(axis=1) == 2] if self.points else np.zeros((0, self.n), dtype=np.bool_)
         found = union(singletons(self.n), from_tuples(self.n, np.nonzero(pairs)[1].reshape(-1, 2).tolist()))
         highest = 1 if index in {"sv", "bv"} else found.max_order if max_order is None else max_order
         return found.take((found.orders >= max(min_order, 1)) & (found.orders <= highest))
 
-    def _index(self, index: str, max_order: int | None, min_order: int) -> tuple[Sets, Floats, Floats]:
-        """The index of the sum alone."""
-        check_index(index)
+    def _errors(self, index: str, max_order: int | None, min_order: int, count: int) -> Floats:
+        """The standard errors of an index of `count` sets, float64 `(count,)`."""
         p = self.keep_probability
-        sets, values = convert(index, self.sets, self.coefficients, max_order, min_order, keep_probability=p)
         if self.error is None:
-            return sets, values, np.zeros(len(values))
+            return np.zeros(count)
         if self.error.ndim == 1:
-            return sets, values, np.sqrt(convert(index, self.sets, self.error**2, max_order, min_order, squared=True, keep_probability=p)[1])
-        variance = np.zeros(len(values))
+            return np.sqrt(convert(index, self.sets, self.error**2, max_order, min_order, squared=True, keep_probability=p)[1])
+        variance = np.zeros(count)
         for start in range(0, self.error.shape[1], FACTOR_COLUMNS):
             part = convert(index, self.sets, self.error[:, start : start + FACTOR_COLUMNS], max_order, min_order, keep_probability=p)[1]
             variance += np.einsum("ij,ij->i", part, part)
-        return sets, values, np.sqrt(variance)
+        return np.sqrt(variance)
 
     def to_shapiq(self, index: str = "fsii", max_order: int | None = None, min_order: int = 0) -> InteractionValues:
         """Convert the interactions to shapiq's `InteractionValues`; see `shapiq_values.to_shapiq`."""
@@ -273,7 +302,7 @@ class FourierSurrogate:
         rank = np.zeros(self.n, dtype=np.int32)
         rank[used] = np.arange(len(used))
         table = np.zeros(1 << len(used))
-        table[walsh.set_numbers(Sets(len(used), tuple(rank[block] for block in self.sets.blocks)))] = self.coefficients
+        table[walsh.set_numbers(Sets(len(used), tuple(rank[block] for block in self.sets.blocks)))] = self.apart
         return walsh.walsh_hadamard(table)
 
 

@@ -7,6 +7,7 @@ component, so sets are searched along the hierarchy: all pairs, then extensions 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from math import comb, log
 
@@ -18,6 +19,8 @@ from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
+from raysp.spectral.tail import removed
+from raysp.spectral.tail_sum import TailSum
 
 #: Training schedule: maximum number of rows, and iterations of L-BFGS.
 TRAINING = ((500, 12), (1000, 6))
@@ -102,7 +105,7 @@ class Posterior:
         return self.scale * prior * (columns.T @ self.alpha), self.scale * np.sqrt(np.maximum(prior - prior**2 * known, 0.0))
 
     def surrogate(self, orders: int) -> FourierSurrogate:
-        """The posterior mean as a Fourier sum with terms up to order `orders` beside those of local sets and spikes, without its weakest terms."""
+        """The posterior mean, with terms up to order `orders` beside those of local sets and spikes, without its weakest terms, and with its tail."""
         n, prior = self.prior.n, self.prior
         explicit = self._explicit()
         blocks, strengths = list(explicit), [self.evidence_of(block) for block in explicit]
@@ -110,15 +113,25 @@ class Posterior:
             apart = _in_none_of(block, [other for other in explicit if other.shape[1] == block.shape[1]], n)
             blocks.append(block[apart])
             strengths.append(strength[apart])
-        mean = self.mean + self.scale * MEAN_VARIANCE * float(self.alpha.sum())
+        nothing = np.zeros((1, 0), dtype=np.int32)
+        mean = self.mean + self.scale * (MEAN_VARIANCE + float(prior.tail.variances(nothing)[0])) * float(self.alpha.sum())
         values = [self.scale * prior.variances(block) * strength for block, strength in zip(blocks, strengths, strict=True)]
-        sets, coefficients = merge(n, [np.zeros((1, 0), dtype=np.int32), *blocks], [np.array([mean]), *values])
+        sets, coefficients = merge(n, [nothing, *blocks], [np.array([mean]), *values])
         found = FourierSurrogate(sets, coefficients, keep_probability=prior.keep_probability)
         energy = np.where(sets.orders > 1, coefficients**2, np.inf)
         weakest = np.argsort(energy)
         share = min(LEFT_OUT, LEFT_OF_UNEXPLAINED * self.unexplained())
         dropped = np.cumsum(energy[weakest]) <= share * float((coefficients[sets.orders > 0] ** 2).sum())
-        return found.take(np.sort(weakest[~dropped]))
+        kept = found.take(np.sort(weakest[~dropped]))
+        tail = TailSum(prior.tail, removed(self.signals) == 0, self.scale * self.alpha)
+        return FourierSurrogate(kept.sets, kept.coefficients, keep_probability=prior.keep_probability, tails=(tail,))
+
+    def fitted(self, values: Values) -> Posterior:
+        """The process with the same prior and rows, conditioned on other values (float64, `(m,)`), whose mean and scale are taken to be 0 and those of these."""
+        other = copy(self)
+        other.mean, other.targets = 0.0, values / self.scale
+        other.alpha = self.inverse @ other.targets
+        return other
 
     def _explicit(self) -> list[Block]:
         """Local sets and spikes, one block per order."""

@@ -34,6 +34,12 @@ class Tail:
         odds = self.reach * self.relevances
         return odds / (1 + odds)
 
+    def factors(self) -> tuple[Floats, Floats, Floats]:
+        """The factor of each component if both masks keep it, if one does, and if neither does, float64 `(n,)` each."""
+        strengths, (kept, gone) = self.strengths, self._odds
+        whole = 1 + strengths
+        return (1 + strengths * kept) / whole, (1 - strengths) / whole, (1 + strengths * gone) / whole
+
     def variances(self, block: Block) -> Floats:
         """The prior variances of the sets of a block, float64 `(len(block),)`."""
         strengths = self.strengths

@@ -8,19 +8,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, pack
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.points import Points
 from raysp.spectral.sets import Floats, Sets
 from raysp.store.packing import Table, from_binary
 
 Cursor = duckdb.DuckDBPyConnection
 
-TABLES = ("surrogates", "surrogate_terms", "fitted_evaluations")
+TABLES = ("surrogates", "surrogate_terms", "surrogate_points", "fitted_evaluations")
 INSERT_FITTED = "INSERT INTO fitted_evaluations SELECT $run, position, evaluation_id FROM fitted WHERE evaluation_id > 0"
 TERMS = """
 SELECT components, set_order, coefficient, standard_error, factor
 FROM surrogate_terms WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY term
 """
+POINTS = "SELECT mask, residual, held_out, inclusion FROM surrogate_points WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY point"
 FITTED = "SELECT e.mask, e.value FROM fitted_evaluations f JOIN measurements e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
 
 
@@ -49,6 +51,10 @@ def replace(cur: Cursor, run_id: str, found: RunSurrogates | None, fitted: NDArr
         cur.register("terms", terms(surrogate))
         cur.execute("INSERT INTO surrogate_terms BY NAME SELECT $run AS run_id, $query AS query, * FROM terms", {"run": run_id, "query": query})
         cur.unregister("terms")
+        if surrogate.points is not None and len(surrogate.points):
+            cur.register("points", points(surrogate.points))
+            cur.execute("INSERT INTO surrogate_points BY NAME SELECT $run AS run_id, $query AS query, * FROM points", {"run": run_id, "query": query})
+            cur.unregister("points")
     cur.register("fitted", pa.table({"evaluation_id": fitted, "position": np.arange(len(fitted), dtype=np.int32)}))
     cur.execute(INSERT_FITTED, {"run": run_id})
     cur.unregister("fitted")
@@ -60,12 +66,29 @@ def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogat
     found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
     if not found:
         return None
-    return of_terms(cur.sql(TERMS, params=key).to_arrow_table(), n, float(found[0][0]))
+    return of_terms(cur.sql(TERMS, params=key).to_arrow_table(), n, float(found[0][0]), cur.sql(POINTS, params=key).to_arrow_table())
 
 
-def of_terms(rows: Table, n: int, basis: float) -> FourierSurrogate:
-    """Return the surrogate over `n` components whose terms, in the basis of P(keep) `basis`, are these rows, as of `terms`."""
-    return FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), basis)
+def of_terms(rows: Table, n: int, basis: float, written: Table | None = None) -> FourierSurrogate:
+    """Return the surrogate over `n` components with these terms, in the basis of P(keep) `basis`, and points: rows as of `terms` and `points`."""
+    found = FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), basis)
+    if written is None or not written.num_rows:
+        return found
+    residual, held_out, inclusion = (written[name].to_numpy().astype(np.float64) for name in ("residual", "held_out", "inclusion"))
+    return found.with_points(Points(from_binary(written["mask"], n), residual, held_out, inclusion))
+
+
+def points(written: Points) -> Table:
+    """Return the points of a surrogate: point, mask (packed bits), residual, held_out (null where there is none) and inclusion."""
+    return pa.table(
+        {
+            "point": pa.array(np.arange(len(written), dtype=np.int32)),
+            "mask": pa.array([row.tobytes() for row in pack(written.masks)], pa.binary()),
+            "residual": pa.array(written.residuals),
+            "held_out": pa.array(written.held_out, from_pandas=True),
+            "inclusion": pa.array(written.inclusion),
+        }
+    )
 
 
 def keep_probability(cur: Cursor, run_id: str) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.explorers import candidates
 from raysp.explorers.base import Findings
@@ -52,10 +53,20 @@ class ValidationResult:
     reasons: tuple[Reason, ...]
 
 
-def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, random_state: int = 0, *, noise: NumericNoise | None = None) -> ValidationResult:
+def judge(
+    plan: ValidationPlan,
+    values: Values,
+    masks: Masks,
+    told: Values,
+    random_state: int = 0,
+    *,
+    importance: Values | None = None,
+    noise: NumericNoise | None = None,
+) -> ValidationResult:
     """Compare the plan's findings with the values (`(m,)`) of its masks.
 
-    `masks` and `told` are the explorer's masks and values, for the singles-only baseline; `noise` is the numeric noise of a game with a model.
+    `masks` and `told` are the explorer's masks and values, for the singles-only baseline, and `importance` (`(m,)`) how much each of them counts there (None: as
+    far as masks look random); `noise` is the numeric noise of a game with a model.
     Raises ValueError if the values do not match the plan.
     """
     if values.shape != (len(plan.masks),):
@@ -65,9 +76,12 @@ def judge(plan: ValidationPlan, values: Values, masks: Masks, told: Values, rand
     table = _table(plan, values, findings.surrogate)
     drawn = rng.permutation(len(told))[:MOST_SCORED]
     exam = (masks[drawn], told[drawn]) if complete else _unseen(plan, values, masks)
-    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told), rng)
+    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told, importance), rng)
+    metrics |= {} if complete else _score_near(plan, values, masks, rng)
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
-    metrics |= _errors(table, findings, rng) | _assumption(plan, table, findings, float(np.abs(values).max(initial=0.0)))
+    metrics |= _errors(table, findings, rng, lookup(masks, ablations(plan.n, [*plan.top, *plan.random])) >= 0) | _assumption(
+        plan, table, findings, float(np.abs(values).max(initial=0.0))
+    )
     constant = not np.ptp(np.concatenate([values, told])) > 0
     beside = None if noise is None else NoiseBesideEffects(noise, *_typical_effects(table, findings))
     words, reasons = verdict(metrics, constant=constant, complete=complete, screened="kept" in findings.diagnostics, noise=beside)
@@ -116,8 +130,11 @@ def _deviations(plan: ValidationPlan, values: Values, sets: list[Members]) -> tu
     return np.array([found[members] for members in sets], dtype=np.float64), joint, parts
 
 
-def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Metrics:
-    """Mean absolute error of the reported interactions' estimates with its interval, their correlation and the share of correct signs."""
+def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator, explored: NDArray[np.bool_]) -> Metrics:
+    """Mean absolute error of the reported interactions' estimates with its interval, their correlation and the share of correct signs.
+
+    `explored` `(checked,)` marks those that the explorer measured itself: in the answer they are exact.
+    """
     reported = np.array([role != "low_impact" for role in table.column("role").to_pylist()], dtype=np.bool_)
     estimate, exact = (table.column(name).to_numpy()[reported] for name in ("estimate", "exact"))
     if not len(exact):
@@ -127,6 +144,7 @@ def _errors(table: pa.Table, findings: Findings, rng: np.random.Generator) -> Me
     worth = np.abs(exact) > NEGLIGIBLE * float(np.abs(exact).max())
     metrics = {
         "checked": float(len(exact)),
+        "explored": float(explored.sum()),
         "error": float(errors.mean()),
         "error_lo": float(np.quantile(means, RISK / 2)),
         "error_hi": float(np.quantile(means, 1 - RISK / 2)),
@@ -201,6 +219,23 @@ def _score(exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[M
     return table, metrics
 
 
+def _score_near(plan: ValidationPlan, values: Values, masks: Masks, rng: np.random.Generator) -> Metrics:
+    """R² around the intact input, on held-out masks that remove a few components, beside that of adding up the single effects."""
+    fresh = plan.near[lookup(masks, plan.near) < 0]
+    exact = values[lookup(plan.masks, fresh)]
+    if len(fresh) < LEAST_HELDOUT or not np.ptp(exact) > 0:
+        return {}
+    predicted, singles = plan.findings.surrogate.predict(fresh), _added_up(plan, values)(fresh)
+    full, _ = _bootstrap_r2(exact, predicted, singles, rng)
+    return {
+        "near": float(len(fresh)),
+        "r2_near": r_squared(exact, predicted),
+        "r2_near_lo": float(np.quantile(full, RISK / 2)),
+        "r2_near_hi": float(np.quantile(full, 1 - RISK / 2)),
+        "r2_near_singles": r_squared(exact, singles),
+    }
+
+
 def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """R² of both predictions on the same resamples of the held-out masks, float64 `(resamples,)`."""
     rows = rng.integers(0, len(exact), (RESAMPLES, len(exact)))
@@ -210,12 +245,18 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
     return full, alone
 
 
-def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values) -> Callable[[Masks], Values]:
+def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values, importance: Values | None) -> Callable[[Masks], Values]:
     """Prediction from single effects alone: a LASSO on the explorer's random masks or, if it only used masks near the intact input, the sum of its effects."""
     if plan.keep_probability == plan.findings.surrogate.keep_probability and len(told):
-        rows = np.flatnonzero(random_rows(masks, plan.keep_probability))
+        rows = np.flatnonzero(random_rows(masks, plan.keep_probability) if importance is None else importance > 0)
         rows = np.random.default_rng(0).permutation(rows)[:MOST_FITTED] if len(rows) > MOST_FITTED else rows
-        return fit_singles(masks[rows], told[rows], keep_probability=plan.keep_probability).predict
+        weights = None if importance is None else importance[rows]
+        return fit_singles(masks[rows], told[rows], keep_probability=plan.keep_probability, weights=weights).predict
+    return _added_up(plan, values)
+
+
+def _added_up(plan: ValidationPlan, values: Values) -> Callable[[Masks], Values]:
+    """Prediction of masks near the intact input: its value less the single effects of what they remove."""
     intact = float(values[lookup(plan.masks, np.ones((1, plan.n), dtype=np.bool_))[0]])
     effects = np.asarray(plan.findings.singles.column("value").to_numpy(), dtype=np.float64)
 

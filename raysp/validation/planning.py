@@ -14,12 +14,16 @@ from raysp.masks import Masks
 from raysp.sampling.ablations import ablations
 from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.matching import distinct
+from raysp.sampling.strata import allocated, sized_masks
 from raysp.specs.validation import MAX_EXACT_ORDER, Validation
 
 #: The P(keep) at which masks are drawn uniformly.
 UNIFORM = 0.5
 
 Members = tuple[int, ...]
+
+#: Numbers of components that held-out masks around the intact input remove.
+NEAR = range(2, 6)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class ValidationPlan:
     low_total: int
     heldout: Masks
     keep_probability: float
+    near: Masks
 
 
 def plan(  # noqa: PLR0917  in the order in which a run produces them
@@ -51,18 +56,30 @@ def plan(  # noqa: PLR0917  in the order in which a run produces them
     low = low_impact(findings, n)
     pairs = _random_pairs(low, options.low_pairs, rng)
     heldout = _heldout(n, options.heldout, keep_probability, rng, known)
+    near = _near(n, options.near, rng, known) if findings.focus != "average" else np.zeros((0, n), dtype=np.bool_)
     chosen = [rest[row] for row in drawn]
     sets: dict[Members, None] = {(): None}
     for members in [*top, *chosen, *pairs]:
         sets.update((part, None) for size in range(1, len(members) + 1) for part in itertools.combinations(members, size))
-    masks = distinct(np.concatenate([ablations(n, sets), heldout]))
-    return ValidationPlan(findings, n, masks, tuple(top), tuple(chosen), tuple(pairs), comb(len(low), 2), heldout, keep_probability)
+    masks = distinct(np.concatenate([ablations(n, sets), heldout, near]))
+    return ValidationPlan(findings, n, masks, tuple(top), tuple(chosen), tuple(pairs), comb(len(low), 2), heldout, keep_probability, near)
 
 
 def _heldout(n: int, count: int, keep_probability: float, rng: np.random.Generator, known: Masks | None) -> Masks:
     if keep_probability == UNIFORM:
         return uniform_masks(n, count, rng, known)
     return random_masks(n, count, keep_probability, rng, known)
+
+
+def _near(n: int, count: int, rng: np.random.Generator, known: Masks | None) -> Masks:
+    """Distinct masks, not among those `known`, that remove as many components as `NEAR` says, each number as often, bool `(m, n)`; fewer if there are fewer."""
+    counts = np.zeros(n + 1, dtype=np.intp)
+    sizes = [n - removed for removed in NEAR if removed < n]
+    shares = np.zeros(n + 1)
+    shares[sizes] = 1.0
+    there = sum(comb(n, size) for size in sizes) - (0 if known is None else int(np.isin(known.sum(axis=1), sizes).sum()))
+    counts = allocated(n, max(min(count, there), 0), shares, known)
+    return sized_masks(n, counts, rng, known)
 
 
 def low_impact(findings: Findings, n: int) -> list[int]:

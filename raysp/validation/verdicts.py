@@ -26,6 +26,9 @@ REASON_CODES: dict[str, str] = {
     "surrogate_good": "The surrogate predicts held-out masks well.",
     "surrogate_partial": "The surrogate predicts held-out masks only in part.",
     "surrogate_poor": "The surrogate predicts held-out masks badly.",
+    "near_good": "The surrogate predicts masks around the intact input well.",
+    "near_partial": "The surrogate predicts masks around the intact input only in part.",
+    "near_poor": "The surrogate predicts masks around the intact input badly.",
     "interactions_harm": "The surrogate predicts worse than single effects alone.",
     "interactions_no_gain": "Single effects alone predict as well as the surrogate does.",
     "estimates_good": "The surrogate's deviations agree with those measured exactly.",
@@ -119,6 +122,7 @@ def verdict(metrics: Metrics, *, constant: bool, complete: bool, screened: bool,
         builder.add("complete", {}, "Every mask was measured: the answer is exact.")
     else:
         _judge_surrogate(builder, metrics, screened=screened)
+        _judge_near(builder, metrics)
     _judge_estimates(builder, metrics, exact=complete)
     _judge_low_impact(builder, metrics, screened=screened)
     if noise is not None:
@@ -145,6 +149,23 @@ def _judge_surrogate(builder: VerdictBuilder, metrics: Metrics, *, screened: boo
     else:
         builder.add("surrogate_good", figures, f"The surrogate predicts well: {scored}.")
     _judge_gain(builder, metrics)
+
+
+def _judge_near(builder: VerdictBuilder, metrics: Metrics) -> None:
+    r2 = metrics.get("r2_near", math.nan)
+    if math.isnan(r2):
+        return
+    figures = _chosen(metrics, "r2_near", "r2_near_lo", "r2_near_hi", "r2_near_singles", "near")
+    scored = (
+        f"R² {r2:.2f} (95% interval {metrics['r2_near_lo']:.2f} to {metrics['r2_near_hi']:.2f}) on {metrics['near']:.0f} fresh masks that remove two to five "
+        f"components; adding up single effects {metrics['r2_near_singles']:.2f}"
+    )
+    if r2 < POOR_R2:
+        builder.add("near_poor", figures, f"Around the intact input the surrogate predicts badly: {scored}; rely on the exact values, or use focus intact.", 1)
+    elif r2 < GOOD_R2:
+        builder.add("near_partial", figures, f"Around the intact input the surrogate predicts in part: {scored}; use focus intact, or raise the budget.", 1)
+    else:
+        builder.add("near_good", figures, f"Around the intact input the surrogate predicts well: {scored}.")
 
 
 def _judge_gain(builder: VerdictBuilder, metrics: Metrics) -> None:
@@ -177,6 +198,8 @@ def _judge_estimates(builder: VerdictBuilder, metrics: Metrics, *, exact: bool) 
         f"{checked:.0f} interactions measured exactly: mean error {error:.3g} (95% interval {metrics['error_lo']:.3g} to {metrics['error_hi']:.3g}) "
         f"where the exact values average {size:.3g}; {sign:.0%} have the right sign"
     )
+    if metrics.get("explored"):
+        measured += f" ({metrics['explored']:.0f} of them had been measured before the fit)"
     if relative > POOR_ERROR and sign < POOR_SIGN:
         builder.add(
             "estimates_wrong", figures, f"The estimates around the intact input are wrong: {measured}; use screen, or rely on the exact values alone.", 2
