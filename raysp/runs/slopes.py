@@ -69,7 +69,7 @@ class SlopePrice:
     sample: SlopeSample | None = field(default=None, init=False)
 
     def inform(self, explorer: Explorer, masks: Callable[[], Masks]) -> Explorer:
-        """The started explorer, given the price if the game has slopes and the explorer can use them; `masks` are the first that it will ask for."""
+        """The started explorer, given the price if the game has slopes and the explorer can use them; `masks` gives some that it is certain to ask for."""
         # An explorer that does not override this has no use for slopes, so their price is not measured for it.
         if not self.backend.info.slopes or type(explorer).with_slopes is _inherited():
             return explorer
@@ -80,7 +80,10 @@ class SlopePrice:
         known = self.store.slope_price(fingerprint)
         if known is not None:
             return known
-        self.sample = self.backend.slope_sample(masks()[:TIMED])
+        certain = masks()
+        # Masks that keep most components share computations, which most of those to come do not.
+        fewest = np.argsort(certain.sum(axis=1), kind="stable")[:TIMED]
+        self.sample = self.backend.slope_sample(certain[fewest])
         if self.store.read_only:
             return self.sample.price
         self.store.add_slope_price(self.backend.info, self.sample.price)

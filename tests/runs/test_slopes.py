@@ -66,7 +66,7 @@ def test_the_price_is_measured_once_a_game_and_counted(tmp_path, curious):
         assert (calibrated["evaluations"], calibrated["with_slopes"]) == (2 * TIMED + 2, TIMED)
         assert calibrated["seconds"] == pytest.approx(3.5 * (TIMED + 1))
         explored = cost(store, "r", "explore")
-        # The masks that were timed are the first that the explorer asks for.
+        # The masks that were timed are among the first that the explorer asks for.
         assert (explored["evaluations"], explored["reused"], explored["with_slopes"]) == (4 * 24 + 2 - TIMED, TIMED, 2 * 24 - TIMED)
         execute(store, again, "again")
         assert again.calls == []
