@@ -62,6 +62,9 @@ class Curious(ProxySPEX):
         numbers = 1 + np.random.default_rng(self.random_state).permutation(2**self.n - 2)  # each mask but the ends, once
         return (numbers[24 * len(self._masks) :][:24, None] >> np.arange(self.n)) % 2 == 1
 
+    def certain_masks(self):
+        return self.ask()
+
     def planned(self, n):
         return 24 * self.rounds
 

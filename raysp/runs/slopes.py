@@ -81,9 +81,9 @@ class SlopePrice:
         if known is not None:
             return known
         certain = masks()
-        # Masks that keep most components share computations, which most of those to come do not.
-        fewest = np.argsort(certain.sum(axis=1), kind="stable")[:TIMED]
-        self.sample = self.backend.slope_sample(certain[fewest])
+        # Single ablations may share computations, which most of the masks to come do not.
+        several = certain[(~certain).sum(axis=1) > 1][:TIMED]
+        self.sample = self.backend.slope_sample(several if len(several) else certain[:TIMED])
         if self.store.read_only:
             return self.sample.price
         self.store.add_slope_price(self.backend.info, self.sample.price)
