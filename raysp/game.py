@@ -75,6 +75,12 @@ class Measurement:
     notes: tuple[str, ...] = ()
     slopes: NDArray[np.float32] | None = None
 
+    def rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Measurement":
+        """Some rows, at the cost of all."""
+        outputs = None if self.outputs is None else self.outputs[rows]
+        slopes = None if self.slopes is None else self.slopes[rows]
+        return replace(self, values=self.values[rows], outputs=outputs, slopes=slopes)
+
     @classmethod
     def of(cls, parts: Sequence["Measurement"]) -> "Measurement":
         """The measurement of several batches of one game, at least one, one after the other."""
@@ -120,7 +126,10 @@ class GameInfo:
 
 
 class Game(ABC):
-    """Base class of games. Subclasses set `info`, implement `measure`, and override `compute_gradients` if they can provide gradients."""
+    """Base class of games. Subclasses set `info`, implement `measure`, and override `compute_gradients` if they can provide gradients.
+
+    A game that can measure slopes says so in `info.slopes`; all others call `check_slopes` first.
+    """
 
     info: GameInfo
     _report: GradientReport | None = None
@@ -136,8 +145,13 @@ class Game(ABC):
         return self.info.components
 
     @abstractmethod
-    def measure(self, masks: Masks) -> Measurement:
-        """Measure the values and the cost of checked masks (bool, `(m, n)`)."""
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
+        """Measure the values and the cost of checked masks (bool, `(m, n)`), and their slopes if requested. ValueError if the game has no slopes."""
+
+    def check_slopes(self, *, slopes: bool) -> None:
+        """ValueError if slopes are requested and the game cannot measure them."""
+        if slopes and not self.info.slopes:
+            raise ValueError("slopes: this game has none; measure its values alone")
 
     def remeasure(self, masks: Masks) -> Measurement:
         """Measure the masks without using cached values, so that two measurements differ by the numerical noise of the game."""
@@ -174,8 +188,9 @@ class FunctionGame(Game):
     function: Any
     info: GameInfo = field(repr=False)
 
-    def measure(self, masks: Masks) -> Measurement:
-        """Call the function on the masks; it must return one number per mask."""
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
+        """Call the function on the masks; it must return one number per mask. ValueError if slopes are requested."""
+        self.check_slopes(slopes=slopes)
         began = time.perf_counter()
         values = np.asarray(self.function(masks), dtype=np.float64)
         if values.shape != (len(masks),):

@@ -37,7 +37,8 @@ class AskedGame(Game):
         self.outputs = outputs
         self.info = GameInfo(fingerprint(described), components, described, batch_masks=64, queries=queries, examples=examples or made)
 
-    def measure(self, masks):
+    def measure(self, masks, *, slopes=False):
+        self.check_slopes(slopes=slopes)
         outputs = self.outputs(masks)
         return Measurement(outputs.mean(axis=1), 0, 0.001 * len(masks), outputs)
 

@@ -64,8 +64,9 @@ class DataGame(Game):
         """The numbers of the examples that a mask (bool `(n,)`) keeps, int64."""
         return np.flatnonzero(mask[self.groups.of]).astype(np.int64)
 
-    def measure(self, masks: Masks) -> Measurement:
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
         """Values (float64 `(m,)`), outputs `(m, queries)`, tokens that went through blocks, and seconds. Raises UserError if a training diverges."""
+        self.check_slopes(slopes=slopes)
         masks = check_masks(masks, self.n)
         began, before = time.perf_counter(), self._tokens
         seeds = range(self.lens.training_seed, self.lens.training_seed + self.lens.seeds)

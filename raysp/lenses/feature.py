@@ -42,8 +42,9 @@ class FeatureGame(Game):
     root: Root = field(repr=False)
     _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
 
-    def measure(self, masks: Masks) -> Measurement:
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
         """Values (float64 `(m,)`), tokens that the model computed, and seconds. Raises EvaluationError for an input longer than the model's context."""
+        self.check_slopes(slopes=slopes)
         began = time.perf_counter()
         contexts = self.parts.source.contexts(masks)
         names = [_name(context) for context in contexts]

@@ -23,8 +23,6 @@ from raysp.models.memory import is_out_of_memory, release
 STEPS = 8
 #: The most components that are removed one at a time for the second order, strongest by the first; and the most pairs that are kept.
 MOST_OUT, MOST_PAIRS = 256, 20_000
-#: Rows hold the activations of all layers for the backward pass, so this many times fewer run at once than without gradients.
-HEAVIER = 2
 #: The most other prompts whose activations gradients are averaged over, if each mask draws from one.
 DONORS = 4
 
@@ -81,11 +79,11 @@ def _pairs(out: Integers, changes: Floats, singles: Values) -> PairTerms:
     return PairTerms(np.sort(np.stack([out[first], second], axis=1).astype(np.int64), axis=1), table[first, second], singles)
 
 
-def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats) -> tuple[Values, Floats]:
+def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats, picks: Integers | None = None) -> tuple[Values, Floats]:
     """The value and its gradient at each row of gates (float64 `(rows, n)`, 1 open and 0 closed): float64 `(rows,)` and `(rows, n)`.
 
-    An accuracy has no gradient: the mean margin of target over foil stands in for it. Replacements that are drawn are averaged over the first few.
-    Raises torch.OutOfMemoryError if not even one row fits.
+    An accuracy has no gradient: the mean margin of target over foil stands in for it. `picks`, int64 `(rows,)`, selects the replacement of each row as in
+    `Group.taken`; with None, replacements that are drawn are averaged over the first few. Raises torch.OutOfMemoryError if not even one row fits.
     """
     values, gradients = np.zeros(len(gates)), np.zeros(gates.shape)
     weights = reading.weights() if reading.reduction != "kl" else None
@@ -93,38 +91,50 @@ def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats) -> tuple[Values
         if weights is None and group.intact is None:
             mask_tree.remember_intact(group)
         some = np.full(len(group.read_token), 1 / len(reading.answers)) if weights is None else weights[numbers]
-        for work, value, gradient in _batches(mask_tree, reading, group, gates, some):
+        for work, value, gradient in _batches(mask_tree, reading, group, gates, (some, picks)):
             np.add.at(values, work, value)
             np.add.at(gradients, work, gradient)
     return values, gradients
 
 
-def _batches(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, weights: Floats) -> Iterator[tuple[Integers, Values, Floats]]:
-    """A group's share of the values, some rows at a time: row numbers of `gates`, values and gradients."""
-    donors = [choices[:DONORS] for choices in group.choices]
-    counts = np.array([len(each) for each in donors])
-    inputs = np.repeat(np.repeat(np.arange(len(donors)), counts), len(gates))
-    choice = np.repeat(np.concatenate(donors), len(gates))
-    share = 1.0 / counts[inputs]
-    work = np.tile(np.arange(len(gates)), int(counts.sum()))
-    at, rows = 0, max(mask_tree.budget // (HEAVIER * group.length), 1)
+def _batches(
+    mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Floats, Integers | None]
+) -> Iterator[tuple[Integers, Values, Floats]]:
+    """A group's share of the values, some rows at a time: row numbers of `gates`, values and gradients. `told` are the readouts' weights and the picks."""
+    weights, picks = told
+    work, inputs, choice, share = _rows(group, len(gates), picks)
+    at = 0
     while at < len(work):
+        rows = max(mask_tree.budget // (mask_tree.heavier * group.length), 1)
         some = slice(at, at + rows)
         try:
             found = _batch(mask_tree, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights))
         except RuntimeError as error:
             if not is_out_of_memory(error) or rows == 1:
                 raise
-            rows //= 2
+            mask_tree.heavier *= 2
             release(mask_tree.blockwise.device)
             continue
         yield work[some], *found
         at = some.stop
 
 
+def _rows(group: Group, count: int, picks: Integers | None) -> tuple[Integers, Integers, Integers, Floats]:
+    """What is computed for `count` rows of gates: their numbers, the group's inputs, the replacements, and the share of each in the row's value."""
+    if picks is not None:
+        work, inputs = np.tile(np.arange(count), len(group.ids)), np.repeat(np.arange(len(group.ids)), count)
+        return work, inputs, group.taken(inputs, picks[work]), np.ones(len(work))
+    donors = [choices[:DONORS] for choices in group.choices]
+    counts = np.array([len(each) for each in donors])
+    inputs = np.repeat(np.repeat(np.arange(len(donors)), counts), count)
+    return np.tile(np.arange(count), int(counts.sum())), inputs, np.repeat(np.concatenate(donors), count), 1.0 / counts[inputs]
+
+
 def _batch(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats]) -> tuple[Values, Floats]:
     inputs, choice, share, weights = told
-    leaf = torch.tensor(gates, dtype=mask_tree.blockwise.dtype, device=mask_tree.blockwise.device, requires_grad=True)
+    # A gate's gradient is a sum over channels and positions, which needs float32 whatever the model computes in.
+    wide = torch.promote_types(mask_tree.blockwise.dtype, torch.float32)
+    leaf = torch.tensor(gates, dtype=wide, device=mask_tree.blockwise.device, requires_grad=True)
     with torch.enable_grad():
         logits = mask_tree.differentiate(group, leaf, inputs, choice)
         total = torch.zeros(len(gates), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)

@@ -23,10 +23,12 @@ class PromptGame(Game):
         prompts: list[dict[str, Any]] = game.info.description["prompts"]
         queries = tuple(Query(i, f"prompt {i + 1}", each["prompt"], str(each.get("target") or ""), each.get("foil")) for i, each in enumerate(prompts))
         described = {**game.info.description, "outputs": "prompts"}
-        self.info = replace(game.info, fingerprint=fingerprint({"of": game.info.fingerprint, "outputs": "prompts"}), description=described, queries=queries)
+        named = fingerprint({"of": game.info.fingerprint, "outputs": "prompts"})
+        self.info = replace(game.info, fingerprint=named, description=described, queries=queries, slopes=False)
 
-    def measure(self, masks: Masks) -> Measurement:
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
         """As `Game.measure`."""
+        self.check_slopes(slopes=slopes)
         began, before = time.perf_counter(), self.game.mask_tree.tokens
         outputs = self.game.by_prompt(masks)
         return Measurement(outputs.mean(axis=1), self.game.mask_tree.tokens - before, time.perf_counter() - began, outputs)

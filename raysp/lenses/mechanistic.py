@@ -18,7 +18,8 @@ from raysp.lenses.answers import Answers, answers, check_head
 from raysp.lenses.contexts import Context, Reader
 from raysp.lenses.framing import frame
 from raysp.lenses.gate_gradients import gradient_report
-from raysp.lenses.readings import Reading
+from raysp.lenses.gate_gradients import slopes as slopes_at
+from raysp.lenses.readings import Reading, drawn
 from raysp.lenses.replacements import Replacements
 from raysp.lenses.selection import Chosen, select
 from raysp.lenses.self_check import PIECE
@@ -50,11 +51,18 @@ class MechanisticGame(Game):
     mask_tree: MaskTree = field(repr=False)
     reading: Reading = field(repr=False)
 
-    def measure(self, masks: Masks) -> Measurement:
-        """Values (float64 `(m,)`), tokens that the model computed, and seconds."""
+    def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
+        """Values (float64 `(m,)`), tokens that the model computed (a backward pass counts as another pass), and seconds; slopes `(m, 1, n)` if requested."""
+        self.check_slopes(slopes=slopes)
         began, before = time.perf_counter(), self.mask_tree.tokens
-        values = self.by_prompt(masks).mean(axis=1)
-        return Measurement(values, self.mask_tree.tokens - before, time.perf_counter() - began)
+        gradients = None
+        if slopes:
+            with self.model.at_work("one prompt"):
+                values, found = slopes_at(self.mask_tree, self.reading, masks.astype(np.float64), drawn(masks))
+            gradients = found[:, None].astype(np.float32)
+        else:
+            values = self.by_prompt(masks).mean(axis=1)
+        return Measurement(values, self.mask_tree.tokens - before, time.perf_counter() - began, slopes=gradients)
 
     def by_prompt(self, masks: Masks) -> Floats:
         """Each prompt's value under each mask (bool, `(m, n)`), float64 `(m, prompts)`. EvaluationError if one prompt does not fit into memory."""
@@ -92,7 +100,9 @@ def build_mechanistic_game(lens: MechanisticLens, other_questions: Sequence[Ques
     name = fingerprint(_identity(described, prepared, _at(lens, prepared)))
     framed = frame(_one_prompt(lens, prepared[0].question), model.loaded.tokenizer)
     notes = (f"model {lens.model} in {model.place}, block by block", *framed.notes, *_notes(lens, prepared))
-    info = GameInfo(name, chosen.components, described, notes, model.request_masks(_tokens_of_a_mask(mask_tree, reading)), _source(lens), warnings)
+    batch = model.request_masks(_tokens_of_a_mask(mask_tree, reading))
+    # A share of right answers is a step function of the gates.
+    info = GameInfo(name, chosen.components, described, notes, batch, _source(lens), warnings, slopes=reading.reduction != "accuracy")
     return MechanisticGame(info, model, mask_tree, reading)
 
 

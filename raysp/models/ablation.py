@@ -68,13 +68,15 @@ class Ablation:
     rows: GateRows | None = field(init=False, repr=False, default=None)
     bank: Bank | None = field(init=False, repr=False, default=None)
     owners: dict[Slot, Tensor] = field(init=False)
+    _narrowest: dict[Slot, int] = field(init=False, repr=False)
     _record: dict[Slot, Tensor] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        self.owners = {}
+        self.owners, self._narrowest = {}, {}
         for number, part in enumerate(self.parts):
             owner = self.owners.setdefault(part.slot, torch.full((width(self.architecture, part.slot),), len(self.parts)))
             owner[part.start : part.stop] = number
+            self._narrowest[part.slot] = min(part.stop - part.start, self._narrowest.get(part.slot, part.stop - part.start))
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -161,7 +163,8 @@ class Ablation:
         gate = rows.gates.to(tensor.device)[:, self.owners[slot].to(tensor.device)].to(tensor.dtype)[:, None, :]
         altered = tensor * gate
         if self.rescale and slot[1] in ("heads", "neurons"):
-            altered = altered * (gate.shape[-1] / gate.sum(dim=-1, keepdim=True).clamp(min=1.0))
+            # With any part kept, the sum exceeds the floor by a margin, so that the value is smooth in the gates; a lower floor would give steep slopes at none.
+            altered = altered * (gate.shape[-1] / gate.sum(dim=-1, keepdim=True).clamp(min=self._narrowest[slot] / 2))
         if self.bank is not None:
             altered = altered + (1 - gate) * self.bank.of(slot, rows.choice).to(tensor.device, tensor.dtype)
         return self._where(altered, tensor).reshape(shape)

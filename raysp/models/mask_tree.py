@@ -61,11 +61,15 @@ class Group:
 
 @dataclass(slots=True)
 class MaskTree:
-    """A model run block by block, with an ablation of its parts; at most `budget` tokens run at once, halved when memory runs out."""
+    """A model run block by block, with an ablation of its parts; at most `budget` tokens run at once, halved when memory runs out.
+
+    For gradients, which hold the activations of all layers, `heavier` times fewer run at once; that is doubled when memory runs out.
+    """
 
     blockwise: BlockwiseModel
     ablation: Ablation
     budget: int
+    heavier: int = 2
     tokens: int = 0
     _lowest: int = field(init=False)
     _members: dict[int, list[int]] = field(init=False, repr=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from raysp.game import GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.masks import Masks
+from raysp.runs.slopes import SlopeSample
 from raysp.specs.run import AnyLens
 from raysp.validation.numeric_noise import NoiseSample
 
@@ -19,17 +20,24 @@ LEAST_BATCH = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) that a round of a phase asks for, with their positions (int32, `(m,)`) in the round."""
+    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) that a round of a phase asks for, with their positions (int32, `(m,)`) in the round.
+
+    `slopes`: they are to be measured with slopes.
+    """
 
     packed: NDArray[np.uint8]
     phase: str
     round: int
     positions: NDArray[np.int32]
+    slopes: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """The measurement of some rows of a batch (usually all). `stored`: the backend has stored it; `reused`: it was not measured, but found."""
+    """The measurement of some rows of a batch (usually all). `stored`: the backend has stored it; `reused`: it was not measured, but found.
+
+    Slopes that are stored are not in the measurement.
+    """
 
     batch: Batch
     rows: NDArray[np.intp]
@@ -74,12 +82,16 @@ class Backend(Protocol):
         """As `Game.gradient_report`."""
         ...
 
+    def slope_sample(self, masks: Masks) -> SlopeSample:
+        """As `raysp.runs.slopes.sample_slopes`, for the game."""
+        ...
+
 
 #: Gives the backend that measures the game of a lens. UserError for what the lens cannot do.
 BackendOf = Callable[[AnyLens], Backend]
 
 
-def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp], phase: str, round_number: int = 0) -> Iterator[Batch]:
+def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp], phase: str, round_number: int = 0, *, slopes: bool = False) -> Iterator[Batch]:
     """Rows of packed masks in batches of the game's preferred size, or smaller ones if a worker would otherwise get fewer than two.
 
     Where such batches take little time, several are given together, as long as each worker still gets two.
@@ -90,5 +102,5 @@ def batches(backend: Backend, packed: NDArray[np.uint8], rows: NDArray[np.intp],
     while start < len(rows):
         together = max(1, min(backend.together, (len(rows) - start) // (2 * backend.workers * size)))
         some = rows[start : start + together * size]
-        yield Batch(packed[some], phase, round_number, some.astype(np.int32))
+        yield Batch(packed[some], phase, round_number, some.astype(np.int32), slopes)
         start += len(some)

@@ -24,6 +24,7 @@ from raysp.runs.calibration import continued_lens
 from raysp.runs.progress import Watch, WatchAll
 from raysp.runs.result import Result, read_result
 from raysp.runs.run import Run
+from raysp.runs.slopes import SlopeSample, sample_slopes
 from raysp.runs.state import RunRequest
 from raysp.specs.run import AnyLens, RunSpec
 from raysp.store import Store
@@ -100,7 +101,7 @@ class LocalBackend:
     def measure(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """Measure one batch after the other."""
         for batch in batches:
-            yield Answer(batch, np.arange(len(batch.packed)), self.game.measure(unpack(batch.packed, self.info.n)))
+            yield Answer(batch, np.arange(len(batch.packed)), self.game.measure(unpack(batch.packed, self.info.n), slopes=batch.slopes))
 
     def rebuild(self, lens: AnyLens) -> None:
         """As `Backend.rebuild`."""
@@ -116,3 +117,7 @@ class LocalBackend:
     def gradient_report(self, max_order: int = 1) -> GradientReport:
         """As `Game.gradient_report`."""
         return self.game.gradient_report(max_order)
+
+    def slope_sample(self, masks: Masks) -> SlopeSample:
+        """As `sample_slopes`."""
+        return sample_slopes(self.game, masks)

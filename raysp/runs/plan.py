@@ -13,6 +13,7 @@ from raysp.runs.calibration import calibrate
 from raysp.runs.gradients import Gradients
 from raysp.runs.run import ends_of, start_explorer
 from raysp.runs.run_store import ActionStore
+from raysp.runs.slopes import SlopePrice
 from raysp.runs.stored_game import PLAN, StoredGame
 from raysp.sampling.matching import distinct
 from raysp.specs.lenses import CostClass
@@ -49,7 +50,9 @@ def plan_run(spec: RunSpec, store: ActionStore, backend: Backend) -> dict[str, A
         )
         store.add_cost(PLAN, "calibrate", evaluations=calibration.evaluations, tokens=calibration.tokens, seconds=calibration.seconds)
     info = backend.info
-    explorer = Gradients(store, backend).inform(started, spec.lens)
+    price = SlopePrice(store, backend)
+    explorer = price.inform(Gradients(store, backend).inform(started, spec.lens), lambda: start_explorer(spec, backend.info).certain_masks())
+    price.store_sample(PLAN)
     n = info.n
     timed, each, here = _timed(StoredGame(store, backend, PLAN, "calibrate"), explorer, *CALIBRATION[spec.lens.cost_class])
     explored, validated = explorer.planned(n) + 2, spec.validation.planned(n)

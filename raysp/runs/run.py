@@ -25,6 +25,7 @@ from raysp.runs.gradients import Gradients
 from raysp.runs.progress import Progress, Tally, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.runs.run_store import RunStore
+from raysp.runs.slopes import SlopePrice, checked_slopes
 from raysp.runs.state import spec_json
 from raysp.sampling.matching import distinct
 from raysp.specs.run import RunSpec
@@ -59,6 +60,7 @@ class Run:
         self._calibration: Calibration | None = None
         self._noted: set[str] = set()
         self._gradients = Gradients(self.store, self.backend)
+        self._slope_price = SlopePrice(self.store, self.backend)
 
     def execute(self) -> None:
         """Run to the end. If the run fails, its row records the error and its evaluations stay.
@@ -76,13 +78,15 @@ class Run:
             self._report(phase="calibrate")
             self._calibration = calibrate(self.spec, self.backend, self.store, started.keep_probability)
             explorer = self._gradients.inform(started, self.spec.lens)
+            # Asking would settle the explorer's first round before it knows of slopes: another one like it is asked.
+            explorer = self._slope_price.inform(explorer, lambda: start_explorer(self.spec, self.backend.info).certain_masks())
         except UserError:
             raise  # there is nothing yet that could be resumed
         except BaseException as error:
             self._begin(started)
             self._end(error)
             raise
-        calibrating = time.perf_counter() - began if self._calibration or self._gradients.wall_seconds else 0.0
+        calibrating = time.perf_counter() - began if self._calibration or self._gradients.wall_seconds or self._slope_price.sample else 0.0
         self._begin(explorer)
         try:
             self._announce()
@@ -101,7 +105,7 @@ class Run:
         self._report(warnings=info.warnings)
 
     def _store_calibration(self, wall_seconds: float) -> None:
-        """Store the values that calibration measured in the run's dtype, and its other costs."""
+        """Store what calibration measured in the run's dtype, with and without slopes, and its other costs."""
         found = self._calibration
         if found is not None and found.sample is not None:
             masks, first = found.sample.masks, found.sample.first
@@ -110,6 +114,7 @@ class Run:
             self.store.add_evaluations(self.run_id, "calibrate", masks, values, tokens=first.tokens, seconds=first.seconds, outputs=outputs)
         if found is not None and found.evaluations:
             self.store.add_cost(self.run_id, "calibrate", evaluations=found.evaluations, tokens=found.tokens, seconds=found.seconds)
+        self._slope_price.store_sample(self.run_id)
         if wall_seconds:
             self.store.add_cost(self.run_id, "calibrate", wall_seconds=wall_seconds)
 
@@ -170,10 +175,19 @@ class Run:
     def _explore(self, explorer: Explorer) -> None:
         round_number = 1
         while not explorer.done():
-            masks = explorer.ask()
-            values = self.evaluate(masks, "explore", round_number, explorer)
-            explorer.tell(masks, self.store.outputs(self.store.game_id(self.run_id), masks) if self.backend.info.queries else values)
+            masks, slopes = explorer.ask(), self.backend.info.slopes and explorer.asks_slopes
+            values = self.evaluate(masks, "explore", round_number, explorer, slopes=slopes)
+            self._tell(explorer, masks, values, slopes=slopes)
             round_number += 1
+
+    def _tell(self, explorer: Explorer, masks: Masks, values: Values, *, slopes: bool) -> None:
+        """Tell the explorer the outputs, or the values, and the slopes that were requested."""
+        game_id = self.store.game_id(self.run_id)
+        if self.backend.info.queries:
+            values = self.store.outputs(game_id, masks)
+        elif slopes:  # a value that was known is measured again with its slopes, and the stored one counts
+            values = self.store.known(game_id, masks)
+        explorer.tell(masks, values, slopes=self.store.slopes(game_id, masks) if slopes else None)
 
     def _analyse(self, explorer: Explorer) -> Findings:
         self._tally.settle("explore")
@@ -216,14 +230,14 @@ class Run:
             self.store.add_event(self.run_id, "note", reason.sentence)
         return agreement
 
-    def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None) -> Values:
-        """Return the values of masks (bool, `(m, n)`): from the store if it has them, otherwise measured and stored."""
+    def evaluate(self, masks: Masks, phase: str, round_number: int, explorer: Explorer | None = None, *, slopes: bool = False) -> Values:
+        """Return the values of masks (bool, `(m, n)`): from the store if it has them (with `slopes`: and their slopes), otherwise measured and stored."""
         began = time.perf_counter()
         # Unique masks are in lexicographic order: neighbours share long prefixes, which the models' prefix trees reuse.
         every = pack(masks)
         first, place = first_of_each(every)
         packed = every[first]
-        asked = Round(phase, round_number, packed, self.backend.info.n)
+        asked = Round(phase, round_number, packed, self.backend.info.n, slopes)
         if not self.backend.remembers:
             self._look_up(asked)
         self._tally.begin(phase, len(packed))
@@ -237,9 +251,11 @@ class Run:
         return asked.values[place]
 
     def _look_up(self, asked: "Round") -> None:
-        """Fill in the values that the store has."""
-        masks = asked.masks(slice(None))
-        asked.values[:] = self.store.known(self.store.game_id(self.run_id), masks)
+        """Fill in the values that the store has, if slopes are wanted only those with slopes."""
+        masks, game_id = asked.masks(slice(None)), self.store.game_id(self.run_id)
+        asked.values[:] = self.store.known(game_id, masks)
+        if asked.slopes:
+            asked.values[np.isnan(self.store.slopes(game_id, masks)).any(axis=(1, 2))] = np.nan
         found = np.flatnonzero(~np.isnan(asked.values))
         asked.known = asked.reused = len(found)
         self.store.add_reused(self.run_id, asked.phase, masks[found], in_round=asked.number, positions=found.astype(np.int32))
@@ -248,7 +264,7 @@ class Run:
         """Fill in the missing values; each batch is stored as soon as it is measured."""
         began = time.perf_counter()
         missing = np.flatnonzero(np.isnan(asked.values))
-        for answer in self.backend.measure(batches(self.backend, asked.packed, missing, asked.phase, asked.number)):
+        for answer in self.backend.measure(batches(self.backend, asked.packed, missing, asked.phase, asked.number, slopes=asked.slopes)):
             rows = answer.batch.positions[answer.rows]
             masks, measurement = asked.masks(rows), answer.measurement
             asked.values[rows] = self._checked(masks, measurement.values)
@@ -266,6 +282,7 @@ class Run:
                     tokens=measurement.tokens,
                     seconds=measurement.seconds,
                     outputs=outputs,
+                    slopes=checked_slopes(self.backend.info, masks, measurement.slopes) if asked.slopes else None,
                 )
             self._tally.add(len(rows), reused=answer.reused)
             if explorer is not None:
@@ -327,12 +344,16 @@ class Run:
 
 @dataclass
 class Round:
-    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown); `known` counts the values that are there, `reused` those of them that the store had."""
+    """One round's distinct masks, packed, and their values (float64, `(m,)`, NaN while unknown); `known` counts the values that are there, `reused` those of them that the store had.
+
+    `slopes`: they are measured with slopes.
+    """
 
     phase: str
     number: int
     packed: NDArray[np.uint8]
     n: int
+    slopes: bool = False
     values: Values = field(init=False)
     known: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)

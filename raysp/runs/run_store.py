@@ -64,6 +64,7 @@ class RunStore(Protocol):
         tokens: float = 0,
         seconds: float = 0.0,
         outputs: NDArray[np.float64] | None = None,
+        slopes: NDArray[np.float32] | None = None,
         game_id: int | None = None,
     ) -> int:
         """As `raysp.store.Store.add_evaluations`."""
@@ -87,6 +88,18 @@ class RunStore(Protocol):
 
     def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
         """As `raysp.store.Store.outputs`."""
+        ...
+
+    def slopes(self, game_id: int, masks: Masks) -> NDArray[np.float32]:
+        """As `raysp.store.Store.slopes`."""
+        ...
+
+    def slope_price(self, fingerprint: str) -> float | None:
+        """As `raysp.store.Store.slope_price`."""
+        ...
+
+    def add_slope_price(self, info: GameInfo, price: float) -> None:
+        """As `raysp.store.Store.add_slope_price`."""
         ...
 
     def gradient_report(self, fingerprint: str) -> GradientReport | None:

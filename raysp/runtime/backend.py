@@ -24,6 +24,7 @@ from raysp.game import GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.masks import Masks, pack
 from raysp.runs.backend import Answer, Batch
+from raysp.runs.slopes import SlopeSample
 from raysp.runtime.link import Link, never
 from raysp.runtime.messages import Attached, Exchanged, PlacedOrder, Told, UnknownSessionError
 from raysp.scheduling import QuarantinedMaskError, WithdrawnError
@@ -68,10 +69,7 @@ class Outstanding:
             return None
         rows = told.rows[fresh]
         self.open[rows] = False
-        found = told.measurement
-        if not fresh.all():
-            outputs = None if found.outputs is None else found.outputs[fresh]
-            found = Measurement(found.values[fresh], found.tokens, found.seconds, outputs, found.notes)
+        found = told.measurement if fresh.all() else told.measurement.rows(fresh)
         return Answer(self.batch, rows, found, stored=told.stored, reused=told.reused)
 
 
@@ -150,6 +148,10 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         """What gradients say about the game, as `Game.gradient_report`."""
         return self._ask("gradient_report", max_order)
 
+    def slope_sample(self, masks: Masks) -> SlopeSample:
+        """As `sample_slopes`, in one of the evaluators."""
+        return self._ask("slope_sample", pack(masks))
+
     def _ask(self, method: str, *arguments: Any) -> Any:
         while True:
             try:
@@ -211,7 +213,7 @@ class ServiceBackend(AbstractContextManager["ServiceBackend"]):
         """Fill the window with orders for the next batches."""
         fresh: list[PlacedOrder] = []
         for batch in itertools.islice(batches, max(0, self._window - len(outstanding))):
-            order = PlacedOrder(next(self._numbers), batch.packed, batch.phase, batch.round, batch.positions)
+            order = PlacedOrder(next(self._numbers), batch.packed, batch.phase, batch.round, batch.positions, batch.slopes)
             outstanding[order.number] = Outstanding(batch, order)
             fresh.append(order)
         return fresh

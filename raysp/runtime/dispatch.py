@@ -164,11 +164,11 @@ class Dispatcher:
             game = self._sessions[session].game
             return sum(each.game == game for each in self._sessions.values()) > 1
 
-    def order(self, session: str, number: int, packed: Any) -> Order:
+    def order(self, session: str, number: int, packed: Any, *, slopes: bool = False) -> Order:
         """An order of a session for its game."""
         with self._lock:
             game = self._games[self._sessions[session].game or ""]
-        return Order(session, number, game.info.fingerprint, packed, game.info.n, game.model)
+        return Order(session, number, game.info.fingerprint, packed, game.info.n, game.model, slopes=slopes)
 
     def ask(self, session: str, method: str, shipped: ShippedLens, *arguments: Any, cancelled: Callable[[], bool]) -> Any:
         """The answer to a session's question of one of the evaluators, or of another if that one dies; None once cancelled.
@@ -287,7 +287,7 @@ class Dispatcher:
                 continue
             member.resident |= {game.model} if game.model else set()
             name = f"measure {game.kind} masks of {lease.run_id}"
-            self._send(member, lease, name, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number)
+            self._send(member, lease, name, "measure", game.key, game.lens, lease.fingerprint, lease.packed, lease.number, lease.slopes)
 
     def _send_asks(self) -> None:
         """Give questions to the evaluators that have least to do, and the model if possible."""

@@ -24,6 +24,7 @@ from raysp.game import Game, GameInfo, Measurement
 from raysp.gradients import GradientReport
 from raysp.lenses import build_game
 from raysp.masks import unpack
+from raysp.runs.slopes import SlopeSample, sample_slopes
 from raysp.runtime.logs import described, log_to_stderr
 from raysp.runtime.shape import Shape
 from raysp.specs.lenses import FeatureLens, with_dtype
@@ -108,8 +109,15 @@ class Evaluator:
         with content_of(lens):  # the game may be built once more, in float32
             return self._making_room(lambda: sample_noise(plain(lens), game, unpack(packed, game.n), first), keeping=(key, fingerprint))
 
-    def measure(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], lease: int | None = None) -> Measurement:
-        """Values of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work.
+    def slope_sample(self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8]) -> SlopeSample:
+        """Packed masks of a lens's game measured with slopes and without, as `sample_slopes`."""
+        game = self._game(key, lens, fingerprint)
+        return self._making_room(lambda: sample_slopes(game, unpack(packed, game.n)), keeping=(key, fingerprint))
+
+    def measure(  # noqa: PLR0917  as a lease says it
+        self, key: str, lens: AskedLens, fingerprint: str, packed: NDArray[np.uint8], lease: int | None = None, slopes: bool = False
+    ) -> Measurement:
+        """Values, and if requested slopes, of packed masks of a lens's game, which may be measured more than once. `lease` is the number under which `pulse` names the work.
 
         More masks than the game prefers are measured batch by batch.
         """
@@ -120,7 +128,7 @@ class Evaluator:
             game = self._game(key, lens, fingerprint)
             size = game.info.batch_masks
             batches = (unpack(packed[start : start + size], game.n) for start in range(0, len(packed), size))
-            return Measurement.of([self._making_room(partial(game.measure, batch), keeping=(key, fingerprint)) for batch in batches])
+            return Measurement.of([self._making_room(partial(game.measure, batch, slopes=slopes), keeping=(key, fingerprint)) for batch in batches])
         except Exception as error:
             log.warning("lease failed", extra=about | {"exception": described(error)})
             raise

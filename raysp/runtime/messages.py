@@ -38,20 +38,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlacedOrder:
-    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) to be measured, and how their evaluations are stored; `number` is unique within the session."""
+    """Packed distinct masks (uint8, `(m, ceil(n / 8))`) to be measured, and how their evaluations are stored; `number` is unique within the session.
+
+    `slopes`: they are to be measured with slopes.
+    """
 
     number: int
     packed: NDArray[np.uint8]
     phase: str
     round: int
     positions: NDArray[np.int32]
+    slopes: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Told:
     """The answer to some rows of an order: their measurement, stored if its values are finite, or the error that they ended with.
 
-    `serial` counts the answers of a session from 1. `reused`: nothing was measured for this session.
+    `serial` counts the answers of a session from 1. `reused`: nothing was measured for this session. Slopes that are stored are not sent along.
     """
 
     serial: int

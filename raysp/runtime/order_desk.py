@@ -171,7 +171,8 @@ class OrderDesk:
             careful = self.dispatcher.shares(session.name) and attempt < SETTLES - 1
             if careful:
                 self._recorder.wait(fingerprint, seen, SETTLE_SECONDS)
-            values, outputs = _known(store, session.game_id, packed, session.info)
+            sloped = np.repeat([order.slopes for order in orders], [len(order.packed) for order in orders])
+            values, outputs = _known(store, session.game_id, packed, session.info, sloped)
             if self._order(session, orders, values, outputs, seen if careful else None):
                 return
 
@@ -185,7 +186,8 @@ class OrderDesk:
             rows = np.flatnonzero(~known)
             session.orders[order.number].rows = rows
             if len(rows):
-                wanted.append(self.dispatcher.order(session.name, order.number, order.packed if len(rows) == len(order.packed) else order.packed[rows]))
+                packed = order.packed if len(rows) == len(order.packed) else order.packed[rows]
+                wanted.append(self.dispatcher.order(session.name, order.number, packed, slopes=order.slopes))
             if known.any():
                 some = np.flatnonzero(known)
                 of_queries = None if outputs is None else outputs[part][some]
@@ -255,10 +257,12 @@ def _digests(lens: AnyLens) -> set[str]:
     return {blob.digest for source in (*lens.files.values(), *lens.data_sets.values()) if (blob := parse_blob(source)) is not None}
 
 
-def _known(store: Store, game_id: int, packed: NDArray[np.uint8], info: GameInfo) -> tuple[Values, NDArray[np.float64] | None]:
-    """The stored values of packed masks, NaN if there is none, and the outputs of a game with queries."""
+def _known(store: Store, game_id: int, packed: NDArray[np.uint8], info: GameInfo, sloped: NDArray[np.bool_]) -> tuple[Values, NDArray[np.float64] | None]:
+    """The stored values of packed masks, NaN if there is none, or no slopes where they are wanted (`sloped`), and the outputs of a game with queries."""
     masks = unpack(packed, info.n)
     values = store.known(game_id, masks)
+    if sloped.any():
+        values[sloped] = np.where(np.isnan(store.slopes(game_id, masks[sloped])).any(axis=(1, 2)), np.nan, values[sloped])
     if not info.queries:
         return values, None
     outputs = store.outputs(game_id, masks)

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -62,11 +62,12 @@ class Entry:
         if not self.paid:
             return Addition(session.payer, order.phase, masks, None, order.round, positions) if session.is_run else None
         cost, outputs = (measurement.tokens, measurement.seconds), measurement.outputs
-        return Addition(session.payer, order.phase, masks, measurement.values, order.round, positions, *cost, outputs, session.game_id)
+        return Addition(session.payer, order.phase, masks, measurement.values, order.round, positions, *cost, outputs, session.game_id, measurement.slopes)
 
     def tell(self, *, stored: bool) -> None:
-        """Tell the session."""
-        self.session.tell(self.number, self.rows, self.measurement, self.error, stored=stored, reused=not self.paid)
+        """Tell the session. Slopes that are stored are read from the store."""
+        measurement = replace(self.measurement, slopes=None) if self.measurement is not None and stored else self.measurement
+        self.session.tell(self.number, self.rows, measurement, self.error, stored=stored, reused=not self.paid)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +215,8 @@ def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
     cells = 0
     for entry in entries:
         assert entry.session.info is not None
-        size = len(entry.rows) * entry.session.info.n
+        slopes = entry.measurement.slopes if entry.measurement is not None else None
+        size = len(entry.rows) * entry.session.info.n + (0 if slopes is None else slopes.nbytes)
         if group and cells + size > CELLS_TOGETHER:
             yield group
             group, cells = [], 0
@@ -225,7 +227,7 @@ def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
 
 
 def _is_finite(measurement: Measurement) -> bool:
-    return bool(np.isfinite(measurement.values).all() and (measurement.outputs is None or np.isfinite(measurement.outputs).all()))
+    return all(array is None or bool(np.isfinite(array).all()) for array in (measurement.values, measurement.outputs, measurement.slopes))
 
 
 def _named(error: Exception, session: Session) -> Exception:

@@ -72,11 +72,13 @@ class StoreProxy:
         tokens: float = 0,
         seconds: float = 0.0,
         outputs: NDArray[np.float64] | None = None,
+        slopes: NDArray[np.float32] | None = None,
         game_id: int | None = None,
     ) -> int:
         """As `Store.add_evaluations`."""
-        named = {"in_round": in_round, "positions": positions, "tokens": tokens, "seconds": seconds, "outputs": outputs, "game_id": game_id}
-        return self._call("add_evaluations", run_id, phase, masks, values, **named)
+        cost = {"tokens": tokens, "seconds": seconds}
+        named = {"in_round": in_round, "positions": positions, "outputs": outputs, "slopes": slopes, "game_id": game_id}
+        return self._call("add_evaluations", run_id, phase, masks, values, **cost, **named)
 
     def add_reused(self, run_id: str, phase: str, masks: Masks, *, in_round: int = 0, positions: NDArray[np.int32] | None = None) -> None:
         """As `Store.add_reused`, one transaction for some thousand masks."""
@@ -101,7 +103,19 @@ class StoreProxy:
         """As `Store.outputs`."""
         return self._by_chunks("outputs", game_id, masks, np.empty((0, 0)))
 
-    def _by_chunks(self, method: str, game_id: int, masks: Masks, nothing: NDArray[np.float64]) -> NDArray[np.float64]:
+    def slopes(self, game_id: int, masks: Masks) -> NDArray[np.float32]:
+        """As `Store.slopes`."""
+        return self._by_chunks("slopes", game_id, masks, np.empty((0, 1, masks.shape[1]), dtype=np.float32))
+
+    def slope_price(self, fingerprint: str) -> float | None:
+        """As `Store.slope_price`."""
+        return self._call("slope_price", fingerprint)
+
+    def add_slope_price(self, info: GameInfo, price: float) -> None:
+        """As `Store.add_slope_price`."""
+        self._call("add_slope_price", info, price)
+
+    def _by_chunks(self, method: str, game_id: int, masks: Masks, nothing: NDArray[Any]) -> NDArray[Any]:
         found = [self._call(method, game_id, Packed.of(masks[start : start + CHUNK])) for start in range(0, len(masks), CHUNK)]
         # What Ray sends is read-only, and one process's arrays are as writable as the next's.
         return np.concatenate(found) if found else nothing

@@ -41,7 +41,7 @@ class Broker:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._shares = Shares(clock)
-        self._games: dict[str, GameOrders] = {}
+        self._games: dict[tuple[str, bool], GameOrders] = {}
         self._workers: dict[str, Worker] = {}
         self._flights: dict[int, Flight] = {}
         self._waiting = Waiting(self._shares, self._workers, clock)
@@ -70,7 +70,7 @@ class Broker:
             raise LookupError(f"run {order.run_id} is not open")
         if order.number in run.orders:
             return []
-        game = self._game(order.fingerprint)
+        game = self._game(order)
         game.cost.expect(order.seconds)
         run.cost = game.cost
         placed = run.orders[order.number] = Placed.of(order, run, game)
@@ -239,7 +239,7 @@ class Broker:
         begins = max([now, *(flight.expires for flight in worker.flights.values())])
         self._number += 1
         packed = order.packed if count == len(order.packed) else order.packed[sent.rows]
-        lease = Lease(self._number, worker.name, order.run_id, order.number, sent.rows, order.fingerprint, packed, begins + term, seconds)
+        lease = Lease(self._number, worker.name, order.run_id, order.number, sent.rows, order.fingerprint, packed, begins + term, seconds, order.slopes)
         weight = self._shares.charge(run, seconds)
         places = places_of(count)
         flight = Flight(lease, run, sent, weight, now, lease.expires, [(placed, sent.rows, places)])
@@ -388,10 +388,10 @@ class Broker:
                 self._flights.pop(flight.lease.number, None)
         placed.flights.clear()
 
-    def _game(self, fingerprint: str) -> GameOrders:
-        """The books of a game. Those of games that nobody orders are forgotten when there are too many."""
-        game = self._games.pop(fingerprint, None) or GameOrders(fingerprint)
-        self._games[fingerprint] = game  # the newest is the last
+    def _game(self, order: Order) -> GameOrders:
+        """The books of a game, with slopes or without: the answers differ, and so do their costs. Those that nobody uses are forgotten when there are too many."""
+        game = self._games.pop((order.fingerprint, order.slopes), None) or GameOrders(order.fingerprint)
+        self._games[order.fingerprint, order.slopes] = game  # the newest is the last
         if len(self._games) > 2 * GAMES_REMEMBERED:
             idle = [name for name, other in self._games.items() if not other.orders and other is not game]
             for name in idle[: len(self._games) - GAMES_REMEMBERED]:

@@ -21,7 +21,7 @@ SLOWNESS_RECENT, MOST_SLOWNESS = 0.2, 100.0
 
 @dataclass(slots=True, eq=False)
 class GameOrders:
-    """What the broker knows of one game: its cost, its unfinished orders, and the index of masks while more than one run asks for some."""
+    """What the broker knows of one game, measured with slopes or without: its cost, its unfinished orders, and the index of masks while more than one run asks for some."""
 
     fingerprint: str
     cost: Cost = field(default_factory=Cost)
@@ -231,7 +231,5 @@ def part_of(measurement: Measurement | None, places: Rows, share: float) -> Meas
     """Some rows of a measurement, with a share of its cost."""
     if measurement is None or (share == 1.0 and len(places) == len(measurement.values)):
         return measurement
-    outputs = None if measurement.outputs is None else measurement.outputs[places]
-    return replace(
-        measurement, values=measurement.values[places], tokens=round(measurement.tokens * share), seconds=measurement.seconds * share, outputs=outputs
-    )
+    tokens, seconds = round(measurement.tokens * share), measurement.seconds * share
+    return replace(measurement.rows(places), tokens=tokens, seconds=seconds)

@@ -18,8 +18,8 @@ class Order:
     """Masks of one game that a run wants measured, about as many as fit into one batch.
 
     `packed` is uint8 `(m, ceil(n / 8))` as `raysp.masks.pack` makes it, with distinct rows. `number` is unique within the run. `fingerprint` is that of the
-    game; two orders ask for the same value if they agree in the fingerprint and a row. `model` names what a worker must have loaded for the game (None:
-    nothing). `seconds` estimates the cost of one mask; the broker uses it until it has measured the game itself.
+    game; two orders ask for the same answer if they agree in the fingerprint, a row, and in whether they want `slopes`. `model` names what a worker must have
+    loaded for the game (None: nothing). `seconds` estimates the cost of one mask; the broker uses it until it has measured the game itself.
     """
 
     run_id: str
@@ -29,6 +29,7 @@ class Order:
     n: int
     model: str | None = None
     seconds: float | None = None
+    slopes: bool = False
 
     def __post_init__(self) -> None:
         if self.packed.dtype != np.uint8 or self.packed.ndim != 2 or not len(self.packed) or self.packed.shape[1] != -(-self.n // 8):
@@ -38,7 +39,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """Rows of one order that a worker is to measure before the clock shows `expires`. `packed` are the masks of `rows`; `seconds` is the estimated cost."""
+    """Rows of one order that a worker is to measure before the clock shows `expires`. `packed` are the masks of `rows`; `seconds` is the estimated cost.
+
+    `slopes`: with slopes.
+    """
 
     number: int
     worker: str
@@ -49,6 +53,7 @@ class Lease:
     packed: Packed
     expires: float
     seconds: float
+    slopes: bool = False
 
 
 class WithdrawnError(InterruptedRunError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raysp.masks import Masks, Values, pack
 from raysp.store.mask_index import Ids, Keys, StoredMasks, hashes
 from raysp.store.packing import packed_to_binary, to_binary
+from raysp.store.slopes import have_slopes, rows_of
 
 Cursor = duckdb.DuckDBPyConnection
 
@@ -22,7 +23,7 @@ class Addition:
     """A batch that a run requested: masks (bool, `(m, n)`) with values (float64, `(m,)`) that it paid for, or without values, masks that the store already has.
 
     `positions` (int32, `(m,)`) are those in the round, 0 to m - 1 by default; tokens and seconds are of the whole batch; `outputs` (float64, `(m, queries)`) are
-    the values of each query. With `game_id` they are values of another game than the run's, such as the same training set under another training seed; `run_id`
+    the values of each query, and `slopes` (float32, `(m, queries, n)`) their derivatives. With `game_id` they are values of another game than the run's, such as the same training set under another training seed; `run_id`
     may then name anything that pays, such as a plan.
     """
 
@@ -36,6 +37,7 @@ class Addition:
     seconds: float = 0.0
     outputs: NDArray[np.float64] | None = None
     game_id: int | None = None
+    slopes: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,7 @@ class Batch:
     tokens: float
     seconds: float
     outputs: NDArray[np.float64] | None
+    slopes: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +104,8 @@ class Rows:
         self._extra_costs: list[dict[str, Any]] = []
         self._measurements: list[Any] = []
         self._outputs: list[Any] = []
+        self._slopes: list[Any] = []
+        self._sloped: list[Ids] = [np.zeros(0, dtype=np.int64)]
         self._reuses: list[Any] = []
         self.requested: dict[tuple[str, str], list[Ids]] = {}
         """What each run has requested now and not before, by run and phase."""
@@ -113,7 +118,9 @@ class Rows:
         if batch.values is not None and count < len(ids):
             wasted = (len(ids) - count) / len(ids)
             costs = {"evaluations": len(ids) - count, "tokens": batch.tokens * wasted, "seconds": batch.seconds * wasted, "wall_seconds": 0.0}
-            self._extra_costs.append({"run_id": batch.run_id, "phase": batch.phase, **costs})
+            self._extra_costs.append({"run_id": batch.run_id, "phase": batch.phase, **costs, "with_slopes": batch.slopes is not None})
+        if batch.slopes is not None:
+            self._add_slopes(cur, batch.slopes, ids, new)
         self._add_reuses(cur, stored, batch, ids, new)
         return count
 
@@ -121,7 +128,7 @@ class Rows:
         assert batch.values is not None
         share = count / len(ids)
         keys = {"batch_id": self.next_batch, "game_id": batch.game_id, "run_id": batch.run_id, "phase": batch.phase, "round": batch.round}
-        cost = {"tokens": batch.tokens * share, "seconds": batch.seconds * share}
+        cost = {"tokens": batch.tokens * share, "seconds": batch.seconds * share, "with_slopes": batch.slopes is not None}
         self._batches.append({**keys, "evaluations": count, **cost, "created": self._now})
         columns = {"evaluation_id": ids[new], "batch_id": np.full(count, self.next_batch, dtype=np.int32), "mask": to_binary(batch.masks[new])}
         self._measurements.append(pa.table({**columns, "value": batch.values[new], "position": batch.positions[new]}).cast(MEASUREMENTS))
@@ -130,6 +137,16 @@ class Rows:
             self._outputs.append(pa.table({"evaluation_id": ids[new], "outputs": lists.cast(pa.list_(pa.float64()))}))
         self.next_batch += 1
         self.requested.setdefault((batch.run_id, batch.phase), []).append(ids[new])
+
+    def _add_slopes(self, cur: Cursor, slopes: NDArray[np.float32], ids: Ids, new: NDArray[np.bool_]) -> None:
+        """Add the slopes of new evaluations, and of stored ones that have none."""
+        asked, first = np.unique(ids, return_index=True)
+        lacking = ~np.isin(asked, np.concatenate(self._sloped))
+        old = lacking & ~new[first]
+        lacking[old] = ~have_slopes(cur, asked[old])
+        if lacking.any():
+            self._slopes.append(rows_of(asked[lacking], slopes[first[lacking]]))
+            self._sloped.append(asked[lacking])
 
     def _add_reuses(self, cur: Cursor, stored: StoredMasks, batch: Batch, ids: Ids, new: NDArray[np.bool_]) -> None:
         """Note the masks that were stored before. One that a run requests again in the same phase (after a resume, or delivered twice) adds no row."""
@@ -160,6 +177,7 @@ class Rows:
         _insert(cur, "batches", [pa.Table.from_pylist(self._batches)] if self._batches else [])
         _insert(cur, "measurements", self._measurements)
         _insert(cur, "outputs", self._outputs)
+        _insert(cur, "slopes", self._slopes)
         _insert(cur, "reuses", self._reuses)
         _insert(cur, "extra_costs", [pa.Table.from_pylist(self._extra_costs)] if self._extra_costs else [])
 

@@ -38,10 +38,9 @@ def find(cur: Cursor, game_id: int, masks: Masks) -> tuple[Ids, Values]:
 
 
 def pace(cur: Cursor, game_id: int) -> tuple[int, float]:
-    """The number of evaluations of a game and the median of their seconds (NaN if there are none)."""
-    batches = cur.sql(
-        "SELECT evaluations, seconds / evaluations AS each FROM batches WHERE game_id = $game ORDER BY each", params={"game": game_id}
-    ).to_arrow_table()
+    """The number of evaluations of a game without slopes and the median of their seconds (NaN if there are none)."""
+    query = "SELECT evaluations, seconds / evaluations AS each FROM batches WHERE game_id = $game AND NOT with_slopes ORDER BY each"
+    batches = cur.sql(query, params={"game": game_id}).to_arrow_table()
     if not batches.num_rows:
         return 0, float("nan")
     upto = np.cumsum(batches["evaluations"].to_numpy())

@@ -18,12 +18,13 @@ BATCH_ROWS = 50_000
 
 # What a run requested, in its order, in place of the tables that this is stored in.
 EVALUATIONS = """
-SELECT q.phase, q.round, q.position, q.reused, q.evaluation_id, e.mask, e.value, o.outputs, f.position IS NOT NULL AS fitted, e.tokens, e.seconds, e.created
+SELECT q.phase, q.round, q.position, q.reused, q.evaluation_id, e.mask, e.value, o.outputs, s.slopes, f.position IS NOT NULL AS fitted,
+       e.tokens, e.seconds, e.created
 FROM (FROM requests WHERE run_id = $run) q JOIN evaluations e USING (evaluation_id)
-LEFT JOIN outputs o USING (evaluation_id) LEFT JOIN (FROM fitted_evaluations WHERE run_id = $run) f USING (evaluation_id)
+LEFT JOIN outputs o USING (evaluation_id) LEFT JOIN slopes s USING (evaluation_id) LEFT JOIN (FROM fitted_evaluations WHERE run_id = $run) f USING (evaluation_id)
 ORDER BY q.phase, q.round, q.position
 """
-INSTEAD = ("batches", "measurements", "reuses", "fitted_evaluations", "outputs")
+INSTEAD = ("batches", "measurements", "reuses", "fitted_evaluations", "outputs", "slopes")
 TABLES = """
 SELECT c.table_name, bool_or(c.column_name = 'run_id') AS by_run FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_oid, database_name)
 WHERE c.column_name IN ('run_id', 'game_id') AND NOT t.temporary GROUP BY ALL ORDER BY ALL

@@ -88,7 +88,7 @@ def insert(cur: Cursor, info: GameInfo) -> int:
     """Insert a game with its components, queries and examples, within the caller's transaction. Returns its id."""
     game_id = int(cur.execute("SELECT coalesce(max(game_id), 0) + 1 FROM games").fetchall()[0][0])
     described = json.dumps(info.description, sort_keys=True, ensure_ascii=False, default=str)
-    cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
+    cur.execute("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?, NULL)", [game_id, info.fingerprint, info.n, described, info.source, list(info.notes)])
     insert_texts(cur, game_id, info)
     return game_id
 

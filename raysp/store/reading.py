@@ -11,6 +11,7 @@ from raysp.store import answers, blobs, evaluations, games, gradients, noise, qu
 from raysp.store.connection import Connection
 from raysp.store.export_runs import export_runs
 from raysp.store.failures import explained_reads, no_surrogate
+from raysp.store.slopes import price_of, slopes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -48,6 +49,16 @@ class StoreReader:
     def outputs(self, game_id: int, masks: Masks) -> NDArray[np.float64]:
         """Return the stored outputs (float64, `(m, queries)`) of masks (bool, `(m, n)`) in a game, NaN rows for masks never evaluated."""
         return training_sets.outputs_of(self._cursor(), game_id, self._find(game_id, masks)[0])
+
+    @explained_reads
+    def slopes(self, game_id: int, masks: Masks) -> NDArray[np.float32]:
+        """Return the stored slopes (float32, `(m, queries, n)`, one query for a game without) of masks (bool, `(m, n)`) in a game, NaN where there are none."""
+        return slopes_of(self._cursor(), self._find(game_id, masks)[0], max(len(self.queries(game_id)), 1), masks.shape[1])
+
+    @explained_reads
+    def slope_price(self, fingerprint: str) -> float | None:
+        """Return the price of an evaluation with slopes, in evaluations without, in the game with this fingerprint; None if it was never measured."""
+        return price_of(self._cursor(), fingerprint)
 
     @explained_reads
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
@@ -113,7 +124,7 @@ class StoreReader:
 
     @explained_reads
     def pace(self, game_id: int) -> tuple[int, float]:
-        """Return the number of stored evaluations of a game and the median of their seconds; 0 and NaN if there are none."""
+        """Return the number of stored evaluations of a game that were measured without slopes, and the median of their seconds; 0 and NaN if there are none."""
         return evaluations.pace(self._cursor(), game_id)
 
     @explained_reads

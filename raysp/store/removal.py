@@ -18,6 +18,8 @@ Parameters = dict[str, Any]
 
 # Tables of evaluations, which other runs may use too, and of what is kept once for a game.
 SHARED = ("batches",)
+# Tables with a row for each evaluation, or for some.
+EVALUATED = ("slopes", "outputs", "measurements")
 # A row of what somebody else than a run paid for, such as a plan. What happened to no run in particular has no id.
 NO_RUN = "run_id NOT IN (SELECT run_id FROM runs)"
 # A batch whose payer is no run, or one that was removed.
@@ -110,8 +112,7 @@ def remove_runs(cur: Cursor, run_ids: Sequence[str], *, unused: bool, spared: Sp
     cur.execute(DOOMED, runs | either)
     cur.execute(LEFT)
     evaluations = _count(cur, "SELECT count(*) FROM doomed")
-    rows = _deleted(cur, "DELETE FROM outputs WHERE evaluation_id IN (SELECT evaluation_id FROM doomed)")
-    rows += _deleted(cur, "DELETE FROM measurements WHERE evaluation_id IN (SELECT evaluation_id FROM doomed)")
+    rows = sum(_deleted(cur, f"DELETE FROM {table} WHERE evaluation_id IN (SELECT evaluation_id FROM doomed)") for table in EVALUATED)  # noqa: S608  our own names
     rows += _deleted(cur, "DELETE FROM batches WHERE batch_id IN (SELECT batch_id FROM left_batches WHERE after = 0)")
     cur.execute(SHRINK)
     kept = _count(cur, "SELECT coalesce(sum(evaluations), 0) FROM batches WHERE run_id IN (SELECT unnest($runs))", runs)

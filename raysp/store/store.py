@@ -27,6 +27,7 @@ from raysp.store.mask_index import StoredMasks, hashes
 from raysp.store.packing import to_binary
 from raysp.store.removal import NOTHING, Removal, Spared, remove_runs
 from raysp.store.run_states import ACTIVE, submission
+from raysp.store.slopes import set_price
 from raysp.store.snapshots import Publisher, open_snapshot
 from raysp.store.stamps import now, version
 
@@ -170,6 +171,12 @@ class Store(AnswerWriter):
         with self._transaction() as cur:
             gradients.replace_report(cur, game_id, report, now())
 
+    def add_slope_price(self, info: GameInfo, price: float) -> None:
+        """Store the price of an evaluation with slopes in evaluations without. A stored price is never replaced, so that runs repeat."""
+        game_id = self.register_game(info)
+        with self._transaction() as cur:
+            set_price(cur, game_id, price)
+
     # ---- evaluations and costs
 
     def add_evaluations(
@@ -184,16 +191,19 @@ class Store(AnswerWriter):
         tokens: float = 0,
         seconds: float = 0.0,
         outputs: NDArray[np.float64] | None = None,
+        slopes: NDArray[np.float32] | None = None,
         game_id: int | None = None,
     ) -> int:
         """Store new evaluations of a run: masks (bool, `(m, n)`), values (`(m,)`), `positions` in the round, the cost of the batch, and `outputs` (`(m, queries)`).
+
+        `slopes` (`(m, queries, n)`) are stored as well, also those of masks whose values are stored already.
 
         With `game_id` they are values of another game, such as the same training set under another training seed; `run_id` may then name anything that pays, such
         as a plan.
         Returns how many were new; those that another run has stored in the meantime are recorded as reused, and their cost as extra.
         """
         told = np.asarray(values, dtype=np.float64)
-        return self.add_many([Addition(run_id, phase, masks, told, in_round, positions, tokens, seconds, outputs, game_id)])[0]
+        return self.add_many([Addition(run_id, phase, masks, told, in_round, positions, tokens, seconds, outputs, game_id, slopes)])[0]
 
     def add_many(self, additions: Sequence[Addition]) -> list[int]:
         """Store many batches, of any runs, in one transaction. Returns how many evaluations of each were new.
@@ -230,7 +240,7 @@ class Store(AnswerWriter):
     def add_cost(self, run_id: str, phase: str, *, evaluations: int = 0, tokens: float = 0, seconds: float = 0.0, wall_seconds: float = 0.0) -> None:
         """Add costs to a phase beyond those of its stored evaluations: wall time, discarded evaluations, fixed costs."""
         with self._transaction() as cur:
-            cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
+            cur.execute("INSERT INTO extra_costs VALUES (?, ?, ?, ?, ?, ?, false)", [run_id, phase, evaluations, tokens, seconds, wall_seconds])
 
     def add_blobs(self, contents: Iterable[bytes]) -> None:
         """Store the content of files that questions name, each once, by its SHA-256."""
@@ -307,11 +317,15 @@ class Store(AnswerWriter):
         _check_shape("positions", positions, (m,))
         values = None if added.values is None else np.ascontiguousarray(added.values, dtype=np.float64)
         outputs = None if added.outputs is None else np.asarray(added.outputs, dtype=np.float64)
+        slopes = None if added.slopes is None else np.asarray(added.slopes, dtype=np.float32)
         if values is not None:
             _check_shape("values", values, (m,))
         if outputs is not None:
             _check_shape("outputs", outputs, (m, len(self.queries(game_id))))
-        return Batch(added.run_id, game_id, added.phase, added.in_round, masks, positions, values, float(added.tokens), float(added.seconds), outputs)
+        if slopes is not None:
+            _check_shape("slopes", slopes, (m, max(len(self.queries(game_id)), 1), n))
+        cost = float(added.tokens), float(added.seconds)
+        return Batch(added.run_id, game_id, added.phase, added.in_round, masks, positions, values, *cost, outputs, slopes)
 
     def _size(self, game_id: int) -> int:
         """The number of a game's components; ValueError if there is no such game."""

@@ -171,7 +171,7 @@ def test_outputs_of_another_shape_are_a_mistake_of_the_game(tmp_path, outputs):
 class Misshapen(AskedGame):
     """Outputs of a shape of their own, values as they should be."""
 
-    def measure(self, masks):
+    def measure(self, masks, *, slopes=False):
         return raysp.game.Measurement(np.zeros(len(masks)), 0, 0.0, self.outputs(masks))
 
 
@@ -182,7 +182,7 @@ def test_an_output_that_is_no_number_names_the_query_and_the_components(tmp_path
     class Averaging(AskedGame):
         """Its mean leaves out what is no number."""
 
-        def measure(self, masks):
+        def measure(self, masks, *, slopes=False):
             outputs = self.outputs(masks)
             return raysp.game.Measurement(np.nanmean(outputs, axis=1), 0, 0.0, outputs)
 

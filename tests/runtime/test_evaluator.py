@@ -162,16 +162,16 @@ def test_where_memory_runs_out_other_games_make_room(tmp_path, monkeypatch):
     measure, masks = FeatureGame.measure, pack(np.ones((1, first.n), dtype=bool))
     expected = evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values
 
-    def full(game, some):
+    def full(game, some, **options):
         if len({fingerprint for _, fingerprint in evaluator._games}) > 1:
             raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
-        return measure(game, some)
+        return measure(game, some, **options)
 
     monkeypatch.setattr(FeatureGame, "measure", full)
     np.testing.assert_array_equal(evaluator.measure("A letter was", lenses["A letter was"], second.fingerprint, masks).values, expected)
     assert {fingerprint for _, fingerprint in evaluator._games} == {second.fingerprint}
 
-    def never(game, some):
+    def never(game, some, **options):
         raise EvaluationError("memory does not hold one input") from torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FeatureGame, "measure", never)

@@ -1,6 +1,7 @@
 """Answers are stored before they are told, those that arrive together in one go, and each mask once whoever asked for it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,3 +132,25 @@ def test_answers_are_stored_together_while_a_run_waits_for_more_of_them_than_hav
     recorder.wait(sessions["one"].info.fingerprint, 1, timeout=0.0)
     told(sessions["one"], 8)
     assert commits == [5, 1, 1]
+
+
+def test_slopes_are_stored_and_not_sent_along(desk):
+    store, sessions, recorder = desk
+    masks = all_masks(N)[:3]
+    rows = placed(sessions["one"], masks)
+    slopes = np.arange(3 * N, dtype=np.float32).reshape(3, 1, N)
+    recorder.put([Delivery("one", 0, rows, replace(answer([1.0, 2.0, 3.0]), slopes=slopes), None, paid=True, attempts=1)])
+    [found] = told(sessions["one"])
+    assert (found.stored, found.measurement.slopes) == (True, None)
+    np.testing.assert_array_equal(store.slopes(sessions["one"].game_id, masks), slopes)
+
+
+def test_slopes_that_are_not_finite_are_told_and_not_stored(desk):
+    store, sessions, recorder = desk
+    rows = placed(sessions["one"], all_masks(N)[:1])
+    slopes = np.full((1, 1, N), np.nan, dtype=np.float32)
+    recorder.put([Delivery("one", 0, rows, replace(answer([1.0]), slopes=slopes), None, paid=True, attempts=1)])
+    [found] = told(sessions["one"])
+    assert not found.stored
+    assert np.isnan(found.measurement.slopes).all()
+    assert np.isnan(store.known(sessions["one"].game_id, all_masks(N)[:1])).all()

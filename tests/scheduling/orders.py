@@ -32,9 +32,10 @@ def value(game, packed):
 
 
 def measured(lease, seconds=0.1, tokens_each=3):
-    """The answer to a lease: values, outputs for two queries, and tokens for each mask."""
+    """The answer to a lease: values, outputs for two queries, slopes if it asks for them, and tokens for each mask."""
     values = value(lease.fingerprint, lease.packed)
-    return Measurement(values, tokens_each * len(values), seconds, np.stack([values, -values], axis=1))
+    slopes = np.tile(values.astype(np.float32)[:, None, None], (1, 2, 3)) if lease.slopes else None
+    return Measurement(values, tokens_each * len(values), seconds, np.stack([values, -values], axis=1), slopes=slopes)
 
 
 def drain(broker, workers=("w",), seconds=0.1):

@@ -382,3 +382,54 @@ def test_batches_of_one_size_are_followed_by_a_larger_one_which_tells_whether_it
             broker.finish(lease.number, measured(lease, 0.8 + each * (len(lease.rows) - 1)))
     assert sizes[:2] == [1, 2]
     assert set(sizes[-4:]) == {settled}
+
+
+# ---- slopes
+
+
+def test_a_run_that_wants_slopes_is_not_told_the_answer_to_one_that_does_not(broker):
+    masks = masks_of(8)
+    broker.place(order_of("ann", 1, masks))
+    broker.place(order_of("bob", 1, masks, slopes=True))
+    broker.place(order_of("cy", 1, masks, slopes=True))
+    told, leased = [], []
+    while lease := broker.lease("w"):
+        leased.append((lease.run_id, lease.slopes, len(lease.rows)))
+        told += broker.finish(lease.number, measured(lease))
+    assert sorted(leased) == [("ann", False, 8), ("bob", True, 8)]
+    assert all((each.measurement.slopes is None) == (each.run_id == "ann") for each in told)
+    assert sorted(rows_told(told)) == all_rows("ann", 1, 8) + all_rows("bob", 1, 8) + all_rows("cy", 1, 8)
+
+
+def test_rows_of_an_answer_have_their_slopes(broker):
+    masks = masks_of(16)
+    broker.place(order_of("ann", 1, masks, slopes=True))
+    broker.place(order_of("bob", 1, masks[8:], slopes=True))
+    lease = broker.lease("w")
+    answer = measured(lease)
+    of_ann, of_bob = broker.finish(lease.number, answer)
+    np.testing.assert_array_equal(of_ann.measurement.slopes, answer.slopes)
+    np.testing.assert_array_equal(of_bob.measurement.slopes[np.argsort(of_bob.rows)], answer.slopes[8:])
+
+
+def test_what_was_lost_is_measured_with_slopes_again(broker):
+    broker.place(order_of("ann", 1, masks_of(8), slopes=True))
+    lease = broker.lease("w")
+    broker.lose("w", begun=lease.number)
+    told = []
+    while again := broker.lease("v"):
+        assert again.slopes
+        told += broker.finish(again.number, measured(again))
+    assert sorted(rows_told(told)) == all_rows("ann", 1, 8)
+    assert all(each.measurement.slopes is not None for each in told)
+
+
+def test_values_with_slopes_have_a_cost_of_their_own(broker):
+    for number, (sloped, seconds) in enumerate([(False, 0.1), (True, 0.4)] * 3):
+        broker.place(order_of("ann", number, masks_of(16, seed=number), slopes=sloped))
+        drain(broker, seconds=seconds)
+    for number, (sloped, seconds) in enumerate([(False, 0.1), (True, 0.4)], 10):
+        broker.place(order_of("ann", number, masks_of(16, seed=number), slopes=sloped))
+        lease = broker.lease("w")
+        assert lease.seconds == pytest.approx(seconds, rel=0.2)
+        broker.finish(lease.number, measured(lease, seconds))

@@ -10,7 +10,7 @@ from raysp.store import Store, schema
 from raysp.validation import REASON_CODES
 
 COLUMNS = {
-    "batches": "batch_id game_id run_id phase round evaluations tokens seconds created",
+    "batches": "batch_id game_id run_id phase round evaluations tokens seconds created with_slopes",
     "blobs": "hash content",
     "components": "game_id component label kind start stop size layer unit",
     "cross_checks": "run_id method component label value",
@@ -18,7 +18,7 @@ COLUMNS = {
     "evaluations": "evaluation_id game_id mask value run_id phase round position tokens seconds created",
     "events": "time run_id kind message",
     "examples": "game_id example component prompt completion",
-    "games": "game_id fingerprint n description source notes",
+    "games": "game_id fingerprint n description source notes slope_price",
     "gradient_effects": "game_id method signed query effects",
     "gradient_pairs": "game_id components deviation",
     "gradient_reports": "game_id leading_method intact priors max_order pair_singles notes seconds created",
@@ -40,17 +40,18 @@ COLUMNS = {
     " r2 r2_lo r2_hi r2_singles verdict metrics notes diagnostics error submitted desired priority progress",
     "selections": "run_id rule dropped kept components heldout_before heldout_after difference lo hi seeds note created",
     "singles": "run_id component label value lo hi method",
-    "extra_costs": "run_id phase evaluations tokens seconds wall_seconds",
+    "extra_costs": "run_id phase evaluations tokens seconds wall_seconds with_slopes",
+    "slopes": "evaluation_id slopes",
     "surrogates": "run_id query terms max_order basis keep_probability",
     "surrogate_terms": "run_id query term components set_order coefficient standard_error factor",
     "fitted_evaluations": "run_id position evaluation_id",
     "validations": "run_id role components labels set_order estimate exact error joint_effect sum_of_effects kind",
-    "costs": "run_id phase evaluations reused tokens seconds wall_seconds",
+    "costs": "run_id phase evaluations reused with_slopes tokens seconds wall_seconds",
     "helpful_examples": "run_id name query query_label side rank component label value lo hi method examples example prompt completion",
     "query_summary": "run_id name query label prompt target foil value_intact value_empty r2 r2_lo r2_hi r2_singles lds lds_singles"
     " helpful harmful interactions verified strongest strongest_kind",
     "requests": "run_id phase round position evaluation_id reused",
-    "run_costs": "run_id name phase evaluations reused tokens seconds wall_seconds evaluations_per_second",
+    "run_costs": "run_id name phase evaluations reused with_slopes tokens seconds wall_seconds evaluations_per_second",
     "run_summary": "run_id name set_name status lens explorer model dtype n seed value_intact value_empty r2 r2_singles verdict"
     " evaluations reused tokens seconds interactions verified strongest started finished error",
     "top_interactions": "run_id name rank labels set_order kind index value lo hi significant estimate exact verified components",
