@@ -14,7 +14,7 @@ from raysp.runs.result import components_of
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store.failures import no_surrogate
 from raysp.store.packing import Table
-from raysp.store.surrogates import of_terms
+from raysp.store.surrogates import of_parts
 
 #: What the tables of a run are called in paths, where that is not their name.
 PATHS = {"validations": "validation", "events": "log"}
@@ -74,7 +74,7 @@ class RemoteReader:
 
     def has_surrogate(self, run_id: str) -> bool:
         """As `StoreReader.has_surrogate`."""
-        return self._terms(run_id, None) is not None
+        return self._part(run_id, None, "tails") is not None
 
     def surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate:
         """As `StoreReader.surrogate`."""
@@ -85,12 +85,14 @@ class RemoteReader:
 
     def stored_surrogate(self, run_id: str, query: int | None = None) -> FourierSurrogate | None:
         """The surrogate of a run, None if it has none."""
-        found = self._terms(run_id, query)
-        return None if found is None else of_terms(found, int(found.schema.metadata[b"n"]), float(found.schema.metadata[b"basis"]))
+        terms, points, tails = (self._part(run_id, query, part) for part in ("terms", "points", "tails"))
+        if terms is None or points is None or tails is None:
+            return None
+        return of_parts(terms, points, tails, int(terms.schema.metadata[b"n"]), float(terms.schema.metadata[b"basis"]))
 
     def keep_probability(self, run_id: str) -> float:
         """As `StoreReader.keep_probability`."""
-        found = self._terms(run_id, None)
+        found = self._part(run_id, None, "tails")
         if found is None:
             raise no_surrogate(run_id)
         return float(found.schema.metadata[b"keep_probability"])
@@ -111,9 +113,9 @@ class RemoteReader:
         assert found is not None  # no status but success was allowed
         return found
 
-    def _terms(self, run_id: str, query: int | None) -> Table | None:
-        """The terms of a surrogate, None for a run that has none."""
-        asked = {} if query is None else {"query": query}
+    def _part(self, run_id: str, query: int | None, part: str) -> Table | None:
+        """The terms, points or tails of a surrogate, None for a run that has none."""
+        asked = {"part": part} | ({} if query is None else {"query": query})
         response = self.transport.ask("GET", path_of(run_id, "surrogate"), query={"format": "arrow", **asked}, allowed=(NOT_FOUND,))
         if response.is_success:
             return self.transport.arrow(response)

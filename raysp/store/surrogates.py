@@ -8,22 +8,41 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values, pack
+from raysp.masks import Masks, Values, pack, unpack
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.points import Points
 from raysp.spectral.sets import Floats, Sets
+from raysp.spectral.tail import Tail
+from raysp.spectral.tail_sum import TailSum
 from raysp.store.packing import Table, from_binary
 
 Cursor = duckdb.DuckDBPyConnection
 
-TABLES = ("surrogates", "surrogate_terms", "surrogate_points", "fitted_evaluations")
+TABLES = ("surrogates", "surrogate_terms", "surrogate_points", "surrogate_tails", "fitted_evaluations")
 INSERT_FITTED = "INSERT INTO fitted_evaluations SELECT $run, position, evaluation_id FROM fitted WHERE evaluation_id > 0"
 TERMS = """
 SELECT components, set_order, coefficient, standard_error, factor
 FROM surrogate_terms WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY term
 """
 POINTS = "SELECT mask, residual, held_out, inclusion FROM surrogate_points WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY point"
+TAILS = """
+SELECT variance, reach, relevances, keep_probability, centres, weights
+FROM surrogate_tails WHERE run_id = $run AND query IS NOT DISTINCT FROM $query ORDER BY tail
+"""
 FITTED = "SELECT e.mask, e.value FROM fitted_evaluations f JOIN measurements e USING (evaluation_id) WHERE f.run_id = $run ORDER BY f.position"
+
+
+TAIL_SCHEMA = pa.schema(
+    [
+        ("tail", pa.int32()),
+        ("variance", pa.float64()),
+        ("reach", pa.float64()),
+        ("relevances", pa.list_(pa.float64())),
+        ("keep_probability", pa.float64()),
+        ("centres", pa.binary()),
+        ("weights", pa.list_(pa.float64())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -51,10 +70,10 @@ def replace(cur: Cursor, run_id: str, found: RunSurrogates | None, fitted: NDArr
         cur.register("terms", terms(surrogate))
         cur.execute("INSERT INTO surrogate_terms BY NAME SELECT $run AS run_id, $query AS query, * FROM terms", {"run": run_id, "query": query})
         cur.unregister("terms")
-        if surrogate.points is not None and len(surrogate.points):
-            cur.register("points", points(surrogate.points))
-            cur.execute("INSERT INTO surrogate_points BY NAME SELECT $run AS run_id, $query AS query, * FROM points", {"run": run_id, "query": query})
-            cur.unregister("points")
+        for name, rows in (("surrogate_points", points(surrogate)), ("surrogate_tails", tails(surrogate))):
+            cur.register("parts", rows)
+            cur.execute(f"INSERT INTO {name} BY NAME SELECT $run AS run_id, $query AS query, * FROM parts", {"run": run_id, "query": query})  # noqa: S608  our own names
+            cur.unregister("parts")
     cur.register("fitted", pa.table({"evaluation_id": fitted, "position": np.arange(len(fitted), dtype=np.int32)}))
     cur.execute(INSERT_FITTED, {"run": run_id})
     cur.unregister("fitted")
@@ -66,20 +85,45 @@ def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogat
     found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
     if not found:
         return None
-    return of_terms(cur.sql(TERMS, params=key).to_arrow_table(), n, float(found[0][0]), cur.sql(POINTS, params=key).to_arrow_table())
+    return of_parts(*(cur.sql(query, params=key).to_arrow_table() for query in (TERMS, POINTS, TAILS)), n, float(found[0][0]))
 
 
-def of_terms(rows: Table, n: int, basis: float, written: Table | None = None) -> FourierSurrogate:
-    """Return the surrogate over `n` components with these terms, in the basis of P(keep) `basis`, and points: rows as of `terms` and `points`."""
-    found = FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), basis)
-    if written is None or not written.num_rows:
-        return found
+def of_parts(rows: Table, written: Table, sums: Table, n: int, basis: float) -> FourierSurrogate:
+    """Return the surrogate over `n` components with these terms, in the basis of P(keep) `basis`, points and tails: rows as of `terms`, `points` and `tails`."""
+    every = [
+        TailSum(
+            Tail(row["variance"], row["reach"], np.array(row["relevances"], dtype=np.float64), row["keep_probability"]),
+            unpack(np.frombuffer(row["centres"], dtype=np.uint8).reshape(-1, -(-n // 8)), n),
+            np.array(row["weights"], dtype=np.float64),
+        )
+        for row in sums.to_pylist()
+    ]
     residual, held_out, inclusion = (written[name].to_numpy().astype(np.float64) for name in ("residual", "held_out", "inclusion"))
-    return found.with_points(Points(from_binary(written["mask"], n), residual, held_out, inclusion))
+    values = Points(from_binary(written["mask"], n), residual, held_out, inclusion) if written.num_rows else None
+    return FourierSurrogate(_sets(rows, n), rows["coefficient"].to_numpy(), _error(rows), basis, values, every)
 
 
-def points(written: Points) -> Table:
+def tails(surrogate: FourierSurrogate) -> Table:
+    """Return the tails of a surrogate: tail, variance, reach, relevances, keep_probability, centres (the packed bits of all masks) and weights."""
+    found = [
+        {
+            "tail": number,
+            "variance": each.tail.variance,
+            "reach": each.tail.reach,
+            "relevances": each.tail.relevances.tolist(),
+            "keep_probability": each.tail.keep_probability,
+            "centres": pack(each.centres).tobytes(),
+            "weights": each.weights.tolist(),
+        }
+        for number, each in enumerate(surrogate.tails)
+    ]
+    return pa.Table.from_pylist(found, schema=TAIL_SCHEMA)
+
+
+def points(surrogate: FourierSurrogate) -> Table:
     """Return the points of a surrogate: point, mask (packed bits), residual, held_out (null where there is none) and inclusion."""
+    nowhere = np.zeros((0, surrogate.n), dtype=np.bool_)
+    written = surrogate.points or Points(nowhere, np.zeros(0), np.zeros(0), np.zeros(0))
     return pa.table(
         {
             "point": pa.array(np.arange(len(written), dtype=np.int32)),

@@ -1,10 +1,11 @@
 """Routes that look at runs: the list, one run, and the tables of its answer. They read the store and the tail, and never ask the scheduler."""
 
+import base64
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -149,9 +150,23 @@ def outputs(  # noqa: PLR0917  a page of a table
     return table_response(request, pa.table({"outputs": page}), wanted, name=f"{run_id}-outputs", total=len(found), offset=offset)
 
 
+#: The parts of a surrogate as tables.
+PARTS = {"terms": surrogates.terms, "points": surrogates.points, "tails": surrogates.tails}
+
+
 @router.get("/runs/{run}/surrogate", summary="The surrogate of a run", responses=TABLE_RESPONSES)
-def surrogate(request: Request, site: SiteOf, run: str, form: FormatOf = None, query: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None) -> Response:
+def surrogate(  # noqa: PLR0917  FastAPI's parameters
+    request: Request,
+    site: SiteOf,
+    run: str,
+    form: FormatOf = None,
+    query: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    part: Annotated[Literal["terms", "points", "tails"], Query(description="What of the surrogate to return.")] = "terms",
+) -> Response:
     """Its terms, all at once: `components` and `coefficient`, with `standard_error` or a row of the covariance's `factor` where there is one.
+
+    A surrogate may hold more than its terms: `points`, the residuals of measured values that are written into it (`mask` in packed bits, base64 in JSON), and `tails`,
+    sums over sets of all orders around measured masks. The store's README describes their columns.
 
     `basis` is P(keep) of the basis in which they are, `keep_probability` that of the masks on which the surrogate was scored; Arrow has them in its schema.
     """
@@ -162,11 +177,14 @@ def surrogate(request: Request, site: SiteOf, run: str, form: FormatOf = None, q
             raise not_found(no_surrogate(run_id))
         found, keep = store.surrogate(run_id, query), store.keep_probability(run_id)
     about = {"n": found.n, "basis": found.keep_probability, "keep_probability": keep}
-    terms = surrogates.terms(found)
+    terms = PARTS[part](found)
     if wanted == "json":
-        rows = terms.select(["components", "coefficient", "standard_error"]).to_pylist()
+        shown = terms.select(["components", "coefficient", "standard_error"]) if part == "terms" else terms
+        rows = [{name: base64.b64encode(value).decode() if isinstance(value, bytes) else value for name, value in row.items()} for row in shown.to_pylist()]
         return tagged(request, json_response({"run_id": run_id, "query": query, **about, "rows": rows, "total": len(rows), "next": None}))
-    return table_response(request, terms.replace_schema_metadata({name: repr(value) for name, value in about.items()}), wanted, name=f"{run_id}-surrogate")
+    return table_response(
+        request, terms.replace_schema_metadata({name: repr(value) for name, value in about.items()}), wanted, name=f"{run_id}-surrogate-{part}"
+    )
 
 
 @router.get("/runs/{run}/{table}", summary="A table of a run's answer", responses=TABLE_RESPONSES)

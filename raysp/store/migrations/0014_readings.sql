@@ -15,3 +15,15 @@ CREATE TABLE surrogate_points (      -- measured values written into a surrogate
     held_out DOUBLE,                 -- residual of a fit that did not see the mask; NULL: every fit did
     inclusion DOUBLE NOT NULL        -- the share of the masks of its size that were measured
 );
+
+CREATE TABLE surrogate_tails (       -- sums over sets of all orders around measured masks; the terms include their coefficients of the terms' own sets
+    run_id TEXT NOT NULL,
+    query INTEGER,                   -- NULL: of the run's own value
+    tail INTEGER NOT NULL,           -- from 0
+    variance DOUBLE NOT NULL,
+    reach DOUBLE NOT NULL,
+    relevances DOUBLE[] NOT NULL,    -- of the components
+    keep_probability DOUBLE NOT NULL,
+    centres BLOB NOT NULL,           -- the packed bits of one mask after another, 1 = kept
+    weights DOUBLE[] NOT NULL        -- of the centres
+);
