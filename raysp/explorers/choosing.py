@@ -13,6 +13,8 @@ from raysp.spectral.sets import Floats, features
 
 #: Size of the pool of random masks from which the most informative are chosen: a multiple of the number wanted, with a minimum and a maximum.
 POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
+#: Standard deviations that are added to the expected deviation of a pair.
+UNCERTAIN = 2.0
 #: Maximum number of pairs compared by their expected deviation, and of pairs whose uncertainty is computed, as a multiple of the number wanted.
 MOST_PAIRS, EXAMINED = 20_000, 4
 #: The values of P(keep) tried by a pilot, and the number of masks for each.
@@ -52,7 +54,7 @@ def suspected_pairs(posterior: Posterior, effects: Values, count: int, known: Ma
     """The `count` pairs whose deviation from additivity may be strongest, as ablations not among `known`, bool `(count, n)`; fewer if there are fewer.
 
     `effects` are the measured single effects, float64 `(n,)`, so a deviation is as uncertain as the value without the pair. Pairs are ranked by the size of the
-    expected deviation plus one standard deviation. Among very many components, only the pairs of the most relevant ones are compared.
+    expected deviation plus two standard deviations. Among very many components, only the pairs of the most relevant ones are compared.
     """
     n = len(effects)
     first, second = np.triu_indices(n, 1)
@@ -64,7 +66,7 @@ def suspected_pairs(posterior: Posterior, effects: Values, count: int, known: Ma
     size = np.abs(intact - posterior.predict(masks) - effects[first] - effects[second])
     widest = posterior.scale * np.sqrt(posterior.prior.variances(np.stack([first, second], axis=1).astype(np.int32)))
     examined = np.sort(np.argsort(-(size + 4 * widest), kind="stable")[: max(EXAMINED * count, POOL_LEAST)])
-    strength = size[examined] + posterior.deviations(masks[examined])
+    strength = size[examined] + UNCERTAIN * posterior.deviations(masks[examined])
     ranked = masks[examined[np.argsort(-strength, kind="stable")]]
     return distinct(ranked, known)[:count]
 

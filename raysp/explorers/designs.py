@@ -19,7 +19,7 @@ from raysp.specs.explorers import Focus
 from raysp.spectral.indices import UNIFORM
 
 #: Share of the budget, after the ends and the single ablations, that measures pairs at the intact input.
-PAIR_SHARES: dict[Focus, float] = {"average": 0.0, "both": 0.3, "intact": 0.6}
+PAIR_SHARES: dict[Focus, float] = {"average": 0.0, "both": 0.35, "intact": 0.6}
 #: Indices that weigh all sizes of contexts, and need masks of all sizes.
 ALL_SIZES = frozenset({"sv", "sii", "stii", "fsii"})
 #: Share of the random masks whose sizes are spread from the empty to the intact mask, if the design is for more than the average over contexts; and for such indices.

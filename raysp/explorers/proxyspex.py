@@ -15,7 +15,9 @@ from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
-from raysp.explorers.samples import CONSTANT_VALUE, Proxy, Sample, random_rows
+from raysp.explorers.remarks import about_design, about_fit, about_given, affordable_proxy
+from raysp.explorers.rounds import Rounds
+from raysp.explorers.samples import Proxy, Sample, kept_share, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import single_ablations
@@ -43,12 +45,8 @@ FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
 LEAST_ROUND = 32
 #: Maximum number of rows from which the kernel that chooses masks is learnt.
 LEARNT = 2500
-#: Deviation of the kept share of given masks from one half up to which P(keep) is set to one half, and deviation from P(keep) above which it is noted.
-NEAR, ASTRAY = 0.1, 0.03
-#: Queries times evaluations up to which each query is fitted with the proxy of the run; slow proxies take seconds for a few hundred evaluations.
-AFFORDABLE = 5000
-#: The proxy used beyond this limit, which takes a second or two with no noticeable loss of accuracy per query, and the proxies that are slow.
-CHEAP, SLOW = "trees", ("auto", "kernel", "mlp")
+#: Number of rounds in which pairs are measured: what the first ones show leads to the others.
+PAIR_ROUNDS = 2
 #: Number of strongest interactions whose intervals `until_width` checks.
 WATCHED = 10
 
@@ -66,7 +64,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self._rounds: list[tuple[str, int]] = []
+        self._rounds = Rounds()
         self._estimate: FourierSurrogate | None = None
         self._priors: Floats | None = None
         self._found: tuple[int, Findings] | None = None
@@ -76,7 +74,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def keep_probability(self) -> float:
         """P(keep) of the random masks: one half until a pilot has determined it, or estimated from the masks if they were passed to `fit`."""
         if self._was_given and self.options.keep in (None, "auto"):
-            return _share(self.masks, self.weights, exactly=self.options.keep == "auto")
+            return kept_share(self.masks, self.weights, exactly=self.options.keep == "auto")
         if self.options.keep != "auto":
             return self.options.keep or UNIFORM
         if not self._outputs:
@@ -89,7 +87,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     @property
     def _was_given(self) -> bool:
         """Whether masks were told without being requested, as in `fit`."""
-        return len(self._rounds) < len(self._masks)
+        return len(self._rounds.entries) < len(self._masks)
 
     @property
     def gradient_order(self) -> int:
@@ -148,22 +146,22 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def _next(self) -> Masks | None:
         n = self._started_n
         left = self.planned(n) - ceil(self._spent())
-        if not self._rounds:
+        if not self._rounds.entries:
             self._proxy()  # a proxy that is not available fails here, before any evaluation
-        if not self._rounds and self.options.keep == "auto":
-            return self._noted("pilot", self._pilot_of(n)[0][:left])
-        if not any(role == "first" for role, _ in self._rounds):
+            if self.options.keep == "auto":
+                return self._rounds.note("pilot", self._pilot_of(n)[0][:left])
+        if not self._rounds.count("first"):
             sweep = single_ablations(n) if self._sweeps else np.ones((1, n), dtype=np.bool_)
             sweep = np.concatenate([sweep, np.zeros((1, n), dtype=np.bool_)]) if self._design.writes else sweep
             sweep = distinct(sweep, self.masks)[:left] if len(self.masks) else sweep[:left]
             if len(sweep):
-                return self._noted("first", sweep)
+                return self._rounds.note("first", sweep)
         if left <= 0 or self._satisfied():
             return None
         pairs = self._pairs_left()
         masks = self._next_random(left - pairs) if left > pairs else None
         if masks is None and pairs and len(suspected := self._pairs(min(left, pairs))):
-            return self._noted("pairs", suspected)
+            return self._rounds.note("pairs", suspected)
         return masks if masks is not None or not pairs else self._next_random(left)
 
     def _next_random(self, left: int) -> Masks | None:
@@ -171,8 +169,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         paid, sloped = self._purchases.masks(left, self._sample_of) if self._purchases else (left, False)
         masks, chosen = self._round(paid)
         if sloped and self._purchases:
-            self._purchases.rounds.add(len(self._rounds))
-        return self._noted("random", masks, chosen) if len(masks) else None
+            self._purchases.rounds.add(len(self._rounds.entries))
+        return self._rounds.note("random", masks, chosen) if len(masks) else None
 
     def _spent(self) -> float:
         """The evaluations that the measured masks count as: those with slopes by their price."""
@@ -195,14 +193,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def _in_rounds(self) -> bool:
         return self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None
 
-    def _noted(self, role: str, masks: Masks, chosen: int = 0) -> Masks:
-        """Record the role of a round, and the number of its masks (the first ones) that were chosen rather than drawn; returns the masks."""
-        self._rounds.append((role, chosen))
-        return masks
-
     def _round(self, left: int) -> tuple[Masks, int]:
         """The masks of the next round (all that are left, if there are no rounds), and the number of its first masks that were chosen."""
-        sizes = [len(masks) for (role, _), masks in zip(self._rounds, self._masks, strict=True) if role == "random"]
+        sizes = self._rounds.sizes("random", self._masks)
         rng = np.random.default_rng([self.random_state, len(sizes)] if sizes else self.random_state)
         if not self._in_rounds:
             return self._random(left, rng, self.masks), 0
@@ -217,7 +210,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def _random(self, count: int, rng: np.random.Generator, known: Masks) -> Masks:
         """Random masks; if the budget covers all 2^n masks, they are drawn uniformly from those that remain."""
         n = self._started_n
-        return self._design.draw(count, rng, known, self.masks[self._learnable()[1]], all_masks=self.planned(n) >= 1 << min(n, 62))
+        return self._design.draw(count, rng, known, self.masks[self._drawn], all_masks=self.planned(n) >= 1 << min(n, 62))
 
     def _chosen(self, count: int, rng: np.random.Generator) -> Masks:
         """The masks whose values are most uncertain under a kernel fitted to the measurements so far; none if the values do not vary."""
@@ -251,12 +244,12 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def _pairs_left(self) -> int:
         """The number of evaluations kept for pairs at the intact input."""
         n = self._started_n
-        if not self._sweeps or self.planned(n) >= 1 << min(n, 62) or any(role == "pairs" for role, _ in self._rounds):
+        if not self._sweeps or self.planned(n) >= 1 << min(n, 62) or self._rounds.count("pairs") == PAIR_ROUNDS:
             return 0
-        return self._design.pairs(self.planned(n) - n - 2)
+        return self._design.pairs(self.planned(n) - n - 2) - sum(self._rounds.sizes("pairs", self._masks))
 
     def _pairs(self, count: int) -> Masks:
-        """The pairs at the intact input whose deviations are expected to be strongest, as ablations; none if the values do not vary."""
+        """The next of `count` pairs at the intact input whose deviations are expected to be strongest, as ablations; none if the values do not vary."""
         from raysp.explorers.choosing import suspected_pairs
         from raysp.spectral.posterior import learn
 
@@ -269,11 +262,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             posterior = learn(
                 sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
             )
-            return suspected_pairs(posterior, effects, count, self.masks)
+            return suspected_pairs(posterior, effects, -(-count // (PAIR_ROUNDS - self._rounds.count("pairs"))), self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the current findings meet `until_r2` and `until_width`."""
-        if not any(role == "random" for role, _ in self._rounds) or (self.options.until_r2 is None and self.options.until_width is None):
+        if not self._rounds.count("random") or (self.options.until_r2 is None and self.options.until_width is None):
             return False
         findings = self.result()
         if self.options.until_r2 is not None and not findings.diagnostics.get("r2_cv", 1.0) >= self.options.until_r2:
@@ -306,7 +299,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             sample = self._sample_of()
             found = fit_proxy(sample, self._proxy())
             surrogate = self._written(found, values)
-            notes += _remarks(found, values, len(sample.values))
+            notes += about_fit(found, values, int(sample.scored.sum()))
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(sample.values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         notes += seen.sentences() if len(surrogate) > 1 and not np.isnan(diagnostics.get("r2_cv", 0.0)) else ()
@@ -336,11 +329,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
         if self._was_given or not self._design.writes:
             return found.surrogate
-        used, drawn = self._learnable()
-        held_out, inclusion = np.full(len(values), np.nan), np.ones(len(values))
-        held_out[used] = values[used] - found.held_out
+        drawn, inclusion = self._drawn, np.ones(len(values))
         inclusion[drawn] = self._design.inclusion(self.masks[drawn])
-        return found.surrogate.with_points(Points.of(self.masks, values - found.surrogate.predict(self.masks), held_out, inclusion))
+        missed = values - found.surrogate.predict(self.masks)
+        return found.surrogate.with_points(Points.of(self.masks, missed, values - found.held_out, inclusion))
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""
@@ -348,17 +340,13 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return (note,) if note else ()
 
     def _about_masks(self) -> list[str]:
-        """Notes on the P(keep) of the masks."""
-        p, sample = self.keep_probability, self._sample_of()
-        masks, weights = (self.masks, self.weights) if self._was_given else (sample.masks, None)
-        share = float(weighted_mean(masks.mean(axis=1), weights)) if len(sample.masks) else p
-        if self._was_given and self.options.keep is None:
-            about = f"The masks keep {share:.0%} of the components on average; effects and intervals refer to such masks."
-            return [about] if p != UNIFORM else []
-        if abs(share - p) > ASTRAY:
-            # Masks are never repeated, and with few components only few masks keep nearly all of them.
-            return [f"Distinct masks that keep each component with probability {p:g} are few; those measured keep {share:.0%} of the components on average."]
-        return [f"Masks keep each component with probability {p:g}."] if self.options.keep == "auto" else []
+        """Notes on the masks."""
+        if not self._was_given:
+            pairs = sum(self._rounds.sizes("pairs", self._masks))
+            return about_design(self._design, self.masks[self._drawn], pairs, chosen=self.options.keep == "auto")
+        if self.options.keep is not None or self.keep_probability == UNIFORM or not len(self.masks):
+            return []
+        return [about_given(float(weighted_mean(self.masks.mean(axis=1), self.weights)))]
 
     def _index(self) -> str:
         """The requested index, with weighted Banzhaf interactions in place of `bii` if P(keep) is not one half."""
@@ -370,7 +358,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._priors is None:
             return inner
         effects = self._priors.mean(axis=1) if query is None else self._priors[:, query]
-        return GradientInformed(inner, [_additive(some) for some in effects])
+        return GradientInformed(
+            inner, [FourierSurrogate.from_deviations(len(some), 0.0, {(i,): float(effect) for i, effect in enumerate(some)}) for some in effects]
+        )
 
     def _proxy(self) -> Proxy:
         if self.options.proxy != "gradient":
@@ -379,91 +369,31 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             raise UserError("proxy", self.options.proxy, "needs the model's gradients, but this game has none", "use proxy auto")
         return given(self._estimate)
 
-    @property
-    def fitted_rows(self) -> NDArray[np.bool_]:
-        """See `Explorer.fitted_rows`: all rows of a complete table, otherwise the rows of `sample`, which excludes single ablations."""
-        return np.ones(len(self.masks), dtype=np.bool_) if self.complete else self._learnable()[0]
-
     def sample(self) -> Sample:
         """The rows used for fitting, and which of them were drawn at random."""
         return super().sample() if self.complete else self._sample_of()
 
     def _sample_of(self, query: int | None = None) -> Sample:
         """The sample with the values of a query (None: their mean) of all measured masks, and its slopes where they were measured."""
-        used, drawn = self._learnable()
-        masks, weights, slopes = self.masks[used], self.weights[used], self.slopes
-        values = self.values if query is None else self.outputs[:, query]
-        slopes = None if slopes is None else (slopes.mean(axis=1) if query is None else slopes[:, query])[used]
+        values, slopes = self.values if query is None else self.outputs[:, query], self.slopes
+        slopes = None if slopes is None else slopes.mean(axis=1) if query is None else slopes[:, query]
         # Masks chosen for their uncertainty come from the same pool as the random ones, and count as much.
-        importance = np.maximum(self.importance, float(self.options.adaptive))[used]
-        return Sample(
-            masks,
-            values[used],
-            self.options.max_order,
-            self.keep_probability,
-            drawn[used],
-            self.random_state,
-            weights,
-            slopes,
-            None if np.ptp(importance) == 0 else importance,
-        )
+        importance = np.maximum(self.importance, float(self.options.adaptive))
+        given_importance = None if not len(importance) or np.ptp(importance) == 0 else importance
+        order, p, seed = self.options.max_order, self.keep_probability, self.random_state
+        return Sample(self.masks, values, order, p, self._drawn, seed, self.weights, slopes, given_importance)
 
     @property
     def importance(self) -> Values:
         """See `Explorer.importance`."""
-        found, drawn = np.zeros(len(self.masks)), self._learnable()[1]
+        found, drawn = np.zeros(len(self.masks)), self._drawn
         found[drawn] = 1.0 if self._was_given else self._design.importance(self.masks[drawn])
         return found
 
-    def _learnable(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """The measured masks used for fitting, and those of them that were drawn at random, bool `(m,)` each."""
+    @property
+    def _drawn(self) -> NDArray[np.bool_]:
+        """The measured masks that were drawn at random, bool `(m,)`."""
         if self._was_given:
-            rows = random_rows(self.masks, self.keep_probability, self.weights)
-            return rows, rows
-        count = len(self.masks)
-        used, drawn = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
-        start = 0
-        for (role, chosen), told in zip(self._rounds, self._masks, strict=False):
-            rows = slice(start, start + len(told))
-            start += len(told)
-            used[rows] = True
-            if role == "pilot":
-                drawn[rows] = self._pilot_of(self._started_n)[1][: len(told)] == self.keep_probability
-            elif role == "random":
-                drawn[rows] = np.arange(len(told)) >= chosen
-        return used, drawn
-
-
-def affordable_proxy(proxy: str, evaluations: int, queries: int) -> tuple[str, str | None]:
-    """The proxy with which each query is fitted, and a note if it differs from that of the run (else None)."""
-    if proxy == "gradient":
-        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because the gradient estimate is available only for their mean."
-    if proxy in SLOW and queries * evaluations > AFFORDABLE:
-        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because {queries:,} queries with {evaluations:,} evaluations are too many for {proxy}."
-    return proxy, None
-
-
-def _additive(effects: Floats) -> FourierSurrogate:
-    """An additive surrogate with the given single effects, float64 `(n,)`."""
-    return FourierSurrogate.from_deviations(len(effects), 0.0, {(i,): float(effect) for i, effect in enumerate(effects)})
-
-
-def _share(masks: Masks, weights: Values, *, exactly: bool) -> float:
-    """Estimate the P(keep) of given masks by the share of components they keep; rounded to one half if close to it and not `exactly`."""
-    if not masks.size:
-        return UNIFORM
-    kept = masks.mean(axis=1)
-    everywhere = float(np.clip(weighted_mean(kept, weights), 0.01, 0.99))
-    rows = random_rows(masks, everywhere, weights)
-    share = float(np.clip(weighted_mean(kept[rows], weights[rows]), 0.01, 0.99))
-    return round(share, 2) if exactly or abs(share - UNIFORM) > NEAR else UNIFORM
-
-
-def _remarks(found: Fit, values: Values, learnt: int) -> list[str]:
-    if np.isnan(found.r2) and not np.ptp(values) > 0:
-        return [CONSTANT_VALUE]
-    if np.isnan(found.r2):
-        return [f"All {learnt:,} random masks have the same value, although other masks do not; nothing could be learnt. Keep more components (keep auto)."]
-    if set(found.weights) == {"singles"}:
-        return [f"Interactions do not help: single effects alone predict equally well (cross-validated R² {found.r2_singles:.3f})."]
-    return [f"Cross-validated R²: {found.r2:.3f}; single effects alone: {found.r2_singles:.3f}."]
+            return random_rows(self.masks, self.keep_probability, self.weights)
+        pilot = self._pilot_of(self._started_n)[1] if self._rounds.count("pilot") else np.zeros(0)
+        return self._rounds.drawn(self._masks, pilot == self.keep_probability)

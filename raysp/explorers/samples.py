@@ -27,6 +27,8 @@ LEAST_IMPORTANCE = 1e-3
 LEAST_FOR_INTERACTIONS = 30
 #: Minimum number of rows with slopes for learning from these.
 LEAST_WITH_SLOPES = 10
+#: Deviation of the kept share of given masks from one half up to which P(keep) is set to one half.
+NEAR = 0.1
 #: Minimum number of rows other than single ablations for which the single ablations are excluded.
 LEAST_RANDOM = 8
 
@@ -117,7 +119,7 @@ class Sample:
         place = np.full(len(self.values), -1, dtype=np.intp)
         place[rows] = np.arange(len(rows))
         left = (self.values - offer.held_out)[rows]
-        drawn, importance = (None if each is None else each[rows] for each in (self.drawn, self.importance))
+        drawn, importance = None if self.drawn is None else self.drawn[rows], None if self.importance is None else self.importance[rows]
         rest = Sample(self.masks[rows], left, max_order, self.keep_probability, drawn, self.seed, self.weights_of(rows), importance=importance)
         return rest, [place[part[place[part] >= 0]] for part in parts]
 
@@ -178,6 +180,17 @@ def random_rows(masks: Masks, keep_probability: float = UNIFORM, weights: Values
     expected = counts.sum() * keep_probability**n * (1 + n * (1 - keep_probability) / keep_probability)
     sweep = counts[near].sum() > max(n, 2 * expected) and counts[~near].sum() >= LEAST_RANDOM
     return cast("NDArray[np.bool_]", ~near) if sweep else np.ones(len(masks), dtype=np.bool_)
+
+
+def kept_share(masks: Masks, weights: Values, *, exactly: bool) -> float:
+    """Estimate the P(keep) of given masks by the share of components they keep; rounded to one half if close to it and not `exactly`."""
+    if not masks.size:
+        return UNIFORM
+    kept = masks.mean(axis=1)
+    everywhere = float(np.clip(weighted_mean(kept, weights), 0.01, 0.99))
+    rows = random_rows(masks, everywhere, weights)
+    share = float(np.clip(weighted_mean(kept[rows], weights[rows]), 0.01, 0.99))
+    return round(share, 2) if exactly or abs(share - UNIFORM) > NEAR else UNIFORM
 
 
 #: The sentence about a game whose value no mask changes, in notes and verdicts alike.

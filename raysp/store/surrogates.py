@@ -85,7 +85,8 @@ def read(cur: Cursor, run_id: str, n: int, query: int | None) -> FourierSurrogat
     found = cur.execute("SELECT basis FROM surrogates WHERE run_id = $run AND query IS NOT DISTINCT FROM $query", key).fetchall()
     if not found:
         return None
-    return of_parts(*(cur.sql(query, params=key).to_arrow_table() for query in (TERMS, POINTS, TAILS)), n, float(found[0][0]))
+    rows, written, sums = (cur.sql(query, params=key).to_arrow_table() for query in (TERMS, POINTS, TAILS))
+    return of_parts(rows, written, sums, n, float(found[0][0]))
 
 
 def of_parts(rows: Table, written: Table, sums: Table, n: int, basis: float) -> FourierSurrogate:

@@ -11,7 +11,7 @@ from spectral.known_games import additive, and_or, explore, found, planted
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX, fit_singles, r_squared
 from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
-from raysp.explorers.proxyspex import AFFORDABLE, CHEAP, affordable_proxy
+from raysp.explorers.remarks import AFFORDABLE, CHEAP, affordable_proxy
 from raysp.explorers.samples import Sample, random_rows
 from raysp.gradients import GradientReport, PairTerms
 from raysp.sampling.ablations import single_ablations

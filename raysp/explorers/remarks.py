@@ -1,0 +1,58 @@
+"""What ProxySPEX tells the user about its fit and its masks, and which proxy is affordable for many queries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raysp.explorers.designs import Design
+from raysp.explorers.fitting import Fit
+from raysp.explorers.samples import CONSTANT_VALUE
+from raysp.masks import Masks, Values
+
+#: Deviation of the kept share of random masks from P(keep) above which it is noted.
+ASTRAY = 0.03
+#: Queries times evaluations up to which each query is fitted with the proxy of the run; slow proxies take seconds for a few hundred evaluations.
+AFFORDABLE = 5000
+#: The proxy used beyond this limit, which takes a second or two with no noticeable loss of accuracy per query, and the proxies that are slow.
+CHEAP, SLOW = "trees", ("auto", "kernel", "mlp")
+
+
+def about_fit(found: Fit, values: Values, drawn: int) -> list[str]:
+    """A sentence on how well the fit to `values` (`(m,)`), of which so many are of random masks, predicts."""
+    if np.isnan(found.r2) and not np.ptp(values) > 0:
+        return [CONSTANT_VALUE]
+    if np.isnan(found.r2):
+        return [f"All {drawn:,} random masks have the same value, although other masks do not; nothing could be learnt. Keep more components (keep auto)."]
+    if set(found.weights) == {"singles"}:
+        return [f"Interactions do not help: single effects alone predict equally well (cross-validated R² {found.r2_singles:.3f})."]
+    return [f"Cross-validated R²: {found.r2:.3f}; single effects alone: {found.r2_singles:.3f}."]
+
+
+def about_given(share: float) -> str:
+    """A sentence on masks passed to `fit` that keep another share of the components than one half."""
+    return f"The masks keep {share:.0%} of the components on average; effects and intervals refer to such masks."
+
+
+def about_design(design: Design, drawn: Masks, pairs: int, *, chosen: bool) -> list[str]:
+    """Sentences on the masks of a design: those `drawn`, the number of pairs measured at the intact input, and P(keep) if a pilot has `chosen` it."""
+    found: list[str] = []
+    p, share = design.keep_probability, float(drawn.mean()) if drawn.size else design.keep_probability
+    if abs(share - p) > ASTRAY and not design.spread:
+        # Masks are never repeated, and with few components only few masks keep nearly all of them.
+        found.append(f"Distinct masks that keep each component with probability {p:g} are few; those measured keep {share:.0%} of the components on average.")
+    elif chosen:
+        found.append(f"Masks keep each component with probability {p:g}.")
+    if pairs:
+        found.append(
+            f"{pairs:,} pairs were measured at the intact input: those for which a first fit expected, or could not rule out, the strongest deviations."
+        )
+    return found
+
+
+def affordable_proxy(proxy: str, evaluations: int, queries: int) -> tuple[str, str | None]:
+    """The proxy with which each query is fitted, and a note if it differs from that of the run (else None)."""
+    if proxy == "gradient":
+        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because the gradient estimate is available only for their mean."
+    if proxy in SLOW and queries * evaluations > AFFORDABLE:
+        return CHEAP, f"Each query is fitted with proxy {CHEAP}, because {queries:,} queries with {evaluations:,} evaluations are too many for {proxy}."
+    return proxy, None
