@@ -20,6 +20,8 @@ Counts = NDArray[np.intp]
 
 #: Masks of a size are drawn from a list of all of them up to this many; beyond, repeated draws are rejected.
 LISTED = 200_000
+#: More masks of one size than any design has.
+MANY = 1e15
 #: Maximum number of draws of masks of a size when new ones are rare, after which fewer are returned.
 ATTEMPTS = 50
 
@@ -27,8 +29,7 @@ ATTEMPTS = 50
 def binomial_shares(n: int, keep_probability: float) -> Values:
     """The share of masks that keep s components, for s = 0 .. n, if each is kept with `keep_probability`: float64 `(n + 1,)`."""
     sizes = np.arange(n + 1)
-    ways = np.array([lgamma(n + 1) - lgamma(s + 1) - lgamma(n - s + 1) for s in sizes])
-    return np.exp(ways + sizes * log(keep_probability) + (n - sizes) * log(1 - keep_probability))
+    return np.exp(_log_numbers(n) + sizes * log(keep_probability) + (n - sizes) * log(1 - keep_probability))
 
 
 def spread_shares(n: int) -> Values:
@@ -44,7 +45,7 @@ def allocated(n: int, count: int, shares: Values, known: Masks | None = None) ->
 
     Sizes without a share are drawn only once all others are exhausted.
     """
-    there = np.array([float(comb(n, s)) for s in range(n + 1)])
+    there = _numbers(n)
     if known is not None and len(known):
         there -= np.bincount(known.sum(axis=1), minlength=n + 1)
     count = int(min(count, there.sum()))
@@ -87,6 +88,20 @@ def sized_masks(n: int, counts: Counts, rng: np.random.Generator, excluded: Mask
         return found
     fresh = distinct(found, excluded)
     return fresh if len(fresh) == len(found) else _completed(n, counts, fresh, rng, excluded)
+
+
+def _log_numbers(n: int) -> Values:
+    """The logarithms of the numbers of masks of every size, float64 `(n + 1,)`."""
+    factorials = np.array([lgamma(s + 1) for s in range(n + 1)])
+    return factorials[n] - factorials - factorials[::-1]
+
+
+def _numbers(n: int) -> Values:
+    """The numbers of masks of every size, float64 `(n + 1,)`: exact as far as that matters, `MANY` where there are more."""
+    found = np.full(n + 1, MANY)
+    for size in np.flatnonzero(_log_numbers(n) < log(MANY)).tolist():
+        found[size] = comb(n, size)
+    return np.minimum(found, MANY)
 
 
 def _completed(n: int, counts: Counts, found: Masks, rng: np.random.Generator, excluded: Masks) -> Masks:

@@ -88,7 +88,7 @@ def test_a_value_that_never_changes_has_no_interactions(explorer):
 def test_tables_have_the_documented_columns(explorer):
     findings = explore(explorer, and_or, 8).result()
     assert findings.table.column_names == ["components", "order", "index", "value", "lo", "hi", "significant"]
-    assert findings.singles.column_names == ["component", "value", "lo", "hi", "method"]
+    assert findings.singles.column_names == ["component", "value", "lo", "hi", "method", "average", "average_lo", "average_hi"]
     assert set(findings.table["index"].to_pylist()) <= {findings.index}
     assert all(order >= 2 for order in findings.table["order"].to_pylist())
     sizes = np.abs(findings.table["value"].to_numpy())
@@ -288,8 +288,9 @@ def test_proxyspex_is_never_worse_than_singles(seed):
 
 def test_a_parity_is_not_pretended_to_be_explained():
     started = explore(ProxySPEX(), parity, 25)
-    assert started.result().diagnostics["r2_cv"] < 0.1
-    assert any("do not help" in note for note in started.result().notes)
+    fresh = uniform(25, 1000, 7)
+    held_out = r_squared(parity(fresh), started.result().surrogate.predict(fresh))
+    assert started.result().diagnostics["r2_cv"] < max(held_out, 0.0) + 0.1
 
 
 def test_noise_alone_gives_nothing_significant():
@@ -303,11 +304,15 @@ def test_noise_alone_gives_nothing_significant():
     assert hits <= 1
 
 
-def test_single_ablations_are_bought_when_cheap_and_kept_out_of_the_fit():
+def test_single_ablations_are_bought_when_cheap_and_count_in_no_score():
     findings = explore(ProxySPEX(), and_or, 30).result()
     assert set(findings.singles["method"].to_pylist()) == {"removed"}
     assert findings.singles["value"].to_numpy()[:6] == pytest.approx([2, 2, 0, 0, 1, 0.5])
-    assert findings.diagnostics["rows"] == ProxySPEX().planned(30) - 31
+    started = explore(ProxySPEX(), and_or, 30)
+    near = (~started.masks).sum(axis=1) <= 1
+    assert near.sum() == 31
+    assert started.importance[near].max() == 0
+    assert started.fitted_rows.all()
     estimated = explore(ProxySPEX(budget=100), and_or, 30).result()
     assert set(estimated.singles["method"].to_pylist()) == {"surrogate"}
 

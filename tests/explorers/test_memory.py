@@ -43,9 +43,9 @@ def test_asking_takes_the_memory_of_the_masks_asked_for(explorer, n):
     started = explorer.start(n)
     if explorer.name == "proxyspex":
         first, most = peak(started.ask)
-        assert len(first) == 1
+        assert len(first) <= 2
         assert most < MIB  # 778 MiB for n = 20,000 when all single ablations were built
-        started.tell(first, np.ones(1))
+        started.tell(first, np.ones(len(first)))
     masks, most = peak(started.ask)
     assert most < 8 * masks.size + 16 * MIB < n * n
 

@@ -146,7 +146,7 @@ def test_the_soft_decoder_finds_more():
 def test_a_peak_is_found_where_a_proxy_fails():
     fresh = uniform(25, 500, 9)
     peak = explore(SPEX(max_order=7, b=4), parity, 25)
-    proxy = explore(ProxySPEX(budget=len(peak.masks)), parity, 25)
+    proxy = explore(ProxySPEX(budget=len(peak.masks), proxy="trees"), parity, 25)
     assert fourier(peak.result()) == pytest.approx({tuple(range(7)): 1.0})
     assert r_squared(parity(fresh), peak.result().surrogate.predict(fresh)) == pytest.approx(1)
     assert r_squared(parity(fresh), proxy.result().surrogate.predict(fresh)) < 0.1

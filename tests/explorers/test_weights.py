@@ -88,7 +88,16 @@ def test_a_process_that_saw_a_mean_of_w_measurements_predicts_as_one_that_saw_th
     factor = (values.std() / _spread(means, counts)) ** 2
     same, careless = (
         Posterior(
-            replace(prior, scales=prior.scales * factor, local_scales=prior.local_scales * factor, noise=prior.noise * factor / divided), masks, means, weights
+            replace(
+                prior,
+                scales=prior.scales * factor,
+                local_scales=prior.local_scales * factor,
+                tail_variance=prior.tail_variance * factor,
+                noise=prior.noise.scaled(factor / divided),
+            ),
+            masks,
+            means,
+            weights,
         )
         for divided, weights in ((counts.mean(), counts), (counts.mean(), None))
     )

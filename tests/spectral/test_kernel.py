@@ -9,6 +9,7 @@ from spectral.known_games import and_or, planted
 
 from raysp.explorers import r_squared
 from raysp.spectral.kernel import MEAN_VARIANCE, Evidence, Prior, first_prior, local_sets, without_idle
+from raysp.spectral.noise import Noise
 from raysp.spectral.posterior import Posterior, learn, stand_outs
 from raysp.spectral.sets import features, products
 
@@ -28,20 +29,24 @@ def some_prior(n, keep_probability, seed=0):
         rng.uniform(0.2, 1, 3),
         local,
         rng.uniform(0.1, 1, len(local)),
-        0.1,
-        spikes,
-        (np.array([0.4]), np.array([0.7])),
-        keep_probability,
+        Noise(0.1, 0.3, (0.7, 1.4)),
+        tail_variance=0.6,
+        reach=1.3,
+        spikes=spikes,
+        spike_variances=(np.array([0.4]), np.array([0.7])),
+        keep_probability=keep_probability,
     )
 
 
 def brute_variances(prior):
-    """Every set of order 1 to 5 with its prior variance, by the formula in the module's docstring."""
+    """Every set with its prior variance, by the formula in the module's docstring."""
     found = {}
-    for order in range(1, 6):
+    odds = prior.reach * prior.relevances
+    strengths = odds / (1 + odds)
+    for order in range(prior.n + 1):
         for members in itertools.combinations(range(prior.n), order):
             weight = np.prod(prior.relevances[list(members)])
-            scale = prior.scales[order - 1] if order <= len(prior.scales) else 0.0
+            scale = prior.scales[order - 1] if 1 <= order <= len(prior.scales) else 0.0
             scale += sum(b for block, b in zip(prior.local, prior.local_scales, strict=True) if list(members) in block.tolist())
             own = sum(
                 v
@@ -49,7 +54,8 @@ def brute_variances(prior):
                 for row, v in zip(block.tolist(), values, strict=True)
                 if row == list(members)
             )
-            found[members] = weight * scale + own
+            tail = prior.tail_variance * np.prod(strengths[list(members)]) / np.prod(1 + strengths)
+            found[members] = weight * scale + tail + own
     return found
 
 
@@ -96,13 +102,15 @@ def test_the_posterior_is_that_of_a_linear_model_on_all_sets(p):
     values = np.random.default_rng(2).normal(size=30) * 3 + 5
     posterior = Posterior(prior, masks, values)
     variances = brute_variances(prior)
-    columns = np.stack([np.ones(30), *(features(masks, p)[:, list(members)].prod(axis=1) for members in variances)], axis=1)
-    weights = np.array([MEAN_VARIANCE, *variances.values()])
+    columns = np.stack([features(masks, p)[:, list(members)].prod(axis=1) for members in variances], axis=1)
+    weights = np.array([*variances.values()])
+    weights[0] += MEAN_VARIANCE
     targets = (values - values.mean()) / values.std()
-    precision = np.diag(1 / np.where(weights > 0, weights, 1e-30)) + columns.T @ columns / prior.noise
+    noise = np.diag(1 / prior.noises(features(masks, p)))
+    precision = np.diag(1 / np.where(weights > 0, weights, 1e-30)) + columns.T @ noise @ columns
     covariance = np.linalg.inv(precision)
-    means = covariance @ columns.T @ targets / prior.noise
-    place = {members: 1 + row for row, members in enumerate(variances)}
+    means = covariance @ columns.T @ noise @ targets
+    place = {members: row for row, members in enumerate(variances)}
     for block in (every_set(6, 1), every_set(6, 2), every_set(6, 3), prior.spikes[0]):
         rows = [place[tuple(row)] for row in block.tolist()]
         found, spread = posterior.moments(block)
@@ -118,7 +126,7 @@ def test_held_out_rows_are_predicted_as_if_never_seen():
     rows = np.array([0, 7, 21])
     found = whole.held_out([rows])
     kept = np.delete(np.arange(40), rows)
-    covariance = prior.matrix(whole.signals[kept], whole.signals[kept]) + prior.noise * np.eye(37)
+    covariance = prior.matrix(whole.signals[kept], whole.signals[kept]) + np.diag(prior.noises(whole.signals[kept]))
     refitted = prior.matrix(whole.signals[rows], whole.signals[kept]) @ np.linalg.solve(covariance, whole.targets[kept])
     assert np.allclose(found[rows], whole.mean + whole.scale * refitted)
     assert np.isnan(found[kept]).all()
@@ -135,7 +143,27 @@ def test_leaving_one_out_is_what_unexplained_measures():
 def test_the_fourier_form_predicts_what_the_process_predicts(p):
     masks, fresh = random_masks(20, 300, p), random_masks(20, 200, p, 1)
     posterior = learn(masks, and_or(masks) + 0.3 * np.random.default_rng(0).normal(size=300), 4, p)
-    assert r_squared(posterior.predict(fresh), posterior.surrogate().predict(fresh)) > 0.999
+    found = posterior.surrogate(4)
+    assert r_squared(posterior.predict(fresh), found.predict(fresh)) > 0.9999
+    near = ~np.eye(20, dtype=bool)
+    assert found.predict(near) == pytest.approx(posterior.predict(near), abs=0.1)  # sets that are left out add up where all signs agree
+
+
+def test_noise_is_least_where_a_mask_removes_next_to_nothing_or_next_to_everything():
+    shares = np.array([0.0, 0.05, 0.5, 0.95, 1.0])
+    found = Noise(0.01, 1.0, (1.0, 2.0)).variances(shares)
+    assert found == pytest.approx(0.01 + shares * (1 - shares) ** 2, abs=1e-5)
+    assert Noise(0.01, 1.0).variances(shares, np.array([1, 1, 2, 1, 1.0]))[2] == pytest.approx(0.6 * (0.01 + 0.25), rel=1e-3)
+
+
+def test_values_around_the_intact_input_are_followed_closely_in_spite_of_noise_far_from_it():
+    """Without noise by size, the kernel would smooth over the single ablations as over all else."""
+    rng = np.random.default_rng(3)
+    masks = np.concatenate([np.ones((1, 20), dtype=bool), ~np.eye(20, dtype=bool), random_masks(20, 400, 0.5)])
+    rough = rng.normal(size=len(masks)) * ((~masks).mean(axis=1) > 0.2)
+    values = and_or(masks) + rough
+    posterior = learn(masks, values, 4)
+    assert np.abs(posterior.predict(masks[:21]) - values[:21]).max() < 0.1
 
 
 def test_sets_that_stand_out_are_the_planted_ones():
