@@ -1,0 +1,87 @@
+"""The goals of `slopes.py`: pure arithmetic on its rows. A goal without rows is neither met nor missed (null)."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import mean, stdev
+from typing import Any
+
+Row = Mapping[str, Any]
+
+#: The share of the best peer's seconds and of its unexplained variance that slopes may take and leave, and standard errors of the mean over seeds.
+MOST_SECONDS, MOST_LEFT, ERRORS = 0.1, 0.5, 2.0
+OURS = ("values", "slopes")
+
+
+def summary(rows: Iterable[Row]) -> dict[str, Any]:
+    """Each goal with its figure by game, the worst over all games, and whether it is met."""
+    fits: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
+    runs: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["row"] == "fit":
+            fits[row["game"], row["method"], row["passes"]].append(row)
+        elif row["row"] == "run":
+            runs[row["game"], row["method"], row["budget"]].append(row)
+    games = sorted({game for game, *_ in fits})
+    seconds = {game: share for game in games if (share := seconds_to_peer(fits, game)) is not None}
+    left = {f"{game} {passes}": share for game in games for passes, share in unexplained(fits, game).items()}
+    gain = {f"{game} {passes}": least_gain(found, fits[game, "values", passes]) for (game, method, passes), found in fits.items() if method == "slopes"}
+    bought = {f"{game} {budget}": least_gain(found, runs[game, "off", budget]) for (game, method, budget), found in runs.items() if method == "auto"}
+    return {
+        "row": "summary",
+        "seconds_to_the_best_peer": goal(seconds, max, lambda worst: worst <= MOST_SECONDS),
+        "unexplained_at_equal_passes": goal(left, max, lambda worst: worst <= MOST_LEFT),
+        "never_below_values_at_equal_passes": goal(gain, min, lambda worst: worst >= 0),
+        "never_below_values_at_equal_cost": goal(bought, min, lambda worst: worst >= 0),
+    }
+
+
+def goal(figures: dict[str, float], worst: Any, met: Any) -> dict[str, Any]:
+    """A goal's figures, the worst of them and whether it meets the goal."""
+    if not figures:
+        return {"worst": None, "met": None, "figures": {}}
+    found = worst(figures.values())
+    return {
+        "worst": found if math.isfinite(found) else None,
+        "met": bool(met(found)),
+        "figures": {k: v if math.isfinite(v) else None for k, v in figures.items()},
+    }
+
+
+def best_peer(fits: Mapping[tuple[str, str, int], list[Row]], game: str, passes: int) -> list[Row] | None:
+    """The rows of the peer with the best mean R² at a number of passes."""
+    there = [found for (name, method, count), found in fits.items() if (name, count) == (game, passes) and method not in OURS]
+    return max(there, key=lambda found: mean(row["r2"] for row in found), default=None)
+
+
+def seconds_to_peer(fits: Mapping[tuple[str, str, int], list[Row]], game: str) -> float | None:
+    """The seconds with slopes at the first number of passes that reaches the best peer's R² at its largest number, over that peer's; inf if none does."""
+    most = max((passes for name, method, passes in fits if name == game and method not in OURS), default=None)
+    peer = None if most is None else best_peer(fits, game, most)
+    if peer is None:
+        return None
+    wanted, paid = mean(row["r2"] for row in peer), mean(row["seconds"] for row in peer)
+    for passes in sorted(count for name, method, count in fits if (name, method) == (game, "slopes")):
+        found = fits[game, "slopes", passes]
+        if mean(row["r2"] for row in found) >= wanted:
+            return mean(row["seconds"] for row in found) / paid
+    return math.inf
+
+
+def unexplained(fits: Mapping[tuple[str, str, int], list[Row]], game: str) -> dict[int, float]:
+    """Unexplained variance with slopes over that of the best peer, by the numbers of passes that both have."""
+    found: dict[int, float] = {}
+    for name, method, passes in fits:
+        peer = best_peer(fits, game, passes) if (name, method) == (game, "slopes") else None
+        if peer is not None:
+            found[passes] = (1 - mean(row["r2"] for row in fits[game, "slopes", passes])) / (1 - mean(row["r2"] for row in peer))
+    return found
+
+
+def least_gain(some: list[Row], others: list[Row]) -> float:
+    """The mean gain in R² over seeds, plus two standard errors: negative if a loss is not chance. With one seed, the gain."""
+    there = {row["seed"]: row["r2"] for row in others}
+    gains = [row["r2"] - there[row["seed"]] for row in some if row["seed"] in there]
+    if not gains:
+        return math.nan
+    return mean(gains) + (ERRORS * stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0)
