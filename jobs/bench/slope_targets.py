@@ -29,23 +29,27 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
     bought = {f"{game} {budget}": least_gain(found, runs[game, "off", budget]) for (game, method, budget), found in runs.items() if method == "auto"}
     return {
         "row": "summary",
-        "seconds_to_the_best_peer": goal(seconds, max, lambda worst: worst <= MOST_SECONDS),
-        "unexplained_at_equal_passes": goal(left, max, lambda worst: worst <= MOST_LEFT),
-        "never_below_values_at_equal_passes": goal(gain, min, lambda worst: worst >= 0),
-        "never_below_values_at_equal_cost": goal(bought, min, lambda worst: worst >= 0),
+        "seconds_to_the_best_peer": at_most(MOST_SECONDS, seconds),
+        "unexplained_at_equal_passes": at_most(MOST_LEFT, left),
+        "never_below_values_at_equal_passes": at_least(0.0, gain),
+        "never_below_values_at_equal_cost": at_least(0.0, bought),
     }
 
 
-def goal(figures: dict[str, float], worst: Any, met: Any) -> dict[str, Any]:
-    """A goal's figures, the worst of them and whether it meets the goal."""
-    if not figures:
-        return {"worst": None, "met": None, "figures": {}}
-    found = worst(figures.values())
-    return {
-        "worst": found if math.isfinite(found) else None,
-        "met": bool(met(found)),
-        "figures": {k: v if math.isfinite(v) else None for k, v in figures.items()},
-    }
+def at_most(bound: float, figures: dict[str, float]) -> dict[str, Any]:
+    """A goal's figures, the largest of them, and whether it is at most the bound. Infinite figures are null."""
+    worst = max(figures.values(), default=None)
+    return {"worst": _finite(worst), "met": None if worst is None else worst <= bound, "figures": {name: _finite(each) for name, each in figures.items()}}
+
+
+def at_least(bound: float, figures: dict[str, float]) -> dict[str, Any]:
+    """A goal's figures, the smallest of them, and whether it is at least the bound."""
+    found = at_most(-bound, {name: -each for name, each in figures.items()})
+    return found | {"worst": min(figures.values(), default=None), "figures": figures}
+
+
+def _finite(figure: float | None) -> float | None:
+    return figure if figure is not None and math.isfinite(figure) else None
 
 
 def best_peer(fits: Mapping[tuple[str, str, int], list[Row]], game: str, passes: int) -> list[Row] | None:

@@ -152,8 +152,8 @@ def test_options_decide_whether_slopes_are_bought(game, options, asked):
 
 
 def test_the_price_decides(game):
-    told = sample(game, 40, exact_slopes(game, drawn(40)) + 4 * noise((40, N)))
-    verdicts = [worthwhile(told, price) for price in (1.0, 8.0)]
+    told = sample(game, 160, exact_slopes(game, drawn(160)) + noise((160, N)))
+    verdicts = [worthwhile(told, price) for price in (1.0, 30.0)]
     assert verdicts == [True, False]
 
 
