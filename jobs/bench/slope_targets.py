@@ -25,8 +25,8 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
     games = sorted({game for game, *_ in fits})
     seconds = {game: share for game in games if (share := seconds_to_peer(fits, game)) is not None}
     left = {f"{game} {passes}": share for game in games for passes, share in unexplained(fits, game).items()}
-    gain = {f"{game} {passes}": least_gain(found, fits[game, "values", passes]) for (game, method, passes), found in fits.items() if method == "slopes"}
-    bought = {f"{game} {budget}": least_gain(found, runs[game, "off", budget]) for (game, method, budget), found in runs.items() if method == "auto"}
+    gain = gains({(game, passes): found for (game, method, passes), found in fits.items() if method == "slopes"}, fits, "values")
+    bought = gains({(game, budget): found for (game, method, budget), found in runs.items() if method == "auto"}, runs, "off")
     return {
         "row": "summary",
         "seconds_to_the_best_peer": at_most(MOST_SECONDS, seconds),
@@ -82,10 +82,12 @@ def unexplained(fits: Mapping[tuple[str, str, int], list[Row]], game: str) -> di
     return found
 
 
-def least_gain(some: list[Row], others: list[Row]) -> float:
-    """The mean gain in R² over seeds, plus two standard errors: negative if a loss is not chance. With one seed, the gain."""
-    there = {row["seed"]: row["r2"] for row in others}
-    gains = [row["r2"] - there[row["seed"]] for row in some if row["seed"] in there]
-    if not gains:
-        return math.nan
-    return mean(gains) + (ERRORS * stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0)
+def gains(some: Mapping[tuple[str, int], list[Row]], others: Mapping[tuple[str, str, int], list[Row]], method: str) -> dict[str, float]:
+    """The mean gain in R² over another method's rows with the same seeds, plus two standard errors: negative if a loss is not chance. With one seed, the gain."""
+    found: dict[str, float] = {}
+    for (game, count), rows in some.items():
+        there = {row["seed"]: row["r2"] for row in others.get((game, method, count), [])}
+        by_seed = [row["r2"] - there[row["seed"]] for row in rows if row["seed"] in there]
+        if by_seed:
+            found[f"{game} {count}"] = mean(by_seed) + (ERRORS * stdev(by_seed) / math.sqrt(len(by_seed)) if len(by_seed) > 1 else 0.0)
+    return found
