@@ -30,7 +30,7 @@ from jobs.bench.slope_targets import summary
 from raysp.explorers import ProxySPEX, r_squared
 
 #: Passes of `values` and `slopes`, those of the peers, budgets of whole runs, held-out masks.
-PASSES, PEER_PASSES, BUDGETS, FRESH = (25, 50, 100, 200, 300), (200, 500, 2000), (300, 1000), 1000
+PASSES, PEER_PASSES, BUDGETS, FRESH = (25, 50, 75, 100, 200, 300), (200, 500, 2000), (300, 1000), 1000
 QUICK_PASSES, QUICK_PEER_PASSES, QUICK_BUDGETS, QUICK_FRESH = (25, 50, 100), (100, 300), (200,), 300
 QUICK_GAMES, SEEDS = ("heads-27", "heads-54"), 3
 #: The grid of the tuned trees: depths (None: unlimited), learning rates, numbers of trees; and folds.

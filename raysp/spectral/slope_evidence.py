@@ -27,7 +27,7 @@ LEAST_SLOPE_NOISE = 1e-3
 #: Iterations of L-BFGS, and how many standard deviations of the priors it may go from the initial values.
 STEPS, FURTHEST = 40, 4.0
 #: Masks from which the prior is learnt: mask entries (masks times components), and at least and at most so many masks.
-LEARNT_ENTRIES, LEARNT_LEAST, LEARNT_MOST = 40_000, 50, 300
+LEARNT_ENTRIES, LEARNT_LEAST, LEARNT_MOST = 40_000, 50, 200
 #: Masks that decide the scale and the doubt, as above, and their folds.
 JUDGED_ENTRIES, JUDGED_LEAST, JUDGED_MOST, JUDGED_FOLDS = 20_000, 40, 120, 4
 #: Variances tried: of a slope's own process relative to the derivative, and of what the process leaves unexplained relative to the values.
