@@ -120,12 +120,12 @@ def test_slopes_that_help_are_bought_after_a_trial_and_the_budget_is_kept(game):
     assert score(game, explorer.result().surrogate) > 0.95
 
 
-@pytest.mark.parametrize("price", [2.0, 6.0])
+@pytest.mark.parametrize("price", [2.0, 4.0])
 def test_slopes_that_do_not_help_are_bought_only_for_the_trial(game, price):
     rounds = []
     explorer = run(game, price, lambda masks: noise(masks.shape), rounds=rounds)
     assert [asked for _, asked in rounds] == [False, True, False]
-    assert (price - 1) * rounds[1][0] <= max(0.1 * 400, (price - 1) * LEAST_TRIAL)
+    assert (price - 1) * rounds[1][0] <= max(0.08 * 400, (price - 1) * LEAST_TRIAL)
     assert "no more were measured" in " ".join(explorer.result().notes)
     assert score(game, explorer.result().surrogate) > score(game, run(game, None, None, budget=280).result().surrogate) - 0.05
 
