@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from raysp.spectral.slopes import sloped
 
 #: The trial: the share of the budget that is lost if slopes turn out to be useless, the share of the masks that it has, and the least number of masks.
 LOST_SHARE, TRIAL_SHARE, LEAST_TRIAL = 0.08, 0.15, 20
+#: The most trials, if the first one is not clear.
+TRIALS = 2
 #: The share of the budget that a trial may lose; if that of the least trial is larger, there is none.
 MOST_LOST = 0.2
 #: The highest price at which slopes are bought without a trial, if the budget is too small for one.
@@ -47,17 +49,26 @@ class Purchases:
     def masks(self, left: float, trial: Callable[[], Sample]) -> tuple[int, bool]:
         """The number of masks that `left` evaluations pay for, or that make up the trial, and whether slopes are measured.
 
-        The verdict is reached once, after the trial, whose rows `trial` returns.
+        The verdict is reached after the trial, whose rows `trial` returns, or after another one.
         """
         affordable = int(left / self.price)
         if self.rounds and self.verdict is None:
-            self.verdict = self.wanted == "on" or worthwhile(trial(), self.price)
+            self.verdict = True if self.wanted == "on" else self._judged(relative_error(trial()))
         if self.verdict is not None or self.wanted == "on":
             return (affordable, True) if self.verdict is not False else (int(left), False)
         size = self._trial(left)
         if affordable >= 2 * size and (self.price - 1) * size <= MOST_LOST * left:
             return size, True
         return (affordable, True) if self.price <= UNTRIED_PRICE else (int(left), False)
+
+    def _judged(self, error: float) -> bool | None:
+        """The verdict on an error with slopes relative to that without, at equal numbers of masks; None if another trial is needed.
+
+        More values for the price of slopes are not there to compare with: they are taken to lower the error with the root of their number.
+        """
+        if error < 1 / sqrt(self.price):
+            return True
+        return False if error >= 1 or len(self.rounds) >= TRIALS else None
 
     def _trial(self, left: float) -> int:
         lost = LOST_SHARE * left / max(self.price - 1, LOST_SHARE)
@@ -78,13 +89,10 @@ class Purchases:
         return [f"Slopes were measured at {count:,} masks, each of which counts as {self.price:.1f} evaluations{why}.", part]
 
 
-def worthwhile(sample: Sample, price: float) -> bool:
-    """Whether slopes predict the values of held-out masks better than as many values for their price would.
-
-    So many values are not there to compare with: more of them are taken to lower the error with the root of their number.
-    """
+def relative_error(sample: Sample) -> float:
+    """The mean squared error of held-out values predicted from values and slopes, relative to that from values alone; infinite without slopes or variation."""
     if not (sample.allows_slopes and sample.varies):
-        return False
+        return inf
     assert sample.slopes is not None
     sample = sample.without(np.flatnonzero(~sloped(sample.slopes)))
     parts, found = sample.folds(), np.full(len(sample.values), np.nan)
@@ -97,4 +105,5 @@ def worthwhile(sample: Sample, price: float) -> bool:
     def error(predicted: Values) -> float:
         return float(exam.error(predicted[rows, None])[0])
 
-    return error(found) < min(error(each) for each in alone) / sqrt(price)
+    least = min(error(each) for each in alone)
+    return error(found) / least if least > 0 else inf
