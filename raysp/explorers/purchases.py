@@ -22,8 +22,8 @@ from raysp.spectral.slopes import sloped
 
 #: The trial: the share of the budget that is lost if slopes turn out to be useless, the share of the masks that it has, and the least number of masks.
 LOST_SHARE, TRIAL_SHARE, LEAST_TRIAL = 0.08, 0.15, 20
-#: The most trials, if the first one is not clear.
-TRIALS = 2
+#: The error with slopes, relative to that without, from which a trial is clear, and the most trials if it is not.
+CLEAR, TRIALS = 1.1, 2
 #: The share of the budget that a trial may lose; if that of the least trial is larger, there is none.
 MOST_LOST = 0.2
 #: The highest price at which slopes are bought without a trial, if the budget is too small for one.
@@ -59,7 +59,9 @@ class Purchases:
         size = self._trial(left)
         if affordable >= 2 * size and (self.price - 1) * size <= MOST_LOST * left:
             return size, True
-        return (affordable, True) if self.price <= UNTRIED_PRICE else (int(left), False)
+        if self.rounds:  # not clear, and too little is left for another trial
+            self.verdict = False
+        return (affordable, True) if self.price <= UNTRIED_PRICE and not self.rounds else (int(left), False)
 
     def _judged(self, error: float) -> bool | None:
         """The verdict on an error with slopes relative to that without, at equal numbers of masks; None if another trial is needed.
@@ -68,7 +70,7 @@ class Purchases:
         """
         if error < 1 / sqrt(self.price):
             return True
-        return False if error >= 1 or len(self.rounds) >= TRIALS else None
+        return False if error >= CLEAR or len(self.rounds) >= TRIALS else None
 
     def _trial(self, left: float) -> int:
         lost = LOST_SHARE * left / max(self.price - 1, LOST_SHARE)
