@@ -168,7 +168,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The next round of random masks."""
         paid, sloped = self._purchases.masks(left, self._sample_of) if self._purchases else (left, False)
         masks, chosen = self._round(paid)
-        if sloped and self._purchases:
+        if sloped and self._purchases and len(masks):
             self._purchases.rounds.add(len(self._rounds.entries))
         return self._rounds.note("random", masks, chosen) if len(masks) else None
 

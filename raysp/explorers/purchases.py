@@ -1,13 +1,14 @@
 """What a run buys if its game can measure slopes: values, or values with slopes, which cost more.
 
-The first random masks are a trial, measured with slopes. If held-out values of the trial are predicted better from a share of its masks with slopes than from the
-values of all of them, for the same price, the rest of the budget buys slopes as well.
+The first random masks are a trial, measured with slopes. If its slopes predict held-out values better than more values for the same price would, the rest of
+the budget buys slopes as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, sqrt
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from raysp.spectral.regression import Exam
 from raysp.spectral.slopes import sloped
 
 #: The trial: the share of the budget that is lost if slopes turn out to be useless, the share of the masks that it has, and the least number of masks.
-LOST_SHARE, TRIAL_SHARE, LEAST_TRIAL = 0.08, 0.15, 16
+LOST_SHARE, TRIAL_SHARE, LEAST_TRIAL = 0.08, 0.15, 20
+#: The error with slopes, relative to that without, from which a trial is clear, and the most trials if it is not.
+CLEAR, TRIALS = 1.1, 2
+#: The share of the budget that a trial may lose; if that of the least trial is larger, there is none.
+MOST_LOST = 0.2
 #: The highest price at which slopes are bought without a trial, if the budget is too small for one.
 UNTRIED_PRICE = 3.0
-#: The least number of masks with slopes from which values are predicted in a trial.
-LEAST_LEARNT = 5
 
 
 @dataclass
@@ -46,17 +49,28 @@ class Purchases:
     def masks(self, left: float, trial: Callable[[], Sample]) -> tuple[int, bool]:
         """The number of masks that `left` evaluations pay for, or that make up the trial, and whether slopes are measured.
 
-        The verdict is reached once, after the trial, whose rows `trial` returns.
+        The verdict is reached after the trial, whose rows `trial` returns, or after another one.
         """
         affordable = int(left / self.price)
         if self.rounds and self.verdict is None:
-            self.verdict = self.wanted == "on" or worthwhile(trial(), self.price)
+            self.verdict = True if self.wanted == "on" else self._judged(relative_error(trial()))
         if self.verdict is not None or self.wanted == "on":
             return (affordable, True) if self.verdict is not False else (int(left), False)
         size = self._trial(left)
-        if affordable >= 2 * size:
+        if affordable >= 2 * size and (self.price - 1) * size <= MOST_LOST * left:
             return size, True
-        return (affordable, True) if self.price <= UNTRIED_PRICE else (int(left), False)
+        if self.rounds:  # not clear, and too little is left for another trial
+            self.verdict = False
+        return (affordable, True) if self.price <= UNTRIED_PRICE and not self.rounds else (int(left), False)
+
+    def _judged(self, error: float) -> bool | None:
+        """The verdict on an error with slopes relative to that without, at equal numbers of masks; None if another trial is needed.
+
+        More values for the price of slopes are not there to compare with: they are taken to lower the error with the root of their number.
+        """
+        if error < 1 / sqrt(self.price):
+            return True
+        return False if error >= CLEAR or len(self.rounds) >= TRIALS else None
 
     def _trial(self, left: float) -> int:
         lost = LOST_SHARE * left / max(self.price - 1, LOST_SHARE)
@@ -69,26 +83,23 @@ class Purchases:
             return []
         why = ""
         if self.verdict and self.wanted == "auto":
-            why = ": in a trial, they predicted held-out values better than values alone for the same price"
+            why = ": in a trial, they predicted held-out values better than more values for the same price would"
         elif self.verdict is False:
-            why = ", as a trial: values alone predicted held-out values as well for the same price, so no more were measured"
+            why = ", as a trial: they did not predict held-out values better than more values for the same price would, so no more were measured"
         share = sum(weight for name, weight in weights.items() if name.startswith(SLOPED))
         part = f"Models that learn from slopes make up {share:.0%} of the surrogate." if share else "The surrogate uses values alone."
         return [f"Slopes were measured at {count:,} masks, each of which counts as {self.price:.1f} evaluations{why}.", part]
 
 
-def worthwhile(sample: Sample, price: float) -> bool:
-    """Whether values of held-out masks are predicted better from slopes than from values alone for the same price: from 1 / `price` as many masks."""
+def relative_error(sample: Sample) -> float:
+    """The mean squared error of held-out values predicted from values and slopes, relative to that from values alone; infinite without slopes or variation."""
     if not (sample.allows_slopes and sample.varies):
-        return False
+        return inf
     assert sample.slopes is not None
     sample = sample.without(np.flatnonzero(~sloped(sample.slopes)))
-    parts, order = sample.folds(), np.random.default_rng(sample.seed).permutation(len(sample.values))
-    found = np.full(len(sample.values), np.nan)
+    parts, found = sample.folds(), np.full(len(sample.values), np.nan)
     for held in parts:
-        rest = np.setdiff1d(order, held, assume_unique=True)
-        kept = rest[: max(int(len(rest) / price), LEAST_LEARNT)]
-        found[held] = learnt(sample.without(np.setdiff1d(order, kept))).predict(sample.masks[held])
+        found[held] = learnt(sample.without(held)).predict(sample.masks[held])
     alone = [singles(sample, parts).held_out] + ([kernel(sample, parts)["kernel"].held_out] if sample.allows_interactions else [])
     rows = np.flatnonzero(~np.isnan(np.stack([found, *alone])).any(axis=0))
     exam = Exam(sample.masks[rows], sample.values[rows], sample.weights_of(rows))
@@ -96,4 +107,5 @@ def worthwhile(sample: Sample, price: float) -> bool:
     def error(predicted: Values) -> float:
         return float(exam.error(predicted[rows, None])[0])
 
-    return error(found) < min(error(each) for each in alone)
+    least = min(error(each) for each in alone)
+    return error(found) / least if least > 0 else inf

@@ -22,6 +22,8 @@ Counts = NDArray[np.intp]
 LISTED = 200_000
 #: More masks of one size than any design has.
 MANY = 1e15
+#: Components up to which the number of masks of a size is computed exactly.
+LISTED_COMPONENTS = 2000
 #: Maximum number of draws of masks of a size when new ones are rare, after which fewer are returned.
 ATTEMPTS = 50
 
@@ -118,7 +120,7 @@ def _completed(n: int, counts: Counts, found: Masks, rng: np.random.Generator, e
 
 def _of_size(n: int, size: int, count: int, rng: np.random.Generator) -> Masks:
     """`count` distinct masks that keep `size` of n components, in random order."""
-    there = comb(n, size)
+    there = int(_numbers(n)[size]) if n > LISTED_COMPONENTS else comb(n, size)
     if there <= LISTED or count > there // 2:
         chosen = rng.choice(there, min(count, there), replace=False)
         return _listed(n, size)[chosen]
@@ -127,7 +129,8 @@ def _of_size(n: int, size: int, count: int, rng: np.random.Generator) -> Masks:
         if len(found) >= count:
             break
         drawn = np.zeros((count, n), dtype=np.bool_)
-        np.put_along_axis(drawn, np.argpartition(rng.random((count, n)), min(size, n - 1), axis=1)[:, :size], values=True, axis=1)
+        for row in drawn:
+            row[rng.choice(n, size, replace=False, shuffle=False)] = True
         found = distinct(np.concatenate([found, drawn]))
     return found[:count]
 

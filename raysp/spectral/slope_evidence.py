@@ -19,13 +19,15 @@ from raysp.spectral.sets import Floats, features
 from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, credible, moments, sloped
 
 #: Standard deviations, in natural logarithms, of the priors on relevances, on scales and on the noise of slopes around their initial values.
-RELEVANCE_SPREAD, SCALE_SPREAD, NOISE_SPREAD = 1.0, 2.0, 1.5
+RELEVANCE_SPREAD, SCALE_SPREAD, NOISE_SPREAD = 1.0, 1.0, 1.5
 #: Initial share of the mean square of a component's slopes that is noise.
 FIRST_SLOPE_NOISE = 0.3
-#: Iterations of L-BFGS, and how far it may go from the initial values, in natural logarithms.
-STEPS, FURTHEST = 40, 12.0
+#: The same at least, of all components.
+LEAST_SLOPE_NOISE = 1e-3
+#: Iterations of L-BFGS, and how many standard deviations of the priors it may go from the initial values.
+STEPS, FURTHEST = 40, 4.0
 #: Masks from which the prior is learnt: mask entries (masks times components), and at least and at most so many masks.
-LEARNT_ENTRIES, LEARNT_LEAST, LEARNT_MOST = 40_000, 50, 300
+LEARNT_ENTRIES, LEARNT_LEAST, LEARNT_MOST = 40_000, 50, 200
 #: Masks that decide the scale and the doubt, as above, and their folds.
 JUDGED_ENTRIES, JUDGED_LEAST, JUDGED_MOST, JUDGED_FOLDS = 20_000, 40, 120, 4
 #: Variances tried: of a slope's own process relative to the derivative, and of what the process leaves unexplained relative to the values.
@@ -49,10 +51,11 @@ class SlopeEvidence:
         self.signals, self.slopes, self.orders = signals, slopes, orders
         self.square = 1 / (keep_probability * (1 - keep_probability))
         power = (slopes**2).mean(axis=0)
-        power = power + 1e-3 * power.mean() + 1e-12
-        share = power + 0.05 * power.mean()
-        scale = power.sum() / self.square
-        self.centre = np.log(np.concatenate([share / share.sum(), np.full(orders, scale), FIRST_SLOPE_NOISE * power]))
+        #: The noise that every component has at least: slopes without any would be of infinite evidence.
+        self.least = LEAST_SLOPE_NOISE * float(power.mean()) + np.finfo(np.float64).tiny
+        power = power + self.least
+        scale = (1 - FIRST_SLOPE_NOISE) * power.sum() / self.square / orders
+        self.centre = np.log(np.concatenate([power / power.sum(), np.full(orders, scale), FIRST_SLOPE_NOISE * power]))
         n = signals.shape[1]
         self.spread = np.repeat([RELEVANCE_SPREAD, SCALE_SPREAD, NOISE_SPREAD], [n, orders, n])
 
@@ -66,7 +69,7 @@ class SlopeEvidence:
         eigenvalues, vectors = np.linalg.eigh(sum(scale * shape for scale, shape in zip(scales, shapes, strict=True)))
         eigenvalues = np.maximum(eigenvalues, 0.0)[:, None]
         turned, rates = vectors.T @ self.slopes, self.square * relevances
-        variance = rates * eigenvalues + noise
+        variance = rates * eigenvalues + noise + self.least
         error = turned**2 / variance
         away = (point - self.centre) / self.spread
         total = 0.5 * float((np.log(variance) + error).sum() + (away**2).sum())
@@ -113,10 +116,10 @@ def first_look(masks: Masks, slopes: Floats, orders: int, keep_probability: floa
     measured = np.where(known, slopes, means)
     bends = _bends(signals, measured)
     evidence = SlopeEvidence(signals, measured - bends * signals, orders, keep_probability)
-    bounds = np.stack([evidence.centre - FURTHEST, evidence.centre + FURTHEST], axis=1)
+    bounds = np.stack([evidence.centre - FURTHEST * evidence.spread, evidence.centre + FURTHEST * evidence.spread], axis=1)
     found: Any = minimize(evidence, evidence.centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS, "maxcor": 20})
     relevances, scales, noise = np.split(np.exp(np.asarray(found.x, dtype=np.float64)), [n, n + orders])
-    padded = np.concatenate([scales, np.zeros(ORDERS - orders)])
+    padded, noise = np.concatenate([scales, np.zeros(ORDERS - orders)]), noise + evidence.least
     return SlopePrior(relevances, padded, noise, bends**2 + noise / len(masks), keep_probability=keep_probability)
 
 

@@ -226,7 +226,7 @@ def test_no_prior_is_widened_without_reason():
 def test_a_matrix_that_rounding_left_indefinite_is_solved_all_the_same():
     masks = np.repeat(random_masks(6, 5, 0.99), 20, axis=0)  # the same few masks again and again, hardly any noise
     values = masks[:, 0] + 0.0
-    prior = replace(some_prior(6, 0.99), noise=0.0)
+    prior = replace(some_prior(6, 0.99), noise=Noise(0.0, 0.0))
     assert np.isfinite(Posterior(prior, masks, values + 1e-3 * masks[:, 1]).predict(masks)).all()
 
 
