@@ -24,6 +24,8 @@ PAIR_SHARES: dict[Focus, float] = {"average": 0.0, "both": 0.35, "intact": 0.6}
 ALL_SIZES = frozenset({"sv", "sii", "stii", "fsii"})
 #: Share of the random masks whose sizes are spread from the empty to the intact mask, if the design is for more than the average over contexts; and for such indices.
 SPREAD_SHARE, SPREAD_FOR_ALL = 0.5, 0.9
+#: Number of components up to which sizes are spread: a budget for more has hardly a mask of each size.
+MOST_SPREAD = 2000
 #: Maximum importance of a row: a size that is drawn far less often than it should be must not decide a fit.
 MOST_IMPORTANCE = 3.0
 
@@ -40,7 +42,7 @@ class Design:
     @property
     def spread(self) -> bool:
         """Whether sizes are spread beyond those that P(keep) gives; not if P(keep) was chosen so that the game keeps working."""
-        return self.keep_probability == UNIFORM and self.writes
+        return self.keep_probability == UNIFORM and self.writes and self.n <= MOST_SPREAD
 
     @property
     def writes(self) -> bool:

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, first_of_each, pack
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
 from raysp.spectral.regression import Exam, penalties, weighted_mean
@@ -103,9 +103,13 @@ class Sample:
         return int(self.scored.sum()) > 1 and bool(np.ptp(self.values[self.scored]) > 0)
 
     def folds(self) -> list[Rows]:
-        """The held-out rows of each fold."""
+        """The held-out rows of each fold. A mask and its complement are in one fold: what a model misses at one is, but for its sign, what it misses at the other."""
         rows = np.flatnonzero(self.scored)
-        return [np.sort(rows[part]) for part in folds(len(rows), self.seed, FOLDS_WIDE if self.wide else None)]
+        masks = self.masks[rows]
+        first, number = first_of_each(pack(masks ^ masks[:, :1]))
+        pair = np.argsort(np.argsort(first))[number]
+        held = folds(len(first), self.seed, FOLDS_WIDE if self.wide else None)
+        return [rows[np.isin(pair, part)] for part in held]
 
     def without(self, held: Rows) -> Sample:
         """The sample without the held-out rows."""

@@ -22,8 +22,6 @@ Counts = NDArray[np.intp]
 LISTED = 200_000
 #: More masks of one size than any design has.
 MANY = 1e15
-#: Components up to which the number of masks of a size is computed exactly.
-LISTED_COMPONENTS = 2000
 #: Maximum number of draws of masks of a size when new ones are rare, after which fewer are returned.
 ATTEMPTS = 50
 
@@ -74,9 +72,11 @@ def sized_masks(n: int, counts: Counts, rng: np.random.Generator, excluded: Mask
     As far as both sizes are wanted, a mask is drawn with its complement, which separates terms of even from terms of odd order. Fewer are returned of a size
     that has too few others.
     """
-    parts: list[Masks] = []
+    parts = [np.zeros((0, n), dtype=np.bool_)]
     for size in range(n // 2 + 1):
         few, many = int(counts[size]), int(counts[n - size])
+        if not few and not many:
+            continue
         if 2 * size == n:
             # Each pair is drawn by its half that keeps the first component.
             half = _of_size(n - 1, size - 1, -(-few // 2), rng) if size else np.zeros((0, n - 1), dtype=np.bool_)
@@ -120,7 +120,7 @@ def _completed(n: int, counts: Counts, found: Masks, rng: np.random.Generator, e
 
 def _of_size(n: int, size: int, count: int, rng: np.random.Generator) -> Masks:
     """`count` distinct masks that keep `size` of n components, in random order."""
-    there = int(_numbers(n)[size]) if n > LISTED_COMPONENTS else comb(n, size)
+    there = comb(n, size)
     if there <= LISTED or count > there // 2:
         chosen = rng.choice(there, min(count, there), replace=False)
         return _listed(n, size)[chosen]

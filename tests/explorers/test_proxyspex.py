@@ -152,6 +152,15 @@ def test_chosen_masks_are_learnt_from_and_never_scored_on():
     assert sorted(held.tolist()) == np.flatnonzero(sample.drawn).tolist()
 
 
+def test_a_mask_and_its_complement_are_held_out_together():
+    """Where orders are odd, one has the other's value with the sign changed: a model that has seen one would seem to predict the other."""
+    sample = explore(ProxySPEX(), and_or, 25).sample()
+    fold_of = {sample.masks[row].tobytes(): number for number, held in enumerate(sample.folds()) for row in held}
+    pairs = [(fold, fold_of.get((~np.frombuffer(mask, dtype=np.bool_)).tobytes())) for mask, fold in fold_of.items()]
+    assert sum(other is not None for _, other in pairs) > 100
+    assert all(other in {None, fold} for fold, other in pairs)
+
+
 def test_the_most_telling_masks_are_those_least_like_what_is_known():
     known = drawn(12, 150)
     known[:, 0] = True  # nothing is known about what happens without component 0
