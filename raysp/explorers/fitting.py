@@ -25,6 +25,8 @@ from raysp.threads import one_thread
 QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
 #: Standard errors by which the stack must outperform single effects alone, and the number of rows at which models with `optimistic_cv` need twice as many.
 MARGIN, MARGIN_ROWS = 2.0, 25
+#: The relative increase of the held-out error up to which the kernel follows what the other models leave.
+COST = 0.05
 #: Models with a smaller weight are removed from the stack.
 LEAST_WEIGHT = 0.02
 
@@ -81,8 +83,10 @@ def _fit(sample: Sample, proxy: Proxy) -> Fit:
 def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sample) -> FourierSurrogate:
     """The weighted sum of the models, one of which may be fitted to what the others leave.
 
-    The kernel follows values that are nearly free of noise, such as those around the intact input, which trees and sparse sums smooth over.
+    The kernel follows values that are nearly free of noise, such as those around the intact input, which trees and sparse sums smooth over. It does so only if that
+    costs no accuracy on held-out rows.
     """
+    fair = sample.representative
     last = next((name for name in weights if offers[name].rebuild is not None), None)
     others = [name for name in weights if name != last]
     parts, shares = [offers[name].build() for name in others], [weights[name] for name in others]
@@ -92,7 +96,15 @@ def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sa
     if not others:
         return offers[last].build()
     first = FourierSurrogate.combined(parts, shares)
-    return FourierSurrogate.combined([first, rebuild(sample.values - first.predict(sample.masks))], [1.0, 1.0])
+    guessed = np.asarray(sum(weights[name] * offers[name].held_out for name in others))
+    stacked, known = guessed + weights[last] * offers[last].held_out, ~np.isnan(guessed)
+    missed = sample.values - np.where(known, guessed, first.predict(sample.masks))
+    followed = guessed + rebuild(missed).held_out
+    rows = sample.scored & ~np.isnan(stacked + followed)
+    errors = fair.exam(np.flatnonzero(rows)).error(np.stack([stacked, followed], axis=1)[rows])
+    if not errors[1] <= errors[0] * (1 + COST):
+        return FourierSurrogate.combined([*parts, offers[last].build()], [*shares, weights[last]])
+    return FourierSurrogate.combined([first, rebuild(sample.values - first.predict(sample.masks)).build()], [1.0, 1.0])
 
 
 def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,8 +104,17 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
         unseen = np.flatnonzero(sample.scored & np.isnan(held_out))
         held_out[unseen] = surrogate.predict(sample.masks[unseen])
+    return {"kernel": Proposal(held_out, lambda: surrogate, partial(_refitted, posterior, sample, parts))}
+
+
+def _refitted(posterior: Posterior, sample: Sample, parts: Sequence[Rows], values: Values) -> Proposal:
+    """The process with its prior fitted to other values (`(m,)`) of the sample's rows."""
     rows = _kernel_rows(sample)
-    return {"kernel": Proposal(held_out, lambda: surrogate, lambda values: posterior.fitted(values[rows]).surrogate(sample.max_order))}
+    place = np.full(len(values), -1, dtype=np.intp)
+    place[rows] = np.arange(len(rows))
+    refitted, held_out = posterior.fitted(values[rows]), np.full(len(values), np.nan)
+    held_out[rows] = refitted.held_out([place[part[place[part] >= 0]] for part in parts])
+    return Proposal(held_out, lambda: refitted.surrogate(sample.max_order))
 
 
 def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], Posterior]) -> Values:

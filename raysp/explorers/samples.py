@@ -140,14 +140,14 @@ class Sample:
 class Proposal:
     """A proposed model: its out-of-fold predictions (float64, `(m,)`, NaN for rows never held out), and `build`, which fits it to all rows.
 
-    `rebuild`, if there is one, fits it to other values (float64, `(m,)`) of all rows, with everything learnt so far, closely where values are nearly free of noise.
+    `rebuild`, if there is one, proposes it for other values (float64, `(m,)`) of all rows, with everything learnt so far.
     `additive` marks a model of single effects alone. `optimistic_cv` marks a model whose growth was stopped where it predicts each held-out fold best, so
     that its out-of-fold error is biased downwards, more so with fewer rows. `sloped` marks a model that learns from slopes.
     """
 
     held_out: Values
     build: Callable[[], FourierSurrogate]
-    rebuild: Callable[[Values], FourierSurrogate] | None = None
+    rebuild: Callable[[Values], Proposal] | None = None
     optimistic_cv: bool = False
     additive: bool = False
     sloped: bool = False
