@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.report.layout import Effects
+from raysp.report.readings import ON_AVERAGE
 from raysp.report.words import KINDS, shortened
 from raysp.runs.prediction import Bound, bounds, caution, measured_by
 
@@ -31,9 +32,13 @@ def packed(values: NDArray[Any], kind: str) -> Packed:
 
 
 def components(parts: "Sequence[Component]", effects: Effects) -> dict[str, Any]:
-    """The labels of the components, shortened, and their single effects (NaN where there is none)."""
-    values = np.array([effects.values.get(component.index, np.nan) for component in parts])
-    return {"labels": [shortened(component.label, LABEL) for component in parts], "effects": packed(values, "float32"), "largest": effects.largest}
+    """The labels of the components, shortened, and their single effects (NaN where there is none): those by which they are ranked, and `beside` the other reading."""
+
+    def column(values: Mapping[int, float]) -> Packed:
+        return packed(np.array([values.get(component.index, np.nan) for component in parts]), "float32")
+
+    told = {"labels": [shortened(component.label, LABEL) for component in parts], "effects": column(effects.values), "largest": effects.largest}
+    return told | ({"beside": column(effects.beside), "readings": [ON_AVERAGE, effects.place]} if effects.beside else {})
 
 
 def interactions(table: "pa.Table", index: str | None, n: int) -> dict[str, Any]:
