@@ -98,8 +98,9 @@ def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards
     for row in tables["queries"][:queries]:
         number = row["query"]
         alone = sorted(map(Single.of, singles.get(number, ())), key=lambda each: -each.effect * towards)
-        helpful = [each for each in alone if each.effect * towards > 0][:top]
-        harmful = [each for each in reversed(alone) if each.effect * towards < 0][:top]
+        sure = [each for each in alone if not each.uncertain]
+        helpful = [each for each in sure if each.effect * towards > 0][:top]
+        harmful = [each for each in reversed(sure) if each.effect * towards < 0][:top]
         sets = _worth_naming(interactions.get(number, ()), alone)
         found.append(
             Answered(

@@ -59,6 +59,12 @@ class Single:
         return lo is not None and hi is not None and hi > lo
 
     @property
+    def uncertain(self) -> bool:
+        """Whether that interval has zero in it, so that not even the direction is known."""
+        lo, hi = self.interval
+        return lo is not None and hi is not None and lo < 0 < hi
+
+    @property
     def beside(self) -> float | None:
         """The other reading, at the intact input; None if only one is known."""
         return None if self.average is None else self.intact
