@@ -157,7 +157,7 @@ def reason(code, sentence, **figures):
 NEAR = {"near": 64.0, "r2_near": 0.88, "r2_near_lo": 0.84, "r2_near_hi": 0.91, "r2_near_singles": 0.6}
 
 
-def add_run(  # noqa: PLR0917  what tests want to vary
+def add_run(
     store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None, averages=True, more=None
 ):
     rng = np.random.default_rng(seed)
