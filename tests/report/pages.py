@@ -157,9 +157,7 @@ def reason(code, sentence, **figures):
 NEAR = {"near": 64.0, "r2_near": 0.88, "r2_near_lo": 0.84, "r2_near_hi": 0.91, "r2_near_singles": 0.6}
 
 
-def add_run(
-    store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None, averages=True, more=None
-):
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None, averages=True, more=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
     drawn = {}

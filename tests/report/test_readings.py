@@ -107,9 +107,7 @@ def test_the_chart_has_a_bar_for_the_average_and_a_mark_at_the_input(folder, vis
     assert visit("function").locator("[data-chart=singles] .key-name").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "titles"), [("six-words", ["component", "at this input", "on average"]), ("function", ["component", "effect"])]
-)
+@pytest.mark.parametrize(("name", "titles"), [("six-words", ["component", "at this input", "on average"]), ("function", ["component", "effect"])])
 def test_the_table_has_a_column_for_each_reading_that_is_known(folder, visit, name, titles):
     page = visit(name, 360)
     page.locator("details.numbers summary").click()
@@ -129,7 +127,10 @@ def test_the_list_of_all_components_has_both_readings(visit):
 
 def test_the_fit_around_the_input_is_beside_that_over_contexts(folder):
     text = read(folder / "six-words.html")
-    assert "R² around this input 0.88 0.84 to 0.91 adding up single effects there 0.60 Around this input: on 64 held-out ablations of two to five components." in text
+    assert (
+        "R² around this input 0.88 0.84 to 0.91 adding up single effects there 0.60 Around this input: on 64 held-out ablations of two to five components."
+        in text
+    )
     assert "R² around the intact model" not in read(folder / "three-layers.html")  # it was not scored there
     assert "adding up single effects there" not in read(folder / "function.html")
 
