@@ -125,7 +125,7 @@ def print_result(result: Result) -> None:
     out.print(_values(row, "intact", "everything removed"))
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
     if row["r2"] is not None:
-        out.print(f"[dim]{' · '.join(_fit(row))}[/]")
+        out.print(f"[dim]{fit_text(row)}[/]")
     if noise := (row["metrics"] or {}).get("numeric_noise"):
         out.print(f"[dim]{words.numeric_noise(noise)}[/]")
     for reason in row["reasons"] or ():
@@ -145,11 +145,10 @@ def _values(row: Mapping[str, Any], intact: str, empty: str) -> str:
     return f"value: {intact} {found.show(row['value_intact'])}, {empty} {found.show(row['value_empty'])}{unit}"
 
 
-def _fit(row: Mapping[str, Any]) -> list[str]:
-    """How well held-out values are predicted: those of masks like the fit's, and those around the intact input."""
+def fit_text(row: Mapping[str, Any]) -> str:
+    """How well a run's held-out values are predicted: those of masks like the fit's, and those around the intact input if they were scored."""
     alone = "" if row["r2_singles"] is None else f" (single effects alone {words.ratio(row['r2_singles'])})"
-    close = words.near(row)
-    return [f"held-out R² {words.ratio(row['r2'])}{alone}", *([close] if close else [])]
+    return " · ".join(part for part in (f"R² {words.ratio(row['r2'])}{alone}", words.near(row)) if part)
 
 
 def _question(row: dict[str, Any]) -> str:

@@ -281,7 +281,7 @@ def readings_of(run: Mapping[str, Any], singles: Sequence[Single]) -> str:
     place = at_intact(run)
     return (
         f"{place[0].upper()}{place[1:]}: the drop in the value when one component is {ablated} and all others are kept, {measured_by('removed')}. "
-        f"On average: {mean}. Components are ranked by the average, because one that others cover for looks weak {place}."
+        f"On average: {mean}. Components are ranked by the average, because one that others cover for looks weak {place}; one that works only together with others may look weak on average."
     )
 
 

@@ -50,7 +50,8 @@ def test_what_the_readings_are_is_said_in_a_sentence_each():
     assert told == (
         "At this input: the drop in the value when one component is left out of the prompt and all others are kept, measured by exact ablation. "
         "On average: the mean drop in the value when one component is left out of the prompt, over contexts in which others are too, estimated by the surrogate. "
-        "Components are ranked by the average, because one that others cover for looks weak at this input."
+        "Components are ranked by the average, because one that others cover for looks weak at this input; one that works only together with others "
+        "may look weak on average."
     )
 
 
