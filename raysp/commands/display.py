@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from raysp.commands.printable import printable
-from raysp.report import words
+from raysp.report import readings, words
 from raysp.report.numbers import number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
+from raysp.report.readings import Single
 from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.progress import bar_text
 from raysp.runs.queries import direction
@@ -123,11 +124,14 @@ def print_result(result: Result) -> None:
     out.print(f"\n[bold]run {result.run_id}[/]  {escape(_question(row))}")
     out.print(_values(row, "intact", "everything removed"))
     out.print(f"[{VERDICT_STYLES.get(verdict, 'bold')}]{verdict}[/]")
+    if row["r2"] is not None:
+        out.print(f"[dim]{fit_text(row)}[/]")
     if noise := (row["metrics"] or {}).get("numeric_noise"):
         out.print(f"[dim]{words.numeric_noise(noise)}[/]")
     for reason in row["reasons"] or ():
         out.print(f"  · {escape(reason['sentence'])}")
-    _print_singles(result.singles, [str(label) for label in result.components["label"].to_pylist()])
+    singles = readings.ranked(result.singles.to_pylist(), [str(label) for label in result.components["label"].to_pylist()])
+    print_singles(singles[:SHOWN], row)
     _print_interactions(result.interactions)
     if result.queries.num_rows:
         print_queries(result)
@@ -141,19 +145,27 @@ def _values(row: Mapping[str, Any], intact: str, empty: str) -> str:
     return f"value: {intact} {found.show(row['value_intact'])}, {empty} {found.show(row['value_empty'])}{unit}"
 
 
+def fit_text(row: Mapping[str, Any]) -> str:
+    """How well a run's held-out values are predicted: those of masks like the fit's, and those around the intact input if they were scored."""
+    alone = "" if row["r2_singles"] is None else f" (single effects alone {words.ratio(row['r2_singles'])})"
+    return " · ".join(part for part in (f"R² {words.ratio(row['r2'])}{alone}", words.near(row)) if part)
+
+
 def _question(row: dict[str, Any]) -> str:
     described = " · ".join(str(row[key]) for key in ("lens", "model", "dtype", "explorer") if row.get(key))
     return f"{described} · n = {row['n']}"
 
 
-def _print_singles(singles: pa.Table, labels: list[str]) -> None:
-    rows: list[dict[str, Any]] = sorted(singles.to_pylist(), key=_strength)[:SHOWN]
-    size = scale(row["value"] for row in rows)
-    print_title(size.titled("Single effects (strongest first)"))
-    table = Table("component", "effect", "measured by", box=None)
-    for row in rows:
-        table.add_row(escape(labels[row["component"]]), size.show(row["value"]), row["method"])
+def print_singles(singles: list[Single], run: Mapping[str, Any]) -> None:
+    """Print single effects, in their order, in the readings that are known; `run` is the row of their run."""
+    print_title(readings.numbers(singles).titled("Single effects (strongest first)"))
+    two = readings.both(singles)
+    table = Table("component", *readings.columns(singles, words.at_intact(run)), *(() if two else ("measured by",)), box=None)
+    for single, cells in zip(singles, readings.cells(singles), strict=True):
+        table.add_row(escape(single.label), *map(escape, cells), *(() if two else (single.method,)))
     out.print(table)
+    if two:
+        out.print(words.readings_of(run, singles), style="dim", markup=False)
 
 
 def _print_interactions(interactions: pa.Table) -> None:
@@ -188,7 +200,7 @@ def print_queries(result: Result) -> None:
     """Print the influential examples of the first few queries."""
     tables = {name: getattr(result, name).to_pylist() for name in TABLES}
     labels = [str(label) for label in result.components["label"].to_pylist()]
-    towards = direction(result.summary["game"]["description"])
+    towards, averaged = direction(result.summary["game"]["description"]), False
     for each in answered(tables, labels, towards, top=OF_EACH, queries=QUERIES):
         rather = f" rather than “{_cut(each.foil)}”" if each.foil is not None else ""
         out.print(f"\n[bold]query {each.query + 1}[/] {escape(_cut(each.prompt))} → “{escape(_cut(each.target) + '”' + rather)}")
@@ -196,19 +208,26 @@ def print_queries(result: Result) -> None:
         size = scale(_shown(each))
         for name, effects in (("helped", each.helpful), ("harmed", each.harmful)):
             for effect in effects:
-                out.print(f"  {name:9} {size.whole(effect.value)}  {escape(_effect_text(effect))}")
+                alone = "" if effect.beside is None else f" [dim](alone {size.whole(effect.beside)})[/]"
+                out.print(f"  {name:9} {size.whole(effect.value)}{alone}  {escape(_effect_text(effect))}")
+                averaged = averaged or effect.beside is not None
         for name, sets in (("redundant", each.redundant), ("synergy", each.synergies)):
             for found in sets:
                 out.print(f"  {name:9} {size.whole(found.deviation)}{' ✓' if found.verified else '  '} {escape(_set_text(found))}")
     if result.queries.num_rows > QUERIES:
         where = f"raysp sql \"FROM query_summary WHERE run_id = '{result.run_id}'\""
         out.print(f"\n{result.queries.num_rows - QUERIES} more queries: [dim]{escape(where)}[/]")
-    out.print("[dim]helped, harmed: v(all) − v(all without it); redundant, synergy: deviation from additivity, ✓ measured exactly[/]")
+    alone = "v(all) − v(all without it)"
+    meant = f"mean effect over training sets without some of the others (alone: {alone})" if averaged else alone
+    out.print(f"[dim]helped, harmed: {meant}; redundant, synergy: deviation from additivity, ✓ measured exactly[/]")
 
 
 def _shown(answer: Answered) -> list[float | None]:
     """All effects and deviations of a query."""
-    return [*(effect.value for effect in (*answer.helpful, *answer.harmful)), *(found.deviation for found in (*answer.redundant, *answer.synergies))]
+    return [
+        *(value for effect in (*answer.helpful, *answer.harmful) for value in (effect.value, effect.beside)),
+        *(found.deviation for found in (*answer.redundant, *answer.synergies)),
+    ]
 
 
 def _scores(row: Mapping[str, Any]) -> str:
@@ -243,10 +262,6 @@ def _print_costs(costs: pa.Table) -> None:
         if row["evaluations"] or row["reused"]
     ]
     out.print("[dim]" + " · ".join(told) + "[/]")
-
-
-def _strength(row: dict[str, Any]) -> float:
-    return -abs(row["value"])
 
 
 def _field(row: dict[str, Any], name: str) -> str:

@@ -112,9 +112,11 @@ def _labelled(table: Any, labels: tuple[str, ...]) -> Any:
 
 def _told(measured: "Measurements", explained: "Explanation", table: Any, top: int, subset: int | None) -> dict[str, Any]:
     """The answer as one JSON object."""
+    from raysp.report.readings import ranked
     from raysp.store.export import plain
 
-    single: list[dict[str, Any]] = sorted(explained.model.findings.singles.to_pylist(), key=_strength)[:top]
+    rows = {row["component"]: row for row in explained.model.findings.singles.to_pylist()}
+    single = [rows[each.component] for each in ranked(list(rows.values()), measured.labels)[:top]]
     several = [row for row in table.to_pylist() if row["order"] > 1 or row["index"] in {"sv", "bv"}]
     told = {
         "rows": len(measured.values),
@@ -131,10 +133,6 @@ def _told(measured: "Measurements", explained: "Explanation", table: Any, top: i
     if subset is not None:
         told["subset"] = _subset(measured, explained, subset)
     return {key: plain(value) for key, value in told.items()}
-
-
-def _strength(row: dict[str, Any]) -> float:
-    return -abs(row["value"])
 
 
 def _subset(measured: "Measurements", explained: "Explanation", r: int) -> dict[str, Any]:
@@ -156,15 +154,14 @@ def _subset(measured: "Measurements", explained: "Explanation", r: int) -> dict[
 def _print(measured: "Measurements", told: dict[str, Any]) -> None:
     """Print the answer as tables."""
     from raysp.commands import display
+    from raysp.report.readings import ranked
 
     values = measured.values
     shape = f"{told['rows']:,} evaluations of {told['components']} components; values {values.min():.4g} to {values.max():.4g}"
     display.out.print(f"{shape}; {told['fitted']:,} rows fitted, {told['held_out']:,} held out", markup=False)
     for sentence in told["sentences"]:
         display.out.print(f"  · {sentence}", markup=False)
-    _print_table(
-        "Single effects (strongest first)", ("component", "effect", "95% interval", "measured by"), told["singles"], [row["method"] for row in told["singles"]]
-    )
+    display.print_singles(ranked(told["singles"]), {"lens": "function", "game": {"description": {}}})
     if told["interactions"]:
         significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
         head = ("set", told["interactions"][0]["index"], "95% interval", "significant")
@@ -192,5 +189,5 @@ def _print_table(title: str, head: tuple[str, ...], rows: list[dict[str, Any]], 
     table = Table(*head, box=None)
     for row, final in zip(rows, last, strict=True):
         interval = escape(size.interval(row["lo"], row["hi"]))
-        table.add_row(escape(row["label"] if "label" in row else row["labels"]), size.show(row["value"]), interval, final)
+        table.add_row(escape(row["labels"]), size.show(row["value"]), interval, final)
     display.out.print(table)

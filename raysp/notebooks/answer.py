@@ -7,13 +7,13 @@ from typing import Any
 
 from raysp.game import Component
 from raysp.notebooks.drawing import draw_heat, draw_text
-from raysp.report import grid, layout, query_view, words
+from raysp.report import grid, layout, query_view, readings, words
 from raysp.report.numbers import scale
 from raysp.runs.queries import direction
 from raysp.runs.result import Result, components_of
 
-#: Interactions in the table, reasons of the verdict, queries of a training set, entries of each kind for each, and characters of a text.
-SETS, REASONS, QUERIES, OF_EACH, TEXT = 8, 6, 3, 3, 160
+#: Single effects and interactions in the tables, reasons of the verdict, queries of a training set, entries of each kind for each, and characters of a text.
+SINGLES, SETS, REASONS, QUERIES, OF_EACH, TEXT = 6, 8, 6, 3, 3, 160
 #: Components that are laid out at all: a notebook keeps what it shows.
 MOST_COMPONENTS = 4_000
 
@@ -28,7 +28,17 @@ def answer_html(result: Result) -> str:
 def _content(result: Result) -> dict[str, Any]:
     run: Mapping[str, Any] = result.summary
     about: dict[str, Any] = {"css": _css(), "run": run, "verdict": run["verdict"] or run["status"], "reasons": (run["reasons"] or ())[:REASONS]}
-    about |= {"unfinished": words.UNFINISHED.get(run["status"]), "words": words, "text": None, "heats": (), "queries": (), "sets": (), "size": scale([])}
+    about |= {
+        "unfinished": words.UNFINISHED.get(run["status"]),
+        "words": words,
+        "text": None,
+        "heats": (),
+        "queries": (),
+        "singles": (),
+        "sets": (),
+        "size": scale([]),
+    }
+    about |= {"readings": readings}
     if not run["game"]:
         return {**about, "question": f"Run {result.run_id} has not begun."}
     components = tuple(_legible(component) for component in components_of(result.components))
@@ -44,7 +54,9 @@ def _content(result: Result) -> dict[str, Any]:
     }
     if words.of_data(run):
         return about | {"queries": _queries(result, components)}
-    effects = layout.Effects.of(result.singles.to_pylist())
+    singles = readings.ranked(result.singles.to_pylist(), [component.label for component in components])
+    effects = layout.Effects.of(singles, words.at_intact(run))
+    about |= {"singles": singles[:SINGLES], "effects": effects, "meaning": words.readings_of(run, singles)}
     heads = int(run["game"]["description"].get("heads") or 0)
     found = grid.lay_out(components, effects, heads) if words.mechanistic(run) else None
     if found is not None:

@@ -2,7 +2,8 @@
 
 A chart is a dict that JSON can hold. `kind` decides what else it has; numbers may be None where there is none:
 
-- `bars`: a horizontal bar for each of `labels`, of `values`, with an interval from `lo` to `hi` where these are given; `x` is the title of the axis.
+- `bars`: a horizontal bar for each of `labels`, of `values`, with an interval from `lo` to `hi` where these are given; `x` is the title of the axis. `beside`
+  has a `name` and `values` of its own, drawn as marks over the bars, which have the name `name` then.
 - `points`: `series` of points over axes titled `x` and `y`. With `diagonal` both axes have the same range and a line where they are equal; with `zero` each
   axis has a line at 0. A series may have `texts`, one a point, shown in the tooltip before its coordinates.
 - `curves`: `series` of points in ascending order of x, joined by lines, with error bars from `lo` to `hi` where given. `reference` is a name and a value, drawn
@@ -19,6 +20,7 @@ from typing import Any
 
 from raysp.report import pruning
 from raysp.report.numbers import number
+from raysp.report.readings import ON_AVERAGE, Single, both
 from raysp.report.words import shortened
 
 Chart = dict[str, Any]
@@ -40,17 +42,21 @@ APART = 0.5
 """Horizontal offset between the points of two curves, in percent of components, so that their intervals do not overlap."""
 
 
-def single_effects(singles: TableRows) -> Chart | None:
-    """A bar for each of the strongest single effects, with its interval."""
-    rows = sorted(singles, key=lambda row: -abs(row["value"]))[:BARS]
+def single_effects(singles: Sequence[Single], place: str) -> Chart | None:
+    """A bar for each of the strongest single effects, with its interval, and a mark where it is at the intact input, called `place`, if it is known there too.
+
+    `singles` are in the order of their strength.
+    """
+    rows = singles[:BARS]
     if not rows:
         return None
     chart: Chart = {
-        "kind": "bars", "x": "single effect", "labels": [shortened(row["label"], 120) for row in rows], "values": _rounded(row["value"] for row in rows),
+        "kind": "bars", "x": "single effect", "labels": [shortened(row.label, 120) for row in rows], "values": _rounded(row.effect for row in rows),
     }  # fmt: skip
-    intervals = [(row["lo"], row["hi"]) for row in rows]
-    if all(lo is not None and hi is not None for lo, hi in intervals) and any(hi > lo for lo, hi in intervals):
-        chart |= {"lo": _rounded(lo for lo, _ in intervals), "hi": _rounded(hi for _, hi in intervals)}
+    if any(row.estimated for row in rows):
+        chart |= {"lo": _rounded(row.interval[0] for row in rows), "hi": _rounded(row.interval[1] for row in rows)}
+    if both(rows):
+        chart |= {"name": ON_AVERAGE, "beside": {"name": place, "values": _rounded(row.beside for row in rows)}}
     return chart
 
 

@@ -1,11 +1,12 @@
 """How components are laid out on the page: running text for words, a list for sentences, shaded by single effect."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Self
+from typing import Self
 
 from raysp.game import Component
+from raysp.report import readings
 from raysp.report.numbers import number
 
 LONG = 28
@@ -25,13 +26,14 @@ def shade(strength: float) -> int:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text: a component with its effect, or the text between two components (`index` None)."""
+    """A stretch of text: a component with its effect, or the text between two components (`index` None). `told` is the effect in every reading, as text."""
 
     text: str
     index: int | None = None
     effect: float | None = None
     strength: float = 0.0
     shown: str = "–"
+    told: str = "no single effect"
 
     @property
     def tone(self) -> str:
@@ -46,7 +48,7 @@ class Piece:
     @property
     def tip(self) -> str:
         """The tooltip."""
-        return f"{self.text.strip()}: {'no single effect' if self.effect is None else self.shown}"
+        return f"{self.text.strip()}: {self.told}"
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,35 @@ class Layout:
 
 @dataclass(frozen=True)
 class Effects:
-    """The single effects of a run by component, and the largest |effect|."""
+    """The single effects of a run by component, in the reading by which they are ranked, and the largest |effect|.
+
+    `averaged` is whether that reading is the mean over contexts; `beside` are the effects at the intact input where both are known, called `place`.
+    """
 
     values: Mapping[int, float]
     largest: float
+    averaged: bool = False
+    beside: Mapping[int, float] = field(default_factory=dict[int, float])
+    place: str = ""
 
     @classmethod
-    def of(cls, singles: Sequence[Mapping[str, Any]]) -> Self:
-        """From the rows of the table of singles."""
-        values = {int(row["component"]): float(row["value"]) for row in singles}
-        return cls(values, max((abs(value) for value in values.values()), default=0.0))
+    def of(cls, singles: Sequence[readings.Single], place: str) -> Self:
+        """From single effects; `place` is what the reading at the intact input is called."""
+        values = {single.component: single.effect for single in singles}
+        beside = {single.component: single.beside for single in singles if single.beside is not None}
+        return cls(values, max((abs(value) for value in values.values()), default=0.0), readings.averaged(singles), beside, place)
 
     def piece(self, component: Component, text: str) -> Piece:
         """A component with its effect, shown as this text."""
-        effect = self.values.get(component.index)
-        return Piece(text, component.index, effect, abs(effect or 0.0) / self.largest if self.largest else 0.0, number(effect, like=self.largest))
+        effect, shown = self.values.get(component.index), self._shown(self.values.get(component.index))
+        if effect is None:
+            return Piece(text, component.index)
+        beside = self.beside.get(component.index)
+        told = shown if beside is None else f"{shown} {readings.ON_AVERAGE}, {self._shown(beside)} {self.place}"
+        return Piece(text, component.index, effect, abs(effect) / self.largest if self.largest else 0.0, shown, told)
+
+    def _shown(self, effect: float | None) -> str:
+        return number(effect, like=self.largest)
 
 
 def lay_out(components: Sequence[Component], effects: Effects, source: str | None) -> Layout:

@@ -12,7 +12,7 @@ import yaml
 from raysp.game import labels
 from raysp.home import local_path
 from raysp.output_file import make_folder, write_output
-from raysp.report import agreement, energy, figures, grid, layout, packing, training_sets, words
+from raysp.report import agreement, energy, figures, grid, layout, packing, readings, training_sets, words
 from raysp.report.render import render
 
 if TYPE_CHECKING:
@@ -75,10 +75,11 @@ def _content(
     run: dict[str, Any], tables: Tables, components: Sequence[Component], interactions: pa.Table, trained: training_sets.Told | None
 ) -> dict[str, Any]:
     costs, metrics = tables["costs"], run["metrics"] or {}
-    effects, kinds = layout.Effects.of(tables["singles"]), _kinds(components)
+    singles, kinds = readings.ranked(tables["singles"]), _kinds(components)
+    effects = layout.Effects.of(singles, words.at_intact(run))
     checks = agreement.checks(metrics, tables["cross_checks"], tables["singles"])
     charts = {
-        "singles": figures.single_effects(tables["singles"]),
+        "singles": figures.single_effects(singles, words.at_intact(run)),
         "heldout": figures.heldout_scatter(tables["heldout"]),
         "verified": figures.verified_scatter(tables["validations"]),
         "prunings": figures.pruning_curves(tables["prunings"]),
@@ -94,7 +95,7 @@ def _content(
         "question": words.question(run, kinds),
         "unfinished": words.UNFINISHED.get(run["status"]),
         "no_help": words.help_of_interactions(run),
-        "strongest": max(tables["singles"], key=lambda row: abs(row["value"]), default=None),
+        "strongest": singles[0] if singles else None,
         "interactions": rows,
         "found": interactions.num_rows,
         "index": run["index"] or (rows[0]["index"] if rows else None),
@@ -103,7 +104,9 @@ def _content(
         "examples": EXAMPLES,
         "verified": len(tables["validations"]),
         "verified_shown": figures.VERIFIED,
-        "singles": sorted(tables["singles"], key=lambda row: -abs(row["value"])),
+        "singles": singles,
+        "effects": effects,
+        "readings": readings,
         "energy_bars": energy.bars((run["diagnostics"] or {}).get("by_layer")),
         "prunings": tables["prunings"],
         "checks": checks,

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raysp.report.readings import Single
+
 #: The tables that `answered` reads.
 TABLES = ("queries", "examples", "query_scores", "query_singles", "query_interactions")
 #: Share of the strongest effect on a query below which an interaction is negligible.
@@ -43,13 +45,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Effect:
-    """A single effect, with an interval if it was estimated."""
+    """A single effect in the reading by which it is ranked, with its interval if it was estimated; `beside` is that with the full training set, if it is another."""
 
     member: Member
     value: float
     lo: float | None
     hi: float | None
-    method: str | None
+    beside: float | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Answered:
     redundant: tuple[Together, ...]
     synergies: tuple[Together, ...]
 
+    @property
+    def averaged(self) -> bool:
+        """Whether its effects are means over training sets, with those at the full one beside them."""
+        return any(effect.beside is not None for effect in (*self.helpful, *self.harmful))
+
 
 def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards: int, *, top: int = 5, queries: int | None = None) -> list[Answered]:
     """The first `queries` queries of a run, each with up to `top` entries of every kind.
@@ -90,9 +97,10 @@ def answered(tables: Mapping[str, Sequence[Row]], labels: Sequence[str], towards
     found: list[Answered] = []
     for row in tables["queries"][:queries]:
         number = row["query"]
-        alone = sorted(singles.get(number, ()), key=lambda each: -each["value"] * towards)
-        helpful = [each for each in alone if each["value"] * towards > 0][:top]
-        harmful = [each for each in reversed(alone) if each["value"] * towards < 0][:top]
+        alone = sorted(map(Single.of, singles.get(number, ())), key=lambda each: -each.effect * towards)
+        sure = [each for each in alone if not each.uncertain]
+        helpful = [each for each in sure if each.effect * towards > 0][:top]
+        harmful = [each for each in reversed(sure) if each.effect * towards < 0][:top]
         sets = _worth_naming(interactions.get(number, ()), alone)
         found.append(
             Answered(
@@ -125,17 +133,17 @@ class _Members:
         first = self._first.get(component, {"prompt": "", "completion": ""})
         return Member(component, plain(self._labels[component]), plain(first["prompt"]), plain(first["completion"]), self._count.get(component, 0))
 
-    def effect(self, row: Row) -> Effect:
-        return Effect(self.member(row["component"]), row["value"], row["lo"], row["hi"], row["method"])
+    def effect(self, single: Single) -> Effect:
+        return Effect(self.member(single.component), single.effect, *single.interval, single.beside)
 
     def together(self, row: Row) -> Together:
         return Together(tuple(self.member(i) for i in row["components"]), row["kind"], _deviation(row), bool(row["verified"]))
 
 
-def _worth_naming(interactions: Sequence[Row], alone: Sequence[Row]) -> list[Row]:
+def _worth_naming(interactions: Sequence[Row], alone: Sequence[Single]) -> list[Row]:
     """The interactions that are not negligible: significant ones first, then those measured once, by decreasing deviation."""
     sure = [row for row in interactions if (row["verified"] or row["significant"]) and _deviation(row) is not None]
-    strongest = max((abs(value) for value in [*(row["value"] for row in alone), *(_deviation(row) or 0.0 for row in sure)]), default=0.0)
+    strongest = max((abs(value) for value in [*(single.effect for single in alone), *(_deviation(row) or 0.0 for row in sure)]), default=0.0)
     worth = [row for row in sure if abs(_deviation(row) or 0.0) > NEGLIGIBLE * strongest]
     return sorted(worth, key=lambda row: (not row["significant"], -abs(_deviation(row) or 0.0)))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysp.report.numbers import number
+from raysp.report.readings import Single, averaged, both
 
 KINDS = {
     "synergy": "they work only together",
@@ -87,6 +88,12 @@ UNFINISHED = {
     "interrupted": "This run was interrupted. Its evaluations are stored, and raysp resume continues from them.",
     "failed": "This run failed.",
 }
+READINGS = {
+    "feature": ("at this input", "around this input"),
+    "mechanistic": ("in the intact model", "around the intact model"),
+    "data": ("with the full training set", "around the full training set"),
+}
+"""For each lens what the reading at the intact input is called, and predictions close to it; a function has those of `feature`."""
 #: Gain in held-out R² below which interactions do not help.
 WORTHWHILE = 0.01
 
@@ -251,12 +258,65 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
+def at_intact(run: Mapping[str, Any]) -> str:
+    """What the reading of effects at the intact input is called."""
+    return READINGS.get("data" if of_data(run) else str(run["lens"]), READINGS["feature"])[0]
+
+
+def around_intact(run: Mapping[str, Any]) -> str:
+    """Where predictions without a few components are, in words."""
+    return READINGS.get("data" if of_data(run) else str(run["lens"]), READINGS["feature"])[1]
+
+
+def readings_of(run: Mapping[str, Any], singles: Sequence[Single]) -> str:
+    """What the single effects are: a sentence for each reading, and by which of them they are ranked."""
+    ablated = ablation_in_words(run)
+    if not singles or not averaged(singles):
+        how = measured_by(singles[0].method if singles else None)
+        return f"The drop in the value when one component is {ablated} and all others are kept, {how}."
+    how = measured_by("lasso" if singles[0].method == "lasso" else "surrogate")
+    mean = f"the mean drop in the value when one component is {ablated}, over contexts in which others are too{f', {how}' if any(single.estimated for single in singles) else ''}"
+    if not both(singles):
+        return f"{mean[0].upper()}{mean[1:]}."
+    place = at_intact(run)
+    return (
+        f"{place[0].upper()}{place[1:]}: the drop in the value when one component is {ablated} and all others are kept, {measured_by('removed')}. "
+        f"On average: {mean}. Components are ranked by the average, because one that others cover for looks weak {place}; one that works only together with others may look weak on average."
+    )
+
+
+def strongest_single(single: Single, run: Mapping[str, Any]) -> str:
+    """A sentence about the strongest single effect."""
+    name, like = named(single.label, run, 80), single.effect
+    if single.beside is None:
+        return f"The largest single effect is that of {name} ({number(single.effect)})."
+    beside = number(single.beside, like=max(abs(like), abs(single.beside)))
+    return f"The largest single effect on average is that of {name} ({number(single.effect)}; {beside} {at_intact(run)})."
+
+
+def near(run: Mapping[str, Any]) -> str | None:
+    """How well held-out values around the intact input are predicted, in a few words; None if that is unknown."""
+    metrics: Mapping[str, Any] = run.get("metrics") or {}
+    r2, singles = metrics.get("r2_near"), metrics.get("r2_near_singles")
+    if r2 is None or singles is None:
+        return None
+    return f"{around_intact(run)}: R² {ratio(r2)} (adding up single effects {ratio(singles)})"
+
+
 def help_of_interactions(run: Mapping[str, Any]) -> str | None:
     """A sentence if single effects predict as well as interactions do; None otherwise."""
     r2, singles = run.get("r2"), run.get("r2_singles")
     if r2 is None or singles is None or r2 - singles >= WORTHWHILE:
         return None
-    return f"Interactions do not help here: single effects alone predict held-out ablations as well (R² {ratio(singles)} alone, {ratio(r2)} with interactions)."
+    metrics: Mapping[str, Any] = run.get("metrics") or {}
+    close, added = metrics.get("r2_near"), metrics.get("r2_near_singles")
+    figures = f"single effects alone predict held-out ablations as well (R² {ratio(singles)} alone, {ratio(r2)} with interactions)."
+    if close is None or added is None or close - added < WORTHWHILE:
+        return f"Interactions do not help here: {figures}"
+    return (
+        f"On average over contexts interactions do not help: {figures} {around_intact(run).capitalize()} they do "
+        f"(R² {ratio(added)} adding up single effects, {ratio(close)} with interactions)."
+    )
 
 
 def numeric_noise(noise: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """One service for all tests of this folder, on a Ray of its own, with its web end on a port that is free."""
 
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +13,11 @@ from tiny_models import save
 import raysp
 from raysp.home import web_token_file
 from raysp.runtime import service as services
+from raysp.store import Store
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))
+
+import pages
 
 UNCHECKED = raysp.Validation(heldout=6, top=2, random=0, low_pairs=0)
 POLICY = "files: true\n"
@@ -18,8 +25,10 @@ POLICY = "files: true\n"
 
 @pytest.fixture(scope="session")
 def started(tmp_path_factory):
-    """The home and the service of all tests here. Its policy allows folders of models, as it has no other models."""
+    """The home and the service of all tests here. Its policy allows folders of models, as it has no other models; its store has a run with tails and points."""
     home = tmp_path_factory.mktemp("remote")
+    with Store.open(home / "raysp.duckdb") as store:
+        pages.with_tails(store)
     (home / "policy.yaml").write_text(POLICY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYSP_HOME", str(home))

@@ -77,6 +77,23 @@ def test_predictions_are_those_of_the_stored_surrogate(started, remote, answer, 
         answer.predict(["nobody"])
 
 
+def test_a_surrogate_travels_with_its_tails_and_points(started, remote):
+    with Store.read(started[3].store) as store:
+        here, keep = store.surrogate("with-tails"), store.keep_probability("with-tails")
+    there = remote.read("with-tails").surrogate
+    assert remote.reader.keep_probability("with-tails") == keep
+    assert (len(there.tails), there.keep_probability) == (2, here.keep_probability)
+    masks = np.concatenate([np.random.default_rng(0).random((50, here.n)) < 0.7, here.points.masks])
+    assert np.array_equal(there.predict(masks), here.predict(masks))
+    for index in ("bii", "sii", "additivity"):
+        assert all(np.array_equal(one, other) for one, other in zip(there.index(index)[1:], here.index(index)[1:], strict=True))
+    for name in ("masks", "residuals", "held_out", "inclusion"):
+        assert np.array_equal(getattr(there.points, name), getattr(here.points, name), equal_nan=name == "held_out")
+    # The service predicts with the same one.
+    found = remote.predictions("with-tails", [np.flatnonzero(~mask).tolist() for mask in masks])
+    np.testing.assert_allclose([each.value for each in found], here.predict(masks), rtol=1e-12)
+
+
 def test_what_is_measured_is_the_models_value_and_is_stored(remote, answer):
     measured = remote.measure(answer.run_id, [0, 3])
     assert measured.measured is not None

@@ -75,7 +75,8 @@ def answers(game, rng, method):
         effects[rng.permutation(game.n)[:3]] = (2.1, 0.9, -1.3)
         for i, value in enumerate(effects):
             width = 0.0 if method == "removed" else 0.12
-            singles.append({"query": query.index, "component": i, "value": value, "lo": value - width, "hi": value + width, "method": method})
+            mean = {} if method != "removed" else {"average": 0.7 * value, "average_lo": 0.7 * value - 0.05, "average_hi": 0.7 * value + 0.05}
+            singles.append({"query": query.index, "component": i, "value": value, "lo": value - width, "hi": value + width, "method": method, **mean})
         for rank, members in enumerate(pages.some_sets(game.n, rng, min(8, game.n)), 1):
             value = (-1) ** rank * (1.6 - 0.18 * rank)
             interactions.append({

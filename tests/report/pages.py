@@ -6,7 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.game import Component, GameInfo, fingerprint
+from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.points import Points
+from raysp.spectral.tail import Tail
+from raysp.spectral.tail_sum import TailSum
 from raysp.store import RunSurrogates
 from raysp.validation import Reason
 
@@ -67,7 +71,14 @@ def spec(game):
     return json.dumps({"lens": lens, "explorer": {"kind": "proxyspex", "budget": 800, "max_order": 4}, "seed": 0})
 
 
-def answer(n, sets, rng, *, r2, r2_singles):
+def averaged(singles):
+    """Mean effects over contexts beside those at the intact input: the weakest component there is covered for by another, and the strongest on average."""
+    mean = 0.8 * singles
+    mean[np.argmin(np.abs(singles))] = 1.5 * np.abs(singles).max()
+    return mean
+
+
+def answer(n, sets, rng, *, r2, r2_singles, averages=True):
     singles = rng.normal(0, 0.35, n) * (rng.random(n) < 0.6)
     strong = rng.permutation(n)[: max(2, n // 8)]
     singles[strong] += rng.choice([-1.4, 1.9], len(strong))
@@ -95,6 +106,10 @@ def answer(n, sets, rng, *, r2, r2_singles):
         "predicted_singles": truth + rng.normal(0, 1.1 * np.sqrt(max(1 - r2_singles, 0)), 200),
     })  # fmt: skip
     table = pa.table({"component": pa.array(range(n), pa.int32()), "value": singles, "lo": singles, "hi": singles, "method": ["removed"] * n})
+    if averages:
+        mean = averaged(singles)
+        for name, column in (("average", mean), ("average_lo", mean - 0.07), ("average_hi", mean + 0.07)):
+            table = table.append_column(name, pa.array(column))
     return {"singles": table, "interactions": interactions, "validations": validations, "heldout": heldout}
 
 
@@ -106,6 +121,20 @@ def surrogate(n, found, fitted, keep_probability=0.5, terms=None):
     sets = zip(found["interactions"]["components"].to_pylist(), found["interactions"]["estimate"].to_pylist(), strict=True)
     value = FourierSurrogate.from_deviations(n, 2.31, singles | {tuple(members): estimate for members, estimate in sets}).rebased(keep_probability)
     return RunSurrogates(value, keep_probability, fitted)
+
+
+def extended(stored, centres=(40, 90), halves=30, seed=13):
+    """The same with two tails in other bases around so many masks, and with points: the ends, single ablations, and masks that keep half."""
+    rng, n, value = np.random.default_rng(seed), stored.value.n, stored.value
+    drawn = [stored.fitted[:count] for count in centres]
+    tails = tuple(
+        TailSum(Tail(1.7, reach, rng.dirichlet(np.ones(n)), keep), masks, rng.normal(0, 2, len(masks)))
+        for reach, keep, masks in ((1.5, 0.5, drawn[0]), (4.0, 0.8, drawn[1]))
+    )
+    masks = np.concatenate([ablations(n, [(), *((i,) for i in range(n))]), np.zeros((1, n), dtype=bool), stored.fitted[-halves:][:halves]])
+    points = Points(masks, rng.normal(0, 1, len(masks)), np.where(np.arange(len(masks)) % 2, rng.normal(size=len(masks)), np.nan), np.full(len(masks), 0.5))
+    whole = value.coefficients + sum(tail.coefficients(value.sets, value.keep_probability) for tail in tails)
+    return RunSurrogates(FourierSurrogate(value.sets, whole, None, value.keep_probability, points, tails), stored.keep_probability, stored.fitted)
 
 
 def some_sets(n, rng, count):
@@ -124,7 +153,11 @@ def reason(code, sentence, **figures):
     return Reason(code, figures, sentence).row()
 
 
-def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None):
+#: How well a surrogate predicts around the intact input.
+NEAR = {"near": 64.0, "r2_near": 0.88, "r2_near_lo": 0.84, "r2_near_hi": 0.91, "r2_near_singles": 0.6}
+
+
+def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verdict="reliable", name=None, set_name=None, terms=None, averages=True, more=None):
     rng = np.random.default_rng(seed)
     store.start_run(run_id, spec(game), game, lens=game.description["lens"], explorer="proxyspex", seed=0, name=name, set_name=set_name)
     drawn = {}
@@ -157,10 +190,11 @@ def add_run(store, run_id, game, sets, *, seed=0, r2=0.93, r2_singles=0.71, verd
     ]
     summary = {
         "value_intact": 2.31, "value_empty": -0.42, "index": "fbii", "r2": r2, "r2_lo": r2 - 0.03, "r2_hi": r2 + 0.02, "r2_singles": r2_singles,
-        "verdict": verdict, "reasons": reasons, "metrics": METRICS,
+        "verdict": verdict, "reasons": reasons, "metrics": METRICS | (NEAR if averages else {}),
     }  # fmt: skip
-    found = answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles)
-    store.finish_run(run_id, "done", summary, surrogate(game.n, found, drawn["explore"], terms=terms), **found)
+    found = answer(game.n, sets, rng, r2=r2, r2_singles=r2_singles, averages=averages)
+    stored = surrogate(game.n, found, drawn["explore"], 0.5 if more is None else 0.7, terms=terms)
+    store.finish_run(run_id, "done", summary, stored if more is None else extended(stored, **more), **found)
     return run_id
 
 
@@ -172,6 +206,19 @@ def six_words(store):
 def forty_words(store):
     game = info(words_of(REVIEW), REVIEW)
     return add_run(store, "forty-words", game, some_sets(game.n, np.random.default_rng(3), 45), seed=1, verdict="use with care")
+
+
+def with_tails(store):
+    """A run whose surrogate has terms in the basis of P(keep) 0.7, two tails, and points."""
+    game = info(words_of(REVIEW), REVIEW)
+    return add_run(store, "with-tails", game, some_sets(game.n, np.random.default_rng(3), 20), seed=21, more={})
+
+
+def many_words(store, words=300, centres=(60, 60), **options):
+    """A run of many words with two tails around the same masks, and points that are single ablations."""
+    text = " ".join(f"{word}{i}" for i, word in zip(range(words), SHORT.split() * words, strict=False))
+    game = info(words_of(text), text)
+    return add_run(store, "many-words", game, [[0, 1], [7, 9], [1, 2, 3]], seed=22, more={"centres": centres, "halves": 0}, **options)
 
 
 def sentences(store, repeat=1):
@@ -196,7 +243,9 @@ def large(store, words=2000, count=10_000):
 
 def function(store, n=30):
     game = info([(f"x{i}", None, None) for i in range(n)], None, unit="argument", lens="function", target=None, foil=None, name="peaks", value=None)
-    return add_run(store, "function", game, some_sets(n, np.random.default_rng(6), 12), seed=3, r2=0.41, r2_singles=0.22, verdict="do not trust")
+    return add_run(
+        store, "function", game, some_sets(n, np.random.default_rng(6), 12), seed=3, r2=0.41, r2_singles=0.22, verdict="do not trust", averages=False
+    )
 
 
 def hostile(store):

@@ -59,8 +59,10 @@ def test_a_single_query_needs_no_choice(visit):
 def test_helpful_and_harmful_examples_come_with_text_effect_and_bar(visit):
     page = visit("question-answers")
     helped, harmed = (page.locator(".query:visible .sides").first.locator("ul").nth(i) for i in (0, 1))
-    assert helped.locator(".worth").first.text_content().strip() == "+2.10"
-    assert harmed.locator(".worth").first.text_content().strip() == "−1.30"
+    # The mean over training sets with its interval, and the effect with the full one.
+    assert helped.locator(".worth").first.text_content().strip() == "+1.47+1.42 to +1.52alone +2.10"
+    assert harmed.locator(".worth").first.text_content().strip() == "−0.91−0.96 to −0.86alone −1.30"
+    assert "when nothing else is left out" in page.locator(".query:visible").text_content()
     assert any(prompt in helped.text_content() for prompt, _ in data_pages.ANSWERS)
     assert helped.locator(".bar rect").first.evaluate("e => e.getBoundingClientRect().width / e.parentNode.getBoundingClientRect().width") == 1
 
@@ -68,6 +70,7 @@ def test_helpful_and_harmful_examples_come_with_text_effect_and_bar(visit):
 def test_for_a_loss_it_is_the_fall_that_helps(visit):
     page = visit("reviews")
     assert page.locator(".query:visible .sides ul").first.locator(".worth").first.text_content().strip().startswith("−1.30")
+    assert page.locator(".query .beside").count() == 0  # only estimates are known
 
 
 def test_sets_show_the_texts_of_all_their_members_and_what_was_measured(folder):

@@ -242,7 +242,7 @@ def test_a_set_page_asks_the_question_of_its_runs(folder):
 
 def test_components_in_one_place_or_of_another_kind_have_no_grid():
     two = [Component(i, "L1H0", "head", layer=1, unit=0) for i in range(2)]
-    effects = Effects.of([])
+    effects = Effects.of([], "in the intact model")
     assert grid.lay_out(two, effects, 4) is None
     assert grid.lay_out([Component(0, "x", "argument", layer=1)], effects, 4) is None
     assert grid.lay_out([], effects, 4) is None

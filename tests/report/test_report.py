@@ -130,9 +130,10 @@ def test_the_verdict_comes_first_with_its_reasons(folder):
 
 def test_the_page_says_at_the_top_when_interactions_do_not_help(folder):
     text = read(folder / "sentences.html")
-    assert text.count("Interactions do not help") == 1
-    assert text.index("Interactions do not help") < text.index("Effects in the text")
-    assert "Interactions do not help" not in read(folder / "six-words.html")
+    assert text.count("interactions do not help") == 1
+    assert text.index("On average over contexts interactions do not help: single effects alone predict") < text.index("Effects in the text")
+    assert "Around this input they do (R² 0.60 adding up single effects, 0.88 with interactions)." in text
+    assert "do not help" not in read(folder / "six-words.html")
 
 
 def test_everything_that_is_owed_is_on_the_page(folder):

@@ -1,5 +1,7 @@
 """What-if in the browser: the stored surrogate is evaluated there as the store evaluates it."""
 
+import json
+
 import data_pages
 import model_pages
 import numpy as np
@@ -8,13 +10,14 @@ import pyarrow as pa
 import pytest
 from reading import read
 
+from raysp.masks import pack
 from raysp.report import packing
 from raysp.report.page import write_report
 from raysp.runs.prediction import predict_stored
 from raysp.store import Store
 
 RUNS = {
-    "forty-words": pages.forty_words, "six-words": pages.six_words, "three-layers": model_pages.three_layers, "question-answers": data_pages.question_answers,
+    "forty-words": pages.forty_words, "with-tails": pages.with_tails, "many-words": pages.many_words, "six-words": pages.six_words, "three-layers": model_pages.three_layers, "question-answers": data_pages.question_answers,
     "reviews": data_pages.reviews,
 }  # fmt: skip
 
@@ -42,6 +45,8 @@ def test_the_browser_predicts_what_the_store_predicts(folder, visit, name):
     with Store.read(folder / "s.duckdb") as store:
         n = store.run_row(name)["n"]
         masks = np.concatenate([rng.random((8, n)) < share for share in (0.1, 0.5, 0.95)] + [np.ones((1, n), bool), np.zeros((1, n), bool)])
+        points = store.surrogate(name).points
+        masks = masks if points is None else np.concatenate([masks, points.masks])
         stored = predict_stored(store, name, masks)
     told = page.evaluate("all => all.map((removed) => raysp.whatIf.predict(removed))", [list(each.removed) for each in stored])
     assert [each["value"] for each in told] == pytest.approx([each.value for each in stored], rel=1e-6)
@@ -124,6 +129,42 @@ def test_a_run_without_a_surrogate_has_no_such_section(tmp_path):
         store.finish_run("r", "done", {"verdict": "reliable", "reasons": [], "metrics": {}}, singles=singles)
         page = write_report(store, "r", tmp_path / "r.html")
     assert "What if" not in read(page)
+
+
+def test_a_prediction_does_not_depend_on_what_was_removed_before(folder, visit):
+    page = visit("with-tails")
+    with Store.read(folder / "s.duckdb") as store:
+        surrogate = store.surrogate("with-tails")
+        masks = np.random.default_rng(2).random((300, surrogate.n)) < 0.6
+        masks[1::2] = masks[::2]
+        masks[1::2, 3] ^= True  # one component more or less than the mask before
+        expected = surrogate.predict(masks)
+    told = page.evaluate("all => all.map((removed) => raysp.whatIf.predict(removed).value)", [np.flatnonzero(~mask).tolist() for mask in masks])
+    np.testing.assert_allclose(told, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_masks_travel_as_bits_or_as_lists_whichever_is_shorter():
+    rng = np.random.default_rng(0)
+    halves, ablated = rng.random((50, 300)) < 0.5, ~np.eye(300, dtype=bool)
+    assert list(packing.packed_masks(halves)["columns"]) == ["bits"]
+    assert list(packing.packed_masks(ablated)["columns"]) == ["sizes", "removed"]
+    assert len(json.dumps(packing.packed_masks(ablated))) < len(json.dumps(packing.packed(pack(ablated), "uint8"))) / 4
+
+
+def test_tails_around_the_same_masks_hold_them_once(folder):
+    with Store.read(folder / "s.duckdb") as store:
+        held = packing.what_if(store, store.run_row("many-words"))
+    assert [each["count"] for each in held["centres"]] == [60]
+    assert [tail["centres"] for tail in held["tails"]] == [0, 0]
+    assert list(held["points"]["columns"]) == ["sizes", "removed"]
+
+
+def test_a_surrogate_of_too_many_measured_masks_is_left_out_and_the_page_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "MOST_MASKS", 800)
+    with Store.open(tmp_path / "s.duckdb") as store:
+        page = write_report(store, pages.with_tails(store), tmp_path / "r.html")
+    assert "and 205 measured masks, too many for this page to hold: raysp predict with-tails --removed LIST" in read(page)
+    assert '"coefficients"' not in page.read_text(encoding="utf-8")
 
 
 def test_a_surrogate_of_too_many_terms_is_left_out_and_the_page_says_so(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ WORDS, INTERACTIONS, MANY = 2000, 10_000, 120
 
 
 #: The ids of the runs.
-LARGE, WIDE, HOSTILE, HEADS = "large", "wide", "hostile", "three-layers"
+LARGE, WIDE, HOSTILE, HEADS, TAILS = "large", "wide", "hostile", "three-layers", "with-tails"
 
 
 def write(path):
@@ -27,4 +27,5 @@ def write(path):
         text = " ".join(f"word{number}" for number in range(WORDS))
         pages.add_run(store, WIDE, pages.info(pages.words_of(text), text), [[0, 1], [2, 3]])
         assert pages.hostile(store) == HOSTILE
+        assert pages.with_tails(store) == TAILS
         assert model_pages.three_layers(store) == HEADS

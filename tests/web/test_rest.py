@@ -8,10 +8,11 @@ import re
 import time
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stored_runs import HEADS, LARGE
+from stored_runs import HEADS, LARGE, TAILS
 
 from raysp.web.looking import TABLES
 
@@ -181,6 +182,19 @@ def test_a_prediction_is_that_of_the_store_and_a_measurement_is_stored(service):
     assert exact["measured"] is not None
     again = service.client.post(f"{path}/predict", json={"removed": unmeasured}).json()
     assert (again["measured"], again["value"]) == (exact["measured"], exact["value"])
+
+
+def test_a_surrogate_comes_in_parts(service):
+    parts = {part: service.read(f"/runs/{TAILS}/surrogate", part=part, format="json") for part in ("terms", "points", "tails")}
+    assert service.read(f"/runs/{TAILS}/surrogate", format="json") == parts["terms"]
+    assert {(each["n"], each["basis"]) for each in parts.values()} == {(43, 0.7)}
+    assert [row["keep_probability"] for row in parts["tails"]["rows"]] == [0.5, 0.8]
+    n, masks = 43, base64.b64decode(parts["tails"]["rows"][1]["centres"])
+    assert len(masks) == -(-n // 8) * len(parts["tails"]["rows"][1]["weights"])
+    first, second = (np.unpackbits(np.frombuffer(base64.b64decode(row["mask"]), np.uint8), count=n) for row in parts["points"]["rows"][:2])
+    assert (first.sum(), second.sum()) == (n, n - 1)
+    assert {row["held_out"] is None for row in parts["points"]["rows"]} == {True, False}
+    assert service.client.get(f"/runs/{TAILS}/surrogate", params={"part": "sums"}).status_code == 422
 
 
 def test_the_smallest_set_that_changes_the_answer_is_measured(service, answered):

@@ -71,8 +71,12 @@
   const lookOf = (series) => `look-${series.look || "ink"}`;
   const symbolOf = (series) => series.symbol || "circle";
 
+  // Marks over bars, which have a fill of either colour.
+  const BESIDE = { look: "ink", symbol: "diamond" };
+
   function legendOf(chart) {
-    const named = (chart.series || []).filter((series) => series.name);
+    const bars = chart.beside ? [{ name: chart.name, look: "pos", symbol: "square" }, { ...BESIDE, name: chart.beside.name }] : [];
+    const named = (chart.series || bars).filter((series) => series.name);
     if (named.length + (chart.reference ? 1 : 0) < 2) return null;
     const legend = make("div", "keys");
     const key = (series, words, line) => {
@@ -124,7 +128,8 @@
 
   function bars(svg, chart, width) {
     const frame = rows(svg, chart, width, 4);
-    const at = floor(svg, frame, padded(extent([...chart.values, ...(chart.lo || []), ...(chart.hi || [])], [0]), 0.03), chart.x);
+    const beside = chart.beside ? chart.beside.values : [];
+    const at = floor(svg, frame, padded(extent([...chart.values, ...(chart.lo || []), ...(chart.hi || []), ...beside], [0]), 0.03), chart.x);
     const marks = [];
     chart.values.forEach((value, i) => {
       if (!known(value)) return;
@@ -133,8 +138,10 @@
       const interval = chart.lo && chart.hi && known(chart.lo[i]) && known(chart.hi[i]);
       if (interval) svg.append(shape("path", { class: "error look-ink", d: `M${at(chart.lo[i]).toFixed(1)} ${frame.at(i)}H${at(chart.hi[i]).toFixed(1)}` }));
       const range = interval ? ` (${raysp.number(chart.lo[i], value)} to ${raysp.number(chart.hi[i], value)})` : "";
-      marks.push({ x: at(value), y: frame.at(i), row: true, tip: `${chart.labels[i]}: ${raysp.number(value)}${range}` });
+      const named = known(beside[i]) ? [` ${chart.name}`, `, ${raysp.number(beside[i])} ${chart.beside.name}`] : ["", ""];
+      marks.push({ x: at(value), y: frame.at(i), row: true, tip: `${chart.labels[i]}: ${raysp.number(value)}${named[0]}${range}${named[1]}` });
     });
+    if (chart.beside) points(svg, BESIDE, beside.map((value, i) => [known(value) ? at(value) : NaN, frame.at(i)]), 4);
     return { height: frame.bottom + FOOT, marks };
   }
 

@@ -9,9 +9,16 @@
 
   // ---- components and interactions, by number
 
-  const parts = { labels: drawing.components.labels, effects: unpacked(drawing.components.effects), largest: drawing.components.largest };
+  // `effects` are those by which components are ranked; `beside` is the other of the two `readings`, where there is one.
+  const { labels, largest: strongest, beside, readings } = drawing.components;
+  const parts = { labels, effects: unpacked(drawing.components.effects), largest: strongest, beside: beside ? unpacked(beside) : null, readings };
   parts.strength = (i) => (parts.largest && known(parts.effects[i]) ? Math.min(1, Math.abs(parts.effects[i]) / parts.largest) : 0);
-  parts.effect = (i) => (known(parts.effects[i]) ? number(parts.effects[i], parts.largest) : "no single effect");
+  parts.other = (i) => (parts.beside && known(parts.beside[i]) ? number(parts.beside[i], parts.largest) : "–");
+  parts.effect = (i) => {
+    if (!known(parts.effects[i])) return "no single effect";
+    const shown = number(parts.effects[i], parts.largest);
+    return parts.other(i) === "–" ? shown : `${shown} ${readings[0]}, ${parts.other(i)} ${readings[1]}`;
+  };
   parts.tip = (i) => `${parts.labels[i].trim()}: ${parts.effect(i)}`;
   parts.tone = (i) => (!parts.effects[i] ? "none" : parts.effects[i] > 0 ? "pos" : "neg");
 

@@ -21,7 +21,7 @@
   // ---- the surrogate
 
   // The sum over terms of coefficient times the product over their components; terms are in ascending order, so that those of one order have one length.
-  function valueWithout(set) {
+  function termsWithout(set) {
     const factors = new Float64Array(n).fill(gone[0]);
     for (const i of set) factors[i] = gone[1];
     let [sum, term, member] = [0, 0, 0];
@@ -34,6 +34,67 @@
       }
     });
     return sum;
+  }
+
+  // Masks as rows of bits, 1 for a component that is kept, the first in the highest bit. The page holds them so, or as lists of what they remove.
+  const width = Math.ceil(n / 8);
+  const bitOf = (i) => 0x80 >> (i & 7);
+  function without(removals, count) {
+    const rows = new Uint8Array(width * count).fill(0xff);
+    if (n % 8) for (let row = 1; row <= count; row += 1) rows[row * width - 1] = 0xff00 >> (n % 8);
+    for (const [row, i] of removals) rows[row * width + (i >> 3)] &= ~bitOf(i);
+    return rows;
+  }
+  function rowsOf({ count, columns }) {
+    if (columns.bits) return unpacked(columns.bits);
+    const [sizes, which] = [unpacked(columns.sizes), unpacked(columns.removed)];
+    const removals = [];
+    sizes.forEach((size, row) => { for (let k = 0; k < size; k += 1) removals.push([row, which[removals.length]]); });
+    return without(removals, count);
+  }
+
+  // A tail is a sum over measured masks, its centres, of products with one factor a component. `here` are their logarithms for what is removed now: removing a
+  // component adds one of two numbers to each of them, by whether the centre keeps it. So what a change costs grows with the components that change.
+  const centres = held.centres.map(rowsOf);
+  const tails = held.tails.map((tail) => {
+    const [weights, kept, mixed, lost] = [tail.weights, tail.kept, tail.mixed, tail.gone].map(unpacked);
+    const rows = centres[tail.centres];
+    const intact = new Float64Array(weights.length);
+    for (let j = 0; j < weights.length; j += 1) {
+      for (let i = 0; i < n; i += 1) intact[j] += rows[j * width + (i >> 3)] & bitOf(i) ? kept[i] : mixed[i];
+    }
+    return { weights, rows, intact, here: intact.slice(), set: new Set(), removes: [mixed.map((value, i) => value - kept[i]), lost.map((value, i) => value - mixed[i])] };
+  });
+
+  function move(tail, i, sign) {
+    const { rows, here, removes } = tail;
+    const [byte, bit, ofKept, ofLost] = [i >> 3, bitOf(i), sign * removes[0][i], sign * removes[1][i]];
+    for (let j = 0, at = byte; j < here.length; j += 1, at += width) here[j] += rows[at] & bit ? ofKept : ofLost;
+  }
+
+  function tailWithout(tail, set) {
+    const [back, more] = [[...tail.set].filter((i) => !set.has(i)), [...set].filter((i) => !tail.set.has(i))];
+    if (back.length + more.length < set.size) {
+      for (const i of back) move(tail, i, -1);
+      for (const i of more) move(tail, i, 1);
+    } else { // from the beginning, which is no more work and has no rounding errors of earlier changes
+      tail.here.set(tail.intact);
+      for (const i of set) move(tail, i, 1);
+    }
+    tail.set = new Set(set);
+    return tail.weights.reduce((sum, weight, j) => sum + weight * Math.exp(tail.here[j]), 0);
+  }
+
+  // Points are masks whose measured values are written in: the rest of the surrogate and a residual.
+  const keyOf = (row) => String.fromCharCode(...row);
+  const points = new Map();
+  const written = unpacked(held.points.residuals);
+  const pointRows = rowsOf(held.points);
+  written.forEach((residual, row) => points.set(keyOf(pointRows.subarray(row * width, (row + 1) * width)), residual));
+
+  function valueWithout(set) {
+    const residual = points.size ? points.get(keyOf(without([...set].map((i) => [0, i]), 1))) : 0;
+    return tails.reduce((sum, tail) => sum + tailWithout(tail, set), termsWithout(set)) + (residual || 0);
   }
 
   // The last entry at or below this number of components removed.
@@ -141,13 +202,16 @@
 
   function buildList() {
     const filter = at("filter");
+    const effects = parts.beside ? [[parts.readings[1], "num wide"], [parts.readings[0], "num"]] : [["effect", "num"]];
     table = raysp.virtualTable(at("list"), {
-      label: "Components: choose one to remove or restore it", className: "parts",
-      columns: [["#", "nr"], ["component", ""], ["effect", "num"], ["state", ""]].map(([title, className]) => ({ title, className })),
+      label: "Components: choose one to remove or restore it", className: parts.beside ? "parts two" : "parts",
+      columns: [["#", "nr"], ["component", ""], ...effects, ["state", ""]].map(([title, className]) => ({ title, className })),
       row(i, element) {
         element.setAttribute("aria-selected", String(removed.has(i)));
         element.classList.toggle("weak", removed.has(i));
-        return [(i + 1).toLocaleString("en"), make("span", "clip", parts.labels[i]), known(parts.effects[i]) ? number(parts.effects[i], parts.largest) : "–", removed.has(i) ? "off" : "on"];
+        const shown = known(parts.effects[i]) ? number(parts.effects[i], parts.largest) : "–";
+        const told = parts.beside ? [parts.other(i), shown] : [shown];
+        return [(i + 1).toLocaleString("en"), make("span", "clip", parts.labels[i]), ...told, removed.has(i) ? "off" : "on"];
       },
       tip: (i) => parts.tip(i),
       onPoint: (i) => { for (const element of i === null ? document.querySelectorAll(".c.pointed") : raysp.elementsOf(i)) element.classList.toggle("pointed", i !== null); },
