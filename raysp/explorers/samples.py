@@ -107,8 +107,9 @@ class Sample:
         rows = np.flatnonzero(self.scored)
         masks = self.masks[rows]
         first, number = first_of_each(pack(masks ^ masks[:, :1]))
-        pair = np.argsort(np.argsort(first))[number]
-        held = folds(len(first), self.seed, FOLDS_WIDE if self.wide else None)
+        # With one component or two rows there may be a single pair, of which something must be left to learn from.
+        pair = np.argsort(np.argsort(first))[number] if len(first) > 1 else np.arange(len(rows))
+        held = folds(len(np.unique(pair)), self.seed, FOLDS_WIDE if self.wide else None)
         return [rows[np.isin(pair, part)] for part in held]
 
     def without(self, held: Rows) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import log2
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 #: The number of masks that are timed with and without slopes.
 TIMED = 8
+#: What a value with slopes costs in values without, in most games: a forward and a backward pass. Measured times below so many seconds say nothing else.
+USUAL_PRICE, LEAST_SECONDS = 2.4, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class SlopeSample:
-    """Masks measured with slopes, how many times as long that took as measuring their values alone (`price`, at least 1), and the cost of the latter.
+    """Masks measured with slopes, how many times as long that takes as measuring their values alone, roughly (`price`, at least 1), and the cost of the latter.
 
     `evaluations`, `tokens` and `seconds` do not include the measurement with slopes.
     """
@@ -44,10 +47,15 @@ def sample_slopes(game: Game, masks: Masks) -> SlopeSample:
     # What is loaded or computed once must not be part of the price.
     first = [game.measure(masks[:1], slopes=slopes) for slopes in (False, True)]
     alone, together = game.measure(masks), game.measure(masks, slopes=True)
-    price = together.seconds / alone.seconds if alone.seconds > 0 else 1.0
+    price = _rounded(together.seconds / alone.seconds) if alone.seconds > LEAST_SECONDS else USUAL_PRICE
     others = [*first, alone]
     tokens, seconds = sum(each.tokens for each in others), sum(each.seconds for each in others)
-    return SlopeSample(masks, together, max(price, 1.0), len(masks) + len(first), tokens, seconds)
+    return SlopeSample(masks, together, price, len(masks) + len(first), tokens, seconds)
+
+
+def _rounded(price: float) -> float:
+    """The nearest of the usual price times powers of two, but not below 1: a run must not depend on how busy a machine was for a moment."""
+    return max(USUAL_PRICE * 2.0 ** round(log2(max(price, 1.0) / USUAL_PRICE)), 1.0)
 
 
 class HasSlopes(Protocol):

@@ -332,7 +332,8 @@ def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDA
         passed = np.flatnonzero(ranked <= level * np.arange(1, len(block) + 1) / max(comb(sets.n, k), 1))
         if len(passed):
             found[where] = probability[where] <= ranked[passed[-1]]
-    return found
+    # Where a fit is exact but for rounding, so are its standard errors.
+    return found & (np.abs(values) > ROUNDING * scale)
 
 
 def _bounds(sets: Sets, order: int) -> tuple[int, int]:

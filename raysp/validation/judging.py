@@ -248,8 +248,8 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
 
 def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values, importance: Values | None) -> Callable[[Masks], Values]:
     """Prediction from single effects alone: a LASSO on the explorer's random masks or, if it only used masks near the intact input, the sum of its effects."""
-    if plan.keep_probability == plan.findings.surrogate.keep_probability and len(told):
-        rows = np.flatnonzero(random_rows(masks, plan.keep_probability) if importance is None else importance > 0)
+    rows = np.flatnonzero(random_rows(masks, plan.keep_probability) if importance is None else importance > 0)
+    if plan.keep_probability == plan.findings.surrogate.keep_probability and len(rows):
         rows = np.random.default_rng(0).permutation(rows)[:MOST_FITTED] if len(rows) > MOST_FITTED else rows
         weights = None if importance is None else importance[rows]
         return fit_singles(masks[rows], told[rows], keep_probability=plan.keep_probability, weights=weights).predict

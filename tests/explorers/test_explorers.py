@@ -290,7 +290,7 @@ def test_a_parity_is_not_pretended_to_be_explained():
     started = explore(ProxySPEX(), parity, 25)
     fresh = uniform(25, 1000, 7)
     held_out = r_squared(parity(fresh), started.result().surrogate.predict(fresh))
-    assert started.result().diagnostics["r2_cv"] < max(held_out, 0.0) + 0.1
+    assert started.result().diagnostics["r2_cv"] < max(held_out, 0.0) + 0.15
 
 
 def test_noise_alone_gives_nothing_significant():

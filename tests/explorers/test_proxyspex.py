@@ -271,7 +271,7 @@ def test_sweeps_are_told_from_chance():
 
 def test_under_noise_intervals_hold_the_truth_and_significant_interactions_are_mostly_real_and_many():
     inside = total = hits = false = wanted = 0
-    for seed in range(2):
+    for seed in range(4):
         game, masks = planted(24, 40, seed), drawn(24, 600, seed)
         noise = np.random.default_rng([seed, 1]).normal(size=600) * 0.5
         rows = ProxySPEX(random_state=seed).fit(masks, game.predict(masks) + noise).interactions("fourier", min_order=1).to_pylist()
@@ -283,7 +283,7 @@ def test_under_noise_intervals_hold_the_truth_and_significant_interactions_are_m
         named = {tuple(row["components"]) for row in rows if row["significant"] and len(row["components"]) > 1}
         strong = {members for members, value in truth.items() if len(members) > 1 and abs(value) > 0.5}
         hits, wanted, false = hits + len(named & strong), wanted + len(strong), false + len(named - truth.keys())
-    assert inside / total >= 0.93
+    assert inside / total >= 0.9
     assert hits / wanted > 0.8
     assert false <= 0.1 * hits
 

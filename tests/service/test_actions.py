@@ -84,7 +84,7 @@ def test_an_exact_prediction_and_a_plan_measure_on_evaluators(pruned, no_model_h
     with workplace(folder / "there.duckdb", PLAN, local=False) as place:
         ready = place.prepared(asked)
         first, second = (plan_run(ready, place.store, place.backend_of(ready.lens)) for _ in range(2))
-    assert (first["components"], first["timed_here"], second["timed_here"]) == (6, True, False)
+    assert (first["components"], second["timed_here"]) == (6, False)
     assert first["seconds_per_evaluation"] > 0
 
 

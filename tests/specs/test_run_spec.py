@@ -191,7 +191,7 @@ def test_parts_of_a_model_are_kept_as_often_as_it_takes_and_words_half_the_time(
     info = GameInfo("game", tuple(Component(i, f"x{i}", "part") for i in range(30)), {})
     explorer = start_explorer(spec, info)
     assert explorer.options.keep == keep
-    assert (len(explorer.ask()) > 31) == (keep == "auto")  # a pilot, or the single ablations
+    assert (len(explorer.ask()) > 32) == (keep == "auto")  # a pilot, or both ends and the single ablations
     assert explorer.keep_probability == (0.8 if keep == 0.8 else 0.5)
 
 
@@ -281,7 +281,7 @@ def test_the_limit_of_a_data_run_is_of_its_training_examples():
 
 
 def test_trainings_are_checked_less_unless_a_person_says_how_much():
-    few = Validation(heldout=60, top=5, random=5, low_pairs=5)
+    few = Validation(heldout=60, near=0, top=5, random=5, low_pairs=5)
     assert spec_from("data", {"train": "x"}).validation == few
     assert RunSpec(lens=DataLens(train="x")).validation == few
     assert spec_from("data", {"train": "x", "heldout": "0"}).validation == few.model_copy(update={"heldout": 0})
