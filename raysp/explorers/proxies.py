@@ -190,7 +190,9 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
     if sample.allows_slopes:
         best = min((offer for offer in found.values() if offer.sloped), key=lambda offer: _left(offer, fair))
         rest, places = sample.rest_of(best, parts, sample.max_order)
-        found |= {"slopes and kernel": best.plus(kernel(rest, places)["kernel"])} if rest.varies else {}
+        # Slopes may be too few for predictions in more than one fold.
+        several = sum(len(part) > 0 for part in places) > 1
+        found |= {"slopes and kernel": best.plus(kernel(rest, places)["kernel"])} if rest.varies and several else {}
         least = min(_left(best, fair) / FAR_BETTER, least)
         if least < _left(found["kernel"], fair):
             return found

@@ -245,7 +245,7 @@ class FourierSurrogate:
         if self.points:
             together = union(sets, self._written(index, max_order, min_order))
             place, own, widths = positions(together, sets), values, errors
-            sets, values, errors = together, np.zeros(len(together)), np.zeros(len(together))
+            sets, values, errors = together, np.zeros(len(together)), self._unknown(together, sets, errors)
             values[place], errors[place] = own, widths
             added, corrected = self.points.index(index, sets, top, p)
             values, errors = values + added, np.hypot(errors, corrected)
@@ -259,6 +259,15 @@ class FourierSurrogate:
         found = union(singletons(self.n), from_tuples(self.n, np.nonzero(pairs)[1].reshape(-1, 2).tolist()))
         highest = 1 if index in {"sv", "bv"} else found.max_order if max_order is None else max_order
         return found.take((found.orders >= max(min_order, 1)) & (found.orders <= highest))
+
+    def _unknown(self, wanted: Sets, known: Sets, errors: Floats) -> Floats:
+        """Standard errors for sets without a term, float64 `(len(wanted),)`: as wide as those of sets of the same order, or as Banzhaf interactions of terms would have."""
+        typical = float(np.median(self.error)) if self.error is not None and self.error.ndim == 1 and len(self.error) else 0.0
+        found = typical * 2.0**wanted.orders
+        for order in range(known.max_order + 1):
+            if (there := known.orders == order).any():
+                found[wanted.orders == order] = np.median(errors[there])
+        return found
 
     def _errors(self, index: str, max_order: int | None, min_order: int, count: int) -> Floats:
         """The standard errors of an index of `count` sets, float64 `(count,)`."""
