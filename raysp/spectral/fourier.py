@@ -263,7 +263,7 @@ class FourierSurrogate:
     def _unknown(self, wanted: Sets, known: Sets, errors: Floats) -> Floats:
         """Standard errors for sets without a term, float64 `(len(wanted),)`: as wide as those of sets of the same order, or as Banzhaf interactions of terms would have."""
         typical = float(np.median(self.error)) if self.error is not None and self.error.ndim == 1 and len(self.error) else 0.0
-        found = typical * 2.0**wanted.orders
+        found: Floats = typical * np.power(2.0, wanted.orders, dtype=np.float64)
         for order in range(known.max_order + 1):
             if (there := known.orders == order).any():
                 found[wanted.orders == order] = np.median(errors[there])
