@@ -112,7 +112,7 @@ def test_options_that_are_filled_in_are_those_of_the_run(ask, service):
         7,
         HOSTILE,
     )
-    assert spec["validation"] == {"heldout": 10, "top": 2, "random": 1, "low_pairs": 1}
+    assert spec["validation"] == {"heldout": 10, "near": 60, "top": 2, "random": 1, "low_pairs": 1}
     run_id = submitted(page).path.split("/")[-1]
     assert until("its row", lambda: next((row for row in service.read("/runs")["runs"] if row["run_id"] == run_id), None))["priority"] == 7
 
