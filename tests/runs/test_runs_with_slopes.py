@@ -59,8 +59,8 @@ def test_the_price_is_measured_once_a_game_and_counted(tmp_path, curious):
     game, again = Sloping(), Sloping()
     with Store.open(tmp_path / "s.duckdb") as store:
         execute(store, game)
-        assert next(explorer for explorer in curious if explorer._masks).price == 2.5
-        assert store.slope_price(game.info.fingerprint) == 2.5
+        assert next(explorer for explorer in curious if explorer._masks).price == 2.4
+        assert store.slope_price(game.info.fingerprint) == 2.4
         assert game.calls[:4] == [(1, False), (1, True), (TIMED, False), (TIMED, True)]
         calibrated = cost(store, "r", "calibrate")
         assert (calibrated["evaluations"], calibrated["with_slopes"]) == (2 * TIMED + 2, TIMED)
@@ -70,7 +70,7 @@ def test_the_price_is_measured_once_a_game_and_counted(tmp_path, curious):
         assert (explored["evaluations"], explored["reused"], explored["with_slopes"]) == (4 * 24 + 2 - TIMED, TIMED, 2 * 24 - TIMED)
         execute(store, again, "again")
         assert again.calls == []
-        assert next(explorer for explorer in reversed(curious) if explorer._masks).price == 2.5
+        assert next(explorer for explorer in reversed(curious) if explorer._masks).price == 2.4
 
 
 def test_a_game_without_slopes_and_an_explorer_without_use_for_them_measure_values_alone(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_plan_measures_the_price_that_the_run_then_finds(tmp_path, curious):
     with Store.open(tmp_path / "s.duckdb") as store:
         game = Sloping()
         plan_run(spec(), store, LocalBackend(game))
-        assert store.slope_price(game.info.fingerprint) == 2.5
+        assert store.slope_price(game.info.fingerprint) == 2.4
         again = Sloping()
         execute(store, again)
         assert (1, True) not in again.calls
