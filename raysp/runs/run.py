@@ -325,9 +325,10 @@ class Run:
             raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
 
     def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
-        if elapsed < PREVIEW_SECONDS or asked.known < self._preview_at:
+        known = len(explorer.values) + asked.known
+        if elapsed < PREVIEW_SECONDS or known < self._preview_at:
             return
-        self._preview_at = int(PREVIEW_GROWTH * asked.known)
+        self._preview_at = int(PREVIEW_GROWTH * known)
         now = np.flatnonzero(~np.isnan(asked.values))
         total = len(explorer.values) + len(now)
         some = np.arange(total)
