@@ -57,6 +57,7 @@ class Run:
         self.progress = Progress(self.run_id)
         self._tally = Tally({})
         self._preview_at = PREVIEW_VALUES
+        self._exploring_since = time.perf_counter()
         self._calibration: Calibration | None = None
         self._noted: set[str] = set()
         self._gradients = Gradients(self.store, self.backend)
@@ -174,6 +175,7 @@ class Run:
 
     def _explore(self, explorer: Explorer) -> None:
         round_number = 1
+        self._exploring_since = time.perf_counter()
         while not explorer.done():
             masks, slopes = explorer.ask(), self.backend.info.slopes and explorer.asks_slopes
             values = self.evaluate(masks, "explore", round_number, explorer, slopes=slopes)
@@ -262,7 +264,6 @@ class Run:
 
     def _measure(self, asked: "Round", explorer: Explorer | None) -> None:
         """Fill in the missing values; each batch is stored as soon as it is measured."""
-        began = time.perf_counter()
         missing = np.flatnonzero(np.isnan(asked.values))
         for answer in self.backend.measure(batches(self.backend, asked.packed, missing, asked.phase, asked.number, slopes=asked.slopes)):
             rows = answer.batch.positions[answer.rows]
@@ -286,7 +287,7 @@ class Run:
                 )
             self._tally.add(len(rows), reused=answer.reused)
             if explorer is not None:
-                self._preview(explorer, time.perf_counter() - began, asked)
+                self._preview(explorer, time.perf_counter() - self._exploring_since, asked)
             self._report(**self._tally.figures())
             if not answer.stored:  # a backend that stores what it measures ends by itself, after the batches under way
                 self._stop_if_cancelled()
