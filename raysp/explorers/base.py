@@ -265,6 +265,11 @@ class Explorer(ABC, Generic[O_co]):
     # ---- slopes: derivatives at the measured masks
 
     @property
+    def uses_slopes(self) -> bool:
+        """Whether slopes could be asked for, so that their price matters."""
+        return False
+
+    @property
     def asks_slopes(self) -> bool:
         """Whether the masks of the pending round are to be measured with slopes."""
         return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from raysp.explorers.designs import pair_ablations
+from raysp.explorers.samples import Rows, Sample
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks
 from raysp.sampling.matching import distinct
-from raysp.spectral.posterior import Posterior
+from raysp.spectral.posterior import Posterior, learn
 from raysp.spectral.sets import Floats, features
 
 #: Size of the pool of random masks from which the most informative are chosen: a multiple of the number wanted, with a minimum and a maximum.
@@ -21,6 +22,12 @@ MOST_PAIRS, EXAMINED = 20_000, 4
 PILOT_GRID, PILOT_MASKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 8
 #: Share of the distance from the empty to the intact value that the median value must cover to resemble the intact one.
 RESEMBLING = 0.5
+
+
+def learnt(sample: Sample, rows: Rows) -> Posterior:
+    """The kernel learnt from some rows of a sample."""
+    kept = np.sort(rows)
+    return learn(sample.masks[kept], sample.values[kept], sample.max_order, sample.keep_probability, sample.seed, sample.weights_of(kept))
 
 
 def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, known: Masks) -> Masks:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks, uniform_masks
-from raysp.sampling.strata import allocated, binomial_shares, sized_masks, spread_shares
+from raysp.sampling.strata import allocated, binomial_shares, log_numbers, sized_masks, spread_shares
 from raysp.specs.explorers import Focus
 from raysp.spectral.indices import UNIFORM
 
@@ -76,7 +76,7 @@ class Design:
         """The share of all masks of its size that are among the `drawn` ones, for each of these, float64 `(len(drawn),)`."""
         sizes = drawn.sum(axis=1)
         there = np.bincount(sizes, minlength=self.n + 1)
-        return np.array([min(there[size] / comb(self.n, size), 1.0) for size in range(self.n + 1)])[sizes]
+        return np.exp(np.minimum(np.log(np.maximum(there, 1)) - log_numbers(self.n), 0.0))[sizes]
 
     @property
     def _shares(self) -> Values:

@@ -112,13 +112,18 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self
 
     @property
+    def uses_slopes(self) -> bool:
+        """By the option `slopes`; only proxy `auto` learns from them."""
+        return self.options.slopes != "off" and self.options.proxy == "auto" and self.options.max_order > 1
+
+    @property
     def asks_slopes(self) -> bool:
         """Whether the masks of the pending round are to be measured with slopes."""
         return self._purchases is not None and len(self._masks) in self._purchases.rounds
 
     def with_slopes(self, price: float) -> Self:
-        """Offer slopes as in `Explorer.with_slopes`. They are bought for random masks, by the option `slopes`; only proxy `auto` learns from them."""
-        if self.options.slopes != "off" and self.options.proxy == "auto" and self.options.max_order > 1:
+        """Offer slopes as in `Explorer.with_slopes`. They are bought for random masks."""
+        if self.uses_slopes:
             self._purchases = Purchases(self.options.slopes, price)
         return self
 
@@ -217,15 +222,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         sample = self._sample_of()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
-        from raysp.explorers.choosing import most_telling
-        from raysp.spectral.posterior import learn
+        from raysp.explorers.choosing import learnt, most_telling
 
-        rows = np.sort(rng.permutation(len(sample.values))[:LEARNT])
         with one_thread():
-            posterior = learn(
-                sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
-            )
-            return most_telling(posterior, count, rng, self.masks)
+            return most_telling(learnt(sample, rng.permutation(len(sample.values))[:LEARNT]), count, rng, self.masks)
 
     @property
     def _design(self) -> Design:
@@ -250,19 +250,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _pairs(self, count: int) -> Masks:
         """The next of `count` pairs at the intact input whose deviations are expected to be strongest, as ablations; none if the values do not vary."""
-        from raysp.explorers.choosing import suspected_pairs
-        from raysp.spectral.posterior import learn
+        from raysp.explorers.choosing import learnt, suspected_pairs
 
         sample, effects = self._sample_of(), removed_effects(self.masks, self.values)
         if not sample.varies or effects is None:
             return np.zeros((0, self._started_n), dtype=np.bool_)
         fixed = np.flatnonzero(~sample.scored)
-        rows = np.sort(np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]]))
+        rows = np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]])
         with one_thread():
-            posterior = learn(
-                sample.masks[rows], sample.values[rows], self.options.max_order, sample.keep_probability, self.random_state, sample.weights_of(rows)
-            )
-            return suspected_pairs(posterior, effects, -(-count // (PAIR_ROUNDS - self._rounds.count("pairs"))), self.masks)
+            return suspected_pairs(learnt(sample, rows), effects, -(-count // (PAIR_ROUNDS - self._rounds.count("pairs"))), self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the current findings meet `until_r2` and `until_width`."""

@@ -287,7 +287,7 @@ class Run:
                 )
             self._tally.add(len(rows), reused=answer.reused)
             if explorer is not None:
-                self._preview(explorer, time.perf_counter() - self._exploring_since, asked)
+                self._preview(explorer, asked)
             self._report(**self._tally.figures())
             if not answer.stored:  # a backend that stores what it measures ends by itself, after the batches under way
                 self._stop_if_cancelled()
@@ -325,9 +325,9 @@ class Run:
             removed = labels(self.backend.info.components, worst[:12].tolist())
             raise EvaluationError(f"{error} ({removed}{' …' if len(worst) > 12 else ''})") from None
 
-    def _preview(self, explorer: Explorer, elapsed: float, asked: "Round") -> None:
+    def _preview(self, explorer: Explorer, asked: "Round") -> None:
         known = len(explorer.values) + asked.known
-        if elapsed < PREVIEW_SECONDS or known < self._preview_at:
+        if time.perf_counter() - self._exploring_since < PREVIEW_SECONDS or known < self._preview_at:
             return
         self._preview_at = int(PREVIEW_GROWTH * known)
         now = np.flatnonzero(~np.isnan(asked.values))

@@ -78,8 +78,7 @@ class SlopePrice:
 
     def inform(self, explorer: Explorer, masks: Callable[[], Masks]) -> Explorer:
         """The started explorer, given the price if the game has slopes and the explorer can use them; `masks` gives some that it is certain to ask for."""
-        # An explorer that does not override this has no use for slopes, so their price is not measured for it.
-        if not self.backend.info.slopes or type(explorer).with_slopes is _inherited():
+        if not self.backend.info.slopes or not explorer.uses_slopes:
             return explorer
         return explorer.with_slopes(self._price(masks))
 
@@ -128,9 +127,3 @@ def checked_slopes(info: GameInfo, masks: Masks, slopes: NDArray[np.float32] | N
     except EvaluationError as error:
         raise EvaluationError(f"slopes: {error}") from None
     return slopes
-
-
-def _inherited() -> object:
-    from raysp.explorers.base import Explorer
-
-    return Explorer.with_slopes

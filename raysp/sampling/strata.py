@@ -29,7 +29,7 @@ ATTEMPTS = 50
 def binomial_shares(n: int, keep_probability: float) -> Values:
     """The share of masks that keep s components, for s = 0 .. n, if each is kept with `keep_probability`: float64 `(n + 1,)`."""
     sizes = np.arange(n + 1)
-    return np.exp(_log_numbers(n) + sizes * log(keep_probability) + (n - sizes) * log(1 - keep_probability))
+    return np.exp(log_numbers(n) + sizes * log(keep_probability) + (n - sizes) * log(1 - keep_probability))
 
 
 def spread_shares(n: int) -> Values:
@@ -92,7 +92,7 @@ def sized_masks(n: int, counts: Counts, rng: np.random.Generator, excluded: Mask
     return fresh if len(fresh) == len(found) else _completed(n, counts, fresh, rng, excluded)
 
 
-def _log_numbers(n: int) -> Values:
+def log_numbers(n: int) -> Values:
     """The logarithms of the numbers of masks of every size, float64 `(n + 1,)`."""
     factorials = np.array([lgamma(s + 1) for s in range(n + 1)])
     return factorials[n] - factorials - factorials[::-1]
@@ -101,7 +101,7 @@ def _log_numbers(n: int) -> Values:
 def _numbers(n: int) -> Values:
     """The numbers of masks of every size, float64 `(n + 1,)`: exact as far as that matters, `MANY` where there are more."""
     found = np.full(n + 1, MANY)
-    for size in np.flatnonzero(_log_numbers(n) < log(MANY)).tolist():
+    for size in np.flatnonzero(log_numbers(n) < log(MANY)).tolist():
         found[size] = comb(n, size)
     return np.minimum(found, MANY)
 

@@ -156,23 +156,12 @@ def _weight(index: str, k: int, r: int, t: int) -> float:
         return float((-2) ** t if r == t else 0)
     if index == "additivity":
         return float(-((-2) ** t) * (-1) ** r)
-    exact = sum((comb(r - t, s - t) * (-2) ** s * _of_mobius(index, k, s, t) for s in range(t, r + 1)), Fraction(0))
+    exact = sum((comb(r - t, s - t) * (-2) ** s * mobius_weight(index, k, s, t) for s in range(t, r + 1)), Fraction(0))
     return float(exact)
 
 
-def mobius_weight(index: str, k: int, s: int, t: int, keep_probability: float = UNIFORM) -> Fraction:
-    """The weight of the Möbius coefficient of a set of order s in the value of a subset of order t, for all indices but `additivity`."""
-    if index in {"bii", "bv"}:
-        return Fraction(1, 2 ** (s - t))
-    if index == "wbii":
-        return Fraction(keep_probability) ** (s - t)
-    if index == "fourier":
-        return Fraction((-1) ** t, 2**s)
-    return _of_mobius(index, k, s, t)
-
-
-def _of_mobius(index: str, k: int, s: int, t: int) -> Fraction:
-    """The weight of the Möbius coefficient of a set of order s in the index value of a subset of order t."""
+def mobius_weight(index: str, k: int, s: int, t: int) -> Fraction:
+    """The weight of the Möbius coefficient of a set of order s in the value of a subset of order t, in an index that is defined by these coefficients."""
     if index in {"sii", "sv"}:
         return Fraction(1, s - t + 1)
     if index == "mobius" or (index in {"fbii", "fsii"} and s <= k):

@@ -20,10 +20,9 @@ from functools import lru_cache
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
-from raysp.spectral.indices import mobius_weight
+from raysp.spectral.indices import UNIFORM, mobius_weight
 from raysp.spectral.sets import Block, Floats, Sets
 
 #: Entries of the largest array of overlaps of masks and sets.
@@ -64,56 +63,56 @@ class Points:
         `keep_probability` is that of `wbii`.
         """
         added, errors = np.zeros(len(sets)), np.zeros(len(sets))
-        corrected = self._corrected()
         for order, where, block in sets.spans():
-            weights = _weights(index, k, order, self.masks.shape[1], keep_probability)
-            found = self._sums(block, weights, self.residuals[:, None])
-            added[where] = found[:, 0]
-            if corrected is None or not order:
+            weights = index_weights(index, k, order, self.masks.shape[1], keep_probability)
+            added[where] = self._sums(block, weights, self.residuals)
+            if not order:
                 continue
-            rows, estimate = corrected
-            correction, variance = self._sums(block, weights, estimate, rows).T
+            correction, variance = self.correction(block, weights)
             left = 1 - float(variance.sum()) / max(float(correction @ correction), 1e-300)
             if left > LEAST_SHARE:
                 added[where] += left * correction
                 errors[where] = left * np.sqrt(variance)
         return added, errors
 
-    def _corrected(self) -> tuple[NDArray[np.intp], Floats] | None:
-        """The rows of the residual correction with what each adds to it and to its variance per unit of weight, float64 `(rows, 2)`; None if there is none."""
-        rows = np.flatnonzero((self.inclusion < 1) & ~np.isnan(self.held_out))
-        if self.masks.shape[1] > CORRECTED or not len(rows):
-            return None
-        missed, inclusion = self.held_out[rows], self.inclusion[rows]
-        return rows, np.stack([missed * (1 - inclusion) / inclusion, missed**2 * (1 - inclusion) / inclusion**2], axis=1)
+    def correction(self, block: Block, weights: Floats) -> tuple[Floats, Floats]:
+        """The residual correction of an index with these `weights` (as from `index_weights`) for the sets of a block, and its variance, float64 `(len(block),)` each."""
+        drawn = (self.inclusion < 1) & ~np.isnan(self.held_out) & (self.masks.shape[1] <= CORRECTED)
+        missing = np.where(drawn, (1 - self.inclusion) / self.inclusion, 0.0)
+        missed = np.where(drawn, self.held_out, 0.0)
+        return self._sums(block, weights, missed * missing), self._sums(block, weights**2, missed**2 * missing / self.inclusion, signed=False)
 
-    def _sums(self, block: Block, weights: Floats, amounts: Floats, rows: NDArray[np.intp] | None = None) -> Floats:
-        """The sums over points of weight times amount (`(rows, c)`) for each set of a block, `(len(block), c)`; a second column has squared weights."""
-        masks = (self.masks if rows is None else self.masks[rows]).astype(np.float32)
+    def _sums(self, block: Block, weights: Floats, amounts: Values, *, signed: bool = True) -> Floats:
+        """The sums over points of weight times amount (`(k,)`) for each set of a block, float64 `(len(block),)`, with the sign of the point if `signed`."""
+        masks = self.masks.astype(np.float32)
         sizes = masks.sum(axis=1).astype(np.intp)
-        found = np.zeros((len(block), amounts.shape[1]))
-        order, step = block.shape[1], max(CHUNK // max(len(masks), 1), 1)
+        found, step = np.zeros(len(block)), max(CHUNK // max(len(masks), 1), 1)
         for start in range(0, len(block), step):
             some = block[start : start + step]
             members = np.zeros((len(some), masks.shape[1]), dtype=np.float32)
             np.put_along_axis(members, some.astype(np.intp), 1.0, axis=1)
-            missing = order - (members @ masks.T).astype(np.intp)
-            weight = weights[missing + sizes] * (1.0 - 2.0 * (missing % 2))
-            found[start : start + step, 0] = weight @ amounts[:, 0]
-            if amounts.shape[1] > 1:
-                found[start : start + step, 1] = weight**2 @ amounts[:, 1]
+            missing = block.shape[1] - (members @ masks.T).astype(np.intp)
+            signs = 1.0 - 2.0 * (missing % 2) if signed else 1.0
+            found[start : start + step] = (weights[missing + sizes] * signs) @ amounts
         return found
 
 
 @lru_cache(maxsize=256)
-def _weights(index: str, k: int, order: int, n: int, keep_probability: float) -> Floats:
+def index_weights(index: str, k: int, order: int, n: int, keep_probability: float) -> Floats:
     """The weight of a residual by the size u of T ∪ m, float64 `(n + 1,)`."""
     found = np.zeros(n + 1)
     if index == "additivity":
         # v(all without R) enters the deviations of the supersets of R alone.
         found[n] = -((-1.0) ** order)
         return found
-    by_size = [mobius_weight(index, k, max(size, order), order, keep_probability) for size in range(n + 1)]
-    for u in range(order, n + 1):
-        found[u] = float(sum(((-1) ** a * comb(n - u, a) * by_size[u + a] for a in range(n - u + 1)), Fraction(0)))
+    sizes = range(order, n + 1)
+    if index in {"bii", "bv", "wbii", "fourier"}:
+        # The probability of the rest of the mask as a context.
+        q = keep_probability if index == "wbii" else UNIFORM
+        factor = (-0.5) ** order if index == "fourier" else 1.0
+        found[order:] = [factor * q ** (u - order) * (1 - q) ** (n - u) for u in sizes]
+        return found
+    by_size = [mobius_weight(index, k, size, order) for size in sizes]
+    for u in sizes:
+        found[u] = float(sum(((-1) ** a * comb(n - u, a) * by_size[u + a - order] for a in range(n - u + 1)), Fraction(0)))
     return found

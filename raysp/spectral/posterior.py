@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.growth import strong_terms, strongest_extensions
 from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
-from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
+from raysp.spectral.regression import Exam, moments, weighted_mean
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
 from raysp.spectral.tail import removed
 from raysp.spectral.tail_sum import TailSum
@@ -38,8 +39,6 @@ SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
 CLEAR, NOTHING_LEFT = 1e-3, 1e-4
 #: Margin by which the evidence of a set that stands out must exceed the maximum expected by chance over all sets examined.
 CLEARANCE = 5.0
-#: Extensions kept per batch of parents.
-KEPT = 50_000
 #: What the Fourier form may omit of the posterior mean: a share of its variance, and a share of the unexplained variance.
 LEFT_OUT, LEFT_OF_UNEXPLAINED = 1e-4, 0.02
 #: Maximum number of factorisation attempts, and the noise of the second one relative to the diagonal; every further attempt uses ten times as much.
@@ -53,7 +52,7 @@ class Posterior:
 
     def __init__(self, prior: Prior, masks: Masks, values: Values, weights: Values | None = None) -> None:
         self.prior, self.weights = prior, weights
-        self.mean, self.scale = _moments(values, weights)
+        self.mean, self.scale = moments(values, weights)
         self.signals = features(masks, prior.keep_probability)
         self.targets = (values - self.mean) / self.scale
         self.inverse, self.alpha = self._solved()
@@ -118,11 +117,7 @@ class Posterior:
         values = [self.scale * prior.variances(block) * strength for block, strength in zip(blocks, strengths, strict=True)]
         sets, coefficients = merge(n, [nothing, *blocks], [np.array([mean]), *values])
         found = FourierSurrogate(sets, coefficients, keep_probability=prior.keep_probability)
-        energy = np.where(sets.orders > 1, coefficients**2, np.inf)
-        weakest = np.argsort(energy)
-        share = min(LEFT_OUT, LEFT_OF_UNEXPLAINED * self.unexplained())
-        dropped = np.cumsum(energy[weakest]) <= share * float((coefficients[sets.orders > 0] ** 2).sum())
-        kept = found.take(np.sort(weakest[~dropped]))
+        kept = found.take(strong_terms(sets, coefficients, min(LEFT_OUT, LEFT_OF_UNEXPLAINED * self.unexplained())))
         tail = TailSum(prior.tail, removed(self.signals) == 0, self.scale * self.alpha)
         return FourierSurrogate(kept.sets, kept.coefficients, keep_probability=prior.keep_probability, tails=(tail,))
 
@@ -159,22 +154,11 @@ class Posterior:
         # Every single component is a parent, so no pair is missed. Up to about 140 components every pair is one too: a triple can stand out without its pairs.
         room = max(MOST_EXTENSIONS // n, n)
         kept = np.argsort(-size, kind="stable")[: room if thorough else min(PARENTS if order > 3 else PAIRS, room)]
-        blocks: list[Block] = []
-        found: list[Floats] = []
-        step = max(CHUNK // max(len(self.alpha), n), 1)
-        for start in range(0, len(kept), step):
-            chosen = parents[kept[start : start + step]]
-            every = (products(self.signals, chosen) * self.alpha[:, None]).T @ self.signals
-            score = np.abs(every) * (relevances[chosen].prod(axis=1)[:, None] * relevances if weighted else 1.0)
-            score[np.repeat(np.arange(len(chosen)), order - 1), chosen.ravel()] = -1.0  # S + {i} with i in S is not a set of this order
-            best = np.argpartition(-score, min(KEPT, score.size - 1), axis=None)[:KEPT]
-            row, added = np.divmod(best[score.ravel()[best] >= 0], n)
-            blocks.append(np.sort(np.concatenate([chosen[row], added[:, None].astype(np.int32)], axis=1), axis=1))
-            found.append(every[row, added])
-        unique, inverse = unique_rows(np.concatenate(blocks), n)
-        values = np.zeros(len(unique))
-        values[inverse] = np.concatenate(found)
-        return unique, values
+
+        def evidence(chosen: Block) -> Floats:
+            return (products(self.signals, chosen) * self.alpha[:, None]).T @ self.signals
+
+        return strongest_extensions(parents[kept], evidence, len(self.alpha), relevances if weighted else np.ones(n))
 
 
 def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Posterior:  # noqa: PLR0917
@@ -283,7 +267,6 @@ def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: fl
     variances = tuple(np.array([found[members] for members in group]) for group in by_order.values())
     return replace(
         prior,
-        scales=prior.scales * scale,
         local_scales=prior.local_scales * scale,
         tail_variance=prior.tail_variance * scale,
         noise=prior.noise.scaled(scale),
@@ -292,13 +275,8 @@ def _with_spikes(prior: Prior, found: Mapping[tuple[int, ...], float], scale: fl
     )
 
 
-def _moments(values: Values, weights: Values | None) -> tuple[float, float]:
-    """The weighted mean and standard deviation; the latter is 1 if the values do not vary."""
-    return float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0
-
-
 def _standard(values: Values, weights: Values | None) -> Values:
-    mean, scale = _moments(values, weights)
+    mean, scale = moments(values, weights)
     return (values - mean) / scale
 
 

@@ -78,6 +78,11 @@ def weighted_variance(values: Values, weights: Values | None) -> float:
     return float(np.var(values)) if weights is None else float(weighted_mean((values - weighted_mean(values, weights)) ** 2, weights))
 
 
+def moments(values: Values, weights: Values | None) -> tuple[float, float]:
+    """The weighted mean and standard deviation of values `(m,)`, with weights `(m,)` (None: equal); the latter is 1 if the values do not vary."""
+    return float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0
+
+
 def by_weight(values: Values, weights: Values | None) -> Values:
     """The values `(m,)` multiplied by their weights, scaled to a mean of one (None: equal)."""
     return values if weights is None else values * (weights / weights.mean())

@@ -14,9 +14,9 @@ import numpy as np
 
 from raysp.masks import Masks, Values
 from raysp.spectral.noise import LEAST_NOISE, noise_shares
-from raysp.spectral.regression import weighted_mean, weighted_variance
+from raysp.spectral.regression import moments, weighted_mean, weighted_variance
 from raysp.spectral.sets import Floats, features
-from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, credible, moments, sloped
+from raysp.spectral.slopes import ORDERS, Covariance, SlopePosterior, SlopePrior, credible, sloped
 
 #: Standard deviations, in natural logarithms, of the priors on relevances, on scales and on the noise of slopes around their initial values.
 RELEVANCE_SPREAD, SCALE_SPREAD, NOISE_SPREAD = 1.0, 1.0, 1.5

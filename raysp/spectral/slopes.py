@@ -27,23 +27,22 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.growth import strong_terms, strongest_extensions
 from raysp.spectral.kernel import MEAN_VARIANCE
 from raysp.spectral.noise import LEAST_NOISE, noise_shares
-from raysp.spectral.regression import weighted_mean, weighted_variance
-from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
+from raysp.spectral.regression import moments
+from raysp.spectral.sets import Block, Floats, features, merge, products
 
 #: The largest order of the process.
 ORDERS = 3
 #: Relative residual and number of iterations at which conjugate gradients stop.
 TOLERANCE, MOST_ITERATIONS = 1e-2, 50
-#: The most sets extended by one component, and the most extensions kept of a batch of them.
-PARENTS, KEPT = 10_000, 50_000
+#: The most sets extended by one component.
+PARENTS = 10_000
 #: What the Fourier form may omit of the variance of the posterior mean.
 LEFT_OUT = 1e-4
 #: The largest share of slopes left out as incredible.
 MOST_LEFT_OUT = 0.1
-#: Maximum number of entries of an array of products.
-CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -174,32 +173,19 @@ class SlopePosterior:
         mean = np.array([self.mean + self.scale * MEAN_VARIANCE * float(self.weights.sum())])
         values = [self.scale * self.prior.variances(block) * strength for block, strength in levels]
         sets, coefficients = merge(n, [np.zeros((1, 0), dtype=np.int32), *(block for block, _ in levels)], [mean, *values])
-        energy = np.where(sets.orders > 1, coefficients**2, np.inf)
-        weakest = np.argsort(energy, kind="stable")
-        dropped = np.cumsum(energy[weakest]) <= LEFT_OUT * float((coefficients[sets.orders > 0] ** 2).sum())
-        return FourierSurrogate(sets, coefficients, keep_probability=self.prior.keep_probability).take(np.sort(weakest[~dropped]))
+        found = FourierSurrogate(sets, coefficients, keep_probability=self.prior.keep_probability)
+        return found.take(strong_terms(sets, coefficients, LEFT_OUT))
 
     def _extended(self, parents: Block, strength: Floats) -> tuple[Block, Floats]:
         """The strongest extensions S + {i} of the strongest parents S, with their covariances with the measurements relative to v(S + {i})."""
-        n, order, relevances = parents.shape[1] and self.prior.relevances.size, parents.shape[1] + 1, self.prior.relevances
+        relevances = self.prior.relevances
         kept = np.argsort(-np.abs(strength) * relevances[parents].prod(axis=1), kind="stable")[:PARENTS]
-        blocks: list[Block] = []
-        found: list[Floats] = []
-        step = max(CHUNK // max(len(self.signals), n), 1)
-        for start in range(0, len(kept), step):
-            chosen = parents[kept[start : start + step]]
+
+        def evidence(chosen: Block) -> Floats:
             every = (products(self.signals, chosen) * self.weights[:, None]).T @ self.signals
-            every -= self.prior.steepness * (self._tangents(chosen).T @ self.sloped + products(self.sloped, chosen).T @ self.slopes)
-            score = np.abs(every) * relevances[chosen].prod(axis=1)[:, None] * relevances
-            score[np.repeat(np.arange(len(chosen)), order - 1), chosen.ravel()] = -1.0  # S + {i} with i in S is not a set of this order
-            best = np.argpartition(-score, min(KEPT, score.size - 1), axis=None)[:KEPT]
-            row, added = np.divmod(best[score.ravel()[best] >= 0], n)
-            blocks.append(np.sort(np.concatenate([chosen[row], added[:, None].astype(np.int32)], axis=1), axis=1))
-            found.append(every[row, added])
-        unique, inverse = unique_rows(np.concatenate(blocks), n)
-        values = np.zeros(len(unique))
-        values[inverse] = np.concatenate(found)
-        return unique, values
+            return every - self.prior.steepness * (self._tangents(chosen).T @ self.sloped + products(self.sloped, chosen).T @ self.slopes)
+
+        return strongest_extensions(parents[kept], evidence, len(self.signals), relevances)
 
     def _tangents(self, block: Block) -> Floats:
         """sum_{i in S} A_i φ_{S without i} for each mask with slopes and each set of a block, where A are the weights of its slopes."""
@@ -273,8 +259,3 @@ def credible(slopes: Floats, values: Values) -> Floats:
     known = slopes[np.isfinite(slopes)]
     most = max(float(np.ptp(values)), float(np.quantile(np.abs(known), 1 - MOST_LEFT_OUT)) if len(known) else 0.0)
     return np.where(np.abs(slopes) <= most, slopes, np.nan)
-
-
-def moments(values: Values, weights: Values | None) -> tuple[float, float]:
-    """The mean of values and their standard deviation, one if they do not vary."""
-    return float(weighted_mean(values, weights)), float(np.sqrt(weighted_variance(values, weights))) or 1.0

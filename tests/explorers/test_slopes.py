@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from spectral.known_games import planted
+from spectral.known_games import exact_slopes, planted
 
 from raysp.explorers import ProxySPEX, r_squared
 from raysp.explorers.fitting import fit_proxy
@@ -21,15 +21,6 @@ def game():
 
 def drawn(count, seed=0):
     return np.random.default_rng(seed).random((count, N)) < 0.5
-
-
-def exact_slopes(game, masks):
-    found = np.zeros(masks.shape)
-    for i in range(masks.shape[1]):
-        present, absent = masks.copy(), masks.copy()
-        present[:, i], absent[:, i] = True, False
-        found[:, i] = game.predict(present) - game.predict(absent)
-    return found
 
 
 def noise(shape, seed=9):

@@ -143,7 +143,7 @@ def test_the_soft_decoder_finds_more():
     assert soft > hard
 
 
-def test_a_peak_is_found_where_a_proxy_fails():
+def test_a_peak_is_found_where_trees_fail():
     fresh = uniform(25, 500, 9)
     peak = explore(SPEX(max_order=7, b=4), parity, 25)
     proxy = explore(ProxySPEX(budget=len(peak.masks), proxy="trees"), parity, 25)

@@ -90,7 +90,6 @@ def test_a_process_that_saw_a_mean_of_w_measurements_predicts_as_one_that_saw_th
         Posterior(
             replace(
                 prior,
-                scales=prior.scales * factor,
                 local_scales=prior.local_scales * factor,
                 tail_variance=prior.tail_variance * factor,
                 noise=prior.noise.scaled(factor / divided),

@@ -71,3 +71,13 @@ def found(findings: Findings, least: float = 0.1) -> Mapping[tuple[int, ...], fl
     """The interactions stronger than `least`."""
     rows = findings.table.to_pylist()
     return {tuple(row["components"]): row["value"] for row in rows if abs(row["value"]) > least}
+
+
+def exact_slopes(game, masks):
+    """The derivatives of a Fourier sum at one half, as differences: it is linear in each component."""
+    found = np.zeros(masks.shape)
+    for i in range(masks.shape[1]):
+        present, absent = masks.copy(), masks.copy()
+        present[:, i], absent[:, i] = True, False
+        found[:, i] = game.predict(present) - game.predict(absent)
+    return found

@@ -26,7 +26,6 @@ def some_prior(n, keep_probability, seed=0):
     spikes = (np.array([[0, 2, 3, 5]], dtype=np.int32), np.array([[1, 4]], dtype=np.int32))
     return Prior(
         rng.uniform(0.1, 0.5, n),
-        rng.uniform(0.2, 1, 3),
         local,
         rng.uniform(0.1, 1, len(local)),
         Noise(0.1, 0.3, (0.7, 1.4)),
@@ -46,8 +45,7 @@ def brute_variances(prior):
     for order in range(prior.n + 1):
         for members in itertools.combinations(range(prior.n), order):
             weight = np.prod(prior.relevances[list(members)])
-            scale = prior.scales[order - 1] if 1 <= order <= len(prior.scales) else 0.0
-            scale += sum(b for block, b in zip(prior.local, prior.local_scales, strict=True) if list(members) in block.tolist())
+            scale = sum(b for block, b in zip(prior.local, prior.local_scales, strict=True) if list(members) in block.tolist())
             own = sum(
                 v
                 for block, values in zip(prior.spikes, prior.spike_variances, strict=True)
@@ -205,9 +203,9 @@ def test_local_sets_have_their_shape_and_stay_within_bounds():
         assert len(np.unique(spans)) == 1
         assert np.all(np.diff(block, axis=1) > 0)
         assert len(np.unique(block, axis=0)) == len(block)
-    assert sum(map(len, local_sets(5000, 5))) <= 1500
-    assert local_sets(1, 4) == ()
-    assert {block.shape[1] for block in local_sets(30, 2)} == {2}
+    assert sum(map(len, local_sets(5000, 5))) <= 5000 + 1500
+    assert [block.tolist() for block in local_sets(1, 4)] == [[[0]]]
+    assert {block.shape[1] for block in local_sets(30, 2)} == {1, 2}
 
 
 def test_shapes_that_explain_nothing_are_dropped():

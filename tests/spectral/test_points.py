@@ -1,6 +1,7 @@
 """Measured values written into a surrogate: exact in predictions and indices, and a residual correction that is right on average."""
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.points import Points
+from raysp.spectral.points import Points, index_weights
+from raysp.spectral.sets import singletons
 from raysp.spectral.walsh import all_masks
 
 N = 6
@@ -87,28 +89,29 @@ def test_the_residual_correction_is_right_on_average_over_designs() -> None:
     truth = FourierSurrogate.from_dict(N, terms)
     values, plain = truth.predict(every), FourierSurrogate.from_dict(N, {(): terms[()], (0,): terms[0,]})
     missed = values - plain.predict(every)
-    found = []
+    singles = np.arange(N, dtype=np.int32)[:, None]
+    weights = index_weights("sv", 1, 1, N, 0.5)
+    counts = np.array([1, 3, 7, 10, 7, 3, 1])
+    sizes = every.sum(axis=1)
+    found, variances = [], []
     for seed in range(400):
         draw = np.random.default_rng(seed)
-        rows = np.concatenate(
-            [draw.permutation(np.flatnonzero(every.sum(axis=1) == size))[: max(c // 2, 1)] for size, c in enumerate((1, 6, 15, 20, 15, 6, 1))]
-        )
-        sizes = np.array([1, 3 / 6, 7 / 15, 10 / 20, 7 / 15, 3 / 6, 1])[every[rows].sum(axis=1)]
-        points = written(every[rows], missed[rows], missed[rows], sizes)
-        rows_of, amounts = points._corrected() or (None, None)
-        sets = truth.sets.take(truth.sets.orders == 1)
-        block = sets.blocks[1]
-        from raysp.spectral.points import _weights
-
-        weights = _weights("sv", 1, 1, N, 0.5)
-        total = points._sums(block, weights, points.residuals[:, None])[:, 0] + points._sums(block, weights, amounts, rows_of)[:, 0]
-        found.append(plain.index("sv")[1] if False else total)
-    expected = truth.index("sv")[1] - _shapley(plain)
-    spread = np.std(found, axis=0) / np.sqrt(len(found))
-    assert np.abs(np.mean(found, axis=0) - expected).max() < 4 * spread.max()
+        rows = np.concatenate([draw.permutation(np.flatnonzero(sizes == size))[:count] for size, count in enumerate(counts)])
+        points = written(every[rows], missed[rows], missed[rows], (counts / [comb(N, size) for size in range(N + 1)])[sizes[rows]])
+        correction, variance = points.correction(singles, weights)
+        known, _ = points.index("sv", singletons(N), 1, 0.5)
+        plainly, _ = written(every[rows], missed[rows]).index("sv", singletons(N), 1, 0.5)
+        assert np.abs(known - plainly).max() <= np.abs(np.append(0.0, correction)).max()  # shrunk
+        found.append(plainly[1:] + correction)
+        variances.append(variance)
+    expected = truth.index("sv")[1] - shapley(plain)
+    spread = np.std(found, axis=0)
+    assert np.abs(np.mean(found, axis=0) - expected).max() < 4 * spread.max() / np.sqrt(len(found))
+    assert np.sqrt(np.mean(variances, axis=0)) == pytest.approx(spread, rel=0.5)
 
 
-def _shapley(surrogate: FourierSurrogate) -> np.ndarray:
+def shapley(surrogate: FourierSurrogate) -> np.ndarray:
+    """The Shapley value of every component."""
     sets, values, _ = surrogate.index("sv")
     found = np.zeros(surrogate.n)
     found[sets.blocks[1][:, 0]] = values

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from spectral.known_games import exact_slopes
 
 from raysp.explorers import r_squared
 from raysp.spectral import slopes as slopes_module
@@ -117,16 +118,6 @@ def pairwise(n, active, count, seed=0):
     pairs = list(itertools.combinations(members, 2))
     chosen = [pairs[i] for i in rng.choice(len(pairs), count, replace=False)]
     return FourierSurrogate.from_dict(n, {(): 1.0, **{(i,): rng.normal() for i in members}, **{s: rng.normal() for s in chosen}})
-
-
-def exact_slopes(game, masks):
-    """The derivatives of a Fourier sum at one half, as differences: it is linear in each component."""
-    found = np.zeros(masks.shape)
-    for i in range(masks.shape[1]):
-        present, absent = masks.copy(), masks.copy()
-        present[:, i], absent[:, i] = True, False
-        found[:, i] = game.predict(present) - game.predict(absent)
-    return found
 
 
 def test_exact_slopes_of_a_pairwise_function_recover_it_from_a_quarter_as_many_masks_as_components():

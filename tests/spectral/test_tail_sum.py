@@ -30,6 +30,12 @@ def surrogate_with(tails: list[TailSum], keep_probability: float = 0.5) -> Fouri
     return FourierSurrogate(sets, whole, keep_probability=keep_probability, tails=tails)
 
 
+def by_set(surrogate: FourierSurrogate, index: str, order: int) -> dict[tuple[int, ...], float]:
+    """An index up to an order."""
+    sets, values, _ = surrogate.index(index, order, 1)
+    return dict(zip(sets.tuples(), values.tolist(), strict=True))
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), keep=st.sampled_from([0.5, 0.8]))
 def test_a_sum_of_tails_is_the_kernel_around_each_centre(seed: int, keep: float) -> None:
@@ -50,9 +56,8 @@ def test_indices_are_those_of_the_predicted_function(index: str, seed: int, orde
     surrogate = surrogate_with([tail_sum(seed), tail_sum(seed + 1)])
     every = all_masks(N)
     truth = FourierSurrogate.from_values(every, surrogate.predict(every))
-    sets, values, _ = surrogate.index(index, order, 1)
-    expected = dict(zip(truth.index(index, order, 1)[0].tuples(), truth.index(index, order, 1)[1].tolist(), strict=True))
-    assert values == pytest.approx([expected[members] for members in sets.tuples()], abs=1e-9)
+    found, expected = by_set(surrogate, index, order), by_set(truth, index, order)
+    assert found == pytest.approx({members: expected[members] for members in found}, abs=1e-9)
 
 
 def test_terms_are_the_fourier_coefficients_of_the_whole_function_in_any_basis() -> None:
@@ -64,9 +69,8 @@ def test_terms_are_the_fourier_coefficients_of_the_whole_function_in_any_basis()
             found, expected = surrogate.rebased(other), truth.rebased(other).terms()
             assert found.coefficients == pytest.approx([expected[members] for members in found.sets.tuples()], abs=1e-9)
             assert found.predict(every) == pytest.approx(surrogate.predict(every))
-        assert surrogate.index("wbii", 2, 1)[1] == pytest.approx(
-            [dict(zip(*(part for part in (truth.rebased(keep).index("wbii", 2, 1)[0].tuples(), truth.rebased(keep).index("wbii", 2, 1)[1])), strict=True))[m]
-             for m in surrogate.index("wbii", 2, 1)[0].tuples()], abs=1e-9)  # fmt: skip
+        found, expected = by_set(surrogate, "wbii", 2), by_set(truth.rebased(keep), "wbii", 2)
+        assert found == pytest.approx({members: expected[members] for members in found}, abs=1e-9)
 
 
 def test_weighted_sums_of_surrogates_add_their_tails() -> None:
@@ -86,6 +90,5 @@ def test_single_effects_and_points_see_the_tails() -> None:
     assert written.predict(masks) == pytest.approx(predicted + np.arange(7.0))
     every = all_masks(N)
     truth = FourierSurrogate.from_values(every, written.predict(every))
-    found = dict(zip(written.index("sii", 2, 1)[0].tuples(), written.index("sii", 2, 1)[1].tolist(), strict=True))
-    expected = dict(zip(truth.index("sii", 2, 1)[0].tuples(), truth.index("sii", 2, 1)[1].tolist(), strict=True))
+    found, expected = by_set(written, "sii", 2), by_set(truth, "sii", 2)
     assert found == pytest.approx({members: expected[members] for members in found}, abs=1e-9)
