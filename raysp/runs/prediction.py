@@ -111,10 +111,10 @@ def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: 
     """Predictions for masks (bool, `(k, n)`), given their measured values (float64, `(k,)`, NaN if unmeasured)."""
     values = surrogate.predict(masks)
     sizes, place = np.unique((~masks).sum(axis=1), return_inverse=True)
-    by_size = bounds(surrogate, known, sizes)
+    by_size, written = bounds(surrogate, known, sizes), surrogate.written(masks)
     found: list[Prediction] = []
-    for mask, value, at, exact in zip(masks, values.tolist(), place.tolist(), measured.tolist(), strict=True):
-        bound, removed = by_size[at], tuple(np.flatnonzero(~mask).tolist())
+    for mask, value, at, exact, sure in zip(masks, values.tolist(), place.tolist(), measured.tolist(), written.tolist(), strict=True):
+        bound, removed = EXACT if sure else by_size[at], tuple(np.flatnonzero(~mask).tolist())
         lo, hi = (None, None) if bound.half_width is None else (value - bound.half_width, value + bound.half_width)
         said = None if np.isnan(exact) else exact
         found.append(Prediction(removed, tuple(labels[i] for i in removed), value, lo, hi, bound.coverage, bound.compared, bound.extrapolated, said))
@@ -132,6 +132,10 @@ class Bound:
     coverage: float | None
     compared: int
     extrapolated: bool
+
+
+#: The bound of a value that was measured and is written into the surrogate, and of every value if all masks were measured.
+EXACT = Bound(0.0, 1.0, 0, extrapolated=False)
 
 
 def caution(found: Bound | Prediction) -> str | None:
@@ -152,7 +156,7 @@ def bounds(surrogate: FourierSurrogate, known: Measured, removed: NDArray[np.int
     """
     wanted = np.arange(known.masks.shape[1] + 1) if removed is None else removed
     if is_complete(known.masks[known.fitted]):
-        return [Bound(0.0, 1.0, 0, extrapolated=False)] * len(wanted)
+        return [EXACT] * len(wanted)
     rows = np.flatnonzero(~known.fitted)
     if not len(rows) or not len(wanted):
         return [Bound(None, None, 0, extrapolated=False)] * len(wanted)

@@ -174,10 +174,18 @@ class FourierSurrogate:
         """Predict the values (float64, `(m,)`) of masks (bool, `(m, n)`)."""
         checked = check_masks(masks, self.n)
         found = self._sum(checked) + sum((tail.predict(checked) for tail in self.tails), np.zeros(len(checked)))
-        if self.points is not None and len(self.points):
-            rows = lookup(self.points.masks, checked)
-            found[rows >= 0] += self.points.residuals[rows[rows >= 0]]
+        written = self._points_of(checked)
+        if self.points is not None:
+            found[written >= 0] += self.points.residuals[written[written >= 0]]
         return found
+
+    def written(self, masks: Masks) -> NDArray[np.bool_]:
+        """The masks (bool, `(m, n)`) whose measured value is written in, bool `(m,)`."""
+        return self._points_of(check_masks(masks, self.n)) >= 0
+
+    def _points_of(self, checked: Masks) -> NDArray[np.intp]:
+        """The point of each mask, intp `(m,)`, -1 if there is none."""
+        return lookup(self.points.masks, checked) if self.points else np.full(len(checked), -1, dtype=np.intp)
 
     def _sum(self, checked: Masks) -> Values:
         """The sum of the terms, less what of them is in the tails."""

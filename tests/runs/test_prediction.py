@@ -150,6 +150,16 @@ def test_a_result_predicts_what_its_function_says(home):
     assert result.predict(kept=range(N)).measured == pytest.approx(planted(np.ones((1, N), dtype=bool))[0])
 
 
+def test_what_a_run_measured_around_its_input_is_certain():
+    result = asked()
+    for removed in ([], [4]):
+        found = result.predict(removed=removed)
+        assert found.lo == found.value == found.hi == pytest.approx(found.measured)
+    other = result.predict(removed=[0, 1, 2, 3, 4])
+    assert other.measured is None
+    assert other.lo < other.value < other.hi
+
+
 def test_a_run_that_measured_everything_is_exact():
     found = asked(raysp.Exhaustive()).predict(removed=[4, 7])
     assert found.lo == found.value == found.hi == pytest.approx(found.measured)

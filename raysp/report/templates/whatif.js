@@ -92,10 +92,7 @@
   const pointRows = rowsOf(held.points);
   written.forEach((residual, row) => points.set(keyOf(pointRows.subarray(row * width, (row + 1) * width)), residual));
 
-  function valueWithout(set) {
-    const residual = points.size ? points.get(keyOf(without([...set].map((i) => [0, i]), 1))) : 0;
-    return tails.reduce((sum, tail) => sum + tailWithout(tail, set), termsWithout(set)) + (residual || 0);
-  }
+  const residualOf = (set) => (points.size ? points.get(keyOf(without([...set].map((i) => [0, i]), 1))) : undefined);
 
   // The last entry at or below this number of components removed.
   function boundOf(count) {
@@ -103,8 +100,13 @@
     return { half, coverage, compared, caution: caution === null ? "" : held.cautions[caution] };
   }
 
+  // A value that is written in was measured: nothing about it is uncertain.
+  const measured = { half: 0, coverage: 1, compared: 0, caution: "" };
+
   function predict(set) {
-    const [value, bound] = [valueWithout(set), boundOf(set.size)];
+    const residual = residualOf(set);
+    const value = tails.reduce((sum, tail) => sum + tailWithout(tail, set), termsWithout(set)) + (residual || 0);
+    const bound = residual === undefined ? boundOf(set.size) : measured;
     return { ...bound, value, lo: bound.half === null ? null : value - bound.half, hi: bound.half === null ? null : value + bound.half };
   }
 
