@@ -85,7 +85,8 @@ def test_a_game_without_slopes_and_an_explorer_without_use_for_them_measure_valu
 class Plain(ProxySPEX):
     """As an explorer that knows nothing of slopes."""
 
-    with_slopes = Explorer.with_slopes
+    uses_slopes = Explorer.uses_slopes
+    asks_slopes = Explorer.asks_slopes
 
 
 def test_a_game_without_slopes_is_not_asked_for_them(tmp_path, curious):
