@@ -52,7 +52,7 @@ class SlopeEvidence:
         self.square = 1 / (keep_probability * (1 - keep_probability))
         power = (slopes**2).mean(axis=0)
         #: The noise that every component has at least: slopes without any would be of infinite evidence.
-        self.least = LEAST_SLOPE_NOISE * float(power.mean()) + np.finfo(np.float64).tiny
+        self.least = LEAST_SLOPE_NOISE * float(power.mean()) + np.finfo(np.float64).eps
         power = power + self.least
         scale = (1 - FIRST_SLOPE_NOISE) * power.sum() / self.square / orders
         self.centre = np.log(np.concatenate([power / power.sum(), np.full(orders, scale), FIRST_SLOPE_NOISE * power]))

@@ -153,3 +153,11 @@ def test_a_component_that_was_never_removed_does_no_harm():
     prior = first_look(masks, exact_slopes(game, masks), 3, 0.9)
     assert all(np.isfinite(each).all() for each in (prior.relevances, prior.scales, prior.slope_noise, prior.curvature))
     assert prior.curvature.max() < 1e3
+
+
+def test_slopes_that_are_all_zero_say_nothing():
+    game = pairwise(10, 6, 5)
+    masks, fresh = drawn(100, n=10), drawn(300, n=10, seed=1)
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        posterior = learn(masks, game.predict(masks), np.zeros((100, 10)), 2)
+    assert posterior.predict(fresh) == pytest.approx(game.predict(masks).mean())
