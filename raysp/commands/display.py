@@ -19,11 +19,11 @@ from raysp.commands.printable import printable
 from raysp.report import readings, words
 from raysp.report.numbers import number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
-from raysp.report.readings import Single
 from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.progress import bar_text
 from raysp.runs.queries import direction
 from raysp.runs.result import Result
+from raysp.runs.singles import Single, ranked
 from raysp.store import rows
 
 # Width of tables in a log, which has no width of its own.
@@ -130,7 +130,7 @@ def print_result(result: Result) -> None:
         out.print(f"[dim]{words.numeric_noise(noise)}[/]")
     for reason in row["reasons"] or ():
         out.print(f"  · {escape(reason['sentence'])}")
-    singles = readings.ranked(result.singles.to_pylist(), [str(label) for label in result.components["label"].to_pylist()])
+    singles = ranked(result.singles.to_pylist(), [str(label) for label in result.components["label"].to_pylist()])
     print_singles(singles[:SHOWN], row)
     _print_interactions(result.interactions)
     if result.queries.num_rows:

@@ -112,7 +112,7 @@ def _labelled(table: Any, labels: tuple[str, ...]) -> Any:
 
 def _told(measured: "Measurements", explained: "Explanation", table: Any, top: int, subset: int | None) -> dict[str, Any]:
     """The answer as one JSON object."""
-    from raysp.report.readings import ranked
+    from raysp.runs.singles import ranked
     from raysp.store.export import plain
 
     rows = {row["component"]: row for row in explained.model.findings.singles.to_pylist()}
@@ -154,7 +154,7 @@ def _subset(measured: "Measurements", explained: "Explanation", r: int) -> dict[
 def _print(measured: "Measurements", told: dict[str, Any]) -> None:
     """Print the answer as tables."""
     from raysp.commands import display
-    from raysp.report.readings import ranked
+    from raysp.runs.singles import ranked
 
     values = measured.values
     shape = f"{told['rows']:,} evaluations of {told['components']} components; values {values.min():.4g} to {values.max():.4g}"

@@ -11,6 +11,7 @@ from raysp.report import grid, layout, query_view, readings, words
 from raysp.report.numbers import scale
 from raysp.runs.queries import direction
 from raysp.runs.result import Result, components_of
+from raysp.runs.singles import ranked
 
 #: Single effects and interactions in the tables, reasons of the verdict, queries of a training set, entries of each kind for each, and characters of a text.
 SINGLES, SETS, REASONS, QUERIES, OF_EACH, TEXT = 6, 8, 6, 3, 3, 160
@@ -54,7 +55,7 @@ def _content(result: Result) -> dict[str, Any]:
     }
     if words.of_data(run):
         return about | {"queries": _queries(result, components)}
-    singles = readings.ranked(result.singles.to_pylist(), [component.label for component in components])
+    singles = ranked(result.singles.to_pylist(), [component.label for component in components])
     effects = layout.Effects.of(singles, words.at_intact(run))
     about |= {"singles": singles[:SINGLES], "effects": effects, "meaning": words.readings_of(run, singles)}
     heads = int(run["game"]["description"].get("heads") or 0)

@@ -20,8 +20,9 @@ from typing import Any
 
 from raysp.report import pruning
 from raysp.report.numbers import number
-from raysp.report.readings import ON_AVERAGE, Single, both
+from raysp.report.readings import ON_AVERAGE, both
 from raysp.report.words import shortened
+from raysp.runs.singles import Single
 
 Chart = dict[str, Any]
 TableRows = Sequence[Mapping[str, Any]]

@@ -6,8 +6,9 @@ from statistics import median
 from typing import Self
 
 from raysp.game import Component
-from raysp.report import readings
 from raysp.report.numbers import number
+from raysp.report.readings import ON_AVERAGE
+from raysp.runs.singles import Single, averaged
 
 LONG = 28
 """Median label length from which components are listed one a line."""
@@ -79,11 +80,11 @@ class Effects:
     place: str = ""
 
     @classmethod
-    def of(cls, singles: Sequence[readings.Single], place: str) -> Self:
+    def of(cls, singles: Sequence[Single], place: str) -> Self:
         """From single effects; `place` is what the reading at the intact input is called."""
         values = {single.component: single.effect for single in singles}
         beside = {single.component: single.beside for single in singles if single.beside is not None}
-        return cls(values, max((abs(value) for value in values.values()), default=0.0), readings.averaged(singles), beside, place)
+        return cls(values, max((abs(value) for value in values.values()), default=0.0), averaged(singles), beside, place)
 
     def piece(self, component: Component, text: str) -> Piece:
         """A component with its effect, shown as this text."""
@@ -91,7 +92,7 @@ class Effects:
         if effect is None:
             return Piece(text, component.index)
         beside = self.beside.get(component.index)
-        told = shown if beside is None else f"{shown} {readings.ON_AVERAGE}, {self._shown(beside)} {self.place}"
+        told = shown if beside is None else f"{shown} {ON_AVERAGE}, {self._shown(beside)} {self.place}"
         return Piece(text, component.index, effect, abs(effect) / self.largest if self.largest else 0.0, shown, told)
 
     def _shown(self, effect: float | None) -> str:

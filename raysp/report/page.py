@@ -14,6 +14,7 @@ from raysp.home import local_path
 from raysp.output_file import make_folder, write_output
 from raysp.report import agreement, energy, figures, grid, layout, packing, readings, training_sets, words
 from raysp.report.render import render
+from raysp.runs.singles import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def _content(
     run: dict[str, Any], tables: Tables, components: Sequence[Component], interactions: pa.Table, trained: training_sets.Told | None
 ) -> dict[str, Any]:
     costs, metrics = tables["costs"], run["metrics"] or {}
-    singles, kinds = readings.ranked(tables["singles"]), _kinds(components)
+    singles, kinds = ranked(tables["singles"]), _kinds(components)
     effects = layout.Effects.of(singles, words.at_intact(run))
     checks = agreement.checks(metrics, tables["cross_checks"], tables["singles"])
     charts = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysp.report.readings import Single
+from raysp.runs.singles import Single
 
 #: The tables that `answered` reads.
 TABLES = ("queries", "examples", "query_scores", "query_singles", "query_interactions")

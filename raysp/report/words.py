@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysp.report.numbers import number
-from raysp.report.readings import Single, averaged, both
+from raysp.report.readings import both
+from raysp.runs.singles import Single, averaged
 
 KINDS = {
     "synergy": "they work only together",

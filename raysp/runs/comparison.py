@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from raysp.runs.result import Result
+from raysp.runs.singles import Single
 from raysp.specs.lenses import COSTS
 from raysp.spectral.fourier import ROUNDING
 from raysp.store.reading import StoreReader
@@ -34,6 +35,9 @@ class Findings:
 
 Compared = Result | Findings
 
+#: The two readings of single effects (see `singles.py`): attributes of `Single`.
+Reading = Literal["average", "intact"]
+
 
 def read_findings(store: StoreReader, run_id: str) -> Findings:
     """Read what is compared of a run. UserError for a run that has not begun, which has no components."""
@@ -42,23 +46,32 @@ def read_findings(store: StoreReader, run_id: str) -> Findings:
     return Findings(run_id, store.run_row(run_id), **tables)
 
 
+#: The readings in a sentence.
+READINGS = {"average": " on average over contexts", "intact": " at the intact input", None: " in different readings"}
+
+
 def compare_runs(one: Compared, other: Compared) -> dict[str, Any]:
     """Agreement of two runs: rank correlation of the singles and overlap of the strongest interactions, where components correspond.
+
+    Single effects are compared in a reading that both runs have (`reading`): on average over contexts if they can, else at the intact input. Where they
+    share none, each run's own are compared, and `reading` is None.
 
     Components correspond when both runs have the same ones (same labels in the same order), else by labels that each run has once and both have:
     heads of two models, or of two choices of layers. Effects on a cost, which is better when lower, are negated. If the runs share fewer than two components, only R² and verdicts are compared.
     """
     named, same = _corresponding((one, other))
     shared = set(named[0].values()) & set(named[1].values())
+    reading = _reading((one, other))
     told: dict[str, Any] = {
         "runs": [one.run_id, other.run_id],
+        "reading": reading,
         "r2": [one.summary["r2"], other.summary["r2"]],
         "verdicts": [one.summary["verdict"], other.summary["verdict"]],
         "same_components": same,
         "shared_components": len(shared),
     }
     if len(shared) > 1:
-        told["singles_rank_correlation"] = _rank_correlation([_effects(run, names, shared) for run, names in zip((one, other), named, strict=True)])
+        told["singles_rank_correlation"] = _rank_correlation([_effects(run, names, shared, reading) for run, names in zip((one, other), named, strict=True)])
         tops = [_strongest(run, names, shared) for run, names in zip((one, other), named, strict=True)]
         union = tops[0] | tops[1]
         told["top_interactions_shared"] = len(tops[0] & tops[1])
@@ -86,10 +99,18 @@ def _sign(run: Compared) -> float:
     return -1.0 if run.summary["game"]["description"].get("value") in COSTS else 1.0
 
 
-def _effects(run: Compared, names: Mapping[int, str], shared: set[str]) -> dict[str, float]:
+def _reading(runs: Sequence[Compared]) -> Reading | None:
+    """The reading in which all runs know all their single effects, the average before the one at the intact input; None if there is none."""
+    every = [Single.of(row) for run in runs for row in run.singles.to_pylist()]
+    readings: tuple[Reading, ...] = ("average", "intact")
+    return next((reading for reading in readings if all(getattr(single, reading) is not None for single in every)), None)
+
+
+def _effects(run: Compared, names: Mapping[int, str], shared: set[str], reading: Reading | None) -> dict[str, float]:
+    """The single effects of the components in `shared`, by name, in a reading that the run has; in that of its ranking without one."""
     sign = _sign(run)
-    rows = zip(run.singles["component"].to_pylist(), run.singles["value"].to_pylist(), strict=True)
-    return {names[component]: sign * value for component, value in rows if names.get(component) in shared}
+    known = [Single.of(row) for row in run.singles.to_pylist() if names.get(row["component"]) in shared]
+    return {names[single.component]: sign * (single.effect if reading is None else getattr(single, reading)) for single in known}
 
 
 def _strongest(run: Compared, names: Mapping[int, str], shared: set[str]) -> set[tuple[str, ...]]:
@@ -109,19 +130,20 @@ def _sets(run: Compared) -> list[list[int]]:
 def side_by_side(runs: Sequence[Compared]) -> dict[str, Any]:
     """Two or more runs in full, as JSON has it: what differs in their specs, `compare_runs` of each pair, components and interactions aligned.
 
-    `components` has columns: labels, and for each run the single effect of the component of that label, None where it has none. `interactions` are the `LISTED`
+    `components` has columns: labels, the reading of all runs' effects as in `compare_runs`, and for each run the single effect of the component of that label, None where it has none. `interactions` are the `LISTED`
     strongest of each run: their labels, and for each run the value, rank and kind, None where it has not found the set; `possible` tells whether a run has its
     components. Effects and values on a cost are negated, as `negated` says of each run. Components correspond as in `compare_runs`.
     """
     named, same = _corresponding(runs)
     labels = {name: label for run, names in zip(runs, named, strict=True) for label, name in _labelled(run, names)}
-    effects = [_effects(run, names, set(labels)) for run, names in zip(runs, named, strict=True)]
+    reading = _reading(runs)
+    effects = [_effects(run, names, set(labels), reading) for run, names in zip(runs, named, strict=True)]
     return {
         "differences": differences([run.summary["spec"] for run in runs]),
         "negated": [_sign(run) < 0 for run in runs],
         "pairs": [compare_runs(one, other) for one, other in combinations(runs, 2)],
         "same_components": same,
-        "components": {"labels": list(labels.values()), "effects": [[effect.get(name) for name in labels] for effect in effects]},
+        "components": {"labels": list(labels.values()), "reading": reading, "effects": [[effect.get(name) for name in labels] for effect in effects]},
         "interactions": _aligned_sets(runs, named, labels),
     }
 
@@ -200,7 +222,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
         return f"{head} The components differ, so effects cannot be matched one to one."
     correlation = comparison["singles_rank_correlation"]
     shown = "cannot be ranked (an effect is the same everywhere)" if correlation is None else f"agree with rank correlation {correlation:+.2f}"
-    return f"{head} Single effects {shown}; {comparison['top_interactions_shared']} of the {TOP} strongest interactions are shared."
+    return f"{head} Single effects{READINGS[comparison['reading']]} {shown}; {comparison['top_interactions_shared']} of the {TOP} strongest interactions are shared."
 
 
 def set_summary(results: list[Result]) -> dict[str, Any]:

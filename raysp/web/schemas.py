@@ -241,6 +241,9 @@ class Aligned(_Answer):
     """Components by label, and their single effect in each run, null where it has none."""
 
     labels: list[str]
+    reading: Literal["average", "intact"] | None = Field(
+        description="Whether the effects are on average over contexts or at the intact input; null if the runs do not share a reading, and each has its own."
+    )
     effects: list[list[float | None]]
 
 
@@ -260,7 +263,9 @@ class SideBySide(_Answer):
     runs: list[dict[str, Any]] = Field(description="Verdict, R² and R² of single effects alone, among others.")
     differences: list[Difference]
     negated: list[bool]
-    pairs: list[dict[str, Any]] = Field(description="For each pair: `singles_rank_correlation` (Spearman), `shared_components`, `top_interactions_shared`.")
+    pairs: list[dict[str, Any]] = Field(
+        description="For each pair: `singles_rank_correlation` (Spearman), its `reading`, `shared_components`, `top_interactions_shared`."
+    )
     same_components: bool
     components: Aligned
     interactions: list[AlignedSet]

@@ -12,6 +12,7 @@ from reading import read
 from raysp.report import readings, words
 from raysp.report.page import write_report
 from raysp.runs.result import read_result
+from raysp.runs.singles import averaged, ranked
 from raysp.store import Store
 
 RUNS = {"six-words": pages.six_words, "function": pages.function, "three-layers": model_pages.three_layers, "forty-words": pages.forty_words}
@@ -25,28 +26,28 @@ def row(component, value, method="removed", average=None, width=0.1):
 
 def test_components_are_ranked_by_the_mean_effect_which_sees_what_others_cover_for():
     covered = [row(0, 4.9, average=3.0), row(1, 0.0, average=6.0), row(2, -1.0, average=-0.5)]
-    assert [single.component for single in readings.ranked(covered)] == [1, 0, 2]
-    assert [single.component for single in readings.ranked([each | {"average": None} for each in covered])] == [0, 2, 1]
+    assert [single.component for single in ranked(covered)] == [1, 0, 2]
+    assert [single.component for single in ranked([each | {"average": None} for each in covered])] == [0, 2, 1]
 
 
 def test_cells_show_both_readings_and_the_interval_of_the_average():
-    found = readings.ranked([row(0, 4.9, average=3.0), row(1, 0.02, average=6.0)])
+    found = ranked([row(0, 4.9, average=3.0), row(1, 0.02, average=6.0)])
     assert readings.columns(found, "at this input") == ["at this input", "on average", "95% interval"]
     assert readings.cells(found) == [["+0.020", "+6.000", "[+5.900, +6.100]"], ["+4.900", "+3.000", "[+2.900, +3.100]"]]
 
 
 @pytest.mark.parametrize("only", [row(0, 2.5, "surrogate", average=2.5), row(0, 2.5, "surrogate"), row(0, 2.5, "lasso", average=2.5), row(0, 2.5)])
 def test_one_reading_is_shown_where_only_one_is_known(only):
-    found = readings.ranked([only | {"lo": 2.4, "hi": 2.6}])
+    found = ranked([only | {"lo": 2.4, "hi": 2.6}])
     assert readings.columns(found, "at this input") == ["effect", "95% interval"]
     assert readings.cells(found) == [["+2.500", "[+2.400, +2.600]"]]
-    assert readings.averaged(found) == (only["method"] != "removed")
+    assert averaged(found) == (only["method"] != "removed")
     assert "Components are ranked" not in words.readings_of(FEATURE, found)
-    assert ("mean drop" in words.readings_of(FEATURE, found)) == readings.averaged(found)
+    assert ("mean drop" in words.readings_of(FEATURE, found)) == averaged(found)
 
 
 def test_what_the_readings_are_is_said_in_a_sentence_each():
-    told = words.readings_of(FEATURE, readings.ranked([row(0, 1.0, average=2.0)]))
+    told = words.readings_of(FEATURE, ranked([row(0, 1.0, average=2.0)]))
     assert told == (
         "At this input: the drop in the value when one component is left out of the prompt and all others are kept, measured by exact ablation. "
         "On average: the mean drop in the value when one component is left out of the prompt, over contexts in which others are too, estimated by the surrogate. "
@@ -74,7 +75,7 @@ def folder(tmp_path_factory):
 
 def stored(folder, name):
     with Store.read(folder / "s.duckdb") as store:
-        return readings.ranked(store.run_table("singles", name).to_pylist())
+        return ranked(store.run_table("singles", name).to_pylist())
 
 
 @pytest.mark.parametrize(("name", "part", "place"), [("six-words", "#text .c", "at this input"), ("three-layers", ".cell", "in the intact model")])

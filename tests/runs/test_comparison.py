@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import raysp
@@ -142,7 +143,7 @@ def test_runs_stand_side_by_side_by_the_labels_of_their_components(early, late):
     assert labels == [*EARLY, "L2H0", "L2H1"]
     assert one[labels.index("L2H0")] is None
     assert other[labels.index("L0H0")] is None
-    assert one[labels.index("L0H0")] == pytest.approx(WORTH["L0H0"] + 0.9)
+    assert one[labels.index("L0H0")] == pytest.approx(WORTH["L0H0"] + 0.45)  # on average over contexts, of which half keep the other member
     assert told["pairs"] == [compare_runs(early, late)]
 
 
@@ -174,3 +175,21 @@ def test_what_is_compared_is_read_without_evaluations(tmp_path):
     result = raysp.run(raysp.RunSpec(lens=function, explorer=raysp.Exhaustive(), store=str(tmp_path / "s.duckdb"), local=True))
     with Store.read(tmp_path / "s.duckdb") as store:
         assert compare_runs(read_findings(store, result.run_id), result) == compare_runs(result, result)
+
+
+def test_effects_are_compared_in_a_reading_that_both_runs_have(early, late):
+    def only(run, **columns):
+        singles = run.singles
+        for name, values in columns.items():
+            singles = singles.set_column(singles.schema.get_field_index(name), name, pa.array(values, singles.schema.field(name).type))
+        return dataclasses.replace(run, singles=singles)
+
+    averages = early.singles["average"].to_pylist()
+    intact = only(early, average=[None] * 5)
+    mean = only(early, method=["lasso"] * 5, value=averages, average=averages)
+    assert [compare_runs(early, other)["reading"] for other in (late, intact, mean)] == ["average", "intact", "average"]
+    assert compare_runs(intact, mean)["reading"] is None
+    assert side_by_side([early, mean])["components"]["effects"] == [averages, averages]
+    assert side_by_side([early, intact])["components"]["effects"] == [early.singles["value"].to_pylist()] * 2
+    assert "at the intact input agree" in comparison_text({"with": "another", **compare_runs(early, intact)})
+    assert "in different readings agree" in comparison_text({"with": "another", **compare_runs(intact, mean)})

@@ -37,10 +37,11 @@ def test_runs_are_found_by_searching_and_compared_by_keyboard_alone(answered, op
 def test_components_are_aligned_by_label_and_sorted(service, answered, open_page):
     first, second = answered["feature"], answered["other"]
     page = open_page(f"/compare?runs={first},{second}")
-    effects = [{row["label"]: row["value"] for row in service.client.get(f"/runs/{run}/singles").json()["rows"]} for run in (first, second)]
+    effects = [{row["label"]: row["average"] for row in service.client.get(f"/runs/{run}/singles").json()["rows"]} for run in (first, second)]
     apart = {label: abs(effects[0][label] - effects[1][label]) for label in effects[0]}
     rows = page.locator("#aligned .vbody .vrow")
     expect(rows.first).to_contain_text(max(apart, key=apart.get))
+    expect(page.locator("#aligned-words")).to_contain_text("Effects are on average over contexts.")
     page.locator("#aligned").get_by_role("button", name="A", exact=True).click()
     expect(rows.first).to_contain_text(max(effects[0], key=effects[0].get))
     page.locator("#aligned").get_by_role("button", name="A", exact=True).click()

@@ -163,6 +163,11 @@ function showAgreement() {
 // ---- aligned components
 
 let [aligned, sorting, apart, strongest, shown] = [null, { by: "spread", down: true }, [], 0, null];
+const READINGS = {
+  average: "Effects are on average over contexts.",
+  intact: "Effects are at the intact input.",
+  null: "The runs do not share a reading of single effects: some have effects at the intact input only, others on average over contexts only. Each is shown in its own.",
+};
 const known = (value) => value !== null && value !== undefined;
 
 function headings(sort) {
@@ -187,6 +192,7 @@ function showAligned() {
   const missing = labels.length - shared;
   const negated = told.runs.filter((_, i) => told.negated[i]).map(nameOf);
   at("aligned-words").textContent = [
+    READINGS[told.components.reading],
     told.same_components ? "The runs have the same components." : `Components are matched by their labels: ${shared.toLocaleString("en")} in more than one run${missing ? `, ${missing.toLocaleString("en")} in one only` : ""}.`,
     "Marked rows differ by more than a quarter of the strongest effect.",
     negated.length ? `Effects of ${negated.join(", ")} are on a cost, and shown negated.` : "",
