@@ -130,12 +130,18 @@ class FourierSurrogate:
     def _of(cls, sets: Sets, apart: Floats, keep_probability: float, tails: Sequence[TailSum]) -> FourierSurrogate:
         """The surrogate whose terms have these coefficients beside those of the tails."""
         whole = apart + sum((tail.coefficients(sets, keep_probability) for tail in tails), np.zeros(len(sets)))
-        return cls(sets, whole, keep_probability=keep_probability, tails=tails)
+        found = cls(sets, whole, keep_probability=keep_probability, tails=tails)
+        return found._knowing(apart)
 
     @cached_property
     def apart(self) -> Floats:
         """The coefficients without those of the tails, float64 `(len(sets),)`."""
         return self.coefficients - sum((tail.coefficients(self.sets, self.keep_probability) for tail in self.tails), np.zeros(len(self.sets)))
+
+    def _knowing(self, apart: Floats) -> FourierSurrogate:
+        """This surrogate with its `apart`, which is slow to compute from tails of many centres."""
+        self.__dict__["apart"] = apart
+        return self
 
     # ---- transformations
 
@@ -152,11 +158,11 @@ class FourierSurrogate:
 
     def with_error(self, error: Floats | None) -> FourierSurrogate:
         """The same coefficients with the given `error`."""
-        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points, self.tails)
+        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points, self.tails)._knowing(self.apart)
 
     def with_points(self, points: Points | None) -> FourierSurrogate:
         """The same sum with the given `points`."""
-        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points, self.tails)
+        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points, self.tails)._knowing(self.apart)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
         """Only the terms, without tails and points, at the given ascending positions, or where a bool `(len(sets),)` is True."""

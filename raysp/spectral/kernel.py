@@ -38,8 +38,8 @@ RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
 FIRST_SINGLES, FIRST_LOCAL = 0.3, 0.003
 #: Share of the variance below which a shape of local sets is dropped after the scales have been learnt.
 LEAST_LOCAL = 0.003
-#: Entries of one strip of the kernel matrix, chosen to fit into the cache.
-STRIP = 1 << 16
+#: Entries of one strip of the kernel matrix, chosen to fit into the cache, and its least number of rows, so that its products are fast.
+STRIP, STRIP_ROWS = 1 << 16, 128
 #: Rows mirrored per block.
 MIRRORED = 256
 
@@ -102,6 +102,12 @@ class Prior:
             result[rows] = MEAN_VARIANCE + tail.matrix(gone[rows], gone_too) + first[rows] @ second.T
         return result
 
+    def covariance(self, signals: Floats) -> Floats:
+        """`matrix` of masks with themselves, float64 `(m, m)`, of which only the lower triangle is computed."""
+        blocks = self._explicit()
+        plain = _beside([products(signals, block) for block, _ in blocks], len(signals))
+        return _lower(self.tail, removed(signals), plain, [weights for _, weights in blocks])
+
     def _explicit(self) -> list[tuple[Block, Floats]]:
         """The sets that enter the kernel individually, with their variances."""
         local = [(sets, scale * self.relevances[sets].prod(axis=1)) for sets, scale in zip(self.local, self.local_scales, strict=True)]
@@ -128,9 +134,19 @@ def _beside(columns: Sequence[Floats], rows: int) -> Floats:
 
 def _strips(rows: int, columns: int) -> Iterator[slice]:
     """The strips of rows of a matrix with so many rows and columns that fit into the cache, one after the other."""
-    step = max(STRIP // max(columns, 1), 1)
+    step = max(STRIP // max(columns, 1), STRIP_ROWS)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def _lower(tail: Tail, gone: Floats, plain: Floats, weights: Sequence[Floats]) -> Floats:
+    """The lower triangle of the prior covariance of masks, from their removed components and the columns of the sets that enter with `weights`."""
+    size, weighted = len(gone), plain * np.concatenate([np.zeros(0), *weights])
+    result = np.empty((size, size))
+    for rows in _strips(size, size):
+        columns = slice(0, rows.stop)
+        result[rows, columns] = MEAN_VARIANCE + tail.matrix(gone[rows], gone[columns]) + weighted[rows] @ plain[columns].T
+    return result
 
 
 # ---- marginal likelihood
@@ -182,16 +198,10 @@ class Evidence:
 
     def _covariance(self, prior: Prior, weights: list[Floats]) -> Floats:
         """The lower triangle of the covariance of the values."""
-        size = len(self.values)
-        result = np.empty((size, size))
         explicit = [*zip(self.local, weights, strict=True), *self.spikes]
-        plain = _beside([columns for columns, _ in explicit], size)
-        weighted = plain * np.concatenate([np.zeros(0), *(weight for _, weight in explicit)])
-        tail = prior.tail
-        for rows in _strips(size, size):
-            columns = slice(0, rows.stop)
-            result[rows, columns] = MEAN_VARIANCE + tail.matrix(self.removed[rows], self.removed[columns]) + weighted[rows] @ plain[columns].T
-        result[np.diag_indices(size)] += prior.noise.variances(self.shares, self.weights)
+        plain = _beside([columns for columns, _ in explicit], len(self.values))
+        result = _lower(prior.tail, self.removed, plain, [weight for _, weight in explicit])
+        result[np.diag_indices(len(result))] += prior.noise.variances(self.shares, self.weights)
         return result
 
     def _gradient(self, prior: Prior, weights: list[Floats], inverse: Floats, alpha: Values) -> Floats:

@@ -61,7 +61,7 @@ class Posterior:
         """The inverse covariance and its product with the targets; noise is added if rounding makes the matrix indefinite."""
         noise, more, diagonal = self.prior.noises(self.signals, self.weights), 0.0, np.diag_indices(len(self.targets))
         for _ in range(ATTEMPTS):
-            covariance = self.prior.matrix(self.signals, self.signals)
+            covariance = self.prior.covariance(self.signals)
             covariance[diagonal] += noise + more
             more = max(10 * more, ROUNDED * float(covariance[diagonal].mean()))
             solved = invert(covariance, self.targets)
@@ -155,10 +155,13 @@ class Posterior:
         room = max(MOST_EXTENSIONS // n, n)
         kept = np.argsort(-size, kind="stable")[: room if thorough else min(PARENTS if order > 3 else PAIRS, room)]
 
-        def evidence(chosen: Block) -> Floats:
-            return (products(self.signals, chosen) * self.alpha[:, None]).T @ self.signals
+        # Without weights, the sets are only ranked, and single precision is enough.
+        signals, alpha = (self.signals, self.alpha) if weighted else (self.signals.astype(np.float32), self.alpha.astype(np.float32))
 
-        return strongest_extensions(parents[kept], evidence, len(self.alpha), relevances if weighted else np.ones(n))
+        def evidence(chosen: Block) -> Floats:
+            return (products(signals, chosen) * alpha[:, None]).T @ signals
+
+        return strongest_extensions(parents[kept], evidence, len(alpha), relevances if weighted else np.ones(n, np.float32))
 
 
 def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Posterior:  # noqa: PLR0917
