@@ -6,6 +6,7 @@ v(m) = sum_S F(S) (-1)^{|m ∩ S|}. The coefficients may have a covariance; ever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from math import comb
 from typing import TYPE_CHECKING
@@ -36,6 +37,11 @@ FALSE_DISCOVERIES = 0.05
 ROUNDING = 1e-9
 
 
+def _check_error(error: Floats | None, count: int) -> None:
+    if error is not None and (error.ndim > 2 or len(error) != count):
+        raise ValueError(f"error has shape {error.shape}; expected ({count},) or ({count}, r)")
+
+
 class FourierSurrogate:
     """A sparse Fourier sum over `n` components.
 
@@ -60,8 +66,7 @@ class FourierSurrogate:
     ) -> None:
         if coefficients.shape != (len(sets),):
             raise ValueError(f"coefficients have shape {coefficients.shape}; expected ({len(sets)},) for {len(sets)} sets")
-        if error is not None and (error.ndim > 2 or len(error) != len(sets)):
-            raise ValueError(f"error has shape {error.shape}; expected ({len(sets)},) or ({len(sets)}, r)")
+        _check_error(error, len(sets))
         self.n = sets.n
         self.sets = sets
         self.coefficients = coefficients
@@ -131,17 +136,13 @@ class FourierSurrogate:
         """The surrogate whose terms have these coefficients beside those of the tails."""
         whole = apart + sum((tail.coefficients(sets, keep_probability) for tail in tails), np.zeros(len(sets)))
         found = cls(sets, whole, keep_probability=keep_probability, tails=tails)
-        return found._knowing(apart)
+        vars(found)["apart"] = apart  # known, and slow to compute again from many centres
+        return found
 
     @cached_property
     def apart(self) -> Floats:
         """The coefficients without those of the tails, float64 `(len(sets),)`."""
         return self.coefficients - sum((tail.coefficients(self.sets, self.keep_probability) for tail in self.tails), np.zeros(len(self.sets)))
-
-    def _knowing(self, apart: Floats) -> FourierSurrogate:
-        """This surrogate with its `apart`, which is slow to compute from tails of many centres."""
-        self.__dict__["apart"] = apart
-        return self
 
     # ---- transformations
 
@@ -158,11 +159,16 @@ class FourierSurrogate:
 
     def with_error(self, error: Floats | None) -> FourierSurrogate:
         """The same coefficients with the given `error`."""
-        return FourierSurrogate(self.sets, self.coefficients, error, self.keep_probability, self.points, self.tails)._knowing(self.apart)
+        _check_error(error, len(self.sets))
+        found = copy(self)
+        found.error = error
+        return found
 
     def with_points(self, points: Points | None) -> FourierSurrogate:
         """The same sum with the given `points`."""
-        return FourierSurrogate(self.sets, self.coefficients, self.error, self.keep_probability, points, self.tails)._knowing(self.apart)
+        found = copy(self)
+        found.points = points
+        return found
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> FourierSurrogate:
         """Only the terms, without tails and points, at the given ascending positions, or where a bool `(len(sets),)` is True."""

@@ -7,21 +7,21 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.spectral.sets import Block, Floats, Sets, unique_rows
+from raysp.spectral.sets import Block, Floats, Reals, Sets, unique_rows
 
 #: Extensions kept per batch of parents, and maximum number of entries of an array over the parents of a batch.
 KEPT, CHUNK = 50_000, 1 << 24
 
 
-def strongest_extensions(parents: Block, evidence: Callable[[Block], Floats], rows: int, relevances: Floats) -> tuple[Block, Floats]:
+def strongest_extensions(parents: Block, evidence: Callable[[Block], Reals], rows: int, relevances: Reals) -> tuple[Block, Floats]:
     """The strongest extensions S + {i} of `parents` S (int32 `(k, order)`) by one component, with their evidence.
 
-    `evidence` computes it for a batch of parents and all components, float64 `(k, n)`, from arrays of so many `rows`. Strength is its size times the relevances
-    (float64 `(n,)`) of the set.
+    `evidence` computes it for a batch of parents and all components, `(k, n)`, from arrays of so many `rows`. Strength is its size times the relevances
+    (`(n,)`) of the set.
     """
     order, count = parents.shape[1], len(relevances)
     blocks: list[Block] = []
-    found: list[Floats] = []
+    found: list[Reals] = []
     step = max(CHUNK // max(rows, count), 1)
     for start in range(0, len(parents), step):
         chosen = parents[start : start + step]

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Block = NDArray[np.int32]
 Floats = NDArray[np.float64]
+#: Numbers in double or single precision.
+Reals = NDArray[np.floating[Any]]
 
 #: Bits of a 64-bit key that can hold the components of a set.
 KEY_BITS = 62
@@ -198,10 +200,14 @@ def features(masks: Masks, keep_probability: float = 0.5) -> Floats:
     return np.asfortranarray((keep_probability - masks) / np.sqrt(keep_probability * (1 - keep_probability)))
 
 
-def products(signals: Floats, block: Block) -> Floats:
-    """φ_S for each row of `features` and each set of a block, float64 `(m, len(block))`."""
+@overload
+def products(signals: Floats, block: Block) -> Floats: ...
+@overload
+def products(signals: Reals, block: Block) -> Reals: ...
+def products(signals: Reals, block: Block) -> Reals:
+    """φ_S for each row of `features` and each set of a block, `(m, len(block))` in the precision of the features."""
     if not block.shape[1]:
-        return np.ones((len(signals), len(block)))
+        return np.ones((len(signals), len(block)), signals.dtype)
     rows = np.ascontiguousarray(signals.T)  # rows are gathered several times faster than columns; `features` is column-major, so this does not copy
     result = rows[block[:, 0]]
     for column in range(1, block.shape[1]):
