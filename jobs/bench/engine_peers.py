@@ -1,4 +1,4 @@
-"""The interface of a fit in `engine.py`, and the public implementations behind it: spectralexplain and shapiq, installed by the extra `bench`.
+"""The interface of a fit in `engine.py`, and the public implementations behind it: spectralexplain and shapiq, installed by the extra `bench`; and boosted trees.
 
 Peers are used unmodified: one that raises is reported as a row with its error. Times begin when the values are known and end when
 the Fourier coefficients are; the peers' conversions to other indices are not counted against them.
@@ -24,6 +24,8 @@ from raysp.masks import Masks, Values
 MAX_ORDER = 5
 #: First number of the seeds of masks to fit and of held-out masks.
 TRAIN, HELDOUT = 1, 2
+#: The grid of the tuned trees: depths (None: unlimited), learning rates, numbers of trees; and folds.
+DEPTHS, RATES, TREES, FOLDS = (3, 5, None), (0.01, 0.1), (500, 1000), 5
 #: Entries of a design matrix held at a time.
 CHUNK = 4_000_000
 
@@ -172,5 +174,18 @@ def shapiq_proxyshap(task: Task) -> Fitted:
     return Fitted(lambda masks: (masks.astype(np.float32) @ rows.T == sizes) @ coefficients, seconds, len(found), game.evaluations)
 
 
+def tuned_trees(task: Task) -> Fitted:
+    """Boosted trees on the shared masks, untruncated, with the best parameters of the ProxySPEX paper's grid by cross-validation."""
+    from lightgbm import LGBMRegressor
+    from sklearn.model_selection import GridSearchCV
+
+    masks, values = task.sample
+    grid = {"max_depth": [depth or -1 for depth in DEPTHS], "learning_rate": list(RATES), "n_estimators": list(TREES)}
+    search: Any = GridSearchCV(LGBMRegressor(verbose=-1, random_state=task.seed, n_jobs=1, min_child_samples=5), grid, cv=FOLDS, scoring="r2")
+    began = time.perf_counter()
+    search.fit(masks.astype(np.float64), values)
+    return Fitted(lambda some: search.predict(some.astype(np.float64)), time.perf_counter() - began, None, len(values))
+
+
 #: The peers by name.
-PEERS = {"spectralexplain": spectralexplain, "shapiq": shapiq_proxyspex, "proxyshap": shapiq_proxyshap}
+PEERS = {"spectralexplain": spectralexplain, "shapiq": shapiq_proxyspex, "proxyshap": shapiq_proxyshap, "tuned_trees": tuned_trees}

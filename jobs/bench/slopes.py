@@ -33,25 +33,7 @@ from raysp.explorers import ProxySPEX, r_squared
 PASSES, PEER_PASSES, BUDGETS, FRESH = (25, 50, 75, 100, 200, 300), (200, 500, 2000), (300, 1000), 1000
 QUICK_PASSES, QUICK_PEER_PASSES, QUICK_BUDGETS, QUICK_FRESH = (25, 50, 100), (100, 300), (200,), 300
 QUICK_GAMES, SEEDS = ("heads-27", "heads-54"), 3
-#: The grid of the tuned trees: depths (None: unlimited), learning rates, numbers of trees; and folds.
-DEPTHS, RATES, TREES, FOLDS = (3, 5, None), (0.01, 0.1), (500, 1000), 5
-
 Row = dict[str, Any]
-
-
-def tuned_trees(task: Task) -> Fitted:
-    """Boosted trees with the best parameters of the grid by cross-validation."""
-    from lightgbm import LGBMRegressor
-    from sklearn.model_selection import GridSearchCV
-
-    masks, values = task.sample
-    grid = {"max_depth": [depth or -1 for depth in DEPTHS], "learning_rate": list(RATES), "n_estimators": list(TREES)}
-    search: Any = GridSearchCV(LGBMRegressor(verbose=-1, random_state=task.seed, n_jobs=1, min_child_samples=5), grid, cv=FOLDS, scoring="r2")
-    _, seconds = timed(lambda: search.fit(masks.astype(np.float64), values))
-    return Fitted(lambda some: search.predict(some.astype(np.float64)), seconds, None, len(values))
-
-
-ALL_PEERS: dict[str, Callable[[Task], Fitted]] = {**PEERS, "tuned_trees": tuned_trees}
 
 
 def drawn(game: SlopeGame, count: int, *seed: int) -> Any:
@@ -107,7 +89,7 @@ def rows(game: SlopeGame, quick: bool, seeds: int) -> Iterator[Row]:
                 each = sloped if method == "slopes" else value
                 yield {"row": "fit", **said, "passes": passes, "seed": seed, "method": method, **score, "seconds": seconds + passes * each}
         for passes in QUICK_PEER_PASSES if quick else PEER_PASSES:
-            for method, peer in ALL_PEERS.items():
+            for method, peer in PEERS.items():
                 yield {"row": "fit", **said, "passes": passes, "seed": seed, "method": method} | peer_row(peer, Task(bench, passes, seed), fresh, truth, value)
         for budget in QUICK_BUDGETS if quick else BUDGETS:
             for offered in ("off", "auto"):
