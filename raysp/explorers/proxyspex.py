@@ -15,7 +15,7 @@ from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
-from raysp.explorers.remarks import about_design, about_fit, about_given, affordable_proxy
+from raysp.explorers.remarks import about_design, about_ends, about_fit, about_given, affordable_proxy
 from raysp.explorers.rounds import Rounds
 from raysp.explorers.samples import Proxy, Sample, kept_share, random_rows
 from raysp.explorers.singles import default_budget
@@ -299,7 +299,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(sample.values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
         notes += seen.sentences() if len(surrogate) > 1 and not np.isnan(diagnostics.get("r2_cv", 0.0)) else ()
-        notes += self._about_masks()
+        notes += self._about_masks() + about_ends(surrogate, self._index(), masks, values)
         if self._purchases:
             notes += self._purchases.notes(list(map(len, self._masks)), diagnostics.get("weights", {}))
             diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}

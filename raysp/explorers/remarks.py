@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysp.explorers.designs import Design
+from raysp.explorers.designs import ALL_SIZES, Design
 from raysp.explorers.fitting import Fit
 from raysp.explorers.samples import CONSTANT_VALUE
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, lookup
+from raysp.spectral.fourier import FourierSurrogate
 
 #: Deviation of the kept share of random masks from P(keep) above which it is noted.
 ASTRAY = 0.03
+#: Difference from v(all) - v(empty), relative to it or to the standard deviation of the values, above which it is noted that an index is not efficient.
+GAP = 0.01
 #: Queries times evaluations up to which each query is fitted with the proxy of the run; slow proxies take seconds for a few hundred evaluations.
 AFFORDABLE = 5000
 #: The proxy used beyond this limit, which takes a second or two with no noticeable loss of accuracy per query, and the proxies that are slow.
@@ -26,6 +29,21 @@ def about_fit(found: Fit, values: Values, drawn: int) -> list[str]:
     if set(found.weights) == {"singles"}:
         return [f"Interactions do not help: single effects alone predict equally well (cross-validated R² {found.r2_singles:.3f})."]
     return [f"Cross-validated R²: {found.r2:.3f}; single effects alone: {found.r2_singles:.3f}."]
+
+
+def about_ends(surrogate: FourierSurrogate, index: str, masks: Masks, values: Values) -> list[str]:
+    """A sentence on the gap between what an efficient index distributes and v(all) - v(empty) as measured, if the index is one and the gap is not negligible."""
+    n = masks.shape[1]
+    ends = np.stack([np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)])
+    rows = lookup(masks, ends)
+    if index not in ALL_SIZES or (rows < 0).any():
+        return []
+    (whole, empty), (intact, nothing) = surrogate.predict(ends), values[rows]
+    told, there = whole - empty, intact - nothing
+    if abs(told - there) <= GAP * max(abs(there), float(np.std(values))):
+        return []
+    name = f"{told:.3g}, not to v(all) - v(empty) = {there:.3g}"
+    return [f"The surrogate does not hold the values measured at the ends: with index {index}, effects and interactions sum to {name}."]
 
 
 def about_given(share: float) -> str:

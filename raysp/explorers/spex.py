@@ -14,6 +14,7 @@ from raysp.explorers.exhaustive import ROUND as TABLE_ROUND
 from raysp.explorers.fitting import fit_singles
 from raysp.explorers.proxyspex import REPORTED
 from raysp.explorers.refit import LEAST_BLOCKS, Refit, refit
+from raysp.explorers.remarks import about_ends
 from raysp.explorers.samples import CONSTANT_VALUE, constant
 from raysp.masks import Masks, Values
 from raysp.sampling.tables import effects_table, removed_effects
@@ -131,6 +132,7 @@ class SPEX(Explorer[SPEXOptions]):
             surrogate = singles = fit_singles(masks, values, self.random_state)
         else:
             surrogate, singles = self._solve(masks, values, notes, diagnostics)
+        notes += about_ends(surrogate, self.options.index, masks, values)
         return self._findings_of(surrogate, singles, removed_effects(masks, values), notes, diagnostics)
 
     # ---- decoding

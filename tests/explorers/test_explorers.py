@@ -372,3 +372,20 @@ def test_lookup_finds_rows_by_content():
     assert lookup(masks, wanted).tolist() == [3, 9, 0]
     assert lookup(masks[:5], wanted).tolist() == [3, -1, 0]
     assert lookup(masks[:0], wanted).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("index", ["sv", "bii"])
+def test_a_gap_in_efficiency_is_said(index):
+    def peak(masks):
+        return masks @ np.arange(10.0) + 40.0 * masks.all(axis=1)
+
+    masks = np.concatenate([np.ones((1, 10), dtype=bool), np.zeros((1, 10), dtype=bool), np.random.default_rng(0).random((150, 10)) < 0.5])
+    given = ProxySPEX(index=index, max_order=2)
+    given.fit(masks, peak(masks))
+    said = [note for note in given.findings.notes if "v(all) - v(empty) = 85" in note]
+    assert len(said) == (index == "sv")
+    asked = ProxySPEX(index=index, max_order=2, budget=200).start(10, 0)
+    while not asked.done():
+        masks = asked.ask()
+        asked.tell(masks, peak(masks))
+    assert not any("v(all) - v(empty)" in note for note in asked.result().notes)
