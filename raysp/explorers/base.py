@@ -278,6 +278,17 @@ class Explorer(ABC, Generic[O_co]):
         """Tell a started explorer that the game can measure slopes, and the price of a value with slopes in values without; returns self."""
         return self
 
+    # ---- answers to earlier questions
+
+    @property
+    def uses_history(self) -> bool:
+        """Whether answers to earlier questions about the same components could be used."""
+        return False
+
+    def with_history(self, answers: Sequence[FourierSurrogate]) -> Self:  # noqa: ARG002  used by explorers that learn from them
+        """Tell a started explorer the answers to earlier questions about the same components, as surrogates of their values; returns self."""
+        return self
+
     # ---- gradients of the model
 
     @property

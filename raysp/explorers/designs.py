@@ -12,11 +12,14 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.explorers.fitting import Fit
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.strata import allocated, binomial_shares, log_numbers, sized_masks, spread_shares
 from raysp.specs.explorers import Focus
+from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
+from raysp.spectral.points import Points
 
 #: Share of the budget, after the ends and the single ablations, that measures pairs at the intact input.
 PAIR_SHARES: dict[Focus, float] = {"average": 0.0, "both": 0.35, "intact": 0.6}
@@ -71,6 +74,13 @@ class Design:
         sizes = drawn.sum(axis=1)
         there = np.bincount(sizes, minlength=self.n + 1)
         return np.minimum(binomial_shares(self.n, self.keep_probability)[sizes] * len(drawn) / there[sizes], MOST_IMPORTANCE)
+
+    def written(self, found: Fit, masks: Masks, values: Values, drawn: NDArray[np.bool_]) -> FourierSurrogate:
+        """The surrogate of a fit with the measured values (`(m,)`) written in; `drawn` marks the random ones among the masks (bool `(m,)`)."""
+        inclusion = np.ones(len(values))
+        inclusion[drawn] = self.inclusion(masks[drawn])
+        missed = values - found.surrogate.predict(masks)
+        return found.surrogate.with_points(Points.of(masks, missed, values - found.held_out, inclusion))
 
     def inclusion(self, drawn: Masks) -> Values:
         """The share of all masks of its size that are among the `drawn` ones, for each of these, float64 `(len(drawn),)`."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.explorers.hierarchical_lasso import singles
+from raysp.explorers.history import Remembering
 from raysp.explorers.proxies import GradientInformed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.masks import Masks, Values
@@ -72,7 +73,7 @@ def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
 def _fit(sample: Sample, proxy: Proxy) -> Fit:
     parts, fair = sample.folds(), sample.representative
     offers: dict[str, Proposal] = {"singles": singles(fair, parts)}
-    if sample.allows_interactions or sample.allows_slopes or isinstance(proxy, GradientInformed):
+    if sample.allows_interactions or sample.allows_slopes or isinstance(proxy, GradientInformed | Remembering):
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, fair)
     surrogate = _combined(offers, weights, sample)

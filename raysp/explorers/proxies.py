@@ -22,6 +22,7 @@ from raysp.masks import Values
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Exam, weighted_mean, weighted_variance
+from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     from raysp.spectral.posterior import Posterior
@@ -137,18 +138,23 @@ def given(surrogate: FourierSurrogate) -> Proxy:
     def proxy(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         sample = sample.representative
         estimate = surrogate.rebased(sample.keep_probability)
-        guess = estimate.predict(sample.masks)
-        held_out = np.full(len(sample.values), np.nan)
-        for held in parts:
-            rest = np.delete(np.arange(len(guess)), held)
-            slope, level = _line(guess[rest], sample.values[rest], sample.weights_of(rest))
-            held_out[held] = level + slope * guess[held]
-        slope, level = _line(guess, sample.values, sample.weights)
-        shift = FourierSurrogate.from_dict(sample.n, {(): level}).rebased(sample.keep_probability)
-        whole = FourierSurrogate.combined([estimate, shift], [slope, 1.0])
-        return {"gradient": Proposal(held_out, lambda: whole), **grown(sample, parts, [estimate] * len(parts), estimate)}
+        return {"gradient": scaled(sample, parts, estimate), **grown(sample, parts, [estimate] * len(parts), estimate)}
 
     return proxy
+
+
+def scaled(sample: Sample, parts: Sequence[Rows], estimate: FourierSurrogate) -> Proposal:
+    """Propose an estimate, in the basis of the sample's P(keep), times a factor and plus a constant that fit the values best."""
+    guess = estimate.predict(sample.masks)
+    held_out = np.full(len(sample.values), np.nan)
+    for held in parts:
+        rest = np.delete(np.arange(len(guess)), held)
+        slope, level = _line(guess[rest], sample.values[rest], sample.weights_of(rest))
+        held_out[held] = level + slope * guess[held]
+    slope, level = _line(guess, sample.values, sample.weights)
+    shift = FourierSurrogate.from_dict(sample.n, {(): level}).rebased(sample.keep_probability)
+    whole = FourierSurrogate.combined([estimate, shift], [slope, 1.0])
+    return Proposal(held_out, lambda: whole)
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,12 @@ class GradientInformed:
 
     inner: Proxy
     estimates: Sequence[FourierSurrogate]
+
+    @classmethod
+    def of(cls, inner: Proxy, effects: Floats) -> GradientInformed:
+        """With estimates of single effects, float64 `(estimates, n)`."""
+        every = [{(i,): float(effect) for i, effect in enumerate(some)} for some in effects]
+        return cls(inner, [FourierSurrogate.from_deviations(effects.shape[1], 0.0, some) for some in every])
 
     def __call__(self, sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
         """Propose models by name; see `Proxy`."""

@@ -13,6 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
+from raysp.explorers.history import Answers, Remembering
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
 from raysp.explorers.remarks import about_design, about_ends, about_fit, about_given, affordable_proxy
@@ -27,7 +28,6 @@ from raysp.specs.explorers import Focus, Keep, ProxySPEXOptions
 from raysp.spectral.diagnostics import diagnose
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.indices import UNIFORM
-from raysp.spectral.points import Points
 from raysp.spectral.regression import weighted_mean
 from raysp.threads import one_thread
 
@@ -69,6 +69,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         self._priors: Floats | None = None
         self._found: tuple[int, Findings] | None = None
         self._purchases: Purchases | None = None
+        self._history: Answers | None = None
 
     @property
     def keep_probability(self) -> float:
@@ -125,6 +126,17 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """Offer slopes as in `Explorer.with_slopes`. They are bought for random masks."""
         if self.uses_slopes:
             self._purchases = Purchases(self.options.slopes, price)
+        return self
+
+    @property
+    def uses_history(self) -> bool:
+        """By the option `prior`; only proxy `auto` learns from earlier answers."""
+        return self.options.prior and self.options.proxy == "auto" and self.options.max_order > 1
+
+    def with_history(self, answers: Sequence[FourierSurrogate]) -> Self:
+        """Use earlier answers as in `Explorer.with_history`: their mean is a model of its own, scaled to the values, and the kernel learns what it leaves."""
+        if self.uses_history and answers:
+            self._history = Answers.of(answers, self.options.max_order)
         return self
 
     def least_budget(self, n: int) -> int:
@@ -303,6 +315,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._purchases:
             notes += self._purchases.notes(list(map(len, self._masks)), diagnostics.get("weights", {}))
             diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}
+        if self._history is not None and "weights" in diagnostics:
+            notes.append(self._history.note(diagnostics["weights"]))
+            diagnostics["history"] = self._history.count
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = effects_table(surrogate, effects)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
@@ -325,10 +340,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
         if self._was_given or not self._design.writes:
             return found.surrogate
-        drawn, inclusion = self._drawn, np.ones(len(values))
-        inclusion[drawn] = self._design.inclusion(self.masks[drawn])
-        missed = values - found.surrogate.predict(self.masks)
-        return found.surrogate.with_points(Points.of(self.masks, missed, values - found.held_out, inclusion))
+        return self._design.written(found, self.masks, values, self._drawn)
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""
@@ -351,12 +363,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def proxy_for(self, query: int | None = None, name: str | None = None) -> Proxy:
         """The proxy `name` (None: that of the options) for a query (None: the mean over queries), with prior effects if available."""
         inner = PROXIES[name or self.options.proxy]
+        if self._history is not None and query is None and (name or "auto") == "auto":
+            inner = Remembering(inner, self._history.mean)
         if self._priors is None:
             return inner
-        effects = self._priors.mean(axis=1) if query is None else self._priors[:, query]
-        return GradientInformed(
-            inner, [FourierSurrogate.from_deviations(len(some), 0.0, {(i,): float(effect) for i, effect in enumerate(some)}) for some in effects]
-        )
+        return GradientInformed.of(inner, self._priors.mean(axis=1) if query is None else self._priors[:, query])
 
     def _proxy(self) -> Proxy:
         if self.options.proxy != "gradient":

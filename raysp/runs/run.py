@@ -90,6 +90,8 @@ class Run:
         calibrating = time.perf_counter() - began if self._calibration or self._gradients.wall_seconds or self._slope_price.sample else 0.0
         self._begin(explorer)
         try:
+            # Only once it has begun is it known which runs came before it.
+            explorer = explorer.with_history([each.surrogate for each in self.store.earlier(self.run_id)]) if explorer.uses_history else explorer
             self._announce()
             self._store_calibration(calibrating)
             self._answer(explorer)

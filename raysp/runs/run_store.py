@@ -11,6 +11,7 @@ from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates
+from raysp.store.history import Earlier
 from raysp.store.packing import Table
 
 
@@ -92,6 +93,10 @@ class RunStore(Protocol):
 
     def slopes(self, game_id: int, masks: Masks) -> NDArray[np.float32]:
         """As `raysp.store.Store.slopes`."""
+        ...
+
+    def earlier(self, run_id: str) -> list[Earlier]:
+        """As `raysp.store.Store.earlier`."""
         ...
 
     def slope_price(self, fingerprint: str) -> float | None:

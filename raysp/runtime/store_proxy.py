@@ -13,6 +13,7 @@ from raysp.masks import Masks, Values, pack, unpack
 from raysp.runtime.link import Link
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.store import RunSurrogates, Store
+from raysp.store.history import Earlier
 from raysp.store.packing import Table
 
 #: Masks that are sent to be looked up or recorded at a time.
@@ -106,6 +107,10 @@ class StoreProxy:
     def slopes(self, game_id: int, masks: Masks) -> NDArray[np.float32]:
         """As `Store.slopes`."""
         return self._by_chunks("slopes", game_id, masks, np.empty((0, 1, masks.shape[1]), dtype=np.float32))
+
+    def earlier(self, run_id: str) -> list[Earlier]:
+        """As `Store.earlier`."""
+        return self._call("earlier", run_id)
 
     def slope_price(self, fingerprint: str) -> float | None:
         """As `Store.slope_price`."""

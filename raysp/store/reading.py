@@ -11,6 +11,7 @@ from raysp.store import answers, blobs, evaluations, games, gradients, noise, qu
 from raysp.store.connection import Connection
 from raysp.store.export_runs import export_runs
 from raysp.store.failures import explained_reads, no_surrogate
+from raysp.store.history import Earlier, earlier_runs, strongest
 from raysp.store.slopes import price_of, slopes_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class StoreReader:
     def slope_price(self, fingerprint: str) -> float | None:
         """Return the price of an evaluation with slopes, in evaluations without, in the game with this fingerprint; None if it was never measured."""
         return price_of(self._cursor(), fingerprint)
+
+    @explained_reads
+    def earlier(self, run_id: str) -> list[Earlier]:
+        """Return the answers of earlier runs about the same components of the same model or input to other questions, the latest first (see `history`)."""
+        return [Earlier(other, r2, strongest(self.surrogate(other))) for other, r2 in earlier_runs(self._cursor(), run_id) if self.has_surrogate(other)]
 
     @explained_reads
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:
