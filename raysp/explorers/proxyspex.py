@@ -13,6 +13,7 @@ from raysp.errors import UserError
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
+from raysp.explorers.near import followed
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
 from raysp.explorers.remarks import about_design, about_fit, about_given, affordable_proxy
@@ -327,8 +328,11 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             return found.surrogate
         drawn, inclusion = self._drawn, np.ones(len(values))
         inclusion[drawn] = self._design.inclusion(self.masks[drawn])
-        missed = values - found.surrogate.predict(self.masks)
-        return found.surrogate.with_points(Points.of(self.masks, missed, values - found.held_out, inclusion))
+        guessed, surrogate, left = found.surrogate.predict(self.masks), found.surrogate, values - found.held_out
+        if self._design.focus != "average":
+            surrogate = followed(surrogate, self.masks, values - guessed, left, self.importance)
+        predicted = surrogate.predict(self.masks)
+        return surrogate.with_points(Points.of(self.masks, values - predicted, left - (predicted - guessed), inclusion))
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""
