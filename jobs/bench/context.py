@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jobs.bench.context_methods import METHODS, Attribution, solver
-from jobs.bench.context_texts import QuestionedContext, contexts
+from jobs.bench.context_texts import QuestionedContext, context
 from jobs.bench.engine_model_games import Prompt
 from jobs.bench.kept import Kept
 from jobs.bench.rows import rounded, say, write
@@ -111,21 +111,27 @@ def mean_and_error(figures: list[float]) -> tuple[float, float]:
     return float(np.mean(figures)), float(np.std(figures, ddof=1) / np.sqrt(len(figures))) if len(figures) > 1 else 0.0
 
 
+def numbered(text: str) -> list[int]:
+    """The numbers of contexts in a text: so many first ones, or ranges `from:to` with commas."""
+    bounds = [[int(part) for part in some.split(":")] for some in text.split(",")]
+    return [number for each in bounds for number in range(*each)]
+
+
 def main() -> None:
     """Print every row, then the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_CONTEXTS} contexts and the calls that the goals are about: under six minutes")
-    parser.add_argument("--contexts", help=f"how many contexts, or from:to ({CONTEXTS})")
+    parser.add_argument("--contexts", help=f"how many contexts, or ranges such as 0:13,30:43 ({CONTEXTS})")
     parser.add_argument("--methods", default=",".join(METHODS), help="the methods, with commas (%(default)s)")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="numbers of calls, with commas (%(default)s)")
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
-    start, stop = ([0, *map(int, options.contexts.split(":"))] if options.contexts else [0, QUICK_CONTEXTS if options.quick else CONTEXTS])[-2:]
+    chosen = numbered(options.contexts or str(QUICK_CONTEXTS if options.quick else CONTEXTS))
     plan = QUICK_BUDGETS if options.quick else {method: tuple(map(int, options.budgets.split(","))) for method in options.methods.split(",")}
     if unknown := set(plan) - set(METHODS):
         parser.error(f"no such method: {', '.join(sorted(unknown))}")
     found: list[Row] = []
-    for row in rows(contexts(stop)[start:], plan):
+    for row in rows(map(context, chosen), plan):
         found.append(row)
         write({"row": "context"} | row, options.output)
         say(" ".join(str(value) for value in rounded(row).values()))

@@ -41,7 +41,7 @@ def rankings(value: Value, n: int, budget: int, seed: int) -> dict[str, tuple[in
         "single ablations": -singles,
     }
     with contextlib.suppress(UnavailableError):
-        found[f"shapiq {package('shapiq').__version__} SV"] = shapley(value, n, budget, seed)
+        found["shapiq SV"] = shapley(value, n, budget, seed)
     return {name: tuple(np.argsort(-weights, kind="stable").tolist()) for name, weights in found.items()} | {"greedy": greedy(value, n)}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.bench.context import KS, correlation, mean_and_error, scores, summary
+from jobs.bench.context import KS, correlation, mean_and_error, numbered, scores, summary
 from jobs.bench.context_methods import METHODS, Attribution, lasso_weights, logit
 from jobs.bench.context_texts import FILLERS, FORMS, LENGTHS, contexts
 
@@ -89,3 +89,8 @@ def test_the_summary_compares_the_fewest_calls_with_the_peers_most():
     assert found["goal best_3: 32 calls less contextcite's 256"]["gain"] == pytest.approx(1.05)
     assert found["both 32"]["contexts"] == 2
     assert mean_and_error([2.0]) == (2.0, 0.0)
+
+
+def test_contexts_are_chosen_by_their_number_or_by_ranges():
+    assert numbered("3") == [0, 1, 2]
+    assert numbered("0:2,30:33") == [0, 1, 30, 31, 32]
