@@ -17,7 +17,7 @@ from rich.text import Text
 
 from raysp.commands.printable import printable
 from raysp.report import readings, words
-from raysp.report.numbers import number, scale
+from raysp.report.numbers import Scale, number, scale
 from raysp.report.query_view import TABLES, Answered, Effect, Together, answered
 from raysp.runs.progress import Progress as RunProgress
 from raysp.runs.progress import bar_text
@@ -174,7 +174,7 @@ def _print_interactions(interactions: pa.Table) -> None:
         out.print("No interactions found.")
         return
     index = _field(rows[0], "index")
-    size = scale(row[name] for row in rows for name in ("value", "lo", "hi", "estimate", "exact"))
+    size = scale(row[name] for row in rows for name in ("value", "lo", "hi", "estimate", "estimate_lo", "estimate_hi", "exact"))
     print_title(size.titled("Interactions (significant first, then strongest)"))
     table = Table(
         "set",
@@ -182,6 +182,7 @@ def _print_interactions(interactions: pa.Table) -> None:
         "95% interval",
         "significant",
         "deviation: predicted",
+        "95% interval",
         "exact",
         "kind",
         box=None,
@@ -190,10 +191,17 @@ def _print_interactions(interactions: pa.Table) -> None:
         interval = size.interval(row["lo"], row["hi"])
         exact = f"{size.show(row['exact'])} ✓" if row["verified"] else "not measured"
         sure = "yes" if row["significant"] else "no"
-        table.add_row(escape(row["labels"]), size.show(row["value"]), escape(interval), sure, size.show(row["estimate"]), exact, row["kind"])
+        table.add_row(
+            escape(row["labels"]), size.show(row["value"]), escape(interval), sure, size.show(row["estimate"]), _interval_of(row, size), exact, row["kind"]
+        )
     out.print(table)
     for kind in sorted({row["kind"] for row in rows} & KINDS.keys()):
         out.print(f"[dim]{KINDS[kind]}[/]")
+
+
+def _interval_of(row: Mapping[str, Any], size: Scale) -> str:
+    """The interval of a predicted deviation; of one that is exact, a dash."""
+    return escape(size.interval(row["estimate_lo"], row["estimate_hi"])) if words.uncertain(row) else "–"
 
 
 def print_queries(result: Result) -> None:

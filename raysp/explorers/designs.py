@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.explorers.fitting import Fit
+from raysp.explorers.near import followed
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.strata import allocated, binomial_shares, log_numbers, sized_masks, spread_shares
@@ -75,12 +76,18 @@ class Design:
         there = np.bincount(sizes, minlength=self.n + 1)
         return np.minimum(binomial_shares(self.n, self.keep_probability)[sizes] * len(drawn) / there[sizes], MOST_IMPORTANCE)
 
-    def written(self, found: Fit, masks: Masks, values: Values, drawn: NDArray[np.bool_]) -> FourierSurrogate:
-        """The surrogate of a fit with the measured values (`(m,)`) written in; `drawn` marks the random ones among the masks (bool `(m,)`)."""
+    def written(self, found: Fit, masks: Masks, values: Values, drawn: NDArray[np.bool_], importance: Values) -> FourierSurrogate:
+        """The surrogate of a fit with the measured values (`(m,)`) written in, and what it missed around the intact input followed to masks not measured.
+
+        `drawn` marks the random ones among the masks (bool `(m,)`); `importance` (`(m,)`) is how much each counts as such.
+        """
         inclusion = np.ones(len(values))
         inclusion[drawn] = self.inclusion(masks[drawn])
-        missed = values - found.surrogate.predict(masks)
-        return found.surrogate.with_points(Points.of(masks, missed, values - found.held_out, inclusion))
+        guessed, surrogate, left = found.surrogate.predict(masks), found.surrogate, values - found.held_out
+        if self.focus != "average":
+            surrogate = followed(surrogate, masks, values - guessed, left, importance)
+        predicted = surrogate.predict(masks)
+        return surrogate.with_points(Points.of(masks, values - predicted, left - (predicted - guessed), inclusion))
 
     def inclusion(self, drawn: Masks) -> Values:
         """The share of all masks of its size that are among the `drawn` ones, for each of these, float64 `(len(drawn),)`."""

@@ -340,7 +340,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
         if self._was_given or not self._design.writes:
             return found.surrogate
-        return self._design.written(found, self.masks, values, self._drawn)
+        return self._design.written(found, self.masks, values, self._drawn, self.importance)
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""

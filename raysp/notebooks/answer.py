@@ -51,7 +51,7 @@ def _content(result: Result) -> dict[str, Any]:
         "ends": scale([run["value_intact"], run["value_empty"]]),
         "sets": shown,
         "more": len(interactions) - len(shown),
-        "size": scale(row[name] for row in shown for name in ("value", "lo", "hi", "estimate", "exact")),
+        "size": scale(row[name] for row in shown for name in ("value", "lo", "hi", "estimate", "estimate_lo", "estimate_hi", "exact")),
     }
     if words.of_data(run):
         return about | {"queries": _queries(result, components)}

@@ -27,7 +27,7 @@ MOST_TERMS = 20_000
 """Terms of the largest surrogate that a page holds: more would make it too large to send around."""
 MOST_MASKS = 700_000
 """Characters of the measured masks of the largest surrogate that a page holds: 2,000 masks of 2,000 components."""
-FIGURES = ("value", "lo", "hi", "estimate", "exact")
+FIGURES = ("value", "lo", "hi", "estimate", "estimate_lo", "estimate_hi", "exact")
 
 
 def packed(values: NDArray[Any], kind: str) -> Packed:

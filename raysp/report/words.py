@@ -247,11 +247,19 @@ def named(label: str, run: Mapping[str, Any], limit: int) -> str:
 def strongest_set(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """A sentence about the strongest interaction."""
     sure = ("exact", "measured exactly") if row["verified"] else ("estimate", "not measured exactly")
+    if not row["verified"] and uncertain(row):
+        sure = ("estimate", f"predicted; 95% interval {number(row['estimate_lo'])} to {number(row['estimate_hi'])}")
     kind = " is the strongest interaction"
     if row["kind"] in KINDS and row["kind"] != "additive":
         meaning = KINDS[row["kind"]]
         kind += f", a {row['kind']}: {meaning.replace('others', 'other') if row['order'] == 2 else meaning}"
     return f"{named(row['labels'], run, 160)}{kind} (deviation {number(row[sure[0]])}, {sure[1]})."
+
+
+def uncertain(row: Mapping[str, Any]) -> bool:
+    """Whether the deviation of an interaction was predicted, with an interval that has a width."""
+    lo, hi = row.get("estimate_lo"), row.get("estimate_hi")
+    return lo is not None and hi is not None and hi > lo
 
 
 def shortened(text: str, limit: int) -> str:

@@ -6,6 +6,7 @@ that remove a similar number of components are used, because the error depends o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.explorers.candidates import measure
 from raysp.game import base_label
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, lookup
+from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import FourierSurrogate, is_complete
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.explorers.base import Explorer
     from raysp.runs.run_store import ActionStore
     from raysp.store.reading import StoreReader
 
@@ -63,6 +67,13 @@ class Measured:
         _, first = np.unique(rows["evaluation_id"].to_numpy(), return_index=True)
         masks = rows["mask"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, -1)
         return cls(masks[first], values[first], rows["fitted"].to_numpy()[first])
+
+    @classmethod
+    def with_checks(cls, explorer: "Explorer", masks: Masks, values: Values) -> Self:
+        """An explorer's evaluations and those of a validation, masks bool `(m, n)` with values `(m,)`, without the ones that the explorer had."""
+        fresh = lookup(explorer.masks, masks) < 0
+        fitted = np.concatenate([explorer.fitted_rows, np.zeros(int(fresh.sum()), dtype=np.bool_)])
+        return cls(np.concatenate([explorer.masks, masks[fresh]]), np.concatenate([explorer.values, values[fresh]]), fitted)
 
 
 def read_subset(text: str, labels: Sequence[str]) -> list[int]:
@@ -191,6 +202,24 @@ def _quantile(residuals: Floats) -> tuple[float, float]:
     count = len(residuals)
     rank = min(ceil((count + 1) * LEVEL), count)
     return float(np.partition(residuals, rank - 1)[rank - 1]), min(LEVEL, count / (count + 1))
+
+
+def deviations(surrogate: FourierSurrogate, known: Measured, sets: Sequence[tuple[int, ...]]) -> tuple[Floats, Floats]:
+    """Deviations from additivity around the intact input that a surrogate predicts for sets, and the half-widths of their intervals, float64 `(len(sets),)` each.
+
+    A deviation is a sum of values without parts of the set, up to signs. The half-widths of those that were predicted add up; those written into the surrogate are
+    certain. NaN if there are no masks outside the fit to learn half-widths from. The deviation of a single component is its effect.
+    """
+    parts = {part: None for members in sets for size in range(1, len(members) + 1) for part in combinations(sorted(members), size)}
+    ordered = [(), *sorted(parts, key=lambda part: (len(part), part))]
+    masks = ablations(surrogate.n, ordered)
+    found = measure(masks, surrogate.predict(masks), ordered[1:])
+    sizes = np.arange(max(map(len, ordered)) + 1)
+    by_size = np.array([np.nan if bound.half_width is None else bound.half_width for bound in bounds(surrogate, known, sizes)])
+    unsure = np.where(surrogate.written(masks), 0.0, by_size[[len(part) for part in ordered]])
+    width = dict(zip(ordered, unsure.tolist(), strict=True))
+    subsets = [[part for size in range(len(members) + 1) for part in combinations(sorted(members), size)] for members in sets]
+    return np.array([found[tuple(sorted(members))] for members in sets]), np.array([sum(width[part] for part in of_set) for of_set in subsets])
 
 
 # ---- from the store

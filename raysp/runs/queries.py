@@ -19,6 +19,7 @@ from raysp.explorers.base import Explorer, Findings
 from raysp.game import GameInfo
 from raysp.masks import Masks, Values, lookup
 from raysp.runs.answer import annotate
+from raysp.runs.prediction import Measured
 from raysp.sampling.ablations import ablations
 from raysp.sampling.tables import UNMEASURED, effects_table, removed_effects
 from raysp.spectral.fourier import FourierSurrogate
@@ -137,7 +138,12 @@ def _answer(  # noqa: PLR0917  the parameters of `answer_queries` for one query
     verdict = judge(checked, values, explorer.masks, told, explorer.random_state, importance=explorer.importance)
     intact, empty = (float(values[row]) if row >= 0 else None for row in lookup(masks, ablations(info.n, [(), range(info.n)])))
     scores = {"value_intact": intact, "value_empty": empty, **_scores(verdict)}
-    return _Part(scores, _known(found.singles), annotate(found, verdict, info), verdict.heldout)
+    return _Part(scores, _known(found.singles), annotate(found, verdict, info, _evaluated(explorer, masks, values)), verdict.heldout)
+
+
+def _evaluated(explorer: Explorer, masks: Masks, values: Values) -> Measured:
+    """A query's evaluations, and which of them its surrogate was fitted to."""
+    return Measured(masks, values, lookup(explorer.masks[explorer.fitted_rows], masks) >= 0)
 
 
 def _singles(found: Findings, masks: Masks, values: Values) -> pa.Table:

@@ -22,6 +22,7 @@ from raysp.runs.backend import Backend, batches
 from raysp.runs.calibration import Calibration, calibrate
 from raysp.runs.continuation import check_same_game, check_same_question
 from raysp.runs.gradients import Gradients
+from raysp.runs.prediction import Measured
 from raysp.runs.progress import Progress, Tally, Watch
 from raysp.runs.queries import QueryAnswers, answer_queries
 from raysp.runs.run_store import RunStore
@@ -146,8 +147,8 @@ class Run:
         intact, empty = self.evaluate(ends_of(info.n), "explore", 0)
         self._explore(explorer)
         findings = self._analyse(explorer)
-        planned, verdict = self._validate(explorer, findings)
-        table = annotate(findings, verdict, info)
+        planned, checked, verdict = self._validate(explorer, findings)
+        table = annotate(findings, verdict, info, Measured.with_checks(explorer, planned.masks, checked))
         summary = summarise(findings, verdict, info, intact=float(intact), empty=float(empty))
         if self._calibration is not None:
             summary["metrics"]["numeric_noise"] = self._calibration.row()
@@ -201,7 +202,7 @@ class Run:
         self.store.add_cost(self.run_id, "analyse", wall_seconds=time.perf_counter() - began)
         return findings
 
-    def _validate(self, explorer: Explorer, findings: Findings) -> tuple[ValidationPlan, ValidationResult]:
+    def _validate(self, explorer: Explorer, findings: Findings) -> tuple[ValidationPlan, Values, ValidationResult]:
         # Validation masks come from their own random stream, so they do not depend on the explorer's draws.
         rng = np.random.default_rng([self.spec.seed, 1])
         planned = plan(findings, self.backend.info.n, self.spec.validation, explorer.keep_probability, rng, explorer.masks)
@@ -209,7 +210,7 @@ class Run:
         self._tally.settle("validate")
         self._report(**self._tally.figures() | {"rate": 0.0, "left": None})
         noise = self._calibration and self._calibration.noise
-        return planned, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, importance=explorer.importance, noise=noise)
+        return planned, values, judge(planned, values, explorer.masks, explorer.values, self.spec.seed, importance=explorer.importance, noise=noise)
 
     def _answer_queries(self, explorer: Explorer, planned: ValidationPlan) -> QueryAnswers:
         """Answer each query from the outputs of all evaluations that the run requested."""

@@ -9,9 +9,10 @@ import raysp
 from raysp.game import distinct_labels
 from raysp.runs.exact import measure
 from raysp.runs.local import local_backend
-from raysp.runs.prediction import COMPARED, LEVEL, Measured, bounds, caution, component_numbers, mask_of, predict, predict_stored, read_subset
+from raysp.runs.prediction import COMPARED, LEVEL, Measured, bounds, caution, component_numbers, deviations, mask_of, predict, predict_stored, read_subset
 from raysp.sampling.draws import random_masks
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.points import Points
 
 LABELS = ("The", "film", ",", "never", "fails", ",", "7", "never, ever")
 
@@ -200,3 +201,20 @@ def test_exact_values_come_from_the_model_once_and_stay(home, tmp_path):
         assert store.sql("FROM evaluations").num_rows == count
         assert store.run_evaluations(result.run_id, "predict").num_rows == 2
         assert store.run_row(result.run_id)["status"] == "done"
+
+
+def test_a_predicted_deviation_is_as_uncertain_as_the_values_that_were_not_measured():
+    rng = np.random.default_rng(0)
+    surrogate = FourierSurrogate.from_dict(8, {(): 1.0, (0,): 0.5, (0, 1): 0.25})
+    masks = random_masks(8, 120, 0.5, rng)
+    values = surrogate.predict(masks) + rng.normal(0, 0.1, len(masks))
+    known = Measured(masks, values, np.arange(len(masks)) < 60)
+    singles = np.ones((9, 8), dtype=bool)
+    singles[np.arange(1, 9), np.arange(8)] = False
+    written = surrogate.with_points(Points(singles, np.zeros(9), np.zeros(9), np.ones(9)))
+    (pair, single), (wide, none) = deviations(written, known, [(1, 0), (2,)])
+    assert pair == pytest.approx(surrogate.index("additivity", 2, 2)[1][0])
+    assert single == none == 0
+    assert wide == pytest.approx(bounds(written, known, np.array([2]))[0].half_width)
+    assert deviations(surrogate, known, [(0, 1)])[1][0] > 3 * wide
+    assert np.isnan(deviations(written, Measured(masks, values, np.ones(len(masks), dtype=bool)), [(0, 1)])[1][0])

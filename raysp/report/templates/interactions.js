@@ -23,7 +23,7 @@
   parts.tone = (i) => (!parts.effects[i] ? "none" : parts.effects[i] > 0 ? "pos" : "neg");
 
   const { count, index, kinds } = drawing.interactions;
-  const columns = Object.fromEntries(["orders", "members", "kind", "weak", "value", "lo", "hi", "estimate", "exact"].map((name) => [name, unpacked(drawing.interactions[name])]));
+  const columns = Object.fromEntries(["orders", "members", "kind", "weak", "value", "lo", "hi", "estimate", "estimate_lo", "estimate_hi", "exact"].map((name) => [name, unpacked(drawing.interactions[name])]));
   const starts = new Uint32Array(count + 1);
   for (let i = 0; i < count; i += 1) starts[i + 1] = starts[i] + columns.orders[i];
   const largest = columns.value.reduce((most, value) => Math.max(most, Math.abs(value) || 0), 0) || 1;
@@ -141,9 +141,11 @@
       element.classList.toggle("weak", columns.weak[i] === 1);
       const set = make("span", `clip kind ${kindOf(i)}`, labelOf(i));
       const interval = known(columns.lo[i]) && known(columns.hi[i]) ? `${shown(columns.lo[i])} to ${shown(columns.hi[i])}` : "–";
+      const predicted = make("span", "", shown(columns.estimate[i]));
+      if (columns.estimate_hi[i] > columns.estimate_lo[i]) predicted.append(make("small", "", ` ${shown(columns.estimate_lo[i])} to ${shown(columns.estimate_hi[i])}`));
       const exact = make("span", "", known(columns.exact[i]) ? shown(columns.exact[i]) : "–");
       if (known(columns.exact[i])) exact.append(make("span", "tick", " ✓"));
-      return [(i + 1).toLocaleString("en"), set, kindOf(i), shown(columns.value[i]), interval, shown(columns.estimate[i]), exact];
+      return [(i + 1).toLocaleString("en"), set, kindOf(i), shown(columns.value[i]), interval, predicted, exact];
     };
     const tip = (i) => arcOf(i).tip + (columns.weak[i] ? "; not significant after controlling false discoveries" : "");
     table = raysp.virtualTable(place, {
