@@ -2,10 +2,12 @@
 
 First order: attribution patching (Nanda 2023; Syed et al. 2023), d value / d gate at the intact model, one backward pass for all components. Second order:
 the change of that gradient once a component is removed, a Hessian-vector product with the full step from 1 to 0 instead of an infinitesimal one. It costs no
-more and captures saturation. Both are approximations, to be verified by exact ablations.
+more and captures saturation. RelP is attribution patching with the rules of `raysp.models.relevance` in place of derivatives. All are approximations, to be
+verified by exact ablations.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from raysp.models.classes import log_probabilities
 from raysp.models.inputs import Floats, Integers
 from raysp.models.mask_tree import Group, MaskTree
 from raysp.models.memory import is_out_of_memory, release
+from raysp.models.relevance import propagation_rules, uncovered
 
 #: Levels of the gates between closed and open at which gradients are averaged. Evenly spaced ones: the path is too rough for a quadrature of higher order.
 STEPS = 8
@@ -28,9 +31,9 @@ DONORS = 4
 
 
 def gradient_report(mask_tree: MaskTree, reading: Reading, max_order: int) -> GradientReport:
-    """attribution_patching, the gradient at the intact model, and integrated_gates, its mean over the way on which all gates close together; with `max_order` 2 pairs.
+    """attribution_patching, integrated_gates and relp; with `max_order` 2 pairs. A note says why there is no relp.
 
-    Integrated gates add up over the components to the value of the intact model minus that of the empty one. The second order takes one backward pass for
+    They are the gradient at the intact model, its mean over the way on which all gates close together, and the relevance at the intact model. Integrated gates add up over the components to the value of the intact model minus that of the empty one. The second order takes one backward pass for
     each of the (at most `MOST_OUT` strongest) components; its single effects of these are exact.
     """
     n = _n(mask_tree)
@@ -46,7 +49,11 @@ def gradient_report(mask_tree: MaskTree, reading: Reading, max_order: int) -> Gr
         out = np.sort(np.argsort(-np.abs(at_intact), kind="stable")[:MOST_OUT])
         pairs = _second_order(out, intact, at_intact, *slopes(mask_tree, reading, _without_each(out, n)))
     effects = {"attribution_patching": at_intact[None], "integrated_gates": halfway[None]}
-    return GradientReport(effects, leading="attribution_patching", intact=intact, pairs=pairs, max_order=min(max_order, 2))
+    lacking = uncovered(mask_tree.blockwise, reading.groups[0].ids[:1], min(mask_tree.ablation.layers))
+    if lacking is None:
+        effects["relp"] = slopes(mask_tree, reading, np.ones((1, n)), relevance=True)[1]
+    notes = () if lacking is None else (lacking,)
+    return GradientReport(effects, leading="attribution_patching", intact=intact, pairs=pairs, max_order=min(max_order, 2), notes=notes)
 
 
 def _without_each(out: Integers, n: int) -> Floats:
@@ -79,11 +86,12 @@ def _pairs(out: Integers, changes: Floats, singles: Values) -> PairTerms:
     return PairTerms(np.sort(np.stack([out[first], second], axis=1).astype(np.int64), axis=1), table[first, second], singles)
 
 
-def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats, picks: Integers | None = None) -> tuple[Values, Floats]:
+def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats, picks: Integers | None = None, *, relevance: bool = False) -> tuple[Values, Floats]:
     """The value and its gradient at each row of gates (float64 `(rows, n)`, 1 open and 0 closed): float64 `(rows,)` and `(rows, n)`.
 
     An accuracy has no gradient: the mean margin of target over foil stands in for it. `picks`, int64 `(rows,)`, selects the replacement of each row as in
-    `Group.taken`; with None, replacements that are drawn are averaged over the first few. Raises torch.OutOfMemoryError if not even one row fits.
+    `Group.taken`; with None, replacements that are drawn are averaged over the first few. With `relevance`, the gradient follows the rules of
+    `raysp.models.relevance`. Raises torch.OutOfMemoryError if not even one row fits.
     """
     values, gradients = np.zeros(len(gates)), np.zeros(gates.shape)
     weights = reading.weights() if reading.reduction != "kl" else None
@@ -91,24 +99,24 @@ def slopes(mask_tree: MaskTree, reading: Reading, gates: Floats, picks: Integers
         if weights is None and group.intact is None:
             mask_tree.remember_intact(group)
         some = np.full(len(group.read_token), 1 / len(reading.answers)) if weights is None else weights[numbers]
-        for work, value, gradient in _batches(mask_tree, reading, group, gates, (some, picks)):
+        for work, value, gradient in _batches(mask_tree, reading, group, gates, (some, picks, relevance)):
             np.add.at(values, work, value)
             np.add.at(gradients, work, gradient)
     return values, gradients
 
 
 def _batches(
-    mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Floats, Integers | None]
+    mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Floats, Integers | None, bool]
 ) -> Iterator[tuple[Integers, Values, Floats]]:
-    """A group's share of the values, some rows at a time: row numbers of `gates`, values and gradients. `told` are the readouts' weights and the picks."""
-    weights, picks = told
+    """A group's share of the values, some rows at a time: row numbers of `gates`, values and gradients. `told` are the readouts' weights, the picks, and whether rules apply."""
+    weights, picks, relevance = told
     work, inputs, choice, share = _rows(group, len(gates), picks)
     at = 0
     while at < len(work):
         rows = max(mask_tree.budget // (mask_tree.heavier * group.length), 1)
         some = slice(at, at + rows)
         try:
-            found = _batch(mask_tree, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights))
+            found = _batch(mask_tree, reading, group, gates[work[some]], (inputs[some], choice[some], share[some], weights), relevance=relevance)
         except RuntimeError as error:
             if not is_out_of_memory(error) or rows == 1:
                 raise
@@ -130,13 +138,16 @@ def _rows(group: Group, count: int, picks: Integers | None) -> tuple[Integers, I
     return np.tile(np.arange(count), int(counts.sum())), inputs, np.repeat(np.concatenate(donors), count), 1.0 / counts[inputs]
 
 
-def _batch(mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats]) -> tuple[Values, Floats]:
+def _batch(
+    mask_tree: MaskTree, reading: Reading, group: Group, gates: Floats, told: tuple[Integers, Integers, Floats, Floats], *, relevance: bool
+) -> tuple[Values, Floats]:
     inputs, choice, share, weights = told
     # A gate's gradient is a sum over channels and positions, which needs float32 whatever the model computes in.
     wide = torch.promote_types(mask_tree.blockwise.dtype, torch.float32)
     leaf = torch.tensor(gates, dtype=wide, device=mask_tree.blockwise.device, requires_grad=True)
     with torch.enable_grad():
-        logits = mask_tree.differentiate(group, leaf, inputs, choice)
+        with propagation_rules(mask_tree.blockwise.model, leaf) if relevance else nullcontext():
+            logits = mask_tree.differentiate(group, leaf, inputs, choice)
         total = torch.zeros(len(gates), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
         for read in range(len(group.read_token)):
             rows = np.flatnonzero(inputs == group.read_sequence[read])

@@ -11,6 +11,7 @@ METHODS = {
     "attention_rollout": "attention rollout",
     "attribution_patching": "attribution patching",
     "integrated_gates": "integrated gates",
+    "relp": "RelP",
 }
 UNSIGNED = frozenset({"attention_rollout"})
 """Methods that measure how much a component matters but not in which direction; they are compared with absolute effects."""

@@ -42,7 +42,7 @@ def asked(home):
 def test_an_answer_is_about_parts_of_the_model(asked, home):
     assert [(row["label"], row["layer"], row["unit"]) for row in asked["components"]][2:4] == [("L0H2", 0, 2), ("L1H0", 1, 0)]
     assert asked["summary"]["status"] == "done"
-    assert {row["method"] for row in asked["cross_checks"]} == {"attribution_patching", "integrated_gates"}
+    assert {row["method"] for row in asked["cross_checks"]} == {"attribution_patching", "integrated_gates", "relp"}
     shares = asked["summary"]["diagnostics"]["by_layer"]
     assert shares["linear"] + shares["within"] + shares["across"] == pytest.approx(1)
     assert "L1H0" in (home / "heads.html").read_text()
