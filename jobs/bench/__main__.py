@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 #: The benchmarks, each a module of this package with a `main`.
-NAMES = ("data", "engine", "feature", "indices", "intervals", "mechanistic", "service", "slopes", "web")
+NAMES = ("data", "engine", "feature", "indices", "intervals", "mechanistic", "service", "slopes", "verdicts", "web")
 
 
 def main() -> int | None:
