@@ -11,6 +11,7 @@ reliable runs that are wrong and the share of good answers that are called relia
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,9 @@ def shares(rows: list[dict[str, Any]]) -> dict[str, Any]:
     reliable, well = [row for row in rows if row["reliable"]], [row for row in rows if row["good"]]
     overstated = [row for row in reliable if row["wrong_signs"] or min(row["beyond"].values()) < -ROUNDED]
     return {
-        "games": len(rows), "reliable": len(reliable), "wrong": share(reliable, "wrong"), "wrong_of_all": sum(row["wrong"] for row in reliable) / max(len(rows), 1),
+        "games": len(rows), "reliable": len(reliable), "wrong": share(reliable, "wrong"),
+        "wrong_unrounded": sum(any(row["beyond"].values()) or row["wrong_signs"] > 0 for row in reliable) / len(reliable) if reliable else None,
+        "wrong_of_all": sum(row["wrong"] for row in reliable) / max(len(rows), 1),
         "overstated": len(overstated) / len(reliable) if reliable else None, "not_good": sum(not row["good"] for row in reliable) / len(reliable) if reliable else None,
         "good": len(well), "called": share(well, "reliable"),
     }  # fmt: skip
@@ -120,18 +123,27 @@ def games(chosen: list[str], size: float, part: tuple[int, int]) -> Iterator[Gam
         yield drawn(family, number, tables)
 
 
+def known(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of games in a file of an earlier call; none if there is no file."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.exists() else []
+    return [row for row in rows if row["row"] == "game"]
+
+
 def main() -> None:
     """Print every row, then the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="about 120 games: under six minutes")
     parser.add_argument("--families", default=",".join(FAMILIES), help="the families, with commas (%(default)s)")
     parser.add_argument("--part", default="1/1", help="a part of the games, such as 1/2, for several processes")
-    parser.add_argument("--output", type=Path, help="a file of rows to append to")
+    parser.add_argument("--output", type=Path, help="a file of rows to append to; games that it has are not asked again, and count in the summary")
     options = parser.parse_args()
     first, parts = (int(number) for number in options.part.split("/"))
-    told: list[dict[str, Any]] = []
+    told = known(options.output)
+    done = {row["game"] for row in told}
     with TemporaryDirectory() as folder, LocalEngine() as engine:
         for game in games(options.families.split(","), QUICK if options.quick else 1.0, (first, parts)):
+            if game.name in done:
+                continue
             began = time.process_time()
             result = asked(game, engine, Path(folder) / "verdicts.duckdb")
             row = row_of(game, result, time.process_time() - began)
