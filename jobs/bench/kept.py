@@ -38,7 +38,7 @@ class Kept:
     def __call__(self, masks: Masks) -> Any:
         """Values of masks, float64 `(m,)` or `(m, k)`, those not yet known computed and written block by block."""
         folder = (self.root or home() / "bench") / self.name()
-        known = _read(folder) if self._known is None else self._known
+        known = read(folder) if self._known is None else self._known
         self._known = known
         names = [row.tobytes() for row in pack(masks)]
         missing = np.array(sorted({name: i for i, name in enumerate(names) if name not in known}.values()), dtype=np.intp)
@@ -55,7 +55,8 @@ class Kept:
         return np.array([known[name] for name in names])
 
 
-def _read(folder: Path) -> dict[bytes, Any]:
+def read(folder: Path) -> dict[bytes, Any]:
+    """The values kept in a folder, by packed mask."""
     known: dict[bytes, Any] = {}
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as block:

@@ -35,6 +35,8 @@ Z95 = 1.959964
 FALSE_DISCOVERIES = 0.05
 #: Relative magnitude below which a coefficient without a standard error is attributed to rounding.
 ROUNDING = 1e-9
+#: Size below which fitted coefficients come from the tolerances and penalties of the solvers, relative to the largest.
+SOLVED = 1e-6
 
 
 def _check_error(error: Floats | None, count: int) -> None:
@@ -346,7 +348,7 @@ def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDA
 
     Benjamini-Hochberg within each order. All C(n, order) sets of an order count as tests: the given sets were selected because they looked strong, so
     those not selected must be included in the correction. Orders 2 and higher share one error rate. Without standard errors, every value above
-    rounding is significant.
+    rounding is significant; with them, none that is below what a fit resolves.
     """
     if not np.any(errors > 0):
         return np.abs(values) > ROUNDING * scale
@@ -361,8 +363,8 @@ def significant(sets: Sets, values: Floats, errors: Floats, scale: float) -> NDA
         passed = np.flatnonzero(ranked <= level * np.arange(1, len(block) + 1) / max(comb(sets.n, k), 1))
         if len(passed):
             found[where] = probability[where] <= ranked[passed[-1]]
-    # Where a fit is exact but for rounding, so are its standard errors.
-    return found & (np.abs(values) > ROUNDING * scale)
+    # Where a fit is exact but for the tolerances of its solvers, its standard errors are as small as they are, and no measure of them.
+    return found & (np.abs(values) > SOLVED * scale)
 
 
 def _bounds(sets: Sets, order: int) -> tuple[int, int]:

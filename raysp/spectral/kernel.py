@@ -34,6 +34,8 @@ MOST_LOCAL = 1500
 MEAN_VARIANCE = 1.0
 #: Standard deviations, in natural logarithms, of the priors on relevances around their common value, and on all else around their initial values.
 RELEVANCE_SPREAD, SCALE_SPREAD = 0.6, 2.0
+#: The farthest that any logarithm may be from where it starts, where no exponential overflows, and the objective beyond, or where a matrix is singular.
+FARTHEST, WORST = 15.0, 1e10
 #: Initial shares of the variance: of single components, and of each other shape of local sets.
 FIRST_SINGLES, FIRST_LOCAL = 0.3, 0.003
 #: Share of the variance below which a shape of local sets is dropped after the scales have been learnt.
@@ -183,11 +185,13 @@ class Evidence:
 
     def __call__(self, point: Floats) -> tuple[float, Floats]:
         """Return the objective and its gradient at `point`."""
+        if np.abs(point - self.centre).max() > FARTHEST:  # the line search's first step may be far too long
+            return WORST, np.zeros_like(point)
         prior = self.unpack(point)
         weights = [scale * prior.relevances[block].prod(axis=1) for block, scale in zip(prior.local, prior.local_scales, strict=True)]
         solved = invert(self._covariance(prior, weights), self.values)
         if solved is None:
-            return 1e10, np.zeros_like(point)
+            return WORST, np.zeros_like(point)
         inverse, alpha, log_determinant = solved
         away = point - self.centre
         away[: prior.n] = point[: prior.n] + np.log(prior.n)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
-from raysp.spectral.fourier import CHUNK, Z95, FourierSurrogate
+from raysp.spectral.fourier import CHUNK, FourierSurrogate
 from raysp.spectral.sets import Block, Floats, Sets, characters, features, merge, parities, positions, products
 
 #: Points of a LASSO path, and the ratio of its smallest to its largest penalty, at which all coefficients vanish.
@@ -28,6 +28,8 @@ PATH_TOLERANCE = 1e-4
 MOST_PRODUCTS = 4096
 #: Maximum number of entries of an array of extension scores.
 MOST_SCORES = 1 << 24
+#: The mean size of a normal variable relative to its standard deviation.
+MEAN_SIZE = np.sqrt(2 / np.pi)
 #: Points fitted between two evaluations on the exam, and the relative increase of the error there that ends a path.
 PATH_STRIDE, PATH_TURN = 5, 1.02
 
@@ -213,11 +215,12 @@ def standard_errors(coefficients: Floats, shrunk: Floats, unexplained: float, co
 
     A coefficient has variance `unexplained` / count; because random columns are not exactly orthogonal, each estimated term costs the others a degree of
     freedom. The remaining shrinkage of a coefficient is added, as measured by the correlation `shrunk` of the residual with its character (the one-step
-    correction of the debiased LASSO).
+    correction of the debiased LASSO). The correlation is measured on the rows of the fit and has an error of its own, so it counts as the standard deviation
+    of a normal bias, whose mean size is `MEAN_SIZE` of it.
     """
     noise = np.sqrt(max(unexplained, 0.0) / count)
     estimated = int(np.sum(np.abs(coefficients) > 2 * noise))
-    return noise * np.sqrt(count / max(count - estimated, count / 4)) + np.abs(shrunk) / Z95
+    return noise * np.sqrt(count / max(count - estimated, count / 4)) + MEAN_SIZE * np.abs(shrunk)
 
 
 def extensions(

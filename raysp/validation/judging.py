@@ -76,7 +76,8 @@ def judge(
     table = _table(plan, values, findings.surrogate)
     drawn = rng.permutation(len(told))[:MOST_SCORED]
     exam = (masks[drawn], told[drawn]) if complete else _unseen(plan, values, masks)
-    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told, importance), rng)
+    unseen = not complete and len(masks) + len(exam[0]) < 1 << min(plan.n, 62)
+    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told, importance), rng, unseen=unseen)
     metrics |= {} if complete else _score_near(plan, values, masks, rng)
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
     metrics |= _errors(table, findings, rng, lookup(masks, ablations(plan.n, [*plan.top, *plan.random])) >= 0) | _assumption(
@@ -189,8 +190,10 @@ def _unseen(plan: ValidationPlan, values: Values, masks: Masks) -> tuple[Masks, 
     return fresh, values[lookup(plan.masks, fresh)]
 
 
-def _score(exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[Masks], Values], rng: np.random.Generator) -> tuple[pa.Table, Metrics]:
-    """Predicted and exact values on the masks of the exam, and R² with intervals beside that of the baseline."""
+def _score(
+    exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[Masks], Values], rng: np.random.Generator, *, unseen: bool
+) -> tuple[pa.Table, Metrics]:
+    """Predicted and exact values on the masks of the exam, and R² with intervals beside that of the baseline. `unseen`: there are masks that were not measured."""
     import pyarrow as pa
 
     heldout, exact = exam
@@ -210,7 +213,7 @@ def _score(exam: tuple[Masks, Values], findings: Findings, baseline: Callable[[M
     r2, r2_singles = r_squared(exact, predicted), r_squared(exact, singles)
     metrics |= {
         "r2": r2,
-        "r2_lo": float(np.quantile(full, RISK / 2)),
+        "r2_lo": _lower_end(full, len(heldout)) if unseen else float(np.quantile(full, RISK / 2)),
         "r2_hi": float(np.quantile(full, 1 - RISK / 2)),
         "r2_singles": r2_singles,
         "gain": r2 - r2_singles,
@@ -231,7 +234,7 @@ def _score_near(plan: ValidationPlan, values: Values, masks: Masks, rng: np.rand
     return {
         "near": float(len(fresh)),
         "r2_near": r_squared(exact, predicted),
-        "r2_near_lo": float(np.quantile(full, RISK / 2)),
+        "r2_near_lo": _lower_end(full, len(fresh)),
         "r2_near_hi": float(np.quantile(full, 1 - RISK / 2)),
         "r2_near_singles": r_squared(exact, singles),
     }
@@ -244,6 +247,16 @@ def _bootstrap_r2(exact: Values, predicted: Values, singles: Values, rng: np.ran
     usable = spread > 0
     full, alone = (1 - np.mean((exact - guess)[rows] ** 2, axis=1)[usable] / spread[usable] for guess in (predicted, singles))
     return full, alone
+
+
+def _lower_end(resampled: Floats, count: int) -> float:
+    """The lower end of the interval of an R² on `count` masks, from its resamples.
+
+    Resamples hold nothing that the masks have not shown: if all are predicted perfectly, so are all resamples. So the lower end is that of one more mask, on
+    which the surrogate is no better than the mean: it loses a share 1 / (count + 1).
+    """
+    least = float(np.quantile(resampled, RISK / 2))
+    return least * count / (count + 1) if least > 0 else least
 
 
 def _baseline(plan: ValidationPlan, values: Values, masks: Masks, told: Values, importance: Values | None) -> Callable[[Masks], Values]:

@@ -144,6 +144,11 @@ def test_guided_single_effects_of_weighted_rows_are_those_of_repeated_rows():
     assert np.abs(known.fit(signals, means, (0.3 * counts.mean(), 1.0))[1] - expected[1]).max() > 0.05
 
 
+def test_the_interval_of_a_shrunk_coefficient_is_wider_than_its_correction():
+    errors = standard_errors(np.ones(2), np.array([0.0, -0.5]), 1.0, 50)
+    assert 1.96 * (errors[1] - errors[0]) > 1.5 * 0.5
+
+
 def test_standard_errors_of_equally_weighted_rows_are_those_of_as_many_rows():
     assert np.array_equal(standard_errors(np.ones(3), np.zeros(3), 1.0, 50), standard_errors(np.ones(3), np.zeros(3), 1.0, 50.0))
 

@@ -312,3 +312,9 @@ def test_significance_counts_all_sets_that_were_possible():
     table = FourierSurrogate.from_dict(100, terms).with_error(np.ones(42)).interactions("fourier")
     strong = [tuple(row["components"]) for row in table.to_pylist() if row["significant"]]
     assert strong == [(50, 51)]  # 3 standard errors are nothing special among 4,950 pairs
+
+
+def test_what_the_tolerances_of_a_fit_leave_is_not_significant():
+    """A game without noise is fitted almost exactly, with standard errors that are far below what the solvers resolve."""
+    table = FourierSurrogate.from_dict(20, {(0, 1): 1.0, (2, 3): 1e-8, (4, 5): 1e-4}).with_error(np.full(3, 1e-10)).interactions("fourier")
+    assert [row["components"] for row in table.to_pylist() if row["significant"]] == [[0, 1], [4, 5]]

@@ -80,6 +80,17 @@ def test_variances_of_a_block_follow_the_formula():
         assert np.allclose(prior.variances(block), [expected[tuple(row)] for row in block.tolist()])
 
 
+@pytest.mark.parametrize("step", [-80.0, 40.0, 400.0, 800.0])
+def test_a_step_that_is_far_too_long_is_worse_than_any_and_overflows_nothing(step):
+    """Smooth functions of few components can make the first step of the search for hyperparameters that long."""
+    rng = np.random.default_rng(1)
+    signals, values = features(random_masks(8, 40, 0.5), 0.5), rng.normal(size=40)
+    evidence = Evidence(signals, values, first_prior(signals, values, 4, 0.5))
+    value, slopes = evidence(evidence.centre + step)
+    assert value > 1e6 * evidence(evidence.centre)[0]
+    assert np.isfinite(slopes).all()
+
+
 @pytest.mark.parametrize("p", PROBABILITIES)
 def test_the_gradient_of_the_evidence_is_its_slope(p, monkeypatch):
     monkeypatch.setattr("raysp.spectral.kernel.STRIP", 500)  # several strips

@@ -244,3 +244,17 @@ def test_what_is_missing_is_reported():
     agreement = compare_attributions(report(notes=("two is left out: because",), one=np.arange(2.0)), singles_of([1, 2], ["removed"] * 2))
     assert [reason.sentence for reason in agreement.missing] == ["Cross-check: two is left out: because."]
     assert agreement.reasons[-1] is agreement.missing[0]
+
+
+def test_perfect_predictions_of_few_masks_leave_room_for_one_that_was_not_seen():
+    started = explore(ProxySPEX(), additive, 30)
+    planned = plan(started.result(), 30, Validation(heldout=40), 0.5, np.random.default_rng(0))
+    metrics = judge(planned, additive(planned.masks), started.masks, started.values).metrics
+    assert metrics["r2"] > 0.999
+    assert metrics["r2_lo"] == pytest.approx(1 - 1 / (metrics["heldout"] + 1), abs=1e-3)
+    assert metrics["r2_near_lo"] == pytest.approx(1 - 1 / (metrics["near"] + 1), abs=1e-3)
+
+
+def test_where_every_mask_is_known_none_can_surprise():
+    _, result = validated(Exhaustive(), and_or, 8)
+    assert result.metrics["r2_lo"] == pytest.approx(1)
