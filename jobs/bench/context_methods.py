@@ -15,7 +15,7 @@ import numpy as np
 import raysp
 from jobs.bench.engine_peers import quiet
 from raysp.masks import Masks, Values
-from raysp.report.readings import ranked
+from raysp.runs.singles import ranked
 from raysp.spectral.fourier import FourierSurrogate
 
 #: The penalty of ContextCite's LASSO.

@@ -60,7 +60,7 @@ def game(prompt: str, target_token: str, foil: str) -> Any:
 def answer(question: Prompt, budget: int, seed: int, remembered: Sequence[FourierSurrogate] = ()) -> tuple[FourierSurrogate, float]:
     """The surrogate of a whole run with a budget, and the share of it that starts from what is remembered."""
     n, values = game(question["prompt"], question["target"], question["foil"])
-    explorer = ProxySPEX(budget=budget, keep=0.5, focus="average", slopes="off").start(n, seed).with_history(remembered)
+    explorer = ProxySPEX(budget=budget, keep=0.5, focus="average", slopes="off").start(n, seed).with_history(lambda: remembered)
     while not explorer.done():
         masks = explorer.ask()
         explorer.tell(masks, values(masks))

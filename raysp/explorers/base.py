@@ -280,13 +280,8 @@ class Explorer(ABC, Generic[O_co]):
 
     # ---- answers to earlier questions
 
-    @property
-    def uses_history(self) -> bool:
-        """Whether answers to earlier questions about the same components could be used."""
-        return False
-
-    def with_history(self, answers: Sequence[FourierSurrogate]) -> Self:  # noqa: ARG002  used by explorers that learn from them
-        """Tell a started explorer the answers to earlier questions about the same components, as surrogates of their values; returns self."""
+    def with_history(self, earlier: Callable[[], Sequence[FourierSurrogate]]) -> Self:  # noqa: ARG002  used by explorers that learn from them
+        """Offer a started explorer the answers to earlier questions about the same components, as surrogates of their values; returns self."""
         return self
 
     # ---- gradients of the model

@@ -27,8 +27,10 @@ class Answers:
     count: int
 
     @classmethod
-    def of(cls, answers: Sequence[FourierSurrogate], max_order: int) -> Answers:
-        """From surrogates on the same components; only terms up to order `max_order` are used."""
+    def of(cls, answers: Sequence[FourierSurrogate], max_order: int) -> Answers | None:
+        """From surrogates on the same components, None if there are none; only terms up to order `max_order` are used."""
+        if not answers:
+            return None
         even = [answer.rebased() for answer in answers]
         kept = [answer.take(answer.sets.orders <= max_order) for answer in even]
         spread = [float(np.sqrt((answer.coefficients[answer.sets.orders > 0] ** 2).sum())) for answer in kept]

@@ -57,7 +57,7 @@ def _process(share: float, masks: Masks, missed: Values) -> tuple[TailSum, float
     factor = np.linalg.cholesky(tail.matrix(gone, gone) + NOISE * np.eye(len(masks)))
     weights = np.linalg.solve(factor.T, np.linalg.solve(factor, missed))
     evidence = -0.5 * len(missed) * float(np.log(missed @ weights)) - float(np.log(np.diag(factor)).sum())
-    return TailSum(tail, masks, weights), evidence
+    return TailSum(tail, masks, np.asarray(weights, dtype=np.float64)), evidence
 
 
 def _with(surrogate: FourierSurrogate, tail: TailSum) -> FourierSurrogate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, log2
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,15 +128,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             self._purchases = Purchases(self.options.slopes, price)
         return self
 
-    @property
-    def uses_history(self) -> bool:
-        """By the option `prior`; only proxy `auto` learns from earlier answers."""
-        return self.options.prior and self.options.proxy == "auto" and self.options.max_order > 1
-
-    def with_history(self, answers: Sequence[FourierSurrogate]) -> Self:
-        """Use earlier answers as in `Explorer.with_history`: their mean is a model of its own, scaled to the values, and the kernel learns what it leaves."""
-        if self.uses_history and answers:
-            self._history = Answers.of(answers, self.options.max_order)
+    def with_history(self, earlier: Callable[[], Sequence[FourierSurrogate]]) -> Self:
+        """Use earlier answers as in `Explorer.with_history`, with proxy `auto`, unless the option `prior` is off."""
+        if self.options.prior and self.options.proxy == "auto" and self.options.max_order > 1:
+            self._history = Answers.of(earlier(), self.options.max_order)
         return self
 
     def least_budget(self, n: int) -> int:

@@ -92,7 +92,7 @@ class Run:
         self._begin(explorer)
         try:
             # Only once it has begun is it known which runs came before it.
-            explorer = explorer.with_history([each.surrogate for each in self.store.earlier(self.run_id)]) if explorer.uses_history else explorer
+            explorer = explorer.with_history(lambda: [each.surrogate for each in self.store.earlier(self.run_id)])
             self._announce()
             self._store_calibration(calibrating)
             self._answer(explorer)

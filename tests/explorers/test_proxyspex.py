@@ -180,10 +180,10 @@ def test_a_run_stops_once_intervals_are_narrow_enough():
     def noisy(masks):
         return and_or(masks) + np.random.default_rng(len(masks)).normal(size=len(masks)) * 0.2
 
-    started = explore(ProxySPEX(until_width=0.5, budget=1500), noisy, 20)
+    started = explore(ProxySPEX(until_width=0.7, budget=1500), noisy, 20)
     top = started.result().table.slice(0, 10)
     assert len(started.masks) < 1500
-    assert np.max(top["hi"].to_numpy() - top["lo"].to_numpy()) <= 0.5
+    assert np.max(top["hi"].to_numpy() - top["lo"].to_numpy()) <= 0.7
 
 
 def test_what_cannot_be_reached_ends_with_the_budget():

@@ -95,7 +95,7 @@ def test_a_resumed_run_has_the_prior_that_it_began_with(model, tmp_path):
 
 
 def told(masks, game, answers=()):
-    explorer = ProxySPEX(n=masks.shape[1], max_order=3).with_history(answers)
+    explorer = ProxySPEX(n=masks.shape[1], max_order=3).with_history(lambda: answers)
     explorer.tell(masks, game(masks))
     return explorer.result()
 
