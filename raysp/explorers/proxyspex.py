@@ -312,7 +312,6 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}
         if self._history is not None and "weights" in diagnostics:
             notes.append(self._history.note(diagnostics["weights"]))
-            diagnostics["history"] = self._history.count
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}
         singles = effects_table(surrogate, effects)
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
