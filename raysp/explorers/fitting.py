@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.explorers.hierarchical_lasso import singles
-from raysp.explorers.history import Remembering
+from raysp.explorers.history import HISTORY, Remembering
 from raysp.explorers.proxies import GradientInformed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.masks import Masks, Values
@@ -136,7 +136,8 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
     """The weights of the models in the surrogate, and its out-of-fold R².
 
     Only models of single effects are used unless the stack, which has more models to choose from, outperforms them by more than chance. With slopes, models
-    that learn from slopes and models of values alone are stacked together only if that outperforms the better of both stacks by more than chance.
+    that learn from slopes and models of values alone are stacked together only if that outperforms the better of both stacks by more than chance. So it is for
+    models that start from earlier answers: where these do not clearly help, the answer is what it would be without them.
     """
     everything = np.stack([offer.held_out for offer in offers.values()], axis=1)
     rows = sample.scored & ~np.isnan(everything).any(axis=1)
@@ -150,7 +151,10 @@ def _weigh(offers: dict[str, Proposal], sample: Sample) -> tuple[dict[str, float
         weights = _stacked(columns, values, counts, chosen)
         return fewer if _doubtful(errors(weights), errors(fewer), counts, float(weights @ optimistic_cv)) else weights
 
-    weights = improved(_stacked(columns, values, counts, additive), ~sloped)
+    remembered = np.array([name.startswith(HISTORY) for name in offers])
+    weights = improved(_stacked(columns, values, counts, additive), ~sloped & ~remembered)
+    if remembered.any():
+        weights = improved(weights, ~sloped)
     if sloped.any():
         by_slopes = _stacked(columns, values, counts, sloped)
         better = min(weights, by_slopes, key=lambda some: float(weighted_mean(errors(some), counts)))

@@ -20,7 +20,10 @@ MOST_RUNS, LEAST_R2, TERMS = 8, 0.2, 300
 SEARCHED = 200
 
 EARLIER = """
-WITH this AS (SELECT run_id, game_id, lens, n, set_name, coalesce(submitted, started) AS since FROM runs WHERE run_id = $run)
+WITH this AS (
+  SELECT game_id, lens, n, set_name, (SELECT min(coalesce(o.submitted, o.started)) FROM runs o WHERE o.game_id = r.game_id) AS since
+  FROM runs r WHERE run_id = $run
+)
 SELECT r.run_id, r.game_id, r.r2, g.description
 FROM runs r JOIN games g USING (game_id), this t
 WHERE r.status = 'done' AND r.finished < t.since AND r.game_id <> t.game_id AND r.lens = t.lens AND r.n = t.n AND r.explorer = 'proxyspex'
@@ -41,8 +44,8 @@ class Earlier:
 def earlier_runs(cur: Cursor, run_id: str) -> list[tuple[str, float]]:
     """Ids and R² of the runs whose answers are a prior for this one, the latest first.
 
-    They had ended when it was submitted or started, so a resumed run has the same ones; a game counts once; and runs of the same set are left out, because
-    those that run at the same time would depend on which ends first.
+    They had ended when its question was first asked, so a run that is resumed or asked again has the same ones; a game counts once; and runs of the same set are
+    left out, because those that run at the same time would depend on which ends first.
     """
     rows = cur.execute("SELECT lens, description FROM runs JOIN games USING (game_id) WHERE run_id = ?", [run_id]).fetchall()
     if not rows or rows[0][0] not in SAME:

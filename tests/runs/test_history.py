@@ -72,7 +72,8 @@ def test_only_ended_runs_about_the_same_components_count(model, tmp_path):
         assert store.earlier("now") == []
         answer(store, asked(model, " yes"), "later")
         assert [each.run_id for each in store.earlier("later")] == ["now", "of the set"]
-        assert store.earlier("now") == []
+        answer(store, asked(model, seed=2), "asked again")
+        assert store.earlier("now") == store.earlier("asked again") == []
 
 
 def test_a_resumed_run_has_the_prior_that_it_began_with(model, tmp_path):
