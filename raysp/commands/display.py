@@ -182,7 +182,6 @@ def _print_interactions(interactions: pa.Table) -> None:
         "95% interval",
         "significant",
         "deviation: predicted",
-        "95% interval",
         "exact",
         "kind",
         box=None,
@@ -191,17 +190,17 @@ def _print_interactions(interactions: pa.Table) -> None:
         interval = size.interval(row["lo"], row["hi"])
         exact = f"{size.show(row['exact'])} ✓" if row["verified"] else "not measured"
         sure = "yes" if row["significant"] else "no"
-        table.add_row(
-            escape(row["labels"]), size.show(row["value"]), escape(interval), sure, size.show(row["estimate"]), _interval_of(row, size), exact, row["kind"]
-        )
+        table.add_row(escape(row["labels"]), size.show(row["value"]), escape(interval), sure, _predicted(row, size), exact, row["kind"])
     out.print(table)
     for kind in sorted({row["kind"] for row in rows} & KINDS.keys()):
         out.print(f"[dim]{KINDS[kind]}[/]")
 
 
-def _interval_of(row: Mapping[str, Any], size: Scale) -> str:
-    """The interval of a predicted deviation; of one that is exact, a dash."""
-    return escape(size.interval(row["estimate_lo"], row["estimate_hi"])) if words.uncertain(row) else "–"
+def _predicted(row: Mapping[str, Any], size: Scale) -> str:
+    """A predicted deviation, with its interval unless the value was measured and is written in."""
+    return escape(
+        f"{size.show(row['estimate'])} {size.interval(row['estimate_lo'], row['estimate_hi'])}" if words.uncertain(row) else size.show(row["estimate"])
+    )
 
 
 def print_queries(result: Result) -> None:

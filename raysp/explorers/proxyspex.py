@@ -129,8 +129,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return self
 
     def with_history(self, earlier: Callable[[], Sequence[FourierSurrogate]]) -> Self:
-        """Use earlier answers as in `Explorer.with_history`, with proxy `auto`, unless the option `prior` is off."""
-        if self.options.prior and self.options.proxy == "auto" and self.options.max_order > 1:
+        """Use earlier answers as in `Explorer.with_history`, with proxy `auto`, unless the option `no_prior` is set."""
+        if not self.options.no_prior and self.options.proxy == "auto" and self.options.max_order > 1:
             self._history = Answers.of(earlier(), self.options.max_order)
         return self
 

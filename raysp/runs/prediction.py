@@ -120,9 +120,11 @@ def mask_of(labels: Sequence[str], removed: Sequence[int | str] | None, kept: Se
 
 def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: Sequence[str], measured: Values) -> list[Prediction]:
     """Predictions for masks (bool, `(k, n)`), given their measured values (float64, `(k,)`, NaN if unmeasured)."""
-    values = surrogate.predict(masks)
+    # A value that is written in is the measured one, and not its sum with rounding errors.
+    written = surrogate.written(masks)
+    values = np.where(written & ~np.isnan(measured), measured, surrogate.predict(masks))
     sizes, place = np.unique((~masks).sum(axis=1), return_inverse=True)
-    by_size, written = bounds(surrogate, known, sizes), surrogate.written(masks)
+    by_size = bounds(surrogate, known, sizes)
     found: list[Prediction] = []
     for mask, value, at, exact, sure in zip(masks, values.tolist(), place.tolist(), measured.tolist(), written.tolist(), strict=True):
         bound, removed = EXACT if sure else by_size[at], tuple(np.flatnonzero(~mask).tolist())

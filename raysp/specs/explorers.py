@@ -90,7 +90,7 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
         default="auto",
         description="Measure slopes (derivatives in each component's gate) beside values if the game has them; auto: if they predict better for their price.",
     )
-    prior: bool = Field(default=True, description="Start from the answers of earlier runs about the same components, where that predicts better.")
+    no_prior: bool = Field(default=False, description="Leave out what earlier runs found about the same components.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 
 

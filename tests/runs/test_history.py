@@ -51,7 +51,7 @@ def test_an_earlier_answer_about_the_same_words_is_tried_and_can_be_left_out(mod
         first, _ = answer(store, asked(model), "first")
         second, _ = answer(store, asked(model, foil=" bad", value="logit_diff"), "second")
         third = asked(model, " bad")
-        without = third.model_copy(update={"explorer": third.explorer.model_copy(update={"prior": False})})
+        without = third.model_copy(update={"explorer": third.explorer.model_copy(update={"no_prior": True})})
         assert not tried(first)
         assert tried(second)[0].startswith("The answer of an earlier run about the same components")
         notes, found = answer(store, without, "without")
