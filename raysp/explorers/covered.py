@@ -122,7 +122,7 @@ def _needs(cell: Cell) -> list[Members]:
     half, rest, other = _cut(cell)
     if not half:
         return [union(cell.first, cell.second)]
-    return [half, union(half, other)] if other else [half, rest]
+    return [half, other, union(half, other)] if other else [half, rest]
 
 
 def _halves(ledger: Ledger, cell: Cell) -> list[Cell]:
