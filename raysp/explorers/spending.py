@@ -14,8 +14,9 @@ from raysp.spectral.sets import Floats
 
 #: Share of what is left after single ablations that is reserved for triples if they were requested.
 TRIPLE_SHARE = 1 / 3
-#: Share of what is left for pairs that may go to the search for covered components, at most.
-SEARCH_SHARE = 0.5
+#: Share of what is left for pairs that may go to the search for covered components, at most, and the multiples of n from which there is a search at all,
+#: and from which it has its full share.
+SEARCH_SHARE, LEAST_SEARCHED, FULLY_SEARCHED = 0.5, 1.0, 2.0
 #: The least share of the components that the search counts as weak.
 WEAK_SHARE = 0.25
 
@@ -70,11 +71,11 @@ def more_triples(ledger: Ledger, most: int) -> Rounds:
 def _strong_and_covered(ledger: Ledger, effects: Floats, included: Sequence[int], most: int) -> Generator[list[Members], None, int]:
     """Unless all pairs fit in `most` ablations: the pairs of the strongest components, and the search for covered ones. Returns what is left of `most`."""
     n = ledger.n
-    missing, before = comb(n, 2) - most, ledger.room
-    if missing <= 0:
+    before = ledger.room
+    if most >= comb(n, 2):
         return most
     ranked = strongest_first(np.abs(effects), included)
-    searching = min(int(most * SEARCH_SHARE), 2 * missing + 3 * ceil(log2(n)))
+    searching = _searching(n, most)
     kept = fitting(most - searching)
     if sets := ledger.afford(candidates.pairs_among(ranked[:kept])):
         yield sets
@@ -82,6 +83,14 @@ def _strong_and_covered(ledger: Ledger, effects: Floats, included: Sequence[int]
     strong = min(kept, n - ceil(WEAK_SHARE * n))
     yield from covered.search(ledger, ranked[:strong], ranked[strong:], searching)
     return most - (before - ledger.room)
+
+
+def _searching(n: int, most: int) -> int:
+    """How many of `most` ablations may go to the search: fewer if nearly all pairs fit, and none if few do, as a search then ends before it finds a pair."""
+    if most < LEAST_SEARCHED * n:
+        return 0
+    share = SEARCH_SHARE * min(1.0, most / (FULLY_SEARCHED * n))
+    return min(int(most * share), 2 * (comb(n, 2) - most) + 3 * ceil(log2(n)))
 
 
 def fitting(most: int) -> int:
