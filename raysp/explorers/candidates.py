@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, comb
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,11 @@ from raysp.spectral.sets import Floats, from_tuples
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: A set of components, ascending.
+Members = tuple[int, ...]
+
 #: Deviations from additivity by set; the deviation of a single component is its effect.
-Deviations = dict[tuple[int, ...], float]
+Deviations = dict[Members, float]
 
 #: Bounds of the automatic k: at least this number (their pairs are cheap) or share of the components, and at most this share.
 FEW, LEAST_SHARE, MOST_SHARE = 10, 0.1, 0.2
@@ -78,15 +81,26 @@ def removed_sets(masks: Masks, order: int) -> list[tuple[int, ...]]:
     return [tuple(row) for row in np.nonzero(chosen)[1].reshape(len(chosen), order).tolist()]
 
 
-def ranked_triples(found: Deviations) -> list[tuple[int, ...]]:
-    """The triples whose three pairs were measured, by decreasing sum of the absolute deviations of the pairs."""
-    pairs = {members: abs(value) for members, value in found.items() if len(members) == 2}
-    partners: dict[int, set[int]] = {}
-    for i, j in pairs:
-        partners.setdefault(i, set()).add(j)
-    triples = [(i, j, k) for i, j in pairs for k in sorted(partners.get(i, set()) & partners.get(j, set()))]
-    strength = np.array([pairs[i, j] + pairs[i, k] + pairs[j, k] for i, j, k in triples])
-    return [triples[row] for row in np.argsort(-strength, kind="stable")]
+def pairs_among(components: Sequence[int]) -> list[Members]:
+    """All pairs of these components, in their order."""
+    return [(min(i, j), max(i, j)) for place, j in enumerate(components) for i in components[:place]]
+
+
+def ranked_triples(n: int, pairs: Mapping[Members, float], limit: int | None = None) -> list[Members]:
+    """The first `limit` (None: all) triples of n components whose three pairs are given, by decreasing sum of their absolute deviations."""
+    sizes = np.full((n, n), -np.inf)  # as a sum with a pair that is missing is -inf as well
+    for (i, j), value in pairs.items():
+        sizes[i, j] = sizes[j, i] = abs(value)
+    best, strength = np.zeros((0, 3), dtype=np.intp), np.zeros(0)
+    for i in range(n - 2):
+        later = sizes[i, i + 1 :]
+        sums = later[:, None] + later[None, :] + sizes[i + 1 :, i + 1 :]
+        j, k = np.nonzero(np.triu(np.isfinite(sums), 1))
+        best = np.concatenate([best, np.stack([np.full(len(j), i), i + 1 + j, i + 1 + k], axis=1)])
+        strength = np.concatenate([strength, sums[j, k]])
+        order = np.argsort(-strength, kind="stable")[:limit]
+        best, strength = best[order], strength[order]
+    return [(i, j, k) for i, j, k in best.tolist()]
 
 
 def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> Deviations:
@@ -107,6 +121,17 @@ def measure(masks: Masks, values: Values, sets: Sequence[tuple[int, ...]]) -> De
 def surrogate(n: int, masks: Masks, values: Values, found: Deviations) -> FourierSurrogate:
     """The function v(all without R) = v(all) - sum of the deviations of the subsets of R, as a Fourier sum."""
     return FourierSurrogate.from_deviations(n, float(values[lookup(masks, ablations(n, [()]))[0]]), found)
+
+
+def mean_effects(n: int, found: Deviations, removed: float) -> Floats:
+    """The mean effect of each component over contexts from which every other one is removed with this probability, float64 `(n,)`.
+
+    In a context without R, the effect of i is the sum of the deviations of i together with the subsets of R.
+    """
+    means = np.zeros(n)
+    for members, value in found.items():
+        means[list(members)] += value * removed ** (len(members) - 1)
+    return means
 
 
 def table(n: int, found: Deviations) -> pa.Table:

@@ -1,17 +1,22 @@
-"""Screening, the guide's variant of SPEX: rank components by single effect, keep the top k, and measure deviations from additivity of their pairs."""
+"""Screening, the guide's variant of SPEX: rank components by single effect, keep the top k, and measure deviations from additivity of their pairs.
+
+With a budget and without a fixed k, `spending` decides what is measured, and `covered` looks for components that are weak alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from raysp.errors import UserError
-from raysp.explorers import candidates
+from raysp.explorers import candidates, spending
 from raysp.explorers.base import Explorer, Findings
-from raysp.explorers.candidates import Deviations
+from raysp.explorers.candidates import Deviations, Members
+from raysp.explorers.ledger import Ledger
+from raysp.explorers.remarks_of_screen import leftover, measured_sets
 from raysp.explorers.scores import check_scores, load_scores
 from raysp.masks import Masks, Values, lookup
 from raysp.sampling.ablations import ablations, single_ablations
@@ -25,12 +30,12 @@ if TYPE_CHECKING:
 
     from raysp.gradients import GradientReport
 
-#: Share of the budget left after single ablations that is reserved for triples.
-TRIPLE_SHARE = 1 / 3
-
 
 class Screen(Explorer[ScreenOptions]):
-    """Single ablations, followed by pair (and optionally triple) ablations among the most important components.
+    """Single ablations, followed by ablations of pairs (and triples) of the most important components.
+
+    A budget is spent entirely unless `top_k` is given: on all pairs if they fit, otherwise on those of as many components as possible and on a search for
+    components that are weak alone but covered for by others; what is left after all pairs, on triples.
 
     All reported effects are measured exactly; everything not measured is assumed to be additive. The surrogate is accurate near the intact input and is
     therefore scored at P(keep) = 0.9.
@@ -72,12 +77,24 @@ class Screen(Explorer[ScreenOptions]):
         return 2 if n == 1 else 2 + singles + (1 if n > 2 else 0)
 
     def planned(self, n: int) -> int:
-        """An upper bound, as the number of components kept automatically is known only after the single ablations."""
+        """The budget, or what there is to measure if that is less; with a fixed or no limit, an upper bound, as k depends on the single effects."""
+        if self._spends and self.options.budget is not None:
+            return min(self.options.budget, spending.everything(n, self._largest_order))
         kept = self._most_kept(n)
         singles = n if self.options.scores is None else kept
         pairs = comb(kept, 2)
         total = 2 + singles + pairs + (self._triples_wanted(kept) if self.options.order == 3 else 0)
         return min(total, self.options.budget or total, 1 << min(n, 62))
+
+    @property
+    def _spends(self) -> bool:
+        """Whether k is what the budget allows."""
+        return self.options.budget is not None and isinstance(self.options.top_k, str)
+
+    @property
+    def _largest_order(self) -> int:
+        """The largest order of sets that are reported."""
+        return self.options.order or (3 if self._spends else 2)
 
     def _most_kept(self, n: int) -> int:
         most = candidates.most_automatic(n) if isinstance(self.options.top_k, str) else candidates.counted(self.options.top_k, n)
@@ -116,39 +133,48 @@ class Screen(Explorer[ScreenOptions]):
         return self
 
     def _next(self) -> Masks | None:
-        n = self._started_n
         told = self.masks
-        wanted = self._first_round()
-        if len(told) and not (missing := distinct(wanted, told)).size:
-            wanted = self._pairs_round()
-            missing = distinct(wanted, told)
-            if not len(missing) and self.options.order == 3:
-                missing = distinct(self._triples_round(), told)
-            return missing if len(missing) else None
-        return distinct(wanted, told if len(told) else None)[: self.options.budget] if n else None
+        for sets in self._rounds(Ledger(told, self.values, self.options.budget)):
+            missing = distinct(ablations(self._started_n, sets), told)
+            if len(missing):
+                return missing
+        return None
 
-    def _first_round(self) -> Masks:
-        """The intact mask, the empty mask, and the single ablations that are needed."""
+    def _rounds(self, ledger: Ledger) -> Generator[list[Members], None, None]:
+        """All rounds from the first, as sets to be removed; each may use the values of those before it."""
+        if ledger.n == 0:
+            return
+        if sets := ledger.afford(self._first_round()):
+            yield sets
+        if self._spends:
+            order, included = self._largest_order, self._included()
+            yield from spending.spend(ledger, self._given_scores(), included, order, reserve=self.options.order == 3)
+        else:
+            yield from self._rounds_of_kept(ledger)
+
+    def _first_round(self) -> list[Members]:
+        """The intact mask, the empty mask, and the single ablations that are needed whatever else is, as sets to be removed."""
         n = self._started_n
-        measured = range(n) if self._given_scores() is None else self._kept().tolist()
-        return distinct(ablations(n, [(), range(n), *((i,) for i in measured)]))
+        ends = [(), tuple(range(n))]
+        if self._given_scores() is None:
+            return ends + [(i,) for i in range(n)]
+        return ends if self._spends else ends + [(i,) for i in self._kept().tolist()]
 
-    def _pairs_round(self) -> Masks:
+    def _rounds_of_kept(self, ledger: Ledger) -> Generator[list[Members], None, None]:
+        """Pairs, then triples of the kept components; what triples leave of their share of a budget goes to pairs."""
         kept, effects = self._kept(), self._effects()
-        limit = None
-        if self.options.budget is not None:
-            left = self.options.budget - len(self._first_round())
-            limit = left - int(left * TRIPLE_SHARE) if self.options.order == 3 and len(kept) > 2 else left
-            limit = max(limit, min(left, 1), 0)
-        return ablations(self._started_n, candidates.ranked_pairs(kept, effects, limit))
-
-    def _triples_round(self) -> Masks:
-        done = len(self._first_round()) + len(self._pairs_round())
-        room = self._triples_wanted(len(self._kept()))
-        if self.options.budget is not None:
-            room = min(room, self.options.budget - done)
-        pairs = self._deviations(candidates.ranked_pairs(self._kept(), self._effects()), self.values)
-        return ablations(self._started_n, candidates.ranked_triples(pairs)[: max(room, 0)])
+        triples = self._triples_wanted(len(kept)) if self.options.order == 3 and len(kept) > 2 else 0
+        share = int(ledger.room * spending.TRIPLE_SHARE) if triples and self.options.budget is not None else 0
+        most = min(max(ledger.room - share, min(ledger.room, 1)), comb(len(kept), 2))
+        if sets := ledger.afford(candidates.ranked_pairs(kept, effects, most)):
+            yield sets
+        before = -1
+        while triples and ledger.room not in {0, before}:
+            before = ledger.room
+            yield from spending.more_triples(ledger, triples - sum(len(members) == 3 for members in ledger.asked))
+            if sets := ledger.afford(candidates.ranked_pairs(kept, effects, min(ledger.room, comb(len(kept), 2)) + most)):
+                most += len(sets)
+                yield sets
 
     # ---- measurements
 
@@ -189,9 +215,16 @@ class Screen(Explorer[ScreenOptions]):
     def _kept(self) -> np.ndarray:
         """The components whose pairs are ablated, intp `(k,)`, ascending."""
         effects = np.abs(self._effects())
+        if self._spends:
+            return np.array(spending.kept(len(effects), effects, self._included(), self._pairs()), dtype=np.intp)
         count = candidates.automatic(effects) if isinstance(self.options.top_k, str) else candidates.counted(self.options.top_k, len(effects))
         wanted = [*self._included(), *np.argsort(-effects, kind="stable")[:count].tolist()]
         return np.array(sorted(list(dict.fromkeys(wanted))[: self._room(len(effects))]), dtype=np.intp)
+
+    def _pairs(self) -> Deviations:
+        """The deviations of all measured pairs."""
+        found = self._deviations(candidates.removed_sets(self.masks, 2), self.values)
+        return {members: value for members, value in found.items() if len(members) == 2}
 
     def _room(self, n: int) -> int:
         """The maximum number of components to keep; with scores, the budget minus the intact mask, the empty mask and one pair."""
@@ -209,7 +242,7 @@ class Screen(Explorer[ScreenOptions]):
         values, given = self.values, self._given_scores()
         kept, found = self._measured(values)
         diagnostics = {"kept": kept.tolist(), "measured": len([members for members in found if len(members) > 1]), "empty": self._empty_value()}
-        singles = self._singles(values, np.zeros(self._started_n) if given is None else given)
+        singles = self._singles(values, found, np.zeros(self._started_n) if given is None else given)
         n = self._started_n
         surrogate = candidates.surrogate(n, self.masks, values, found)
         return Findings(surrogate, singles, candidates.table(n, found), "additivity", self._notes(kept, found), diagnostics)
@@ -218,7 +251,7 @@ class Screen(Explorer[ScreenOptions]):
         """The findings for one query, with the components chosen by the mean value; only measured single effects are included."""
         n, values = self._started_n, self.outputs[:, query]
         kept, found = self._measured(values)
-        singles = self._singles(values, None)
+        singles = self._singles(values, found, None)
         return Findings(
             candidates.surrogate(n, self.masks, values, found), singles, candidates.table(n, found), "additivity", diagnostics={"kept": kept.tolist()}
         )
@@ -226,41 +259,58 @@ class Screen(Explorer[ScreenOptions]):
     def _measured(self, values: Values) -> tuple[np.ndarray, Deviations]:
         """The kept components, intp `(k,)`, and the deviations of all measured sets."""
         n = self._started_n
-        self._rows(self._first_round())
+        self._rows(distinct(ablations(n, self._first_round())))
         kept = self._kept()
-        found = self._deviations([members for order in range(2, self.options.order + 1) for members in candidates.removed_sets(self.masks, order)], values)
-        if len(kept) > 1 and not any(len(members) > 1 for members in found):
-            self._rows(ablations(n, candidates.ranked_pairs(kept, self._effects(), 1)))
+        found = self._deviations([members for order in range(2, self._largest_order + 1) for members in candidates.removed_sets(self.masks, order)], values)
+        if n > 1 and not any(len(members) > 1 for members in found):
+            effects = self._effects()
+            strongest = kept if len(kept) > 1 else np.argsort(-np.abs(effects), kind="stable")[:2]
+            self._rows(ablations(n, candidates.ranked_pairs(strongest, effects, 1)))
         return kept, found
 
     def _empty_value(self) -> float:
         return float(self.values[self._rows(np.zeros((1, self._started_n), dtype=np.bool_))[0]])
 
-    def _singles(self, values: Values, fallback: Floats | None) -> pa.Table:
-        """Tabulate the measured single effects; the others are from `fallback` (`(n,)`), or zero with the method 'unmeasured'."""
+    def _singles(self, values: Values, found: Deviations, fallback: Floats | None) -> pa.Table:
+        """Tabulate the measured single effects; the others are from `fallback` (`(n,)`), or zero with the method 'unmeasured'.
+
+        The means over contexts are those that the deviations predict for masks that keep components with P(keep); they have no intervals.
+        """
         n = self._started_n
         rows = lookup_removed(self.masks)
         measured = rows[1:] >= 0
         effects = np.where(measured, values[rows[0]] - values[rows[1:]], np.zeros(n) if fallback is None else fallback)
         otherwise = UNMEASURED if fallback is None else self._ranked_by()
-        return singles_table(effects, np.zeros(n), ["removed" if here else otherwise for here in measured])
+        average = np.where(measured, candidates.mean_effects(n, found, 1 - self.keep_probability), np.nan)
+        methods = ["removed" if here else otherwise for here in measured]
+        return singles_table(effects, np.zeros(n), methods, (average, np.full(n, np.nan)))
 
     def _ranked_by(self) -> str:
         return "gradient" if self.options.scores == GRADIENT else "given"
 
     def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
-        n, k = self._started_n, len(kept)
-        among = {int(i) for i in kept}
-        pairs = sum(len(members) == 2 and among.issuperset(members) for members in found)
-        notes = [f"{pairs} of the {comb(k, 2)} pairs among the {k} strongest of {n} components were measured; pairs with weaker components were not."]
-        if isinstance(self.options.top_k, str):
+        n, spends = self._started_n, self._spends
+        notes = measured_sets(n, kept.tolist(), found, self._largest_order, spends=spends)
+        blocks = self._blocks(found) if spends else 0
+        if blocks:
+            notes.append(
+                f"{blocks} more ablations removed blocks of weak components, alone and with others, to locate components that are weak alone "
+                "because others cover for them; they are not part of the surrogate."
+            )
+        if isinstance(self.options.top_k, str) and not spends:
             notes.append(candidates.AUTOMATIC_RULE)
         if self._given_scores() is not None:
             ranked = "the model's gradients" if self.options.scores == GRADIENT else "the given scores"
+            single = sum(len(members) == 1 for members in found)
+            which = f"{single} components" if spends else f"the {len(kept)} kept components"
             notes.append(
-                f"Components were ranked by {ranked}. Single effects were measured for the {k} kept components; the others are assumed to have no effect."
+                f"Components were ranked by {ranked}. Single effects were measured for {which}; the others are assumed to have no effect."
+                + (" No search was made for components that the scores rank low." if spends and single < n else "")
             )
-        if self.options.order == 3:
-            triples = sum(len(members) == 3 for members in found)
-            notes.append(f"{triples} of the {comb(k, 3)} triples were measured: those whose pairs deviate most from additivity.")
+        notes.extend(leftover(self.options, len(self.masks), n))
         return tuple(notes)
+
+    def _blocks(self, found: Deviations) -> int:
+        """The number of measured masks that are neither the intact or the empty one nor among the deviations."""
+        gone = (~self.masks).sum(axis=1)
+        return int(((gone > 0) & (gone < self._started_n)).sum()) - sum(len(members) < self._started_n for members in found)

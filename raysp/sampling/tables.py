@@ -23,7 +23,8 @@ UNMEASURED = "unmeasured"
 def singles_table(values: Floats, errors: Floats, methods: list[str], average: tuple[Floats, Floats] | None = None) -> pa.Table:
     """Tabulate single effects with their standard errors, float64 `(n,)` each; `average` are the mean effects over contexts with theirs.
 
-    Columns: component int32, value, lo and hi double (95% interval), method string, and average, average_lo and average_hi double (null without `average`).
+    Columns: component int32, value, lo and hi double (95% interval), method string, and average, average_lo and average_hi double (null without `average`,
+    and where it or its standard error is NaN).
     """
     import pyarrow as pa
 
@@ -34,7 +35,7 @@ def singles_table(values: Floats, errors: Floats, methods: list[str], average: t
             "lo": pa.array(values - Z95 * errors, pa.float64()),
             "hi": pa.array(values + Z95 * errors, pa.float64()),
             "method": pa.array(methods, pa.string()),
-            **{name: pa.array(column, pa.float64()) for name, column in _averages(len(values), average).items()},
+            **{name: pa.array(column, pa.float64(), from_pandas=True) for name, column in _averages(len(values), average).items()},
         }
     )
 

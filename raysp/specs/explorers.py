@@ -43,14 +43,17 @@ class ScreenOptions(ExplorerOptions, frozen=True):
 
     kind: Literal["screen"] = "screen"
     top_k: float | Literal["auto"] = Field(
-        default="auto", description="Components kept: a fraction below 1, a count from 1, or auto, based on the spread of the single effects."
+        default="auto",
+        description="Components kept: a fraction below 1, a count from 1, or auto: as many as the budget allows; without one, by the spread of the single effects.",
     )
     always_include: tuple[int | str, ...] = Field(default=(), description="Components kept regardless of their single effect: indices or labels.")
     scores: str | tuple[float, ...] | None = Field(
         default=None,
         description="Single effects to use instead of measuring them: numbers, a JSON, CSV, Parquet or npy file, or gradient for estimates from gradients.",
     )
-    order: int = Field(default=2, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs.")
+    order: int | None = Field(
+        default=None, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs. Default 2, and 3 where a budget is left after all pairs."
+    )
 
     @property
     def files(self) -> Mapping[str, str]:
