@@ -18,7 +18,7 @@ from raysp.explorers.candidates import measure
 from raysp.game import base_label
 from raysp.masks import Masks, Values, lookup
 from raysp.sampling.ablations import ablations
-from raysp.spectral.fourier import FourierSurrogate, is_complete
+from raysp.spectral.fourier import ROUNDING, FourierSurrogate, is_complete
 from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def mask_of(labels: Sequence[str], removed: Sequence[int | str] | None, kept: Se
 
 def predict(surrogate: FourierSurrogate, known: Measured, masks: Masks, labels: Sequence[str], measured: Values) -> list[Prediction]:
     """Predictions for masks (bool, `(k, n)`), given their measured values (float64, `(k,)`, NaN if unmeasured)."""
-    # A value that is written in is the measured one, and not its sum with rounding errors.
-    written = surrogate.written(masks)
-    values = np.where(written & ~np.isnan(measured), measured, surrogate.predict(masks))
+    values, written = surrogate.predict(masks), surrogate.written(masks)
+    # A value that is written in is the measured one, but for rounding.
+    values = np.where(written & np.isclose(values, measured, rtol=ROUNDING, atol=0.0), measured, values)
     sizes, place = np.unique((~masks).sum(axis=1), return_inverse=True)
     by_size = bounds(surrogate, known, sizes)
     found: list[Prediction] = []
