@@ -23,7 +23,7 @@ from jobs.bench.context_methods import METHODS, Attribution, solver
 from jobs.bench.context_texts import QuestionedContext, context
 from jobs.bench.engine_model_games import Prompt
 from jobs.bench.kept import Kept
-from jobs.bench.rows import rounded, say, write
+from jobs.bench.rows import write_all
 from raysp.masks import Masks, Values
 from raysp.specs.lenses import FeatureLens
 
@@ -130,12 +130,7 @@ def main() -> None:
     plan = QUICK_BUDGETS if options.quick else {method: tuple(map(int, options.budgets.split(","))) for method in options.methods.split(",")}
     if unknown := set(plan) - set(METHODS):
         parser.error(f"no such method: {', '.join(sorted(unknown))}")
-    found: list[Row] = []
-    for row in rows(map(context, chosen), plan):
-        found.append(row)
-        write({"row": "context"} | row, options.output)
-        say(" ".join(str(value) for value in rounded(row).values()))
-    write(summary(found), options.output)
+    write_all(({"row": "context"} | row for row in rows(map(context, chosen), plan)), summary, options.output)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import raysp
 from jobs.bench.engine_model_games import QUESTION, REVIEW, SENTENCES, Heads, Prompt, lens
 from jobs.bench.engine_peers import UnavailableError, package, quiet
 from jobs.bench.kept import Kept
-from jobs.bench.rows import rounded, say, write
+from jobs.bench.rows import write_all
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import FourierSurrogate
@@ -178,12 +178,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
     chosen = ["words-12"] if options.quick else options.games.split(",")
-    found: list[dict[str, Any]] = []
-    for row in rows(chosen, 1 if options.quick else options.seeds, QUICK_BUDGETS if options.quick else BUDGETS):
-        found.append(row)
-        write({"row": "index"} | row, options.output)
-        say(" ".join(str(value) for value in rounded(row).values()))
-    write(summary(found), options.output)
+    found = rows(chosen, 1 if options.quick else options.seeds, QUICK_BUDGETS if options.quick else BUDGETS)
+    write_all(({"row": "index"} | row for row in found), summary, options.output)
 
 
 if __name__ == "__main__":

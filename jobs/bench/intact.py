@@ -26,7 +26,7 @@ from jobs.bench.engine_peers import HELDOUT
 from jobs.bench.intact_games import IntactGame, Questions
 from jobs.bench.intact_removal import Row, curve, flipped, rankings
 from jobs.bench.intact_targets import summary
-from jobs.bench.rows import rounded, say, write
+from jobs.bench.rows import write_all
 from raysp.explorers import ProxySPEX, r_squared
 from raysp.explorers.base import Findings
 from raysp.explorers.singles import default_budget
@@ -159,13 +159,7 @@ def main() -> None:
     parts["removal"] = lambda: removals(chosen or (QUICK_REMOVED if options.quick else REMOVED), seeds)
     if unknown := set(options.parts.split(",")) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    found: list[Row] = []
-    for part in options.parts.split(","):
-        for row in parts[part]():
-            found.append(row)
-            write(row, options.output)
-            say(" ".join(str(value) for value in rounded(row).values()))
-    write(summary(found), options.output)
+    write_all((row for part in options.parts.split(",") for row in parts[part]()), summary, options.output)
 
 
 if __name__ == "__main__":

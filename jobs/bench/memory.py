@@ -20,7 +20,7 @@ import numpy as np
 
 from jobs.bench.engine_targets import reached, target
 from jobs.bench.kept import Kept
-from jobs.bench.rows import rounded, say, write
+from jobs.bench.rows import write_all
 from jobs.bench.slope_games import BLOCK, one_thread
 from raysp.explorers import ProxySPEX, r_squared
 from raysp.lenses.mechanistic import build_mechanistic_game
@@ -122,9 +122,4 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
     one_thread()
-    found: list[Row] = []
-    for row in rows(options.questions, options.seeds or (1 if options.quick else 3), options.quick):
-        found.append(row)
-        write(row, options.output)
-        say(rounded(row))
-    write(summary(found), options.output)
+    write_all(rows(options.questions, options.seeds or (1 if options.quick else 3), options.quick), summary, options.output)

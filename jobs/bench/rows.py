@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ def write(row: Mapping[str, Any], path: Path | None = None) -> None:
     if path is not None:
         with path.open("a") as file:
             file.write(line + "\n")
+
+
+def write_all(rows: Iterable[Mapping[str, Any]], summary: Callable[[list[Any]], Mapping[str, Any]], path: Path | None = None) -> None:
+    """Write rows as they come, each with a line of progress, and the summary of all of them at the end."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        found.append(row)
+        write(row, path)
+        say(" ".join(str(value) for value in rounded(row).values()))
+    write(summary(found), path)
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from jobs.bench.engine_games import BenchGame
 from jobs.bench.engine_peers import HELDOUT, PEERS, TRAIN, Fitted, Task, UnavailableError, quiet
-from jobs.bench.rows import rounded, say, write
+from jobs.bench.rows import write_all
 from jobs.bench.slope_games import LENSES, SlopeGame, one_thread, timed
 from jobs.bench.slope_targets import summary
 from raysp.explorers import ProxySPEX, r_squared
@@ -125,10 +125,5 @@ def main() -> None:
     if unknown := set(games) - set(LENSES):
         parser.error(f"no such game: {', '.join(sorted(unknown))}")
     one_thread()
-    found: list[Row] = []
-    for name in games:
-        for row in rows(SlopeGame(name), options.quick, options.seeds or (1 if options.quick else SEEDS)):
-            found.append(row)
-            write(row, options.output)
-            say(rounded(row))
-    write(summary(found), options.output)
+    seeds = options.seeds or (1 if options.quick else SEEDS)
+    write_all((row for name in games for row in rows(SlopeGame(name), options.quick, seeds)), summary, options.output)

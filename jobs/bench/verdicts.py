@@ -124,7 +124,7 @@ def games(chosen: list[str], size: float, part: tuple[int, int]) -> Iterator[Gam
 
 
 def known(path: Path | None) -> list[dict[str, Any]]:
-    """The rows of games in a file of an earlier call; none if there is no file."""
+    """The rows of games in a file of an earlier call; none if the file does not exist."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.exists() else []
     return [row for row in rows if row["row"] == "game"]
 

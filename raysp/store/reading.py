@@ -64,7 +64,7 @@ class StoreReader:
     @explained_reads
     def earlier(self, run_id: str) -> list[Earlier]:
         """Return the answers of earlier runs about the same components of the same model or input to other questions, the latest first (see `history`)."""
-        return [Earlier(other, r2, strongest(self.surrogate(other))) for other, r2 in earlier_runs(self._cursor(), run_id) if self.has_surrogate(other)]
+        return [Earlier(other, strongest(self.surrogate(other))) for other in earlier_runs(self._cursor(), run_id) if self.has_surrogate(other)]
 
     @explained_reads
     def run_evaluations(self, run_id: str, phase: str | None = None) -> Table:

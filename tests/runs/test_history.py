@@ -79,17 +79,13 @@ def test_only_ended_runs_about_the_same_components_count(model, tmp_path):
 def test_a_resumed_run_has_the_prior_that_it_began_with(model, tmp_path):
     question = asked(model, foil=" bad", value="logit_diff")
 
-    def cancelled(rounds, calls=[]):  # noqa: B006  counts its own calls
-        calls.append(None)
-        return len(calls) > rounds
-
     with Store.open(tmp_path / "whole.duckdb") as store:
         answer(store, asked(model), "first")
         notes, whole = answer(store, question, "second")
     with Store.open(tmp_path / "parts.duckdb") as store:
         answer(store, asked(model), "first")
         with pytest.raises(raysp.errors.InterruptedRunError):
-            answer(store, question, "second", cancelled=partial(cancelled, 3))
+            answer(store, question, "second", cancelled=partial(next, iter([False] * 3), True))
         answer(store, asked(model, " bad"), "between")
         found, parts = answer(store, question, "second")
         assert (found, same(parts, whole)) == (notes, True)
