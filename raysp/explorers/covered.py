@@ -2,7 +2,8 @@
 
 Let f(R) = v(all) - v(all without R). Blocks of weak components are removed together, and each block together with a strong component or with another block.
 f(A and C) - f(A) - f(C) is the sum of the deviations from additivity between A and C, and f(A) less its single effects that within A. Where such a sum,
-less what measured pairs explain of it, is larger than the deviations of all but a few measured pairs, the block is halved, down to pairs.
+less what measured pairs explain of it, is larger than the deviations of all but a few measured pairs, the block is halved, down to pairs. The halves of a
+block that does not deviate by itself are taken not to either, and are not removed alone.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def search(ledger: Ledger, strong: Sequence[int], weak: Sequence[int], most: int
         wanted: list[Members] = []
         halved: list[Cell] = []
         for cell in chosen:
-            new = [members for members in dict.fromkeys(_needs(cell)) if members not in ledger.asked and members not in wanted]
+            new = [members for members in dict.fromkeys(_needs(ledger, cell)) if members not in ledger.asked and members not in wanted]
             if len(wanted) + len(new) > min(left, ledger.room):
                 break
             wanted.extend(new)
@@ -94,17 +95,36 @@ def _blocks(weak: Sequence[int], strong: int, most: int) -> list[Members]:
 def _total(ledger: Ledger, first: Members, second: Members) -> float:
     if not second:
         return ledger.effect(first) - sum(ledger.effect((i,)) for i in first)
-    return ledger.effect(union(first, second)) - ledger.effect(first) - ledger.effect(second)
+    return ledger.effect(union(first, second)) - _alone(ledger, first) - _alone(ledger, second)
+
+
+def _alone(ledger: Ledger, block: Members) -> float:
+    """The effect of a block; of one that was not removed alone, the sum of its single effects and of its measured pairs."""
+    return ledger.effect(block) if ledger.has(block) else _explained(ledger, block)
+
+
+def _explained(ledger: Ledger, block: Members) -> float:
+    return sum(ledger.effect((i,)) for i in block) + sum(ledger.pairs.get(pair, 0.0) for pair in itertools.combinations(block, 2))
+
+
+def _deviates(ledger: Ledger, block: Members) -> bool:
+    """Whether a block has more of an effect than its parts explain, by what makes a cell worth halving."""
+    return ledger.has(block) and abs(ledger.effect(block) - _explained(ledger, block)) > _bar(ledger)
 
 
 def _worth_halving(ledger: Ledger, cells: Sequence[Cell]) -> list[Cell]:
     """The cells whose sums, less the deviations of measured pairs, are largest, if they would be among the strongest pairs; largest first."""
-    strongest = sorted((abs(value) for value in ledger.pairs.values()), reverse=True)
-    bar = max(ROUNDING * ledger.scale * ledger.n, strongest[STRONGEST - 1] if len(strongest) >= STRONGEST else 0.0)
+    bar = _bar(ledger)
     sums = {cell: abs(cell.total - sum(value for pair, value in ledger.pairs.items() if cell.holds(pair))) for cell in cells if not _is_measured(ledger, cell)}
     largest = max(sums.values(), default=0.0)
     worth = [cell for cell, size in sums.items() if size > bar and size >= NEAR_LARGEST * largest]
     return sorted(worth, key=lambda cell: (-sums[cell], cell.first, cell.second))[:AT_ONCE]
+
+
+def _bar(ledger: Ledger) -> float:
+    """The least sum that would be among the strongest pairs, and that is not rounding."""
+    strongest = sorted((abs(value) for value in ledger.pairs.values()), reverse=True)
+    return max(ROUNDING * ledger.scale * ledger.n, strongest[STRONGEST - 1] if len(strongest) >= STRONGEST else 0.0)
 
 
 def _is_measured(ledger: Ledger, cell: Cell) -> bool:
@@ -117,12 +137,14 @@ def _cut(cell: Cell) -> tuple[Members, Members, Members]:
     return large[: len(large) // 2], large[len(large) // 2 :], other
 
 
-def _needs(cell: Cell) -> list[Members]:
+def _needs(ledger: Ledger, cell: Cell) -> list[Members]:
     """The ablations with which a cell is halved."""
     half, rest, other = _cut(cell)
     if not half:
         return [union(cell.first, cell.second)]
-    return [half, other, union(half, other)] if other else [half, rest]
+    if not other:
+        return [half, rest]
+    return [*([half] if _deviates(ledger, union(half, rest)) else []), union(half, other)]
 
 
 def _halves(ledger: Ledger, cell: Cell) -> list[Cell]:

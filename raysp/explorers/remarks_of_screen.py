@@ -23,7 +23,8 @@ def measured_sets(n: int, kept: Sequence[int], found: Deviations, order: int, *,
     if pairs == comb(n, 2):
         notes = [f"All {pairs} pairs of the {n} components were measured."]
     else:
-        which = f"{inside} of the {comb(k, 2)} among the {k} components with the largest single effects or deviations, and {pairs - inside} others"
+        which = f"{inside} of the {comb(k, 2)} among the {k} components with the largest single effects or deviations"
+        which += f", and {pairs - inside} other{'s' if pairs - inside > 1 else ''}" if pairs > inside else ""
         notes = [f"{pairs} of the {comb(n, 2)} pairs of {n} components were measured: {which}. Pairs that were not measured are assumed to be additive."]
     if not triples:
         return notes

@@ -92,6 +92,13 @@ def test_a_component_that_another_covers_for_is_found_where_not_all_pairs_fit(n,
     assert set(pair) <= set(findings.diagnostics["kept"])
 
 
+@pytest.mark.parametrize(("n", "pair"), [(16, (2, 6)), (16, (4, 15)), (20, (17, 19))])
+@pytest.mark.parametrize("alone", [0.0, 5.0])
+def test_a_covered_component_is_found_with_two_evaluations_a_component_beside_the_single_ablations(n, pair, alone):
+    findings = explore(Screen(budget=3 * n + 2), covering(n, pair, alone=alone), n).result()
+    assert found(findings, 1) == pytest.approx({pair: 28.0})
+
+
 def test_all_pairs_of_sixteen_sentences_fit_and_triples_take_the_rest():
     game = covering(16, (5, 6), alone=4.94)
     findings = explore(Screen(budget=256), game, 16).result()

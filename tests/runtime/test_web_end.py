@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -28,20 +30,38 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def taken():
-    """The usual port is somebody else's."""
-    with socket.socket() as other:
+    """The usual port is somebody else's: if another test has it, this takes over as soon as that lets go."""
+    over = threading.Event()
+    with socket.socket() as other, ThreadPoolExecutor(1) as pool:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier web end may linger
-        with contextlib.suppress(OSError):  # as it is already
+        held = pool.submit(hold, other, over)
+        until("somebody listens at the usual port", somebody_listens, 60)
+        yield
+        over.set()
+        held.result()
+
+
+def hold(other, over):
+    while not over.is_set():
+        with contextlib.suppress(OSError):
             other.bind(("127.0.0.1", WEB_PORT))
             other.listen()
-        yield
+            return
+        over.wait(0.02)
+
+
+def somebody_listens():
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", WEB_PORT)) == 0
 
 
 @pytest.fixture(scope="module")
 def started(home, taken):
-    refused = process("up", "--port", str(WEB_PORT), home=home)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = process("up", "--port", str(port), home=home)
     assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
-    assert refused.err.startswith(f"raysp: port: {WEB_PORT} cannot be listened at")
+    assert refused.err.startswith(f"raysp: port: {port} cannot be listened at")
     assert process("status", "--json", home=home).out == '{\n "running": false,\n "address": null\n}\n'  # nothing is left of it
     done = process("up", "--json", home=home)
     assert done.code == 0, done.err
