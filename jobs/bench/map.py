@@ -1,6 +1,6 @@
 """A map of pairs of heads: all pairs of the embedded model's heads measured exactly, and the methods that name the strongest ones at a fraction of the price.
 
-    python -m jobs.bench map [--quick] [--prompts 10] [--heads all|12-17] [--methods screen,...] [--only-measure] [--folder DIR] [--output FILE]
+    python -m jobs.bench map [--quick] [--prompts 10] [--heads all|12-17] [--methods "screen;..."] [--only-measure] [--folder DIR] [--output FILE]
 
 A prompt's table has v(all) - v(all without both heads), minus both single effects, for every pair (36,315 for 270 heads, zero ablation, float32). Measured blocks
 are kept (`kept.py`), so a job that was interrupted continues where it stopped; tables that are whole are written to `--folder` as Parquet, one a prompt. The tasks
@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="54 heads, one prompt, under 6 minutes")
     parser.add_argument("--prompts", type=int, help=f"prompts ({PROMPTS}; 1 with --quick)")
     parser.add_argument("--heads", help=f"layers whose heads are components, or all (all; {QUICK_HEADS} with --quick)")
-    parser.add_argument("--methods", default=",".join(EXPLORERS), help="explorers to score, beside the methods by gradients (%(default)s); none for none")
+    parser.add_argument("--methods", default=";".join(EXPLORERS), help="explorers to score, with semicolons, beside the methods by gradients (%(default)s); none for none")
     parser.add_argument("--only-measure", action="store_true", help="make the map and score nothing")
     parser.add_argument("--folder", type=Path, help="the folder of the Parquet files (bench/map in the home folder of raysp)")
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
     options = parser.parse_args()
-    names = [] if options.methods == "none" else options.methods.split(",")
+    names = [] if options.methods == "none" else options.methods.split(";")
     if unknown := set(names) - set(EXPLORERS):
         parser.error(f"no such explorer: {', '.join(sorted(unknown))}")
     one_thread()

@@ -20,12 +20,14 @@ Row = dict[str, Any]
 
 #: Numbers of strongest pairs to find; the goal's, with its share of the price.
 TOPS, GOAL_TOP, GOAL_SHARE, GOAL_RECALL = (20, 50), 20, 0.05, 0.9
-#: Explorers by their names; those of `SLOPED` measure slopes.
+#: Explorers by their names.
 EXPLORERS: Mapping[str, Callable[[int], Explorer]] = {
     "proxyspex both": lambda budget: ProxySPEX(budget=budget, focus="both", slopes="off"),
     "proxyspex intact": lambda budget: ProxySPEX(budget=budget, focus="intact", slopes="off"),
-    "proxyspex slopes": lambda budget: ProxySPEX(budget=budget, focus="both", slopes="on"),
-    "screen": lambda budget: Screen(budget=budget),
+    "proxyspex both, slopes": lambda budget: ProxySPEX(budget=budget, focus="both"),
+    "proxyspex intact, slopes": lambda budget: ProxySPEX(budget=budget, focus="intact"),
+    "screen": lambda budget: Screen(budget=budget, slopes="off"),
+    "screen, slopes": lambda budget: Screen(budget=budget),
 }
 
 

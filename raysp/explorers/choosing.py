@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raysp.explorers.changes import Changes
 from raysp.explorers.designs import pair_ablations
 from raysp.explorers.samples import Rows, Sample
 from raysp.masks import Masks, Values
@@ -11,9 +12,12 @@ from raysp.sampling.draws import random_masks
 from raysp.sampling.matching import distinct
 from raysp.spectral.posterior import Posterior, learn
 from raysp.spectral.sets import Floats, features
+from raysp.threads import one_thread
 
 #: Size of the pool of random masks from which the most informative are chosen: a multiple of the number wanted, with a minimum and a maximum.
 POOL_FACTOR, POOL_LEAST, POOL_MOST = 8, 500, 3000
+#: Maximum number of rows from which the kernel that chooses masks is learnt.
+LEARNT = 2500
 #: Standard deviations that are added to the expected deviation of a pair.
 UNCERTAIN = 2.0
 #: Maximum number of pairs compared by their expected deviation, and of pairs whose uncertainty is computed, as a multiple of the number wanted.
@@ -55,6 +59,27 @@ def most_telling(posterior: Posterior, count: int, rng: np.random.Generator, kno
         chosen.append(best)
         variance[chosen] = -np.inf
     return pool[np.sort(chosen)]
+
+
+def next_pairs(sample: Sample, effects: Values | None, changes: Changes | None, count: int, known: Masks) -> Masks:
+    """The next `count` pairs to measure, as ablations not among `known`: by the changes of slopes if there are some that agree, otherwise by a kernel.
+
+    `effects` `(n,)` are the measured single effects. Fewer if there are fewer; none if there are no effects, or the values of the sample do not vary.
+    """
+    if changes is not None and changes.agree and len(changed := changed_pairs(changes, count, known)):
+        return changed
+    if not sample.varies or effects is None:
+        return known[:0]
+    fixed = np.flatnonzero(~sample.scored)
+    rows = np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]])
+    with one_thread():
+        return suspected_pairs(learnt(sample, rows), effects, count, known)
+
+
+def changed_pairs(changes: Changes, count: int, known: Masks) -> Masks:
+    """The `count` pairs whose deviation from additivity is estimated to be strongest, as ablations not among `known`, bool `(count, n)`; fewer if there are fewer."""
+    ranked = changes.ranked[: count + len(known)]
+    return distinct(pair_ablations(len(changes.intact), ranked), known)[:count]
 
 
 def suspected_pairs(posterior: Posterior, effects: Values, count: int, known: Masks) -> Masks:

@@ -12,8 +12,9 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from raysp.explorers.changes import Changes, estimated
 from raysp.explorers.fitting import Fit
-from raysp.explorers.near import followed
+from raysp.explorers.near import MOST, REMOVED, followed
 from raysp.masks import Masks, Values
 from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.strata import allocated, binomial_shares, log_numbers, sized_masks, spread_shares
@@ -76,16 +77,21 @@ class Design:
         there = np.bincount(sizes, minlength=self.n + 1)
         return np.minimum(binomial_shares(self.n, self.keep_probability)[sizes] * len(drawn) / there[sizes], MOST_IMPORTANCE)
 
-    def written(self, found: Fit, masks: Masks, values: Values, drawn: NDArray[np.bool_], importance: Values) -> FourierSurrogate:
+    def written(
+        self, found: Fit, masks: Masks, values: Values, drawn: NDArray[np.bool_], importance: Values, *, changes: Changes | None = None
+    ) -> FourierSurrogate:
         """The surrogate of a fit with the measured values (`(m,)`) written in, and what it missed around the intact input followed to masks not measured.
 
-        `drawn` marks the random ones among the masks (bool `(m,)`); `importance` (`(m,)`) is how much each counts as such.
+        `drawn` marks the random ones among the masks (bool `(m,)`); `importance` (`(m,)`) is how much each counts as such. `changes` estimate pairs that
+        were not measured.
         """
         inclusion = np.ones(len(values))
         inclusion[drawn] = self.inclusion(masks[drawn])
         guessed, surrogate, left = found.surrogate.predict(masks), found.surrogate, values - found.held_out
         if self.focus != "average":
-            surrogate = followed(surrogate, masks, values - guessed, left, importance)
+            room = MOST - int(((~masks).sum(axis=1) <= REMOVED).sum())
+            guesses = estimated(changes, masks, values, room) if changes is not None and room > 0 else None
+            surrogate = followed(surrogate, masks, values - guessed, left, importance, estimates=guesses)
         predicted = surrogate.predict(masks)
         return surrogate.with_points(Points.of(masks, values - predicted, left - (predicted - guessed), inclusion))
 

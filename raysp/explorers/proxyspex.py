@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.errors import UserError
+from raysp.explorers.around import Around
 from raysp.explorers.base import Explorer, Findings
+from raysp.explorers.changes import Changes
 from raysp.explorers.designs import Design
 from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.history import Answers, Remembering
@@ -21,7 +23,6 @@ from raysp.explorers.rounds import Rounds
 from raysp.explorers.samples import Proxy, Sample, kept_share, random_rows
 from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values
-from raysp.sampling.ablations import single_ablations
 from raysp.sampling.matching import distinct
 from raysp.sampling.tables import effects_table, removed_effects
 from raysp.specs.explorers import Focus, Keep, ProxySPEXOptions
@@ -35,16 +36,12 @@ if TYPE_CHECKING:
     from raysp.gradients import GradientReport
     from raysp.spectral.sets import Floats
 
-#: The n + 1 single ablations are evaluated if they take at most this share of the budget.
-SWEEP_SHARE = 0.25
 #: Maximum number of rows in the interactions table; the surrogate contains the rest.
 REPORTED = 2000
 #: Share of the random budget in the first round and in each later one, and the share of a later round that is chosen rather than drawn.
 FIRST_SHARE, ROUND_SHARE, CHOSEN_SHARE = 0.4, 0.15, 0.5
 #: Minimum number of masks per round.
 LEAST_ROUND = 32
-#: Maximum number of rows from which the kernel that chooses masks is learnt.
-LEARNT = 2500
 #: Number of rounds in which pairs are measured: what the first ones show leads to the others.
 PAIR_ROUNDS = 2
 #: Number of strongest interactions whose intervals `until_width` checks.
@@ -55,7 +52,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     """Interactions from a proxy model trained on random masks.
 
     With `keep="auto"`, a pilot of about fifty masks first determines P(keep). Next come the intact and the empty mask and, if they take at most a quarter of the
-    budget, all n single ablations (step 3 of the guide). Random masks follow, by the `Design` of the focus, at once, or in rounds if `adaptive`, `until_r2` or
+    budget (half with a focus on the intact input), all n single ablations (step 3 of the guide), with slopes where these are to be had. Random masks follow, by the `Design` of the focus, at once, or in rounds if `adaptive`, `until_r2` or
     `until_width` is set. With a focus on the intact input, the pairs come last whose deviations from additivity are expected to be strongest. Every value enters
     the fit; scores and all that assumes masks drawn with P(keep) use the random ones, weighted by their importance.
     """
@@ -78,11 +75,12 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             return kept_share(self.masks, self.weights, exactly=self.options.keep == "auto")
         if self.options.keep != "auto":
             return self.options.keep or UNIFORM
-        if not self._outputs:
+        rounds = self._rounds.until("pilot")
+        if rounds > len(self._outputs):
             return UNIFORM
         from raysp.explorers.choosing import resembling
 
-        pilot = self._outputs[0].mean(axis=1)
+        pilot = np.concatenate(self._outputs[:rounds]).mean(axis=1)
         return resembling(self._pilot_of(self._started_n)[1][: len(pilot)], pilot)
 
     @property
@@ -120,7 +118,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     @property
     def asks_slopes(self) -> bool:
         """Whether the masks of the pending round are to be measured with slopes."""
-        return self._purchases is not None and len(self._masks) in self._purchases.rounds
+        return self._purchases is not None and len(self._masks) in self._purchases.rounds | self._purchases.around
 
     def with_slopes(self, price: float) -> Self:
         """Offer slopes as in `Explorer.with_slopes`. They are bought for random masks."""
@@ -160,14 +158,13 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         left = self.planned(n) - ceil(self._spent())
         if not self._rounds.entries:
             self._proxy()  # a proxy that is not available fails here, before any evaluation
-            if self.options.keep == "auto":
-                return self._rounds.note("pilot", self._pilot_of(n)[0][:left])
-        if not self._rounds.count("first"):
-            sweep = single_ablations(n) if self._sweeps else np.ones((1, n), dtype=np.bool_)
-            sweep = np.concatenate([sweep, np.zeros((1, n), dtype=np.bool_)]) if self._design.writes else sweep
-            sweep = distinct(sweep, self.masks)[:left] if len(self.masks) else sweep[:left]
-            if len(sweep):
-                return self._rounds.note("first", sweep)
+        if self.options.keep == "auto" and not self._rounds.count("pilot") and (self._rounds.entries or not self._around.sloped):
+            return self._rounds.note("pilot", self._pilot_of(n)[0][len(self.masks) :][:left])
+        missing, sloped = self._around.first(self.masks, self._changes())
+        if len(missing := missing[:left]):
+            if sloped and self._purchases:
+                self._purchases.around.add(len(self._rounds.entries))
+            return self._rounds.note("first", missing)
         if left <= 0 or self._satisfied():
             return None
         pairs = self._pairs_left()
@@ -175,6 +172,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if masks is None and pairs and len(suspected := self._pairs(min(left, pairs))):
             return self._rounds.note("pairs", suspected)
         return masks if masks is not None or not pairs else self._next_random(left)
+
+    def _changes(self, query: int | None = None) -> Changes | None:
+        """The changes of slopes around the intact input, of a query (None: of the mean over queries)."""
+        return Changes.of(self.masks, self._slopes_of(query))
+
+    def _slopes_of(self, query: int | None) -> Floats | None:
+        """The slopes of a query (None: their mean), float64 `(m, n)`."""
+        slopes = self.slopes
+        return None if slopes is None else slopes.mean(axis=1) if query is None else slopes[:, query]
 
     def _next_random(self, left: int) -> Masks | None:
         """The next round of random masks."""
@@ -191,18 +197,15 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     def certain_masks(self) -> Masks:
         """See `Explorer.certain_masks`: all masks, unless rounds or P(keep) depend on values."""
         first = self.ask()
-        if self.options.keep == "auto" or self._looks:
-            return first
+        if self.options.keep == "auto" or self._purchases or self._in_rounds:
+            others = self._pilot_of(self._started_n)[0] if self.options.keep == "auto" else self._around.ends_and_singles
+            return np.concatenate([first, distinct(others, first)])[: self.planned(self._started_n)]
         count = self.planned(self._started_n) - len(first) - self._pairs_left()
         return np.concatenate([first, self._random(count, np.random.default_rng(self.random_state), first)])
 
     @property
-    def _looks(self) -> bool:
-        """Whether masks are requested in rounds, because values determine what to measure or when to stop."""
-        return self._purchases is not None or self._in_rounds
-
-    @property
     def _in_rounds(self) -> bool:
+        """Whether random masks are requested in rounds, because values determine what to measure or when to stop."""
         return self.options.adaptive or self.options.until_r2 is not None or self.options.until_width is not None
 
     def _round(self, left: int) -> tuple[Masks, int]:
@@ -229,7 +232,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         sample = self._sample_of()
         if not sample.varies:
             return np.zeros((0, self._started_n), dtype=np.bool_)
-        from raysp.explorers.choosing import learnt, most_telling
+        from raysp.explorers.choosing import LEARNT, learnt, most_telling
 
         with one_thread():
             return most_telling(learnt(sample, rng.permutation(len(sample.values))[:LEARNT]), count, rng, self.masks)
@@ -244,28 +247,22 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return "average" if self._was_given else self.options.focus or "both"
 
     @property
-    def _sweeps(self) -> bool:
-        """Whether every single ablation is measured."""
-        return self._started_n + 1 <= self.planned(self._started_n) * SWEEP_SHARE
+    def _around(self) -> Around:
+        return Around(self._design, self.planned(self._started_n), self._purchases)
 
     def _pairs_left(self) -> int:
         """The number of evaluations kept for pairs at the intact input."""
-        n = self._started_n
-        if not self._sweeps or self.planned(n) >= 1 << min(n, 62) or self._rounds.count("pairs") == PAIR_ROUNDS:
+        if self._rounds.count("pairs") == PAIR_ROUNDS:
             return 0
-        return self._design.pairs(self.planned(n) - n - 2) - sum(self._rounds.sizes("pairs", self._masks))
+        extra = self._purchases.around_extra(list(map(len, self._masks))) if self._purchases else 0
+        return max(self._around.pairs - sum(self._rounds.sizes("pairs", self._masks)) - ceil(extra), 0)
 
     def _pairs(self, count: int) -> Masks:
         """The next of `count` pairs at the intact input whose deviations are expected to be strongest, as ablations; none if the values do not vary."""
-        from raysp.explorers.choosing import learnt, suspected_pairs
+        from raysp.explorers.choosing import next_pairs
 
-        sample, effects = self._sample_of(), removed_effects(self.masks, self.values)
-        if not sample.varies or effects is None:
-            return np.zeros((0, self._started_n), dtype=np.bool_)
-        fixed = np.flatnonzero(~sample.scored)
-        rows = np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]])
-        with one_thread():
-            return suspected_pairs(learnt(sample, rows), effects, -(-count // (PAIR_ROUNDS - self._rounds.count("pairs"))), self.masks)
+        wanted = -(-count // (PAIR_ROUNDS - self._rounds.count("pairs")))
+        return next_pairs(self._sample_of(), removed_effects(self.masks, self.values), self._changes(), wanted, self.masks)
 
     def _satisfied(self) -> bool:
         """Whether the current findings meet `until_r2` and `until_width`."""
@@ -301,7 +298,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         else:
             sample = self._sample_of()
             found = fit_proxy(sample, self._proxy())
-            surrogate = self._written(found, values)
+            surrogate = self._written(found, values, self._changes())
             notes += about_fit(found, values, int(sample.scored.sum()))
             diagnostics |= {"r2_cv": found.r2, "r2_cv_singles": found.r2_singles, "weights": found.weights, "rows": len(sample.values)}
         seen = diagnose(surrogate, r2=diagnostics.get("r2_cv"), r2_singles=diagnostics.get("r2_cv_singles"))
@@ -325,16 +322,16 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
             surrogate = FourierSurrogate.from_values(self.masks, values)
         else:
             proxy, _ = affordable_proxy(self.options.proxy, *self.outputs.shape)
-            surrogate = self._written(fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)), values)
+            surrogate = self._written(fit_proxy(self._sample_of(query), self.proxy_for(query, proxy)), values, self._changes(query))
         table = surrogate.interactions(self._index(), self.options.max_order, 2).slice(0, REPORTED)
         effects = removed_effects(self.masks, values) if not self._was_given or self.complete else None
         return Findings(surrogate, effects_table(surrogate, effects), table, self._index(), focus=self._focus)
 
-    def _written(self, found: Fit, values: Values) -> FourierSurrogate:
+    def _written(self, found: Fit, values: Values, changes: Changes | None) -> FourierSurrogate:
         """The surrogate of a fit with the measured values written in, if the design is for more than averages over contexts."""
         if self._was_given or not self._design.writes:
             return found.surrogate
-        return self._design.written(found, self.masks, values, self._drawn, self.importance)
+        return self._design.written(found, self.masks, values, self._drawn, self.importance, changes=changes)
 
     def query_notes(self) -> tuple[str, ...]:
         """A note if queries are fitted with a proxy other than that of the run."""
@@ -345,7 +342,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         """Notes on the masks."""
         if not self._was_given:
             pairs = sum(self._rounds.sizes("pairs", self._masks))
-            return about_design(self._design, self.masks[self._drawn], pairs, chosen=self.options.keep == "auto")
+            return about_design(self._design, self.masks[self._drawn], pairs, self._changes(), chosen=self.options.keep == "auto")
         if self.options.keep is not None or self.keep_probability == UNIFORM or not len(self.masks):
             return []
         return [about_given(float(weighted_mean(self.masks.mean(axis=1), self.weights)))]
@@ -375,9 +372,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return super().sample() if self.complete else self._sample_of()
 
     def _sample_of(self, query: int | None = None) -> Sample:
-        """The sample with the values of a query (None: their mean) of all measured masks, and its slopes where they were measured."""
-        values, slopes = self.values if query is None else self.outputs[:, query], self.slopes
-        slopes = None if slopes is None else slopes.mean(axis=1) if query is None else slopes[:, query]
+        """The sample with the values of a query (None: their mean) of all measured masks, and its slopes at those drawn at random, if they were measured."""
+        values, slopes = self.values if query is None else self.outputs[:, query], self._slopes_of(query)
+        # Slopes around the intact input say little about other contexts, and `changes` uses them.
+        slopes = None if slopes is None else np.where(self._drawn[:, None], slopes, np.nan)
         # Masks chosen for their uncertainty come from the same pool as the random ones, and count as much.
         importance = np.maximum(self.importance, float(self.options.adaptive))
         given_importance = None if not len(importance) or np.ptp(importance) == 0 else importance
@@ -397,4 +395,5 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._was_given:
             return random_rows(self.masks, self.keep_probability, self.weights)
         pilot = self._pilot_of(self._started_n)[1] if self._rounds.count("pilot") else np.zeros(0)
-        return self._rounds.drawn(self._masks, pilot == self.keep_probability)
+        # The intact input, the pilot's first mask, may have been measured in a round before.
+        return self._rounds.drawn(self._masks, (pilot == self.keep_probability)[self._rounds.until("pilot") - 1 :])

@@ -1,14 +1,14 @@
 """What a run buys if its game can measure slopes: values, or values with slopes, which cost more.
 
 The first random masks are a trial, measured with slopes. If its slopes predict held-out values better than more values for the same price would, the rest of
-the budget buys slopes as well.
+the budget buys slopes as well. Slopes around the intact input estimate the deviations of pairs, and are paid from what measures these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, sqrt
+from math import comb, inf, sqrt
 
 import numpy as np
 
@@ -28,23 +28,43 @@ CLEAR, TRIALS = 1.1, 2
 MOST_LOST = 0.2
 #: The highest price at which slopes are bought without a trial, if the budget is too small for one.
 UNTRIED_PRICE = 3.0
+#: The share of the evaluations for pairs at the intact input that slopes at single ablations may take, and the fewest that are measured with slopes, if any.
+AROUND_SHARE, FEWEST_AROUND = 0.5, 8
 
 
 @dataclass
 class Purchases:
-    """The purchases of a run: `rounds` in which slopes are measured, the `price` of a value with slopes (in values without), and the `verdict` of the trial.
+    """The purchases of a run: `rounds` of random masks in which slopes are measured, the `price` of a value with slopes (in values without), and the `verdict` of the trial.
 
-    `wanted` is the option: auto or on.
+    `wanted` is the option: auto or on. `around` are the rounds around the intact input in which slopes are measured.
     """
 
     wanted: str
     price: float
     rounds: set[int] = field(default_factory=set[int])
     verdict: bool | None = None
+    around: set[int] = field(default_factory=set[int])
 
     def cost(self, sizes: Sequence[int]) -> float:
         """The price of rounds with these numbers of masks, in values."""
-        return sum(size * (self.price if number in self.rounds else 1.0) for number, size in enumerate(sizes))
+        return sum(sizes) + self._extra(sizes, self.rounds | self.around)
+
+    def around_extra(self, sizes: Sequence[int]) -> float:
+        """What slopes around the intact input cost beyond the values there, in values."""
+        return self._extra(sizes, self.around)
+
+    def _extra(self, sizes: Sequence[int], rounds: set[int]) -> float:
+        return (self.price - 1) * sum(size for number, size in enumerate(sizes) if number in rounds)
+
+    def affordable_around(self, n: int, pairs: int) -> int:
+        """The number of single ablations that are measured with slopes if `pairs` evaluations are kept for pairs of `n` components: none if all of these fit.
+
+        The intact input is measured with slopes as well if there are any.
+        """
+        if not 0 < pairs < comb(n, 2):
+            return 0
+        affordable = n if self.price <= 1 else min(n, int(AROUND_SHARE * pairs / (self.price - 1)))
+        return affordable if affordable >= FEWEST_AROUND else 0
 
     def masks(self, left: float, trial: Callable[[], Sample]) -> tuple[int, bool]:
         """The number of masks that `left` evaluations pay for, or that make up the trial, and whether slopes are measured.
@@ -88,7 +108,8 @@ class Purchases:
             why = ", as a trial: they did not predict held-out values better than more values for the same price would, so no more were measured"
         share = sum(weight for name, weight in weights.items() if name.startswith(SLOPED))
         part = f"Models that learn from slopes make up {share:.0%} of the surrogate." if share else "The surrogate uses values alone."
-        return [f"Slopes were measured at {count:,} masks, each of which counts as {self.price:.1f} evaluations{why}.", part]
+        which = "random masks" if self.around else "masks"
+        return [f"Slopes were measured at {count:,} {which}, each of which counts as {self.price:.1f} evaluations{why}.", part]
 
 
 def relative_error(sample: Sample) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raysp.explorers.changes import Changes
 from raysp.explorers.designs import ALL_SIZES, Design
 from raysp.explorers.fitting import Fit
 from raysp.explorers.samples import CONSTANT_VALUE
@@ -51,8 +52,8 @@ def about_given(share: float) -> str:
     return f"The masks keep {share:.0%} of the components on average; effects and intervals refer to such masks."
 
 
-def about_design(design: Design, drawn: Masks, pairs: int, *, chosen: bool) -> list[str]:
-    """Sentences on the masks of a design: those `drawn`, the number of pairs measured at the intact input, and P(keep) if a pilot has `chosen` it."""
+def about_design(design: Design, drawn: Masks, pairs: int, changes: Changes | None, *, chosen: bool) -> list[str]:
+    """Sentences on the masks of a design: those `drawn`, the number of pairs measured at the intact input and the slopes there, and P(keep) if a pilot has `chosen` it."""
     found: list[str] = []
     p, share = design.keep_probability, float(drawn.mean()) if drawn.size else design.keep_probability
     if abs(share - p) > ASTRAY and not design.spread:
@@ -60,10 +61,11 @@ def about_design(design: Design, drawn: Masks, pairs: int, *, chosen: bool) -> l
         found.append(f"Distinct masks that keep each component with probability {p:g} are few; those measured keep {share:.0%} of the components on average.")
     elif chosen:
         found.append(f"Masks keep each component with probability {p:g}.")
+    if changes is not None and changes.removed.any():
+        found.append(changes.note())
     if pairs:
-        found.append(
-            f"{pairs:,} pairs were measured at the intact input: those for which a first fit expected, or could not rule out, the strongest deviations."
-        )
+        by = "a first fit expected, or could not rule out," if changes is None or not changes.agree else "slopes suggest"
+        found.append(f"{pairs:,} pairs were measured at the intact input: those for which {by} the strongest deviations.")
     return found
 
 

@@ -30,6 +30,10 @@ class Rounds:
         """The number of rounds with a role."""
         return sum(each == role for each, _ in self.entries)
 
+    def until(self, role: Role) -> int:
+        """The number of rounds up to the first one with a role, with that; one more than there are if none has it."""
+        return next((number for number, (each, _) in enumerate(self.entries, 1) if each == role), len(self.entries) + 1)
+
     def sizes(self, role: Role, told: Sequence[Masks]) -> list[int]:
         """The numbers of masks `told` in the rounds with a role."""
         return [len(masks) for (each, _), masks in zip(self.entries, told, strict=False) if each == role]

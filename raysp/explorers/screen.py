@@ -6,16 +6,19 @@ With a budget and without a fixed k, `spending` decides what is measured, and `c
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from math import comb
+from math import ceil, comb
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from raysp.errors import UserError
 from raysp.explorers import candidates, spending
+from raysp.explorers.around import sweep
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.candidates import Deviations, Members
+from raysp.explorers.changes import Changes
 from raysp.explorers.ledger import Ledger
+from raysp.explorers.purchases import Purchases
 from raysp.explorers.remarks_of_screen import leftover, measured_sets
 from raysp.explorers.scores import check_scores, load_scores
 from raysp.masks import Masks, Values, lookup
@@ -35,7 +38,8 @@ class Screen(Explorer[ScreenOptions]):
     """Single ablations, followed by ablations of pairs (and triples) of the most important components.
 
     A budget is spent entirely unless `top_k` is given: on all pairs if they fit, otherwise on those of as many components as possible and on a search for
-    components that are weak alone but covered for by others; what is left after all pairs, on triples.
+    components that are weak alone but covered for by others; what is left after all pairs, on triples. If the game has slopes, the single ablations are measured with
+    these, and the pairs that they suggest instead.
 
     All reported effects are measured exactly; everything not measured is assumed to be additive. The surrogate is accurate near the intact input and is
     therefore scored at P(keep) = 0.9.
@@ -46,6 +50,7 @@ class Screen(Explorer[ScreenOptions]):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self._given: Floats | None = None
+        self._purchases: Purchases | None = None
 
     @property
     def keep_probability(self) -> float:
@@ -132,13 +137,50 @@ class Screen(Explorer[ScreenOptions]):
             self._given_scores()
         return self
 
+    @property
+    def uses_slopes(self) -> bool:
+        """By the option `slopes`, if a budget decides what is measured and the single ablations are."""
+        return self.options.slopes != "off" and self._spends and self.options.scores is None
+
+    @property
+    def asks_slopes(self) -> bool:
+        """Whether the masks of the pending round are to be measured with slopes."""
+        return self._purchases is not None and len(self._masks) in self._purchases.around
+
+    def with_slopes(self, price: float) -> Self:
+        """Offer slopes as in `Explorer.with_slopes`. They are bought for single ablations."""
+        if self.uses_slopes:
+            self._purchases = Purchases(self.options.slopes, price)
+        return self
+
     def _next(self) -> Masks | None:
         told = self.masks
-        for sets in self._rounds(Ledger(told, self.values, self.options.budget)):
+        ledger = Ledger(told, self.values, None if self.options.budget is None else self.options.budget - self._extra)
+        for number, sets in enumerate(self._rounds(ledger)):
             missing = distinct(ablations(self._started_n, sets), told)
             if len(missing):
-                return missing
+                return missing if number else self._sweep(missing)
         return None
+
+    def _sweep(self, missing: Masks) -> Masks:
+        """The next of the ends and single ablations that are `missing`."""
+        if self._purchases is None:
+            return missing
+        n = self._started_n
+        masks, sloped = sweep(missing, self._changes, self._purchases.affordable_around(n, self.planned(n) - n - 2))
+        if sloped:
+            self._purchases.around.add(len(self._masks))
+        return masks
+
+    @property
+    def _changes(self) -> Changes | None:
+        slopes = self.slopes
+        return None if slopes is None else Changes.of(self.masks, slopes.mean(axis=1))
+
+    @property
+    def _extra(self) -> int:
+        """What slopes cost beyond the values, in evaluations."""
+        return ceil(self._purchases.around_extra(list(map(len, self._masks)))) if self._purchases else 0
 
     def _rounds(self, ledger: Ledger) -> Generator[list[Members], None, None]:
         """All rounds from the first, as sets to be removed; each may use the values of those before it."""
@@ -147,8 +189,9 @@ class Screen(Explorer[ScreenOptions]):
         if sets := ledger.afford(self._first_round()):
             yield sets
         if self._spends:
-            order, included = self._largest_order, self._included()
-            yield from spending.spend(ledger, self._given_scores(), included, order, reserve=self.options.order == 3)
+            order, included, changes = self._largest_order, self._included(), self._changes
+            suspected = [(i, j) for i, j in changes.ranked.tolist()] if changes is not None and changes.agree else None
+            yield from spending.spend(ledger, self._given_scores(), included, order, reserve=self.options.order == 3, suspected=suspected)
         else:
             yield from self._rounds_of_kept(ledger)
 
@@ -291,6 +334,8 @@ class Screen(Explorer[ScreenOptions]):
     def _notes(self, kept: np.ndarray, found: Deviations) -> tuple[str, ...]:
         n, spends = self._started_n, self._spends
         notes = measured_sets(n, kept.tolist(), found, self._largest_order, spends=spends)
+        if (changes := self._changes) is not None:
+            notes.append(changes.note() + (" The pairs with the strongest estimates were measured." if changes.agree else ""))
         blocks = self._blocks(found) if spends else 0
         if blocks:
             notes.append(
@@ -307,7 +352,7 @@ class Screen(Explorer[ScreenOptions]):
                 f"Components were ranked by {ranked}. Single effects were measured for {which}; the others are assumed to have no effect."
                 + (" No search was made for components that the scores rank low." if spends and single < n else "")
             )
-        notes.extend(leftover(self.options, len(self.masks), n))
+        notes.extend(leftover(self.options, len(self.masks) + self._extra, n))
         return tuple(notes)
 
     def _blocks(self, found: Deviations) -> int:

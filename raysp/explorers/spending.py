@@ -42,16 +42,21 @@ def strongest_first(strength: Floats, included: Sequence[int]) -> list[int]:
     return list(dict.fromkeys([*included, *np.argsort(-strength, kind="stable").tolist()]))
 
 
-def spend(ledger: Ledger, ranking: Floats | None, included: Sequence[int], order: int, *, reserve: bool) -> Rounds:
+def spend(ledger: Ledger, ranking: Floats | None, included: Sequence[int], order: int, *, reserve: bool, suspected: Sequence[Members] | None = None) -> Rounds:
     """Yield rounds of ablations until the budget is spent or every set up to `order` is measured; `reserve` keeps a share for triples.
 
-    Components are ranked by `ranking` (`(n,)`), and single effects are measured with their pairs; None: by single effects, all of which were measured.
+    Components are ranked by `ranking` (`(n,)`), and single effects are measured with their pairs; None: by single effects, all of which were measured. Pairs that
+    are `suspected` to be strong, the strongest first, take the place of those of strong components and of the search for covered ones.
     """
     share = int(ledger.room * TRIPLE_SHARE) if reserve else 0
     most = ledger.room - share
     if ranking is None:
         ranking = ledger.effects()
-        most = yield from _strong_and_covered(ledger, ranking, included, most)
+        if suspected is None or most >= comb(ledger.n, 2):
+            most = yield from _strong_and_covered(ledger, ranking, included, most)
+        elif sets := ledger.afford([*candidates.pairs_among(included), *suspected], most):
+            yield sets
+            most -= len(sets)
     yield from _fill(ledger, ranking, included, most)
     before = -1
     while order > 2 and ledger.room not in {0, before}:

@@ -51,6 +51,11 @@ class ScreenOptions(ExplorerOptions, frozen=True):
         default=None,
         description="Single effects to use instead of measuring them: numbers, a JSON, CSV, Parquet or npy file, or gradient for estimates from gradients.",
     )
+    slopes: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Measure slopes (derivatives in each component's gate) at single ablations if the game has them and a budget does not cover all pairs, "
+        "to measure the pairs that they suggest; auto: if they do not contradict each other.",
+    )
     order: int | None = Field(
         default=None, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs. Default 2, and 3 where a budget is left after all pairs."
     )

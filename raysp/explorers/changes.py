@@ -1,0 +1,127 @@
+"""What slopes at single ablations tell of pairs: to first order, how much more each component matters once another one is removed.
+
+The deviation of a pair from additivity, v(all) - v(without both) - e_i - e_j with the single effects e, is what removing j does once i is removed, less what it does to
+the intact input. To first order it is the slope of j without i, less that at the intact input; with the slopes without j there is a second estimate. So n + 1 backward
+passes estimate all pairs, and how far both estimates are apart tells how rough they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.masks import Masks, Values
+from raysp.sampling.matching import lookup_removed
+from raysp.spectral.sets import Floats
+from raysp.spectral.slopes import sloped
+
+#: The fewest measured pairs to which estimates are scaled.
+FEWEST = 8
+#: Correlation of both estimates from which they are trusted.
+AGREEING = 0.2
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`table` float64 `(n, n)`: in row i the slope of each component without i, less its slope at the intact input; NaN in rows of components without slopes.
+
+    `intact` float64 `(n,)` are the slopes at the intact input.
+    """
+
+    table: Floats
+    intact: Values
+
+    @classmethod
+    def of(cls, masks: Masks, slopes: Floats | None) -> Changes | None:
+        """The changes from slopes `(m, n)` of masks bool `(m, n)`, NaN in rows without slopes; None if the intact input has none."""
+        if slopes is None or not len(masks):
+            return None
+        rows = lookup_removed(masks)
+        found = np.where((rows >= 0)[:, None], slopes[rows], np.nan)
+        if not sloped(found[:1]).all():
+            return None
+        table = found[1:] - found[0]
+        np.fill_diagonal(table, np.nan)
+        return cls(table, found[0])
+
+    @cached_property
+    def removed(self) -> NDArray[np.bool_]:
+        """The components whose single ablations have slopes, bool `(n,)`."""
+        return sloped(self.table)
+
+    def estimates(self, pairs: NDArray[np.intp]) -> tuple[Values, Values]:
+        """The estimated deviations of pairs, intp `(k, 2)`, and half the distance of both estimates, float64 `(k,)` each; NaN where there is none, or only one."""
+        one, other = self.table[pairs[:, 0], pairs[:, 1]], self.table[pairs[:, 1], pairs[:, 0]]
+        mean = np.where(np.isnan(one), other, np.where(np.isnan(other), one, (one + other) / 2))
+        return mean, np.abs(one - other) / 2
+
+    @cached_property
+    def agree(self) -> bool:
+        """Whether both estimates of pairs agree, as far as there are some."""
+        known = np.flatnonzero(self.removed)
+        first, second = (known[rows] for rows in np.triu_indices(len(known), 1))
+        one, other = self.table[first, second], self.table[second, first]
+        return len(one) > 2 and bool(np.ptp(one) > 0) and bool(np.ptp(other) > 0) and float(np.corrcoef(one, other)[0, 1]) >= AGREEING
+
+    @property
+    def ranked(self) -> NDArray[np.intp]:
+        """The pairs that have an estimate, intp `(k, 2)`, by decreasing strength, of two estimates that of the larger one."""
+        pairs = np.stack(np.triu_indices(len(self.intact), 1), axis=1)
+        guess, apart = self.estimates(pairs)
+        strength = np.abs(guess) + np.nan_to_num(apart)
+        found = np.flatnonzero(strength > 0)
+        return pairs[found[np.argsort(-strength[found], kind="stable")]]
+
+    def note(self) -> str:
+        """What the slopes were good for, in a sentence."""
+        where = f"Slopes at the intact input and at {int(self.removed.sum()):,} single ablations"
+        if not self.agree:
+            return f"{where} contradict each other about what pairs do, and were not used for pairs."
+        return f"{where} estimate what each pair does beyond its single effects."
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Ablations of pairs that were not measured, bool `(k, n)`, their values by `Changes`, and the variances of these, float64 `(k,)` each."""
+
+    masks: Masks
+    values: Values
+    variances: Values
+
+
+def estimated(changes: Changes, masks: Masks, values: Values, most: int) -> Estimated | None:
+    """The unmeasured pairs with the strongest estimates, up to `most`, from the values `(m,)` of masks `(m, n)`, all single ablations among them.
+
+    Estimates are scaled to the measured pairs. Their variance is proportional to their squares and to those of the distances of both estimates. None if measured pairs
+    do not bear them out.
+    """
+    n = masks.shape[1]
+    rows = lookup_removed(masks)
+    if (rows < 0).any():
+        return None
+    intact, effects = values[rows[0]], values[rows[0]] - values[rows[1:]]
+    gone = np.flatnonzero((~masks).sum(axis=1) == 2)
+    measured = np.nonzero(~masks[gone])[1].reshape(-1, 2)
+    pairs = np.stack(np.triu_indices(n, 1), axis=1)
+    there = np.zeros((n, n), dtype=np.bool_)
+    there[measured[:, 0], measured[:, 1]] = True
+    (guess, apart), exact = changes.estimates(measured), intact - values[gone] - effects[measured].sum(axis=1)
+    usable = ~np.isnan(guess)
+    spread = guess**2 + np.nan_to_num(apart) ** 2
+    if usable.sum() < FEWEST or not (guess[usable] @ exact[usable] > 0):
+        return None
+    rate = min(float(guess[usable] @ exact[usable] / (guess[usable] @ guess[usable])), 1.0)
+    rough = float(((exact - rate * guess)[usable] ** 2).sum() / spread[usable].sum())
+    left = pairs[~there[pairs[:, 0], pairs[:, 1]]]
+    guess, apart = changes.estimates(left)
+    chosen = np.flatnonzero(~np.isnan(guess))
+    chosen = np.sort(chosen[np.argsort(-np.abs(guess[chosen]), kind="stable")[:most]])
+    if not len(chosen):
+        return None
+    found, guess, apart = left[chosen], rate * guess[chosen], np.nan_to_num(apart[chosen])
+    ablated = np.ones((len(found), n), dtype=np.bool_)
+    np.put_along_axis(ablated, found, values=False, axis=1)
+    return Estimated(ablated, intact - effects[found].sum(axis=1) - guess, rough * ((guess / rate) ** 2 + apart**2))
