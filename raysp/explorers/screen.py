@@ -162,6 +162,11 @@ class Screen(Explorer[ScreenOptions]):
                 return missing if number else self._sweep(missing)
         return None
 
+    def certain_masks(self) -> Masks:
+        """See `Explorer.certain_masks`: the ends and the single ablations, in whatever rounds."""
+        first = self.ask()
+        return np.concatenate([first, distinct(ablations(self._started_n, self._first_round()), first)]) if len(first) else first
+
     def _sweep(self, missing: Masks) -> Masks:
         """The next of the ends and single ablations that are `missing`."""
         if self._purchases is None:
