@@ -2,8 +2,9 @@
 
     python -m jobs.bench intact [--quick] [--games review-19,heads-54] [--parts readings,removal] [--seeds 3] [--output FILE]
 
-`reading` rows are a game, a method and a seed, at 4 n log2 n evaluations (`auto` with a focus on the intact input, on the average over contexts, or both; with
-`both` at a quarter of them with slopes, where a game has slopes) or at 60 % of them (`average-60`). `singles_r2` is R² of all v(all) - v(all without i); `pairs_r`
+`reading` rows are a game, a method and a seed, at 4 n log2 n evaluations (`auto` with a focus on the intact input, on the average over contexts, or both) or at 60 %
+of them (`average-60`). Where a game has slopes, a run buys them at 2.5 evaluations each, as by default; `both-values` is without, and `both-slopes-25` a quarter of
+the passes, with or without slopes. `singles_r2` is R² of all v(all) - v(all without i); `pairs_r`
 and `pairs_r2` are correlation and R² of the deviations v(all) - v(without i) - v(without j) + v(without both) of random pairs, all measured exactly; those that the
 run did not measure itself are also scored alone (`unmeasured_r`), and only these count for `covered`, the share within the product's 95 % interval, and its mean
 `width` over the standard deviation of all deviations. `uniform_r2` is R² on fresh uniform masks.
@@ -33,6 +34,7 @@ from raysp.explorers.singles import default_budget
 from raysp.masks import Masks, Values, lookup
 from raysp.runs.prediction import Measured, deviations
 from raysp.sampling.ablations import ablations
+from raysp.specs.explorers import Focus
 from raysp.specs.validation import Validation
 from raysp.validation.planning import plan
 
@@ -43,25 +45,30 @@ READ, REMOVED = (
 QUICK_READ, QUICK_REMOVED = ("review-19", "heads-54"), ("words-10", "review-19")
 #: Pairs and uniform masks that are measured exactly; first number of the seed of the pairs.
 PAIRS, FRESH, QUICK_FRESH, DRAWN = 300, 500, 200, 51
-#: The methods: focus, share of 4 n log2 n evaluations, and whether they have slopes.
-METHODS = {
-    "both": ("both", 1.0, False),
-    "intact": ("intact", 1.0, False),
-    "average": ("average", 1.0, False),
-    "average-60": ("average", 0.6, False),
-    "both-slopes-25": ("both", 0.25, True),
+#: The price of a value with slopes, in values: what heads of the embedded model cost.
+PRICE = 2.5
+#: The methods: focus, share of 4 n log2 n evaluations, and the price of slopes where a game has them (None: values alone).
+METHODS: dict[str, tuple[Focus, float, float | None]] = {
+    "both": ("both", 1.0, PRICE),
+    "intact": ("intact", 1.0, PRICE),
+    "average": ("average", 1.0, None),
+    "average-60": ("average", 0.6, None),
+    "both-values": ("both", 1.0, None),
+    "both-slopes-25": ("both", 0.25, 1.0),
 }
+#: Methods that games without slopes need not be measured with.
+FOR_SLOPES = frozenset({"both-values", "both-slopes-25"})
 
 
 class Run:
     """A run's explorer, told the values that it asked for, with its findings."""
 
     def __init__(self, game: IntactGame, method: str, seed: int) -> None:
-        focus, share, slopes = METHODS[method]
+        focus, share, price = METHODS[method]
         self.game = game
-        self.explorer = ProxySPEX(budget=round(share * default_budget(game.n)), focus=focus, slopes="on" if slopes else "off").start(game.n, seed)
-        if slopes:
-            self.explorer.with_slopes(1.0)  # a pass is a pass, with slopes or without
+        self.explorer = ProxySPEX(budget=round(share * default_budget(game.n)), focus=focus, slopes="on" if price == 1.0 else "auto").start(game.n, seed)
+        if price is not None and game.sloped:
+            self.explorer.with_slopes(price)
         while not self.explorer.done():
             masks = self.explorer.ask()
             sloped = game.sloped.slopes(masks)[:, None, :] if self.explorer.asks_slopes and game.sloped else None
@@ -130,7 +137,7 @@ def readings(names: Iterable[str], seeds: int, count: int) -> Iterator[Row]:
         game = Questions().of(name)
         fresh = np.random.default_rng([HELDOUT, game.n]).random((count, game.n)) < 0.5
         for seed in range(seeds):
-            yield from (reading(game, method, seed, fresh) for method, (_, _, slopes) in METHODS.items() if game.sloped or not slopes)
+            yield from (reading(game, method, seed, fresh) for method in METHODS if game.sloped or method not in FOR_SLOPES)
 
 
 def removals(names: Iterable[str], seeds: int) -> Iterator[Row]:

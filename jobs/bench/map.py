@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="54 heads, one prompt, under 6 minutes")
     parser.add_argument("--prompts", type=int, help=f"prompts ({PROMPTS}; 1 with --quick)")
     parser.add_argument("--heads", help=f"layers whose heads are components, or all (all; {QUICK_HEADS} with --quick)")
-    parser.add_argument("--methods", default=";".join(EXPLORERS), help="explorers to score, with semicolons, beside the methods by gradients (%(default)s); none for none")
+    parser.add_argument(
+        "--methods", default=";".join(EXPLORERS), help="explorers to score, with semicolons, beside the methods by gradients (%(default)s); none for none"
+    )
     parser.add_argument("--only-measure", action="store_true", help="make the map and score nothing")
     parser.add_argument("--folder", type=Path, help="the folder of the Parquet files (bench/map in the home folder of raysp)")
     parser.add_argument("--output", type=Path, help="a file of rows to append to")
