@@ -19,6 +19,7 @@ from raysp.game import Game
 from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import single_ablations
+from raysp.specs.explorers import Keep
 from raysp.specs.lenses import MechanisticLens, Task
 
 #: The tasks whose prompts take turns, and the number of prompts that a map has by default.
@@ -62,13 +63,14 @@ def every_pair(n: int) -> Any:
 
 @dataclass
 class MapGame:
-    """A game whose values are kept. `name` is shown, `task` and `prompt` are columns of the map."""
+    """A game whose values are kept. `name` is shown, `task` and `prompt` are columns of the map, `keep` is the P(keep) that runs have by default."""
 
     name: str
     task: str
     prompt: str
     build: Callable[[], Game]
     root: Path | None = None
+    keep: Keep | None = None
     seconds_left: float | None = field(default=None)
 
     @cached_property
@@ -131,5 +133,5 @@ def lens_games(prompts: int, heads: str) -> list[MapGame]:
         question = drawn[task][number // len(TASKS)]
         lens = MechanisticLens(prompt=question.prompt, target=question.target, foil=question.foil, components=components, dtype="float32")
         name = f"{task}-{number // len(TASKS)}-heads-{heads}"
-        found.append(MapGame(name, task, question.prompt, lambda lens=lens: build_mechanistic_game(lens)))
+        found.append(MapGame(name, task, question.prompt, lambda lens=lens: build_mechanistic_game(lens), keep=lens.default_keep))
     return found

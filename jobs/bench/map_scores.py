@@ -74,7 +74,7 @@ def gradient_scores(game: MapGame) -> Iterator[tuple[str, Values, float]]:
 def explorer_scores(game: MapGame, name: str, budget: int, price: float, seed: int = 0) -> tuple[Values, float]:
     """Deviations of all pairs by an explorer's surrogate, and the evaluations that it spent, a value with slopes counted by its `price`."""
     n, pairs = game.game.n, every_pair(game.game.n)
-    started, spent = EXPLORERS[name](budget).start(n, seed), 0.0
+    started, spent = EXPLORERS[name](budget).start(n, seed, keep=game.keep), 0.0
     started = started.with_slopes(price) if started.uses_slopes else started
     while not started.done():
         masks, sloped = started.ask(), started.asks_slopes

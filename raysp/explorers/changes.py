@@ -7,6 +7,7 @@ passes estimate all pairs, and how far both estimates are apart tells how rough 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,8 +19,8 @@ from raysp.sampling.matching import lookup_removed
 from raysp.spectral.sets import Floats
 from raysp.spectral.slopes import sloped
 
-#: The fewest measured pairs to which estimates are scaled.
-FEWEST = 8
+#: The fewest measured pairs to which estimates are scaled, and the most estimates that are compared with predictions.
+FEWEST, COMPARED = 8, 50_000
 #: Correlation of both estimates from which they are trusted.
 AGREEING = 0.2
 
@@ -92,8 +93,8 @@ class Estimated:
     variances: Values
 
 
-def estimated(changes: Changes, masks: Masks, values: Values, most: int) -> Estimated | None:
-    """The unmeasured pairs with the strongest estimates, up to `most`, from the values `(m,)` of masks `(m, n)`, all single ablations among them.
+def estimated(changes: Changes, masks: Masks, values: Values, predict: Callable[[Masks], Values], most: int) -> Estimated | None:
+    """Up to `most` unmeasured pairs whose estimates differ most from what `predict` has, from the values `(m,)` of masks `(m, n)`, all single ablations among them.
 
     Estimates are scaled to the measured pairs. Their variance is proportional to their squares and to those of the distances of both estimates. None if measured pairs
     do not bear them out.
@@ -118,10 +119,12 @@ def estimated(changes: Changes, masks: Masks, values: Values, most: int) -> Esti
     left = pairs[~there[pairs[:, 0], pairs[:, 1]]]
     guess, apart = changes.estimates(left)
     chosen = np.flatnonzero(~np.isnan(guess))
-    chosen = np.sort(chosen[np.argsort(-np.abs(guess[chosen]), kind="stable")[:most]])
+    chosen = np.sort(chosen[np.argsort(-np.abs(guess[chosen]), kind="stable")[:COMPARED]])
     if not len(chosen):
         return None
     found, guess, apart = left[chosen], rate * guess[chosen], np.nan_to_num(apart[chosen])
     ablated = np.ones((len(found), n), dtype=np.bool_)
     np.put_along_axis(ablated, found, values=False, axis=1)
-    return Estimated(ablated, intact - effects[found].sum(axis=1) - guess, rough * ((guess / rate) ** 2 + apart**2))
+    estimates = intact - effects[found].sum(axis=1) - guess
+    kept = np.sort(np.argsort(-np.abs(estimates - predict(ablated)), kind="stable")[:most])
+    return Estimated(ablated[kept], estimates[kept], rough * ((guess / rate) ** 2 + apart**2)[kept])

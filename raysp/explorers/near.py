@@ -22,8 +22,8 @@ from raysp.spectral.tail_sum import TailSum
 
 #: Most components that a mask around the intact input removes.
 REMOVED = 2
-#: The fewest and the most masks around the intact input from which residuals are followed.
-LEAST, MOST = 8, 1500
+#: The fewest and the most masks around the intact input from which residuals are followed, and the most from which their process is learnt.
+LEAST, MOST, LEARNT = 8, 3000, 1000
 #: Correlations of residuals at masks that differ in one component, and the share of their variance that is noise.
 SHARES, NOISE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95), 0.01
 #: The relative increase of the held-out error on random masks up to which residuals are followed.
@@ -48,13 +48,13 @@ def followed(
         around, left = np.concatenate([around, estimates.masks]), np.concatenate([left, estimates.values - surrogate.predict(estimates.masks)])
         noise = np.concatenate([noise, NOISE + estimates.variances / np.mean(missed[near] ** 2)])
     least = weighted_mean(errors[drawn] ** 2, importance[drawn])
-    best, most = surrogate, -np.inf
-    for share in SHARES:
-        tail, evidence = _process(share, around, left, noise)
+    some = np.unique(np.linspace(0, len(around) - 1, min(len(around), LEARNT)).astype(np.intp))
+    for share in sorted(SHARES, key=lambda share: -_process(share, around[some], left[some], noise[some])[1]):
+        tail, _ = _process(share, around, left, noise)
         cost = weighted_mean((errors[drawn] - tail.predict(masks[drawn])) ** 2, importance[drawn])
-        if evidence > most and cost <= least * (1 + COST):
-            best, most = _with(surrogate, tail), evidence
-    return best
+        if cost <= least * (1 + COST):
+            return _with(surrogate, tail)
+    return surrogate
 
 
 def _process(share: float, masks: Masks, missed: Values, noise: Values) -> tuple[TailSum, float]:

@@ -86,6 +86,10 @@ def test_estimates_that_contradict_each_other_are_not_trusted():
     assert "contradict each other" in found.note()
 
 
+def constant(masks):
+    return np.zeros(len(masks))
+
+
 def measured_pairs(game, count, seed=0):
     chosen = np.random.default_rng(seed).permutation(len(PAIRS))[:count]
     masks = np.concatenate([single_ablations(N), ablations(N, [PAIRS[row] for row in np.sort(chosen)])])
@@ -97,23 +101,26 @@ def test_estimates_are_scaled_to_measured_pairs_and_as_uncertain_as_they_were_wr
     near = single_ablations(N)
     slopes = exact_slopes(game, near)
     doubled = Changes.of(near, slopes[0] + 2 * (slopes - slopes[0]))
-    found = estimated(doubled, masks, values, 1000)
+    found = estimated(doubled, masks, values, constant, 1000)
     assert len(found.masks) == len(PAIRS) - 80
     assert found.values == pytest.approx(game.predict(found.masks), abs=1e-9)
     assert found.variances == pytest.approx(np.zeros(len(found.masks)), abs=1e-12)
-    rough = estimated(Changes.of(near, slopes + 0.5 * noise(near.shape)), masks, values, 1000)
+    rough = estimated(Changes.of(near, slopes + 0.5 * noise(near.shape)), masks, values, constant, 1000)
     errors = (rough.values - game.predict(rough.masks)) ** 2
     assert 0.5 < np.mean(errors) / np.mean(rough.variances) < 2
-    assert len(estimated(doubled, masks, values, 7).masks) == 7
+    # Those are kept that a surrogate lacks most.
+    few = estimated(doubled, masks, values, constant, 7)
+    left = np.abs(game.predict(found.masks))
+    assert set(np.abs(few.values).round(9)) == set(np.sort(left)[-7:].round(9))
 
 
 def test_estimates_that_measured_pairs_do_not_bear_out_are_none(game):
     masks, values = measured_pairs(game, 80)
     near = single_ablations(N)
     slopes = exact_slopes(game, near)
-    assert estimated(Changes.of(near, 2 * slopes[0] - slopes), masks, values, 100) is None  # of the wrong sign
-    assert estimated(Changes.of(near, slopes), masks[: N + 1], values[: N + 1], 100) is None  # nothing to compare with
-    assert estimated(Changes.of(near, slopes), masks[1:], values[1:], 100) is None  # no intact input
+    assert estimated(Changes.of(near, 2 * slopes[0] - slopes), masks, values, constant, 100) is None  # of the wrong sign
+    assert estimated(Changes.of(near, slopes), masks[: N + 1], values[: N + 1], constant, 100) is None  # nothing to compare with
+    assert estimated(Changes.of(near, slopes), masks[1:], values[1:], constant, 100) is None  # no intact input
 
 
 # ---- what is bought
