@@ -175,7 +175,7 @@ def _print_interactions(interactions: pa.Table) -> None:
         return
     index = _field(rows[0], "index")
     size = scale(row[name] for row in rows for name in ("value", "lo", "hi", "estimate", "estimate_lo", "estimate_hi", "exact"))
-    print_title(size.titled("Interactions (significant first, then strongest)"))
+    print_title(size.titled("Interactions (significant first, then strongest given their intervals)"))
     table = Table(
         "set",
         index,

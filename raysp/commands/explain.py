@@ -165,7 +165,7 @@ def _print(measured: "Measurements", told: dict[str, Any]) -> None:
     if told["interactions"]:
         significant = ["yes" if row["significant"] else "no" for row in told["interactions"]]
         head = ("set", told["interactions"][0]["index"], "95% interval", "significant")
-        _print_table("Interactions (significant first, then strongest)", head, told["interactions"], significant)
+        _print_table("Interactions (significant first, then strongest given their intervals)", head, told["interactions"], significant)
     else:
         display.out.print("No interactions found.")
     if "subset" in told:

@@ -36,7 +36,7 @@ class Findings:
 
     `singles` has columns component int32, value double (the single effect), lo and hi double, method string (such as 'removed' for exact single ablations
     or 'lasso' for estimates). `table` is a `FourierSurrogate.interactions` table of orders 2 and higher in the explorer's own index, named by `index`:
-    significant sets first, then by strength. `notes` are sentences for the user. `focus` says which readings the surrogate is meant for.
+    significant sets first, as there. `notes` are sentences for the user. `focus` says which readings the surrogate is meant for.
     """
 
     surrogate: FourierSurrogate

@@ -23,7 +23,7 @@ class Validation(BaseModel):
         default=10,
         ge=0,
         le=MOST_COUNT,
-        description="Leading interactions of the answer (significant ones, then the strongest) that are measured by exact ablation.",
+        description="Leading interactions of the answer (significant ones first) that are measured by exact ablation.",
     )
     random: int = Field(default=10, ge=0, le=MOST_COUNT, description="Other reported interactions, drawn at random, that are measured by exact ablation.")
     low_pairs: int = Field(

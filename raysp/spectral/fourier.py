@@ -234,7 +234,9 @@ class FourierSurrogate:
         return effects
 
     def interactions(self, index: str = "bii", max_order: int | None = None, min_order: int = 0) -> pa.Table:
-        """Sets with their value in `index`, significant sets first, each group by decreasing |value|.
+        """Sets with their value in `index`: significant sets by decreasing |value|, then the others by what |value| exceeds the half-width of its interval by.
+
+        An estimate with a wide interval, such as those of high orders, is not ahead of one that is better known.
 
         Columns: components list<int32>, order int32, index string, value double, lo and hi double (95% interval), significant bool (false discoveries
         are controlled over all sets of the same order, not only those found). Raises UserError for an unknown index.
@@ -243,8 +245,9 @@ class FourierSurrogate:
 
         sets, values, errors = self.index(index, max_order, min_order)
         sure = significant(sets, values, errors, self._scale())
-        order = np.lexsort((np.arange(len(values)), -np.abs(values), ~sure))
         widths = Z95 * errors
+        strength = np.abs(values)
+        order = np.lexsort((np.arange(len(values)), -strength, -np.where(sure, strength, strength - widths), ~sure))
         columns = {
             "components": sets.to_arrow(order),
             "order": pa.array(sets.orders[order], pa.int32()),

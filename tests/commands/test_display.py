@@ -23,7 +23,7 @@ def test_tables_of_tiny_values_show_significant_digits_at_one_scale(tiny, capsys
     assert "value: intact +3.250, everything removed 0 (×10⁻⁶)" in shown
     alone, together = shown.partition("Interactions")[::2]
     assert "Single effects (strongest first), ×10⁻⁶" in alone
-    assert "(significant first, then strongest), ×10⁻⁶" in together
+    assert "(significant first, then strongest given their intervals), ×10⁻⁶" in together
     lines = {line.split()[0]: line.split() for line in alone.splitlines() if line.split()}
     assert (lines["one"][1], lines["weak"][1], lines["none"][1]) == ("+3.000", "+0.250", "0")
     assert (lines["one"][2], lines["weak"][2], lines["none"][2]) == ("+1.500", "+0.250", "0")

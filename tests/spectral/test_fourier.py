@@ -318,3 +318,13 @@ def test_what_the_tolerances_of_a_fit_leave_is_not_significant():
     """A game without noise is fitted almost exactly, with standard errors that are far below what the solvers resolve."""
     table = FourierSurrogate.from_dict(20, {(0, 1): 1.0, (2, 3): 1e-8, (4, 5): 1e-4}).with_error(np.full(3, 1e-10)).interactions("fourier")
     assert [row["components"] for row in table.to_pylist() if row["significant"]] == [[0, 1], [4, 5]]
+
+
+def test_an_estimate_with_a_wide_interval_is_not_ahead_of_one_that_is_better_known():
+    found = FourierSurrogate.from_dict(6, {(0,): 1.0, (1, 2): 0.1, (1, 3): -0.08, (0, 1, 2, 3): 0.04})
+    rows = found.with_error(np.full(len(found), 0.05)).interactions("bii", 4, 2).to_pylist()
+    assert not any(row["significant"] for row in rows)
+    own = [row for row in rows if tuple(row["components"]) in {(1, 2), (1, 3), (0, 1, 2, 3)}]
+    assert [abs(row["value"]) for row in own] == pytest.approx([0.4, 0.32, 0.64])
+    least = [abs(row["value"]) - (row["hi"] - row["lo"]) / 2 for row in rows]
+    assert least == sorted(least, reverse=True)
