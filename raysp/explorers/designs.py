@@ -90,7 +90,7 @@ class Design:
         guessed, surrogate, left = found.surrogate.predict(masks), found.surrogate, values - found.held_out
         if self.focus != "average":
             room = MOST - int(((~masks).sum(axis=1) <= REMOVED).sum())
-            guesses = estimated(changes, masks, values, surrogate.predict, room) if changes is not None and room > 0 else None
+            guesses = estimated(changes, masks, values, surrogate.predict, room) if changes is not None and changes.agree and room > 0 else None
             surrogate = followed(surrogate, masks, values - guessed, left, importance, estimates=guesses)
         predicted = surrogate.predict(masks)
         return surrogate.with_points(Points.of(masks, values - predicted, left - (predicted - guessed), inclusion))
