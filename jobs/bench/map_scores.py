@@ -101,7 +101,7 @@ def rows(game: MapGame, shares: Iterable[float], names: Iterable[str]) -> Iterat
     told: Row = {"row": "recall", "game": game.name, "task": game.task, "heads": n, "pairs": len(exact)}
     price = 2.0
     for name, scores, cost in gradient_scores(game):
-        price = cost if name == "attribution patching" else price
+        price = cost / (n + 1) if name == "attribution patching, second order" else price
         yield told | {"method": name, "share": None, "price": cost / len(exact), **_recalls(exact, scores)}
         for share in shares:
             # What is left after the estimate and the single effects, which a deviation needs.
