@@ -52,9 +52,10 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
     """Interactions from a proxy model trained on random masks.
 
     With `keep="auto"`, a pilot of about fifty masks first determines P(keep). Next come the intact and the empty mask and, if they take at most a quarter of the
-    budget (half with a focus on the intact input), all n single ablations (step 3 of the guide), with slopes where these are to be had. Random masks follow, by the `Design` of the focus, at once, or in rounds if `adaptive`, `until_r2` or
-    `until_width` is set. With a focus on the intact input, the pairs come last whose deviations from additivity are expected to be strongest. Every value enters
-    the fit; scores and all that assumes masks drawn with P(keep) use the random ones, weighted by their importance.
+    budget (half with a focus on the intact input), all n single ablations (step 3 of the guide), with slopes where the game has them. Random masks follow, by the
+    `Design` of the focus, at once, or in rounds if `adaptive`, `until_r2` or `until_width` is set. With a focus on the intact input, the pairs come last whose
+    deviations from additivity are expected to be strongest. Every value enters the fit; scores and all that assumes masks drawn with P(keep) use the random ones,
+    weighted by their importance.
     """
 
     Options = ProxySPEXOptions
