@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 from jobs.bench.kept import Kept
 from jobs.bench.rows import say
 from raysp.datasets.tasks import make
-from raysp.explorers.designs import pair_ablations
 from raysp.game import Game
 from raysp.lenses.mechanistic import build_mechanistic_game, tokens
 from raysp.masks import Masks, Values
-from raysp.sampling.ablations import single_ablations
+from raysp.sampling.ablations import pair_ablations, single_ablations
 from raysp.specs.explorers import Keep
 from raysp.specs.lenses import MechanisticLens, Task
 

@@ -10,11 +10,10 @@ import numpy as np
 from jobs.bench.engine_targets import target
 from jobs.bench.map_games import MapGame, every_pair
 from raysp.explorers import Explorer, ProxySPEX, Screen
-from raysp.explorers.designs import pair_ablations
 from raysp.lenses.gate_gradients import slopes
 from raysp.lenses.mechanistic import MechanisticGame
 from raysp.masks import Masks, Values
-from raysp.sampling.ablations import single_ablations
+from raysp.sampling.ablations import pair_ablations, single_ablations
 
 Row = dict[str, Any]
 

@@ -54,24 +54,26 @@ class Around:
     def first(self, masks: Masks, changes: Changes | None) -> tuple[Masks, bool]:
         """The next of the ends and single ablations that are not among the measured `masks`, none if all are, and whether they are measured with slopes."""
         missing = distinct(self.ends_and_singles, masks) if len(masks) else self.ends_and_singles
-        return sweep(missing, changes, self.sloped)
+        return sweep(missing, changes, self.purchases, self.pairs)
 
 
-def sweep(missing: Masks, changes: Changes | None, affordable: int) -> tuple[Masks, bool]:
-    """The next round of `missing` ends and single ablations (bool `(k, n)`), and whether it is measured with slopes, which `affordable` single ablations may have.
+def sweep(missing: Masks, changes: Changes | None, purchases: Purchases | None, pairs: int) -> tuple[Masks, bool]:
+    """The next round of `missing` ends and single ablations (bool `(k, n)`), and whether it is measured with slopes, if `pairs` evaluations are kept for pairs.
 
-    The slopes of the intact input tell which components are strong. The strongest ones are removed with slopes: a few first, the others if estimates agree.
+    The slopes of the intact input tell which components are strong. As many as are affordable are removed with slopes, the strongest ones: a few first, and the
+    others if estimates agree, or if slopes are wanted in any case.
     """
-    removed = (~missing).sum(axis=1)
-    if not len(missing) or not affordable:
+    affordable = purchases.affordable_around(missing.shape[1], pairs) if purchases else 0
+    if purchases is None or not len(missing) or not affordable:
         return missing, False
+    removed = (~missing).sum(axis=1)
     if changes is None:
         return (missing[removed == 0], True) if (removed == 0).any() else (missing, False)
-    done = int(changes.removed.sum())
-    if done >= affordable or (done >= TRIED and not changes.agree):
+    done, always = int(changes.removed.sum()), purchases.wanted == "on"
+    if done >= affordable or (done >= TRIED and not always and not changes.agree):
         return missing, False
     single = np.flatnonzero(removed == 1)
     strength = np.abs(changes.intact)[np.argmin(missing[single], axis=1)]
-    wanted = affordable if done >= TRIED else min(affordable, TRIED)
+    wanted = affordable if always or done >= TRIED else min(affordable, TRIED)
     chosen = single[np.argsort(-strength, kind="stable")[: wanted - done]]
     return (missing[np.sort(chosen)], True) if len(chosen) else (missing, False)

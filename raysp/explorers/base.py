@@ -246,6 +246,11 @@ class Explorer(ABC, Generic[O_co]):
             [np.full((len(masks), queries, self._started_n), np.nan) if some is None else some for masks, some in zip(self._masks, self._slopes, strict=True)]
         )
 
+    def slopes_of(self, query: int | None) -> Floats | None:
+        """The slopes of a query (None: the mean over queries), float64 `(m, n)`; as `slopes`."""
+        slopes = self.slopes
+        return None if slopes is None else slopes.mean(axis=1) if query is None else slopes[:, query]
+
     @property
     def fitted_rows(self) -> NDArray[np.bool_]:
         """The rows of `masks` to which the surrogate is fitted, bool `(m,)`."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
+from raysp.sampling.ablations import pair_ablations
 from raysp.sampling.matching import lookup_removed
 from raysp.spectral.sets import Floats
 from raysp.spectral.slopes import sloped
@@ -104,27 +105,35 @@ def estimated(changes: Changes, masks: Masks, values: Values, predict: Callable[
     if (rows < 0).any():
         return None
     intact, effects = values[rows[0]], values[rows[0]] - values[rows[1:]]
-    gone = np.flatnonzero((~masks).sum(axis=1) == 2)
-    measured = np.nonzero(~masks[gone])[1].reshape(-1, 2)
-    pairs = np.stack(np.triu_indices(n, 1), axis=1)
-    there = np.zeros((n, n), dtype=np.bool_)
-    there[measured[:, 0], measured[:, 1]] = True
-    (guess, apart), exact = changes.estimates(measured), intact - values[gone] - effects[measured].sum(axis=1)
-    usable = ~np.isnan(guess)
-    spread = guess**2 + np.nan_to_num(apart) ** 2
-    if usable.sum() < FEWEST or not (guess[usable] @ exact[usable] > 0):
+    both = np.flatnonzero((~masks).sum(axis=1) == 2)
+    measured = np.nonzero(~masks[both])[1].reshape(-1, 2)
+    scale = _scale(*changes.estimates(measured), intact - values[both] - effects[measured].sum(axis=1))
+    if scale is None:
         return None
-    rate = min(float(guess[usable] @ exact[usable] / (guess[usable] @ guess[usable])), 1.0)
-    rough = float(((exact - rate * guess)[usable] ** 2).sum() / spread[usable].sum())
-    left = pairs[~there[pairs[:, 0], pairs[:, 1]]]
-    guess, apart = changes.estimates(left)
+    rate, rough = scale
+    unknown = np.triu(np.ones((n, n), dtype=np.bool_), 1)
+    unknown[measured[:, 0], measured[:, 1]] = False
+    pairs = np.argwhere(unknown)
+    guess, apart = changes.estimates(pairs)
     chosen = np.flatnonzero(~np.isnan(guess))
     chosen = np.sort(chosen[np.argsort(-np.abs(guess[chosen]), kind="stable")[:COMPARED]])
     if not len(chosen):
         return None
-    found, guess, apart = left[chosen], rate * guess[chosen], np.nan_to_num(apart[chosen])
-    ablated = np.ones((len(found), n), dtype=np.bool_)
-    np.put_along_axis(ablated, found, values=False, axis=1)
-    estimates = intact - effects[found].sum(axis=1) - guess
+    pairs, guess, apart = pairs[chosen], guess[chosen], np.nan_to_num(apart[chosen])
+    ablated = pair_ablations(n, pairs)
+    estimates = intact - effects[pairs].sum(axis=1) - rate * guess
     kept = np.sort(np.argsort(-np.abs(estimates - predict(ablated)), kind="stable")[:most])
-    return Estimated(ablated[kept], estimates[kept], rough * ((guess / rate) ** 2 + apart**2)[kept])
+    return Estimated(ablated[kept], estimates[kept], rough * (guess**2 + apart**2)[kept])
+
+
+def _scale(guess: Values, apart: Values, exact: Values) -> tuple[float, float] | None:
+    """The factor, at most 1, that fits estimates of measured pairs to their `exact` deviations, and the share of estimates' squares that is error; None if there is no such.
+
+    All float64 `(k,)`; estimates are as from `Changes.estimates`.
+    """
+    known = ~np.isnan(guess)
+    guess, apart, exact = guess[known], np.nan_to_num(apart[known]), exact[known]
+    if len(guess) < FEWEST or not guess @ exact > 0:
+        return None
+    rate = min(float(guess @ exact / (guess @ guess)), 1.0)
+    return rate, float(((exact - rate * guess) ** 2).sum() / (guess**2 + apart**2).sum())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from raysp.explorers.changes import Changes
-from raysp.explorers.designs import pair_ablations
 from raysp.explorers.samples import Rows, Sample
 from raysp.masks import Masks, Values
+from raysp.sampling.ablations import pair_ablations
 from raysp.sampling.draws import random_masks
 from raysp.sampling.matching import distinct
 from raysp.spectral.posterior import Posterior, learn

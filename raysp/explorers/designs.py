@@ -108,10 +108,3 @@ class Design:
         spread[[0, self.n - 1, self.n]] = 0.0
         share = SPREAD_FOR_ALL if self.index in ALL_SIZES else SPREAD_SHARE
         return (1 - share) * binomial_shares(self.n, UNIFORM) + share * spread / max(spread.sum(), 1e-300)
-
-
-def pair_ablations(n: int, pairs: NDArray[np.intp]) -> Masks:
-    """The intact mask without each pair (intp `(k, 2)`), bool `(k, n)`."""
-    masks = np.ones((len(pairs), n), dtype=np.bool_)
-    np.put_along_axis(masks, pairs, values=False, axis=1)
-    return masks

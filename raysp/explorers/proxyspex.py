@@ -176,12 +176,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _changes(self, query: int | None = None) -> Changes | None:
         """The changes of slopes around the intact input, of a query (None: of the mean over queries)."""
-        return Changes.of(self.masks, self._slopes_of(query))
-
-    def _slopes_of(self, query: int | None) -> Floats | None:
-        """The slopes of a query (None: their mean), float64 `(m, n)`."""
-        slopes = self.slopes
-        return None if slopes is None else slopes.mean(axis=1) if query is None else slopes[:, query]
+        return Changes.of(self.masks, self.slopes_of(query))
 
     def _next_random(self, left: int) -> Masks | None:
         """The next round of random masks."""
@@ -374,7 +369,7 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
 
     def _sample_of(self, query: int | None = None) -> Sample:
         """The sample with the values of a query (None: their mean) of all measured masks, and its slopes at those drawn at random, if they were measured."""
-        values, slopes = self.values if query is None else self.outputs[:, query], self._slopes_of(query)
+        values, slopes = self.values if query is None else self.outputs[:, query], self.slopes_of(query)
         # Slopes around the intact input say little about other contexts, and `changes` uses them.
         slopes = None if slopes is None else np.where(self._drawn[:, None], slopes, np.nan)
         # Masks chosen for their uncertainty come from the same pool as the random ones, and count as much.

@@ -172,15 +172,14 @@ class Screen(Explorer[ScreenOptions]):
         if self._purchases is None:
             return missing
         n = self._started_n
-        masks, sloped = sweep(missing, self._changes, self._purchases.affordable_around(n, self.planned(n) - n - 2))
+        masks, sloped = sweep(missing, self._changes, self._purchases, self.planned(n) - n - 2)
         if sloped:
             self._purchases.around.add(len(self._masks))
         return masks
 
     @property
     def _changes(self) -> Changes | None:
-        slopes = self.slopes
-        return None if slopes is None else Changes.of(self.masks, slopes.mean(axis=1))
+        return Changes.of(self.masks, self.slopes_of(None))
 
     @property
     def _extra(self) -> int:

@@ -82,9 +82,8 @@ class Scheduler:
         self._executions = Executions(self._table, self._stores, self._desk, self._runners, self._admission.check, lock=self._lock, wake=self._wake)
         self._recovery = Recovery(self._stores, self._executions.adopt, self._executions.resume)
         self._runs = RunDesk(self._table, self._stores, self._desk, self._executions, self._recovery, lock=self._lock, wake=self._wake)
-        self._published = 0.0
+        self._published, self._began = 0.0, time.monotonic()
         self._metrics.watch_disks(self._stores.paths)
-        self._began = time.monotonic()
         threading.Thread(target=self._run, name="runs", daemon=True).start()
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.masks import Masks
 
@@ -21,3 +22,10 @@ def ablations(n: int, removed: Iterable[Sequence[int]]) -> Masks:
 def single_ablations(n: int) -> Masks:
     """The intact mask, followed by the ablation of each single component, bool `(n + 1, n)`."""
     return np.concatenate([np.ones((1, n), dtype=np.bool_), ~np.eye(n, dtype=np.bool_)])
+
+
+def pair_ablations(n: int, pairs: NDArray[np.intp]) -> Masks:
+    """The intact mask without each pair (intp `(k, 2)`), bool `(k, n)`."""
+    masks = np.ones((len(pairs), n), dtype=np.bool_)
+    np.put_along_axis(masks, pairs, values=False, axis=1)
+    return masks

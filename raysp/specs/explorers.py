@@ -22,6 +22,12 @@ MAX_B = 20
 IndexName = Literal["fourier", "mobius", "bii", "sii", "stii", "fbii", "fsii", "sv", "bv", "wbii", "additivity"]
 Keep = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Focus = Literal["both", "intact", "average"]
+Slopes = Annotated[
+    Literal["auto", "on", "off"],
+    Field(
+        description="Measure slopes (derivatives in each component's gate) beside values if the game has them; auto: as long as a trial shows that they help."
+    ),
+]
 
 
 class ExplorerOptions(BaseModel, extra="forbid", frozen=True):
@@ -51,11 +57,7 @@ class ScreenOptions(ExplorerOptions, frozen=True):
         default=None,
         description="Single effects to use instead of measuring them: numbers, a JSON, CSV, Parquet or npy file, or gradient for estimates from gradients.",
     )
-    slopes: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="Measure slopes (derivatives in each component's gate) at single ablations if the game has them and a budget does not cover all pairs, "
-        "to measure the pairs that they suggest; auto: if they do not contradict each other.",
-    )
+    slopes: Slopes = "auto"
     order: int | None = Field(
         default=None, ge=2, le=3, description="2 for pairs, 3 to add triples of the strongest pairs. Default 2, and 3 where a budget is left after all pairs."
     )
@@ -94,10 +96,7 @@ class ProxySPEXOptions(ExplorerOptions, frozen=True):
     until_width: float | None = Field(
         default=None, gt=0, le=MOST_FLOAT, description="Stop once the 95% intervals of the first ten interactions are narrower than this."
     )
-    slopes: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="Measure slopes (derivatives in each component's gate) beside values if the game has them; auto: if they predict better for their price.",
-    )
+    slopes: Slopes = "auto"
     no_prior: bool = Field(default=False, description="Leave out what earlier runs found about the same components.")
     index: IndexName = Field(default="bii", description="The index in which interactions are reported.")
 

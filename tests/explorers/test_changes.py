@@ -154,6 +154,12 @@ def test_slopes_that_contradict_each_other_are_bought_for_the_first_few_only(gam
     assert "a first fit expected" in notes
 
 
+@pytest.mark.parametrize("explorer", [ProxySPEX(budget=400, slopes="on"), Screen(budget=120, slopes="on")], ids=["proxyspex", "screen"])
+def test_slopes_that_are_wanted_in_any_case_are_bought_without_a_trial(game, explorer):
+    _, rounds = explored(explorer, game, 2.0, lambda masks: noise(masks.shape, len(masks)))
+    assert [len(sizes) for sizes, asked in rounds if asked and max(sizes) <= 1] == [1, N]
+
+
 @pytest.mark.parametrize("options", [{"slopes": "off"}, {"focus": "average"}, {"proxy": "trees"}])
 def test_without_use_for_them_no_slopes_are_bought_around_the_intact_input(game, options):
     _, rounds = explored(ProxySPEX(budget=400, **options), game, 1.0, lambda masks: exact_slopes(game, masks))
