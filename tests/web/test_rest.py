@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stored_runs import HEADS, LARGE, TAILS
+from waiting import until
 
 from raysp.web.looking import TABLES
 
@@ -147,10 +148,13 @@ def test_events_tell_where_a_run_stands_until_it_has_ended(service):
 
 
 def test_a_run_can_be_paused_continued_and_cancelled(service):
-    run_id = service.submit(service.question(prompt=" ".join(f"word{i}" for i in range(60))) | {"explorer": {"kind": "proxyspex", "budget": 20_000}})
-    assert service.client.post(f"/runs/{run_id}/pause").json()["desired"] == "paused"
+    run_id = service.submit(service.question(prompt=" ".join("abcdefghijklmnopqrstuvwxyz")) | {"explorer": {"kind": "proxyspex", "budget": 20_000}})
+    until("a mask that is measured", lambda: (json.loads(service.client.get(f"/runs/{run_id}").json()["progress"] or "{}")).get("done"))
+    paused = service.client.post(f"/runs/{run_id}/pause").json()
+    assert paused.get("desired") == "paused", paused
     assert ended(service, run_id, "paused")
-    assert service.client.post(f"/runs/{run_id}/resume").json()["desired"] == "running"
+    continued = service.client.post(f"/runs/{run_id}/resume").json()
+    assert continued.get("desired") == "running", continued
     service.client.post(f"/runs/{run_id}/cancel")
     assert ended(service, run_id, "cancelled")
     refused = service.client.post(f"/runs/{run_id}/pause")
