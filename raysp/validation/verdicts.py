@@ -26,6 +26,7 @@ REASON_CODES: dict[str, str] = {
     "surrogate_good": "The surrogate predicts held-out masks well.",
     "surrogate_partial": "The surrogate predicts held-out masks only in part.",
     "surrogate_poor": "The surrogate predicts held-out masks badly.",
+    "empty_missed": "The empty input has another value than the masks measured suggest.",
     "near_good": "The surrogate predicts masks around the intact input well.",
     "near_partial": "The surrogate predicts masks around the intact input only in part.",
     "near_poor": "The surrogate predicts masks around the intact input badly.",
@@ -46,6 +47,8 @@ REASON_CODES: dict[str, str] = {
 GOOD_R2, POOR_R2 = 0.8, 0.5
 #: The smallest relevant gain in R² over singles, and the loss beyond which interactions harm.
 GAIN, LOSS = 0.01, 0.02
+#: Standard deviations of the held-out values by which the empty input's value may miss the prediction without a word.
+GOOD_EMPTY = 3.0
 #: Mean error of the estimates relative to the mean size of the exact values: acceptable, and useless.
 GOOD_ERROR, POOR_ERROR = 0.5, 1.0
 #: Size, relative to the strongest single effect, below which interactions and their errors do not matter.
@@ -148,7 +151,22 @@ def _judge_surrogate(builder: VerdictBuilder, metrics: Metrics, *, screened: boo
         builder.add("surrogate_partial", figures, f"The surrogate predicts in part: {scored}; {advice}.", 1)
     else:
         builder.add("surrogate_good", figures, f"The surrogate predicts well: {scored}.")
+    _judge_empty(builder, metrics)
     _judge_gain(builder, metrics)
+
+
+def _judge_empty(builder: VerdictBuilder, metrics: Metrics) -> None:
+    missed, spread = abs(metrics.get("empty_missed", 0.0)), metrics.get("heldout_spread", 0.0)
+    if missed <= GOOD_EMPTY * spread:
+        return
+    figures = _chosen(metrics, "empty_missed", "heldout_spread", "r2_lo", "heldout")
+    sentence = (
+        f"The value of the empty input is {missed:.3g} away from what the other masks suggest ({missed / spread:.1f} standard deviations of the held-out values): "
+        "something happens when nearly all components are removed, or all of a few that stand in for each other, that hardly any of these masks shows"
+    )
+    doubtful = metrics["r2_lo"] < POOR_R2
+    advice = f"; if one more mask in {metrics['heldout'] + 1:.0f} shows it, R² is {metrics['r2_lo']:.2f}; raise heldout to find out" if doubtful else ""
+    builder.add("empty_missed", figures, f"{sentence}{advice}.", int(doubtful))
 
 
 def _judge_near(builder: VerdictBuilder, metrics: Metrics) -> None:

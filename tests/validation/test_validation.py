@@ -7,6 +7,7 @@ from spectral.known_games import additive, and_or, constant, explore, hidden_pai
 from raysp.explorers import Exhaustive, ProxySPEX, Screen, Singles
 from raysp.gradients import GradientReport
 from raysp.sampling.tables import singles_table
+from raysp.spectral.regression import r_squared
 from raysp.validation import KINDS, Validation, compare_attributions, judge, kind_of, plan, surrogate_kinds
 
 
@@ -253,6 +254,34 @@ def test_perfect_predictions_of_few_masks_leave_room_for_one_that_was_not_seen()
     assert metrics["r2"] > 0.999
     assert metrics["r2_lo"] == pytest.approx(1 - 1 / (metrics["heldout"] + 1), abs=1e-3)
     assert metrics["r2_near_lo"] == pytest.approx(1 - 1 / (metrics["near"] + 1), abs=1e-3)
+
+
+def losing(height, *, shown):
+    """Single effects, and a loss once none of eight components is left, as one mask in 256 has it. Unless `shown`, the only mask that shows it is the empty one."""
+
+    def values(masks):
+        masks = np.asarray(masks, dtype=np.bool_)
+        lost = ~masks[:, :8].any(axis=1) if shown else ~masks.any(axis=1)
+        return masks @ np.linspace(0.2, 0.6, masks.shape[1]) - height * lost
+
+    return values
+
+
+@pytest.mark.parametrize(("height", "said"), [(6.0, "reliable"), (30.0, "use with care")])
+def test_an_event_that_only_the_empty_input_shows_is_told_and_widens_the_interval(height, said):
+    planned, result = validated(ProxySPEX(budget=300), losing(height, shown=False), 24)
+    fresh = np.random.default_rng(1).random((20_000, 24)) < 0.5
+    truth = r_squared(losing(height, shown=True)(fresh), planned.findings.surrogate.predict(fresh))
+    assert result.metrics["empty_missed"] == pytest.approx(-height, rel=0.1)
+    assert result.metrics["r2_lo"] <= truth < 0.95 < result.metrics["r2"]
+    assert "empty_missed" in codes(result)
+    assert result.verdict == said
+
+
+def test_an_empty_input_as_expected_says_nothing():
+    _, result = validated(ProxySPEX(budget=300), additive, 24)
+    assert result.metrics["empty_missed"] == pytest.approx(0, abs=0.05)
+    assert "empty_missed" not in codes(result)
 
 
 def test_where_every_mask_is_known_none_can_surprise():
