@@ -78,8 +78,8 @@ def judge(
     drawn = rng.permutation(len(told))[:MOST_SCORED]
     exam = (masks[drawn], told[drawn]) if complete else _unseen(plan, values, masks)
     unseen = not complete and len(masks) + len(exam[0]) < 1 << min(plan.n, 62)
-    empty = None if complete else _at_empty(plan, masks, told)
-    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told, importance), rng, unseen=unseen, empty=empty)
+    missed = None if complete else _missed_at_empty(plan, masks, told)
+    heldout, metrics = _score(exam, findings, _baseline(plan, values, masks, told, importance), rng, unseen=unseen, missed=missed)
     metrics |= {} if complete else _score_near(plan, values, masks, rng)
     metrics["heldout"] = 0.0 if complete else metrics["heldout"]
     metrics |= _errors(table, findings, rng, lookup(masks, ablations(plan.n, [*plan.top, *plan.random])) >= 0) | _assumption(
@@ -192,27 +192,27 @@ def _unseen(plan: ValidationPlan, values: Values, masks: Masks) -> tuple[Masks, 
     return fresh, values[lookup(plan.masks, fresh)]
 
 
-def _at_empty(plan: ValidationPlan, masks: Masks, told: Values) -> tuple[float, float] | None:
-    """The empty input's value and what the surrogate makes of it without having it written in; None if it was not measured, or is far from all masks drawn."""
+def _missed_at_empty(plan: ValidationPlan, masks: Masks, told: Values) -> float | None:
+    """The empty input's value less what the surrogate makes of it without having it written in; None if it was not measured, or is far from all masks drawn."""
     surrogate, empty = plan.findings.surrogate, np.zeros((1, plan.n), dtype=np.bool_)
     row = int(lookup(masks, empty)[0])
     if row < 0 or not plan.keep_probability == surrogate.keep_probability == UNIFORM:
         return None
-    return float(told[row]), float(surrogate.with_points(None).predict(empty)[0])
+    return float(told[row] - surrogate.with_points(None).predict(empty)[0])
 
 
-def _score(  # noqa: PLR0917  what an exam needs
+def _score(
     exam: tuple[Masks, Values],
     findings: Findings,
     baseline: Callable[[Masks], Values],
     rng: np.random.Generator,
     *,
     unseen: bool,
-    empty: tuple[float, float] | None,
+    missed: float | None,
 ) -> tuple[pa.Table, Metrics]:
     """Predicted and exact values on the masks of the exam, and R² with intervals beside that of the baseline.
 
-    `unseen`: there are masks that were not measured. `empty`: the exact and the predicted value of the empty input.
+    `unseen`: there are masks that were not measured. `missed`: the empty input's value less its prediction.
     """
     import pyarrow as pa
 
@@ -232,10 +232,11 @@ def _score(  # noqa: PLR0917  what an exam needs
     full, alone = _bootstrap_r2(exact, predicted, singles, rng)
     r2, r2_singles = r_squared(exact, predicted), r_squared(exact, singles)
     lowest = _lower_end(full, len(heldout)) if unseen else float(np.quantile(full, RISK / 2))
-    if empty is not None:
-        metrics |= {"empty_missed": empty[0] - empty[1], "heldout_spread": float(exact.std())}
-        if unseen:
-            lowest = min(lowest, r_squared(np.append(exact, empty[0]), np.append(predicted, empty[1])))
+    if missed is not None:
+        metrics |= {"empty_missed": missed, "heldout_spread": float(exact.std())}
+        if unseen:  # one more mask, a usual one but for this miss
+            usual = float(exact.mean())
+            lowest = min(lowest, r_squared(np.append(exact, usual + missed), np.append(predicted, usual)))
     metrics |= {
         "r2": r2,
         "r2_lo": lowest,
