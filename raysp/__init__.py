@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.specs.run import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
+    from raysp.spectral.removals import measured_removals
     from raysp.spectral.selection import best_subset, removal_curve
     from raysp.store import Store
     from raysp.validation import Validation
@@ -36,6 +37,7 @@ _HOMES = {
     "raysp.runtime.engine": ("run", "run_all"),
     "raysp.specs.run": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
+    "raysp.spectral.removals": ("measured_removals",),
     "raysp.spectral.selection": ("best_subset", "removal_curve"),
     "raysp.store": ("Store",),
     "raysp.validation": ("Validation",),
@@ -68,6 +70,7 @@ __all__ = [
     "build_game",
     "connect",
     "load_spec",
+    "measured_removals",
     "read_result",
     "removal_curve",
     "run",

@@ -9,8 +9,8 @@ and `pairs_r2` are correlation and R² of the deviations v(all) - v(without i) -
 run did not measure itself are also scored alone (`unmeasured_r`), and only these count for `covered`, the share within the product's 95 % interval, and its mean
 `width` over the standard deviation of all deviations. `uniform_r2` is R² on fresh uniform masks.
 
-`removal` rows have the drop of the value without r components: the best set under the surrogate of `both` (found by the solver, measured exactly), beside
-rankings, a greedy removal, and the optimum where n is at most 14. `flip` rows have the size of the smallest verified set whose removal changes the answer.
+`removal` rows have the drop of the value without r components: the best set under the surrogate of `both` (`solver`, measured exactly) and
+the best of few measured sets (`measured`), beside rankings, a greedy removal, and the optimum where n is at most 14. `flip` rows have the size of the smallest verified set whose removal changes the answer.
 
 The summary, the last line, has each goal's figure. Values are kept between runs (see `kept.py`).
 """

@@ -74,9 +74,11 @@ def optimum(value: Value, n: int) -> dict[int, float]:
 
 
 def curve(value: Value, n: int, surrogate: FourierSurrogate, others: dict[str, tuple[int, ...]]) -> Iterator[Row]:
-    """A row for each size and method: the drop of the value without its set. `solver` is the best set under the surrogate."""
+    """A row for each size and method: the drop of the value without its set. `solver` is the best set under the surrogate; `measured` starts from there."""
     sizes = [r for r in SIZES if r < n]
     chosen = {"solver": [raysp.best_subset(surrogate, r, "decrease", time_limit=SOLVING).components for r in sizes]}
+    refined = raysp.measured_removals(surrogate, value, sizes, "decrease", time_limit=SOLVING)
+    chosen |= {"measured": [tuple(members) for members in refined["components"].to_pylist()]}
     chosen |= {name: [ranking[:r] for r in sizes] for name, ranking in others.items()}
     intact = float(value(np.ones((1, n), dtype=np.bool_))[0])
     for name, sets in chosen.items():

@@ -11,6 +11,7 @@ from spectral.known_games import planted
 from raysp.errors import UserError
 from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.removals import measured_removals
 from raysp.spectral.selection import best_subset, removal_curve
 from raysp.spectral.walsh import all_masks
 
@@ -219,3 +220,52 @@ def test_a_removal_curve_has_a_row_a_size():
         assert share == pytest.approx(change / abs(intact))
     assert removal_curve(planted(4, 8, 0))["r"].to_pylist() == [3, 4]
     assert removal_curve(surrogate, [1, 2], mode="decrease")["r"].to_pylist() == [1, 2]
+
+
+def surprising(surrogate, seed):
+    """The surrogate's values with effects of triples beyond, of which the surrogate knows nothing, and a list of how many masks were asked at a time."""
+    rng = np.random.default_rng(seed)
+    hidden = [rng.choice(surrogate.n, 3, replace=False) for _ in range(60)]
+    weights, asked = rng.normal(size=60) * surrogate.predict(rng.random((200, surrogate.n)) < 0.5).std(), []
+
+    def measure(masks):
+        asked.append(len(masks))
+        return surrogate.predict(masks) + np.stack([(~masks[:, members]).all(axis=1) for members in hidden], axis=1) @ weights
+
+    return measure, asked
+
+
+@pytest.mark.parametrize("mode", ["increase", "decrease"])
+def test_measured_removals_are_at_least_as_good_as_those_of_the_surrogate(mode):
+    sign = 1.0 if mode == "increase" else -1.0
+    better = 0
+    for seed in range(6):
+        surrogate = planted(14, 60, seed)
+        measure, asked = surprising(surrogate, seed)
+        table = measured_removals(surrogate, measure, [7, 3, 5, 4], mode)
+        assert table["r"].to_pylist() == [3, 4, 5, 7]
+        assert sum(asked) == 1 + sum(table["evaluations"].to_pylist())
+        assert max(table["evaluations"].to_pylist()) <= 8
+        for row in table.to_pylist():
+            mask = np.ones((1, 14), dtype=bool)
+            mask[0, row["components"]] = False
+            assert len(row["components"]) == row["r"]
+            assert row["value"] == pytest.approx(measure(mask)[0], abs=1e-12)
+            assert row["predicted"] == pytest.approx(surrogate.predict(mask)[0], abs=1e-12)
+            alone = np.ones((1, 14), dtype=bool)
+            alone[0, list(best_subset(surrogate, row["r"], mode).components)] = False
+            gain = sign * (row["value"] - measure(alone)[0])
+            assert gain >= -1e-9
+            better += gain > 1e-9
+    assert better > 6
+
+
+def test_measured_removals_of_a_surrogate_that_is_right_are_its_optima():
+    surrogate = planted(12, 40, 3)
+    table = measured_removals(surrogate, surrogate.predict, range(1, 13))
+    ends = best_subset(surrogate, 12).value > surrogate.predict(np.ones((1, 12), dtype=bool))[0]
+    assert table["change"].to_pylist() == pytest.approx([brute(surrogate, r, "increase" if ends else "decrease") for r in range(1, 13)], abs=1e-6)
+    assert measured_removals(planted(4, 8, 0), planted(4, 8, 0).predict)["r"].to_pylist() == [3, 4]
+    assert measured_removals(surrogate, surrogate.predict, []).num_rows == 0
+    with pytest.raises(UserError, match="tries: 1 leaves nothing to compare"):
+        measured_removals(surrogate, surrogate.predict, [2], tries=1)
