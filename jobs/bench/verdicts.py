@@ -114,13 +114,14 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def games(chosen: list[str], size: float, part: tuple[int, int]) -> Iterator[Game]:
-    """The games of a share of all, and of them every `part[1]`-th from the `part[0]`-th on."""
+    """The games of a share of all, and of each of their families every `part[1]`-th from the `part[0]`-th on."""
     tables = kept_tables() if "stored" in chosen else ()
     if "stored" in chosen and not tables:
         say("no exact tables of the embedded model are kept; `python -m jobs.bench indices` measures them")
     families = [family for family in chosen if family != "stored" or tables]
-    for family, number in listed(size, families)[part[0] - 1 :: part[1]]:
-        yield drawn(family, number, tables)
+    for family, number in listed(size, families):
+        if number % part[1] == part[0] - 1:
+            yield drawn(family, number, tables)
 
 
 def known(path: Path | None) -> list[dict[str, Any]]:

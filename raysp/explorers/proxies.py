@@ -77,7 +77,8 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
     With many evaluations, the out-of-fold predictions of all folds use a single inverse and the prior learnt from all rows. With few evaluations, such a
     prior would leak information about the held-out rows, so each fold learns its own. If many sets stand out, the full procedure is repeated from
-    scratch, but only in two folds.
+    scratch, but only in two folds. These may find a set that the process of all rows misses: where that process is worse even with its leak, its own
+    predictions count.
     """
     from raysp.spectral.posterior import Posterior, first_look, learn
 
@@ -92,17 +93,13 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
     posterior = learnt(sample)
     surrogate = posterior.surrogate(sample.max_order)
-    count = len(sample.values)
+    held_out, count = _held_out(posterior, sample, parts), len(sample.values)
     if sum(map(len, posterior.prior.spikes)) > FEW_SPIKES and count < MANY:
-        held_out = _relearnt(sample, parts[:2], learnt)
+        relearnt = _relearnt(sample, parts[:2], learnt)
+        held_out = max(relearnt, np.where(np.isnan(relearnt), np.nan, held_out), key=lambda guess: _missed(guess, sample))
     elif count < max(FEW_ROWS, FEW_PER_COMPONENT * sample.n):
         held_out = _relearnt(sample, parts if count < MANY else parts[:2], glanced)
     else:
-        rows = _kernel_rows(sample)
-        place = np.full(count, -1, dtype=np.intp)
-        place[rows] = np.arange(len(rows))
-        held_out = np.full(count, np.nan)
-        held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
         unseen = np.flatnonzero(sample.scored & np.isnan(held_out))
         held_out[unseen] = surrogate.predict(sample.masks[unseen])
     return {"kernel": Proposal(held_out, lambda: surrogate, partial(_refitted, posterior, sample, parts))}
@@ -110,12 +107,17 @@ def kernel(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
 def _refitted(posterior: Posterior, sample: Sample, parts: Sequence[Rows], values: Values) -> Proposal:
     """The process with its prior fitted to other values (`(m,)`) of the sample's rows."""
+    refitted = posterior.fitted(values[_kernel_rows(sample)])
+    return Proposal(_held_out(refitted, sample, parts), lambda: refitted.surrogate(sample.max_order))
+
+
+def _held_out(posterior: Posterior, sample: Sample, parts: Sequence[Rows]) -> Values:
+    """Predict the rows of each part by the process of the sample's kernel rows without them, its prior unchanged: float64 `(m,)`, NaN for other rows."""
     rows = _kernel_rows(sample)
-    place = np.full(len(values), -1, dtype=np.intp)
+    place, held_out = np.full(len(sample.values), -1, dtype=np.intp), np.full(len(sample.values), np.nan)
     place[rows] = np.arange(len(rows))
-    refitted, held_out = posterior.fitted(values[rows]), np.full(len(values), np.nan)
-    held_out[rows] = refitted.held_out([place[part[place[part] >= 0]] for part in parts])
-    return Proposal(held_out, lambda: refitted.surrogate(sample.max_order))
+    held_out[rows] = posterior.held_out([place[part[place[part] >= 0]] for part in parts])
+    return held_out
 
 
 def _relearnt(sample: Sample, parts: Sequence[Rows], learn: Callable[[Sample], Posterior]) -> Values:
@@ -213,8 +215,13 @@ def auto(sample: Sample, parts: Sequence[Rows]) -> dict[str, Proposal]:
 
 def _left(offer: Proposal, sample: Sample) -> float:
     """The mean squared out-of-fold error of a proposal."""
-    rows = ~np.isnan(offer.held_out)
-    return float(weighted_mean((offer.held_out - sample.values)[rows] ** 2, sample.weights_of(rows)))
+    return _missed(offer.held_out, sample)
+
+
+def _missed(held_out: Values, sample: Sample) -> float:
+    """The mean squared error of out-of-fold predictions."""
+    rows = ~np.isnan(held_out)
+    return float(weighted_mean((held_out - sample.values)[rows] ** 2, sample.weights_of(rows)))
 
 
 #: The proxies by name; proxy `gradient` is created by `given` from the gradient estimate of a game.

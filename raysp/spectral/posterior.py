@@ -36,7 +36,7 @@ MOST_EXTENSIONS = 1_000_000
 #: Rows searched for sets that stand out. If some were found, the last pass uses more: at most `SEARCHED_LAST` rows and `SEARCHED_ENTRIES` mask entries.
 SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
 #: Unexplained share of the variance (leave-one-out) below which no further rows are used, and below which no further sets are searched for.
-CLEAR, NOTHING_LEFT = 1e-3, 1e-4
+CLEAR, NOTHING_LEFT = 1e-3, 1e-6
 #: Margin by which the evidence of a set that stands out must exceed the maximum expected by chance over all sets examined.
 CLEARANCE = 5.0
 #: What the Fourier form may omit of the posterior mean: a share of its variance, and a share of the unexplained variance.
