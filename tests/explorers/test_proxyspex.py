@@ -99,6 +99,26 @@ def test_a_kernel_on_part_of_the_rows_still_predicts(monkeypatch):
     assert ProxySPEX(proxy="kernel").fit(masks, and_or(masks)).score(fresh, and_or(fresh)) > 0.97
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sparse_function_without_noise_is_found_to_a_millionth(seed):
+    truth = planted(16, 60, seed)
+    masks, fresh = drawn(16, 600, seed), drawn(16, 1000, seed + 50)
+    model = ProxySPEX(random_state=seed).fit(masks, truth.predict(masks))
+    assert 1 - model.score(fresh, truth.predict(fresh)) < 2e-6
+
+
+def test_lucky_folds_do_not_hide_what_the_fit_of_all_rows_misses(monkeypatch):
+    masks, fresh = drawn(16, 500), drawn(16, 1000, 1)
+    noisy = planted(16, 60, 0).predict(np.concatenate([masks, fresh])) + np.random.default_rng(2).normal(size=1500)
+    monkeypatch.setattr("raysp.explorers.proxies.FEW_SPIKES", -1)
+    monkeypatch.setattr(
+        "raysp.explorers.proxies._relearnt", lambda sample, parts, learn: np.where(np.isin(np.arange(500), np.concatenate(parts)), sample.values, np.nan)
+    )
+    model = ProxySPEX(proxy="kernel").fit(masks, noisy[:500])
+    missed = 1 - model.findings.diagnostics["r2_cv"]
+    assert missed > 0.5 * (1 - model.score(fresh, noisy[500:]))
+
+
 def test_the_gradient_proxy_starts_from_an_estimate():
     effects = {(0,): 2.0, (1,): -1.0, (3,): 0.5, (17,): 0.5, (4,): 0.3, (9,): -0.3}
     truth = FourierSurrogate.from_deviations(20, 1.0, effects | {(3, 17): 1.5, (4, 9): 0.8})
