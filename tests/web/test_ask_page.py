@@ -18,6 +18,8 @@ from raysp.web.pages.ask import LENS_NAMES, lens_form
 
 HOSTILE = '</script><img src=x onerror="alert(1)">"><svg onload=alert(2)>'
 PROMPT = "Her acting never fails to impress"
+#: Longer than a check of what is filled in takes to begin and to be answered.
+CHECKED_MS = 1500
 SMALL = {"explorer.budget": "40", "validation.heldout": "10", "validation.top": "2", "validation.random": "1", "validation.low_pairs": "1"}
 
 
@@ -134,6 +136,7 @@ def test_a_problem_stands_beside_its_field_and_goes_when_it_is_corrected(ask):
 def test_nothing_is_asked_about_nothing(ask):
     page = ask()
     page.click("#submit")
+    page.wait_for_timeout(CHECKED_MS)
     assert page.locator("#feature-lens-prompt").get_attribute("aria-invalid") == "true"
     assert page.evaluate("document.activeElement.id") == "feature-lens-prompt"
     assert urlsplit(page.url).path == "/ask"

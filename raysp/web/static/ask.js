@@ -38,8 +38,8 @@ function question(from = kind()) {
 
 const isLarge = () => Object.values(files).reduce((sum, file) => sum + file.content.length, 0) > MOST_CHECKED;
 
-// Checks the question. Problems of fields that nobody has filled in yet are shown only if `all`.
-async function check({ all = false } = {}) {
+// Checks the question. Problems of fields that nobody has filled in yet are not shown before a submission.
+async function check() {
   checking?.abort();
   const mine = checking = new AbortController();
   try {
@@ -47,14 +47,10 @@ async function check({ all = false } = {}) {
     clearProblem();
     yamlOfForm = found.yaml;
     say(found.runs > 1 ? `Asks for ${found.runs.toLocaleString("en")} runs.` : "Ready to be asked.");
-    return found;
   } catch (error) {
-    if (error.name === "AbortError") return null;
-    const element = showProblem(error, all ? {} : { touched });
+    if (error.name === "AbortError") return;
+    const element = showProblem(error, { touched });
     say(element && !element.hasAttribute("aria-invalid") ? "" : "Something has to be corrected first.");
-    if (all) (element || byId("problem")).scrollIntoView({ block: "nearest" });
-    if (all && element) reveal(element).focus();
-    return null;
   }
 }
 
@@ -79,6 +75,12 @@ function say(text) {
 }
 
 const checkSoon = later(CHECK_MS, () => { if (!isLarge() && !(kind() === "spec" && !byId("yaml").value.trim())) check(); });
+
+// What a plan or a submission says must not be wiped away by a check that was still on its way.
+function stopChecking() {
+  checkSoon.cancel();
+  checking?.abort();
+}
 
 function changed() {
   checking?.abort();
@@ -202,6 +204,7 @@ async function refusedBy(work) {
 }
 
 byId("plan").addEventListener("click", async () => {
+  stopChecking();
   if (missing()) return;
   const free = busy(byId("plan"), "Planning…");
   say("A few evaluations are measured to estimate the time.");
@@ -222,7 +225,10 @@ function keyOf(body) {
 let submitting = false;
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (submitting || missing()) return;
+  if (submitting) return;
+  stopChecking();
+  for (const element of controls()) touched.add(element.id);
+  if (missing()) return;
   submitting = true;
   const free = busy(byId("submit"), "Submitting…");
   const asked = question();

@@ -98,10 +98,12 @@ export function duration(seconds) {
 // Calls a function once its last call is some time ago.
 export function later(milliseconds, call) {
   let timer;
-  return (...given) => {
+  const soon = (...given) => {
     clearTimeout(timer);
     timer = setTimeout(() => call(...given), milliseconds);
   };
+  soon.cancel = () => clearTimeout(timer);
+  return soon;
 }
 
 document.getElementById("log-out")?.addEventListener("click", async () => {
