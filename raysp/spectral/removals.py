@@ -61,7 +61,7 @@ def measured_removals(
             "value": pa.array(values, pa.float64()),
             "change": pa.array(trials.sign * (values - start), pa.float64()),
             "predicted": pa.array(surrogate.predict(masks), pa.float64()),
-            "evaluations": pa.array([sum(np.frombuffer(mask, np.bool_).sum() == surrogate.n - r for mask in trials.known) for r in sizes], pa.int32()),
+            "evaluations": pa.array([sum(mask.count(0) == r for mask in trials.known) for r in sizes], pa.int32()),
         }
     )
 

@@ -107,20 +107,15 @@ def test_a_sparse_function_without_noise_is_found_to_a_millionth(seed):
     assert 1 - model.score(fresh, truth.predict(fresh)) < 2e-6
 
 
-def test_lucky_folds_do_not_hide_what_the_fit_of_all_rows_misses(monkeypatch):
-    masks, fresh = drawn(16, 500), drawn(16, 1000, 1)
-    noisy = planted(16, 60, 0).predict(np.concatenate([masks, fresh])) + np.random.default_rng(2).normal(size=1500)
-
-    def lucky(sample, parts, learn):
-        guessed, rows = np.full(len(sample.values), np.nan), np.concatenate(parts)
-        guessed[rows] = sample.values[rows]
-        return guessed
-
-    monkeypatch.setattr("raysp.explorers.proxies.FEW_SPIKES", -1)
-    monkeypatch.setattr("raysp.explorers.proxies._relearnt", lucky)
-    model = ProxySPEX(proxy="kernel").fit(masks, noisy[:500])
-    missed = 1 - model.findings.diagnostics["r2_cv"]
-    assert missed > 0.5 * (1 - model.score(fresh, noisy[500:]))
+@pytest.mark.parametrize("seed", [2, 9])  # two folds of these find a set that the fit of all rows misses
+def test_lucky_folds_do_not_hide_what_the_fit_of_all_rows_misses(monkeypatch, seed):
+    monkeypatch.setattr("raysp.spectral.posterior.NOTHING_LEFT", 1e-4)
+    rng, truth = np.random.default_rng(seed), planted(16, 60, seed)
+    masks, fresh = np.unique(rng.random((420, 16)) < 0.5, axis=0), rng.random((2000, 16)) < 0.5
+    model = ProxySPEX(proxy="kernel", random_state=seed).fit(masks, truth.predict(masks))
+    missed = 1 - model.score(fresh, truth.predict(fresh))
+    assert missed > 1e-5
+    assert 1 - model.findings.diagnostics["r2_cv"] > 0.5 * missed
 
 
 def test_the_gradient_proxy_starts_from_an_estimate():

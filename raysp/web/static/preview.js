@@ -37,6 +37,7 @@ export class Preview {
   }
 
   async look({ asked }) {
+    this.soon.cancel();
     const text = this.text();
     if (!JSON.parse(text).prompt?.trim()) { this.say(asked ? "There is no prompt yet." : ""); return; }
     this.waiting?.abort();

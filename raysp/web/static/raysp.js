@@ -95,7 +95,7 @@ export function duration(seconds) {
   return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${Math.round(seconds / 86400)} days`;
 }
 
-// Calls a function once its last call is some time ago.
+// Calls a function once its last call is some time ago; `cancel` forgets that call.
 export function later(milliseconds, call) {
   let timer;
   const soon = (...given) => {
