@@ -161,8 +161,8 @@ def _judge_empty(builder: VerdictBuilder, metrics: Metrics) -> None:
         return
     figures = _chosen(metrics, "empty_missed", "heldout_spread", "r2_lo", "heldout")
     sentence = (
-        f"The value of the empty input is {missed:.3g} away from what the other masks suggest ({missed / spread:.1f} standard deviations of the held-out values): "
-        "something happens when nearly all components are removed, or all of a few that stand in for each other, that hardly any of these masks shows"
+        f"The value of the empty input is {missed:.3g} away from what the other masks suggest ({missed / spread:.1f} standard deviations of the held-out values). "
+        "Something that hardly any of these masks shows happens once nearly all components are removed, or all of a few that stand in for each other"
     )
     doubtful = metrics["r2_lo"] < POOR_R2
     advice = f"; if one more mask in {metrics['heldout'] + 1:.0f} shows it, R² is {metrics['r2_lo']:.2f}; raise heldout to find out" if doubtful else ""
