@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, MechanisticLens
     from raysp.specs.run import RunSpec, load_spec
     from raysp.spectral.fourier import FourierSurrogate
-    from raysp.spectral.removals import measured_removals
+    from raysp.spectral.removals import greedy_removals, measured_removals
     from raysp.spectral.selection import best_subset, removal_curve
     from raysp.store import Store
     from raysp.validation import Validation
@@ -37,7 +37,7 @@ _HOMES = {
     "raysp.runtime.engine": ("run", "run_all"),
     "raysp.specs.run": ("RunSpec", "load_spec"),
     "raysp.spectral.fourier": ("FourierSurrogate",),
-    "raysp.spectral.removals": ("measured_removals",),
+    "raysp.spectral.removals": ("greedy_removals", "measured_removals"),
     "raysp.spectral.selection": ("best_subset", "removal_curve"),
     "raysp.store": ("Store",),
     "raysp.validation": ("Validation",),
@@ -69,6 +69,7 @@ __all__ = [
     "best_subset",
     "build_game",
     "connect",
+    "greedy_removals",
     "load_spec",
     "measured_removals",
     "read_result",

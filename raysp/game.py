@@ -157,6 +157,15 @@ class Game(ABC):
         """Measure the masks without using cached values, so that two measurements differ by the numerical noise of the game."""
         return self.measure(masks)
 
+    def gate_slopes(self, masks: Masks) -> NDArray[np.float64]:
+        """The derivatives of the values of masks (bool, `(m, n)`) in the gates of all components, float64 `(m, n)`: to first order, what removing each would lose.
+
+        They are for proposals, and may be of another ablation than the values. ValueError if the game has none.
+        """
+        found = self.measure(check_masks(masks, self.n), slopes=True).slopes
+        assert found is not None
+        return found.mean(axis=1, dtype=np.float64)
+
     def evaluate(self, masks: object) -> Values:
         """Compute the values (float64, `(m,)`) of masks (bool, `(m, n)`) in this process.
 
@@ -166,7 +175,7 @@ class Game(ABC):
         return check_finite(checked, self.measure(checked).values)
 
     def gradient_report(self, max_order: int = 1) -> GradientReport:
-        """Return the gradient report, with terms up to order `max_order` (1 or 2) where available.
+        """Return the gradient report, with terms up to order `max_order` (1 or 2) where available; 0 asks for its priors alone, where these cost less.
 
         The report is cached and recomputed only for a higher order. Raises EvaluationError if memory is insufficient.
         """

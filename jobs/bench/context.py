@@ -4,6 +4,8 @@
 
 Contexts of about twenty sentences are made by `context_texts.py`; the value is the log-probability of the answer under the embedded model in float32. Every method
 has its own masks: ContextCite uniform ones, raysp those that `auto` draws with a focus on the intact input, on the average over contexts or on both, or `screen`.
+Where a run would start from the model's gradients, `auto` does, and has three calls less: a forward and a backward pass. `gates` are these gradients alone,
+and `greedy` removes sources by them one after the other (`raysp.greedy_removals`), with a pass and two to nine evaluations each.
 A row is a context, a method and a number of calls: `lds` is Spearman's correlation of its predictions with the values of fresh uniform masks; `drop_k` is how far
 the log-probability falls without the k components that it ranks first, by the effects that pages rank by, and `best_k` the same for the set that `best_subset`
 finds under the surrogate. The summary has means and standard errors, and each goal: what `both` has with the fewest calls, less what ContextCite has with the most.
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.bench.context_methods import METHODS, Attribution, solver
+from jobs.bench.context_methods import METHODS, Attribution, Question, solver
 from jobs.bench.context_texts import QuestionedContext, context
 from jobs.bench.engine_model_games import Prompt
 from jobs.bench.kept import Kept
@@ -57,6 +59,12 @@ class ContextGame:
         """The number of tokens of the answer."""
         return len(self._prompt.game.answers.target_ids)
 
+    @property
+    def asked(self) -> Question:
+        """What methods are asked; a gradient report is that of one forward and one backward pass."""
+        game = self._prompt.game
+        return Question(self.value, self.n, self.tokens, lambda: game.gradient_report(0), game.gate_slopes)
+
 
 def correlation(one: Values, other: Values) -> float:
     """Spearman's correlation; 0 if either does not vary."""
@@ -84,7 +92,7 @@ def rows(asked: Iterable[QuestionedContext], plan: Mapping[str, Iterable[int]]) 
         game = ContextGame(each)
         for method, budgets in plan.items():
             for budget in budgets:
-                found = METHODS[method](game.value, game.n, budget, SEED, game.tokens)
+                found = METHODS[method](game.asked, budget, SEED)
                 yield {"context": each.name, "n": game.n, "method": method, "calls": budget, **scores(found, game.value, game.n)}
 
 

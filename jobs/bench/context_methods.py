@@ -14,9 +14,12 @@ import numpy as np
 
 import raysp
 from jobs.bench.engine_peers import quiet
+from raysp.gradients import GradientReport
 from raysp.masks import Masks, Values
 from raysp.runs.singles import ranked
+from raysp.specs.lenses import FeatureLens
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Floats
 
 #: The penalty of ContextCite's LASSO.
 PENALTY = 0.01
@@ -24,6 +27,21 @@ PENALTY = 0.01
 CITED = 31
 #: Seconds for one search of the solver.
 SOLVING = 10.0
+#: The most sources that are removed.
+MOST = 5
+#: The calls that a forward and a backward pass count as.
+SLOPES_PRICE = 3
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a method is asked about: values of masks over n sources, the number of tokens of the answer, and what gives a gradient report and slopes of masks."""
+
+    evaluate: Callable[[Masks], Values]
+    n: int
+    tokens: int = 1
+    report: Callable[[], GradientReport] = GradientReport
+    gate_slopes: Callable[[Masks], Floats] = np.zeros_like
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,10 @@ class Attribution:
         """The k components to remove, by the way in which they are chosen."""
         by_ranking = {"ranking": self.ranking[:k]}
         return by_ranking if self.best is None else by_ranking | {"best_subset": tuple(self.best(k))}
+
+
+#: From a question, a number of calls and a seed.
+Method = Callable[[Question, int, int], Attribution]
 
 
 def logit(logprobs: Values) -> Values:
@@ -69,19 +91,20 @@ def solver() -> tuple[str, Callable[[Masks, Values, int], tuple[Values, float]]]
     return "context-cite", theirs.fit
 
 
-def contextcite(value: Callable[[Masks], Values], n: int, budget: int, seed: int, tokens: int) -> Attribution:
+def contextcite(asked: Question, budget: int, seed: int) -> Attribution:
     """ContextCite with so many calls."""
-    masks = np.random.default_rng([CITED, seed]).random((budget, n)) < 0.5
-    weights, intercept = solver()[1](masks, logit(value(masks)), tokens)
+    masks = np.random.default_rng([CITED, seed]).random((budget, asked.n)) < 0.5
+    weights, intercept = solver()[1](masks, logit(asked.evaluate(masks)), asked.tokens)
     return Attribution(lambda some: some @ weights + intercept, tuple(np.argsort(-weights, kind="stable").tolist()))
 
 
-def explored(explorer: Any, value: Callable[[Masks], Values], n: int, seed: int) -> Attribution:
-    """An explorer with its own masks. Components are ranked by the effects by which pages and tables rank them."""
-    started = explorer.start(n, seed)
+def explored(explorer: Any, asked: Question, seed: int, report: GradientReport | None = None) -> Attribution:
+    """An explorer with its own masks, given a gradient report if there is one. Components are ranked by the effects by which pages and tables rank them."""
+    started = explorer.start(asked.n, seed)
+    started = started if report is None else started.with_gradients(report)
     while not started.done():
         masks = started.ask()
-        started.tell(masks, value(masks))
+        started.tell(masks, asked.evaluate(masks))
     findings = started.result()
     surrogate: FourierSurrogate = findings.surrogate
     singles = sorted(ranked(findings.singles.to_pylist()), key=lambda single: -single.effect)
@@ -92,16 +115,37 @@ def explored(explorer: Any, value: Callable[[Masks], Values], n: int, seed: int)
     )
 
 
-def proxyspex(focus: str) -> Callable[[Callable[[Masks], Values], int, int, int, int], Attribution]:
-    """The default explorer with a focus."""
-    return lambda value, n, budget, seed, _: explored(raysp.ProxySPEX(budget=budget, focus=focus), value, n, seed)
+def proxyspex(focus: str) -> Method:
+    """The default explorer with a focus. As in a run, few calls include the pass that gives the priors of a gradient report."""
+
+    def method(asked: Question, budget: int, seed: int) -> Attribution:
+        if budget > FeatureLens.priors_up_to * asked.n:
+            return explored(raysp.ProxySPEX(budget=budget, focus=focus), asked, seed)
+        return explored(raysp.ProxySPEX(budget=budget - SLOPES_PRICE, focus=focus), asked, seed, asked.report())
+
+    return method
 
 
-#: Methods by name: from a value of masks, n, budget, seed and tokens of the answer.
-METHODS: dict[str, Callable[[Callable[[Masks], Values], int, int, int, int], Attribution]] = {
+def gates(asked: Question, budget: int, seed: int) -> Attribution:  # noqa: ARG001  one pass, whatever the number of calls
+    """The slopes of attention gates at the intact context: no masks at all."""
+    effects = asked.report().effects["attention_gates"][0]
+    return Attribution(lambda masks: masks @ effects, tuple(np.argsort(-effects, kind="stable").tolist()))
+
+
+def greedy(asked: Question, budget: int, seed: int) -> Attribution:  # noqa: ARG001  no chance in it
+    """Sources removed one after the other by the slopes at what is left, and measured; those of the intact context predict values."""
+    slopes = asked.report().effects["attention_gates"][0]
+    removed: list[int] = raysp.greedy_removals(asked, MOST, tries=max(budget // MOST - SLOPES_PRICE, 1))["components"].to_pylist()[-1]
+    rest = (i for i in np.argsort(-slopes, kind="stable").tolist() if i not in removed)
+    return Attribution(lambda masks: masks @ slopes, (*removed, *rest))
+
+
+METHODS: dict[str, Method] = {
     "contextcite": contextcite,
     "both": proxyspex("both"),
     "average": proxyspex("average"),
     "intact": proxyspex("intact"),
-    "screen": lambda value, n, budget, seed, _: explored(raysp.Screen(budget=budget), value, n, seed),
+    "gates": gates,
+    "greedy": greedy,
+    "screen": lambda asked, budget, seed: explored(raysp.Screen(budget=budget), asked, seed),
 }

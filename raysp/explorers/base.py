@@ -292,9 +292,9 @@ class Explorer(ABC, Generic[O_co]):
     # ---- gradients of the model
 
     @property
-    def gradient_order(self) -> int:
-        """The largest order of terms used from a `GradientReport`; 0 if none is used."""
-        return 0
+    def gradient_order(self) -> int | None:
+        """The largest order of terms used from a `GradientReport`, 0 if only its priors are; None if nothing is."""
+        return None
 
     @property
     def requires_gradients(self) -> bool:

@@ -159,6 +159,10 @@ def scaled(sample: Sample, parts: Sequence[Rows], estimate: FourierSurrogate) ->
     return Proposal(held_out, lambda: whole)
 
 
+#: The end of the names of models whose single effects are guided by prior estimates.
+GRADIENTS = "gradients"
+
+
 @dataclass(frozen=True)
 class GradientInformed:
     """The models of a proxy, single effects guided by prior estimates, and each model with guided single effects fitted to its residual.
@@ -180,10 +184,10 @@ class GradientInformed:
         known = [estimate.rebased(sample.keep_probability) for estimate in self.estimates]
         offers = self.inner(sample, parts) if sample.allows_interactions or sample.allows_slopes else {}
         sample = sample.representative
-        found = {"gradients": guided_singles(sample, parts, known)}
+        found = {GRADIENTS: guided_singles(sample, parts, known)}
         for name, offer in offers.items():
             rest, places = sample.rest_of(offer, parts, 1)
-            found[f"{name} and gradients"] = offer.plus(guided_singles(rest, places, known))
+            found[f"{name} and {GRADIENTS}"] = offer.plus(guided_singles(rest, places, known))
         return {**offers, **found}
 
 

@@ -18,7 +18,7 @@ from raysp.explorers.fitting import Fit, fit_proxy
 from raysp.explorers.history import Answers, Remembering
 from raysp.explorers.proxies import PROXIES, GradientInformed, given
 from raysp.explorers.purchases import Purchases
-from raysp.explorers.remarks import about_design, about_ends, about_fit, about_given, affordable_proxy
+from raysp.explorers.remarks import about_design, about_ends, about_fit, about_given, about_gradients, affordable_proxy
 from raysp.explorers.rounds import Rounds
 from raysp.explorers.samples import Proxy, Sample, kept_share, random_rows
 from raysp.explorers.singles import default_budget
@@ -90,9 +90,9 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         return len(self._rounds.entries) < len(self._masks)
 
     @property
-    def gradient_order(self) -> int:
-        """Order 1 for proxy `auto`; up to order 2 for proxy `gradient`, as gradients have no terms of higher order."""
-        return min(self.options.max_order, 2) if self.options.proxy == "gradient" else int(self.options.proxy == "auto")
+    def gradient_order(self) -> int | None:
+        """Priors for proxy `auto`; up to order 2 for proxy `gradient`, as gradients have no terms of higher order."""
+        return min(self.options.max_order, 2) if self.requires_gradients else 0 if self.options.proxy == "auto" else None
 
     @property
     def requires_gradients(self) -> bool:
@@ -105,8 +105,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         Proxy `gradient` starts from the estimate of the report; proxy `auto` uses its effects as prior guesses, with fitted weights.
         """
         if self.requires_gradients:
-            self._estimate = report.surrogate(self.gradient_order)
-        elif self.gradient_order:
+            self._estimate = report.surrogate(min(self.options.max_order, 2))
+        elif self.gradient_order is not None:
             self._priors = report.prior_effects()
         self._proxy()
         return self
@@ -303,6 +303,8 @@ class ProxySPEX(Explorer[ProxySPEXOptions]):
         if self._purchases:
             notes += self._purchases.notes(list(map(len, self._masks)), diagnostics.get("weights", {}))
             diagnostics["slopes"] = {"price": self._purchases.price, "spent": self._spent(), "worthwhile": self._purchases.verdict}
+        if self._priors is not None and "weights" in diagnostics:
+            notes.append(about_gradients(diagnostics["weights"]))
         if self._history is not None and "weights" in diagnostics:
             notes.append(self._history.note(diagnostics["weights"]))
         diagnostics |= {"terms": len(surrogate), "hierarchy": seen.as_dict(), "energy": surrogate.energy().tolist()}

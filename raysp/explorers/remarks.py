@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from raysp.explorers.changes import Changes
 from raysp.explorers.designs import ALL_SIZES, Design
 from raysp.explorers.fitting import Fit
+from raysp.explorers.proxies import GRADIENTS
 from raysp.explorers.samples import CONSTANT_VALUE
 from raysp.masks import Masks, Values, lookup
 from raysp.spectral.fourier import FourierSurrogate
@@ -30,6 +33,13 @@ def about_fit(found: Fit, values: Values, drawn: int) -> list[str]:
     if set(found.weights) == {"singles"}:
         return [f"Interactions do not help: single effects alone predict equally well (cross-validated R² {found.r2_singles:.3f})."]
     return [f"Cross-validated R²: {found.r2:.3f}; single effects alone: {found.r2_singles:.3f}."]
+
+
+def about_gradients(weights: Mapping[str, float]) -> str:
+    """A sentence on the part that single effects by gradients have in a surrogate whose models have these weights."""
+    share = sum(weight for name, weight in weights.items() if name.endswith(GRADIENTS))
+    part = f"models that start from them make up {share:.0%} of the surrogate" if share else "they did not help, and are not used"
+    return f"Single effects by the model's gradients were tried as a prior: {part}."
 
 
 def about_ends(surrogate: FourierSurrogate, index: str, masks: Masks, values: Values) -> list[str]:

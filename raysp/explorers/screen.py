@@ -121,9 +121,9 @@ class Screen(Explorer[ScreenOptions]):
         self._included()
 
     @property
-    def gradient_order(self) -> int:
+    def gradient_order(self) -> int | None:
         """Order 1 for the scores `gradient`."""
-        return int(self.options.scores == GRADIENT)
+        return 1 if self.requires_gradients else None
 
     @property
     def requires_gradients(self) -> bool:

@@ -13,12 +13,12 @@ from raysp.gradients import GradientReport
 from raysp.lenses.answers import Answers, answers
 from raysp.lenses.contexts import Context, Reader, TextContexts, TokenContexts, chains, substitute, token_components, token_owners
 from raysp.lenses.framing import Frame, frame
-from raysp.lenses.input_gradients import AnsweredPrompt, gradient_report
+from raysp.lenses.input_gradients import AnsweredPrompt, AttentionGates, UnavailableError, gradient_report
 from raysp.lenses.segmentation import Segmentation, segment
 from raysp.lenses.self_check import pieces
-from raysp.masks import Masks
+from raysp.masks import Masks, check_masks
 from raysp.models.classes import has_independent_labels
-from raysp.models.inputs import Inputs, Integers
+from raysp.models.inputs import Floats, Inputs, Integers
 from raysp.models.packing import Root
 from raysp.models.prefix_tree import build_tree, common_prefix
 from raysp.models.resident import Method, ResidentModel, resident
@@ -41,6 +41,7 @@ class FeatureGame(Game):
     method: Method
     root: Root = field(repr=False)
     _known: dict[bytes, float] = field(init=False, repr=False, default_factory=dict)
+    _gates: AttentionGates | None = field(init=False, repr=False, default=None)
 
     def measure(self, masks: Masks, *, slopes: bool = False) -> Measurement:
         """Values (float64 `(m,)`), tokens that the model computed, and seconds. Raises EvaluationError for an input longer than the model's context."""
@@ -65,9 +66,18 @@ class FeatureGame(Game):
         """The prompt with its answer, for `input_gradients`."""
         return AnsweredPrompt(self.model, self.parts.source, self.answers, self.n)
 
-    def compute_gradients(self, max_order: int) -> GradientReport:  # noqa: ARG002  a path of gradients has no terms of pairs
-        """Gradient x input, integrated gradients and attention rollout, as far as the model supports them."""
-        return gradient_report(self.answered)
+    def compute_gradients(self, max_order: int) -> GradientReport:
+        """Attention gates, and unless `max_order` is 0 gradient x input, integrated gradients and attention rollout, as far as the model supports them."""
+        return gradient_report(self.answered, priors_only=max_order == 0)
+
+    def gate_slopes(self, masks: Masks) -> Floats:
+        """As `Game.gate_slopes`, in gates on attention (see `raysp.models.attention_gates`): a removed component is hidden there, whatever the ablation."""
+        checked = check_masks(masks, self.n)
+        try:
+            self._gates = self._gates or AttentionGates.of(self.answered)
+        except UnavailableError as error:
+            raise ValueError(f"attention gates: {error}") from None
+        return np.array([self._gates.at(mask) for mask in checked]).reshape(checked.shape)
 
     def _score(self, missing: dict[bytes, Context]) -> tuple[int, str | None]:
         """Score and remember the contexts; the tokens computed, and a remark if the model had to score them in a slower way than when the game was built."""

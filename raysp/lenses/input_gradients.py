@@ -1,7 +1,8 @@
 """Attribution of a prompt's components by a model's gradients and attentions: quick and approximate.
 
-A removed token is represented by the zero vector, and only the components' tokens are varied; the fixed text stays. Integrated gradients therefore add up
-to the effect of removing all components with ablation `zero`.
+By attention gates, a component is removed as everything else stops attending to its tokens (see `models.attention_gates`). In gradient x input and integrated
+gradients, a removed token is the zero vector. Only the components' tokens are varied; the fixed text stays. Integrated gradients therefore add up to the effect
+of removing all components with ablation `zero`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysp.errors import EvaluationError
 from raysp.gradients import GradientReport
 from raysp.lenses.answers import Answers
 from raysp.lenses.contexts import TextContexts, TokenContexts
 from raysp.models.attention import rollout
+from raysp.models.attention_gates import Gates, gate_slopes
 from raysp.models.gradients import GradientInputs, along
-from raysp.models.inputs import Floats, Integers
+from raysp.models.inputs import Floats, Inputs, Integers
 from raysp.models.memory import is_out_of_memory
 from raysp.models.resident import REFUSALS, TOLERANCE, ResidentModel
 
@@ -26,6 +29,8 @@ STEPS = (32, 128)
 MISSING = 0.05
 #: Normalisation layers blow up any vector that is not quite zero, so most of the change happens at the very beginning of the path: steps are dense there.
 POWER = 4
+#: The method that fits start from, and that ranks components best (see the benchmarks).
+GATES = "attention_gates"
 NO_TOKENS = "this tokenizer does not report which characters a token covers"
 
 
@@ -64,10 +69,21 @@ class InputGradients:
         return bool(abs(self.missing) <= MISSING * np.abs(self.integrated).sum())
 
 
-def gradient_report(prompt: AnsweredPrompt) -> GradientReport:
-    """gradient_x_input, integrated_gradients and attention_rollout (unsigned), as far as the model supports them; notes explain what is missing."""
+def gradient_report(prompt: AnsweredPrompt, *, priors_only: bool = False) -> GradientReport:
+    """attention_gates, gradient_x_input, integrated_gradients and attention_rollout (unsigned), as far as the model supports them.
+
+    With `priors_only` only the first, which takes a single pass. Notes explain what is missing.
+    """
     effects, notes = dict[str, Floats](), list[str]()
     intact: float | None = None
+    try:
+        gates = AttentionGates.of(prompt)
+        intact, effects[GATES] = gates.intact, gates.slopes[None]
+    except (UnavailableError, EvaluationError) as error:
+        notes.append(f"attention gates are left out: {error}")
+    priors = tuple(effects)
+    if priors_only:
+        return GradientReport(effects, leading=next(iter(effects), None), intact=intact, priors=priors, max_order=0, notes=tuple(notes))
     try:
         gradients = input_gradients(prompt)
         intact = gradients.intact
@@ -80,8 +96,57 @@ def gradient_report(prompt: AnsweredPrompt) -> GradientReport:
         effects["attention_rollout"] = attention(prompt)[None]
     except (UnavailableError, EvaluationError) as error:
         notes.append(f"attention rollout is left out: {error}")
-    leading = None if intact is None else "integrated_gradients"
-    return GradientReport(effects, frozenset({"attention_rollout"} & effects.keys()), leading, intact, notes=tuple(notes))
+    leading = None if intact is None else GATES if priors else "integrated_gradients"
+    return GradientReport(effects, frozenset({"attention_rollout"} & effects.keys()), leading, intact, priors, notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionGates:
+    """The attention gates of a prompt's components. With all of them open, the value is `intact` and its derivatives in them `slopes`, float64 `(n,)`.
+
+    `inputs` are the prompt with its answers, `owner` int64 `(k,)` the component of each token before these, and `causal` is as in `Gates`.
+    """
+
+    prompt: AnsweredPrompt
+    inputs: Inputs
+    owner: Integers
+    causal: bool
+    intact: float
+    slopes: Floats
+
+    @classmethod
+    def of(cls, prompt: AnsweredPrompt) -> AttentionGates:
+        """The gates of a prompt.
+
+        UnavailableError if tokens cannot be told apart, or the model computes another value with an explicit attention mask. EvaluationError if memory does not
+        suffice.
+        """
+        ids, owner = prompt.owners()
+        context = prompt.answers.before_answer((ids, np.arange(len(ids)), len(ids)))
+        inputs, owner = prompt.answers.inputs([context]), owner[: len(context[0])]
+        intact, near = _plain(prompt, inputs)
+        for causal in (True, False):
+            found = _through(prompt, inputs, Gates(owner, np.zeros(len(owner), np.bool_), causal))
+            if found is not None and abs(found[0] - intact) <= near:
+                return cls(prompt, inputs, owner, causal, intact, _by_component(found[1], owner, prompt.n))
+        raise UnavailableError("this architecture does not accept a mask of which token attends to which")
+
+    def at(self, mask: NDArray[np.bool_]) -> Floats:
+        """The derivatives, float64 `(n,)`, with the gates of the components closed that a mask (bool `(n,)`) removes; theirs are 0. EvaluationError as `of`."""
+        # Tokens without a gate are those of an extra component, which is kept.
+        found = _through(self.prompt, self.inputs, Gates(self.owner, ~np.append(mask, True)[self.owner], self.causal))
+        assert found is not None
+        return _by_component(found[1], self.owner, self.prompt.n)
+
+
+def _through(prompt: AnsweredPrompt, inputs: Inputs, gates: Gates) -> tuple[float, Floats] | None:
+    return gate_slopes(prompt.model, inputs, prompt.answers.weights, gates, logprobs=prompt.answers.needs_logprobs)
+
+
+def _plain(prompt: AnsweredPrompt, inputs: Inputs) -> tuple[float, float]:
+    """The value of one context as it is usually computed, and how far other ways to compute it may be from it."""
+    plain = prompt.model.score(inputs, "alone")
+    return float(prompt.answers.values(plain)[0]), float(TOLERANCE[prompt.model.loaded.dtype] * (1 + np.abs(plain.logits).max()))
 
 
 def input_gradients(prompt: AnsweredPrompt, steps: Sequence[int] = STEPS, budget: int | None = None) -> InputGradients:
@@ -94,9 +159,8 @@ def input_gradients(prompt: AnsweredPrompt, steps: Sequence[int] = STEPS, budget
     inputs = prompt.answers.inputs([(ids, np.arange(len(ids)), len(ids))])
     reading = GradientInputs(inputs, prompt.answers.weights, owner >= 0, prompt.answers.needs_logprobs)
     (empty, through), (_, slopes) = _along(prompt, reading, np.array([0.0, 1.0]), budget)
-    plain = prompt.model.score(inputs, "alone")
-    intact = float(prompt.answers.values(plain)[0])
-    if not abs(through - intact) <= TOLERANCE[prompt.model.loaded.dtype] * (1 + np.abs(plain.logits).max()):
+    intact, near = _plain(prompt, inputs)
+    if not abs(through - intact) <= near:
         raise UnavailableError(f"given vectors instead of tokens, this model computes another value ({through:.4g}, not {intact:.4g})")
     integrated = _by_component(_integral(prompt, reading, steps[0], budget), owner, prompt.n)
     found = InputGradients(intact, _by_component(slopes, owner, prompt.n), integrated, through - empty - float(integrated.sum()))

@@ -73,7 +73,7 @@ def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Gradien
         table = model.loaded.model.get_input_embeddings()
         whole: Tensor = table(torch.from_numpy(part.symbols).to(device)).detach()
         rows = (whole * torch.from_numpy(factors).to(device, whole.dtype)[:, :, None]).requires_grad_()
-        scores = _scores(model, rows, part, logprobs=reading.logprobs)
+        scores = read_scores(model, {"inputs_embeds": rows}, part, logprobs=reading.logprobs)
         values = (scores * torch.from_numpy(weights).to(scores.device, scores.dtype)).sum(-1)
         (gradients,) = torch.autograd.grad(values.sum(), rows)
         wide = torch.promote_types(whole.dtype, torch.float32)
@@ -81,15 +81,15 @@ def _along(model: ResidentModel, part: Inputs, weights: Floats, reading: Gradien
         return values.detach().cpu().double().numpy(), slopes.cpu().double().numpy()
 
 
-def _scores(model: ResidentModel, rows: Tensor, part: Inputs, *, logprobs: bool) -> Tensor:
-    """The readouts of each row of embeddings `(s, length, width)`: `(s, r)`, in at least float32."""
+def read_scores(model: ResidentModel, entries: dict[str, Any], part: Inputs, *, logprobs: bool) -> Tensor:
+    """The readouts of one sequence, `(s, r)` in at least float32, for each of the `s` rows of the model's `entries`, such as embeddings `(s, length, width)`."""
     tokens = torch.from_numpy(part.read_token)
     if model.loaded.task == "classifier":
-        read: Tensor = model.loaded.model(inputs_embeds=rows).logits[:, None].expand(-1, len(tokens), -1)
+        read: Tensor = model.loaded.model(**entries).logits[:, None].expand(-1, len(tokens), -1)
     else:
-        length, first = rows.shape[1], int(part.read_index.min())
+        length, first = len(part.symbols), int(part.read_index.min())
         options: dict[str, Any] = {"logits_to_keep": length - first} if model.reference.keeps_logits else {}
-        logits: Tensor = model.loaded.model(inputs_embeds=rows, use_cache=False, **options).logits
+        logits: Tensor = model.loaded.model(**entries, use_cache=False, **options).logits
         read = logits[:, torch.from_numpy(part.read_index - length).to(logits.device)]
     read = read.to(torch.promote_types(read.dtype, torch.float32))
     read = log_probabilities(model.loaded.model, read) if logprobs else read

@@ -6,6 +6,7 @@ from typing import Any
 from raysp.report import figures
 
 METHODS = {
+    "attention_gates": "attention gates",
     "gradient_x_input": "gradient × input",
     "integrated_gradients": "integrated gradients",
     "attention_rollout": "attention rollout",

@@ -59,11 +59,11 @@ class Gradients:
         return self._report
 
     def inform(self, explorer: Explorer, lens: LensSpec) -> Explorer:
-        """The started explorer, given the report if it requires one, or if it can use one and evaluations are expensive compared with a report.
+        """The started explorer, given the report if it requires one, or if it can use one and the report is worth its price.
 
-        UserError if it needs gradients that the game does not have.
+        UserError if the explorer needs gradients that the game does not have.
         """
-        order = explorer.gradient_order
-        if not order or not (explorer.requires_gradients or lens.cost_class == "training"):
+        order, n = explorer.gradient_order, self.game.info.n
+        if order is None or not (explorer.requires_gradients or explorer.planned(n) <= lens.priors_up_to * n):
             return explorer
         return explorer.with_gradients(self.report(order))

@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class LensSpec(BaseModel):
 
     #: What one evaluation costs: forward passes of a model, or its training.
     cost_class: ClassVar[CostClass] = "forward"
+    #: Evaluations for each component up to which a fit gains more from the priors of a gradient report than these cost.
+    priors_up_to: ClassVar[float] = 0.0
     #: P(keep) of the masks of explorers that choose theirs, unless the spec gives one; None leaves it to the explorer.
     default_keep: ClassVar[Literal["auto"] | None] = None
     #: The focus of an explorer that can choose one: values of trainings are noisy, and no single one says much.
@@ -147,6 +150,7 @@ class FeatureLens(ChatOptions):
 
     varies = frozenset({"model", "prompt"})
     takes_examples = True
+    priors_up_to = 3.0
 
     kind: Literal["feature"] = "feature"
     prompt: str = Field(default="", description="Text whose parts are ablated.")
@@ -230,6 +234,7 @@ class DataLens(ChatOptions):
     """
 
     cost_class = "training"
+    priors_up_to = math.inf
     default_focus = "average"
     default_validation = Validation(heldout=60, near=0, top=5, random=5, low_pairs=5)
     actions = frozenset({"lds", "select"})

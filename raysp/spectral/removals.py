@@ -1,14 +1,14 @@
 """Removals whose effect is measured: a surrogate proposes sets of components, measured values choose among them.
 
 A surrogate of a budget of masks knows single components and pairs well, and errs where many are gone at once. Sets of one size therefore also start from the best
-ones measured of the sizes below and above, of which the surrogate has to know only what comes next.
+ones measured of the sizes below and above, of which the surrogate has to know only what comes next. Without a surrogate, slopes propose what to remove next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,9 +17,13 @@ from raysp.masks import Masks, Values
 from raysp.spectral.flips import Flips
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.selection import CURVE, Mode, best_subset
+from raysp.spectral.sets import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: The columns of a table of removals.
+COLUMNS = ("r", "components", "value", "change", "predicted", "evaluations")
 
 Measure = Callable[[Masks], Values]
 """The value of masks (bool, `(m, n)`): float64 `(m,)`."""
@@ -64,6 +68,57 @@ def measured_removals(
             "evaluations": pa.array([sum(mask.count(0) == r for mask in trials.known) for r in sizes], pa.int32()),
         }
     )
+
+
+class Sloping(Protocol):
+    """A game with slopes, such as one of `raysp.build_game`."""
+
+    @property
+    def n(self) -> int:
+        """The number of components."""
+        ...
+
+    def evaluate(self, masks: Masks) -> Values:
+        """The values of masks (bool, `(m, n)`), float64 `(m,)`."""
+        ...
+
+    def gate_slopes(self, masks: Masks) -> Floats:
+        """What removing each component would lose under each mask, to first order, float64 `(m, n)`."""
+        ...
+
+
+def greedy_removals(game: Sloping, most: int = 5, mode: Literal["decrease", "increase"] = "decrease", *, tries: int = 3) -> pa.Table:
+    """Remove components one after the other, each time that of `tries` measured ones whose removal moves the value furthest, until `most` are removed.
+
+    The measured ones are the most promising by the slopes at what is left, so that a component shows that another one has covered for. A step costs one backward
+    pass and at most `tries` evaluations.
+
+    Columns: r int32, components list<int32> (in the order of their removal), value double (measured), change double (from the measured v(all), in the direction of
+    the mode), predicted double (by the value and the slope before the last removal), evaluations int32. Raises UserError for `most` or `tries` below 1, and
+    ValueError if the game has no slopes.
+    """
+    import pyarrow as pa
+
+    for name, given in (("most", most), ("tries", tries)):
+        if given < 1:
+            raise UserError(name, given, "is too small", "give at least 1")
+    mask, sign = np.ones(game.n, dtype=np.bool_), 1.0 if mode == "increase" else -1.0
+    start = value = float(game.evaluate(mask[None])[0])
+    removed: list[int] = []
+    rows: list[dict[str, Any]] = []
+    for r in range(1, min(most, game.n) + 1):
+        slopes = game.gate_slopes(mask[None])[0]
+        kept = np.flatnonzero(mask)
+        tried = kept[np.argsort(sign * slopes[kept], kind="stable")[:tries]]
+        values = game.evaluate(np.stack([_without(mask, [i]) for i in tried]))
+        best = int(np.argmax(sign * values))
+        removed.append(int(tried[best]))
+        predicted, value = value - float(slopes[removed[-1]]), float(values[best])
+        mask = _without(mask, removed[-1:])
+        found = {"r": r, "components": list(removed), "value": value, "change": sign * (value - start)}
+        rows.append({**found, "predicted": predicted, "evaluations": len(tried)})
+    kinds = (pa.int32(), pa.list_(pa.int32()), pa.float64(), pa.float64(), pa.float64(), pa.int32())
+    return pa.Table.from_pylist(rows, pa.schema(zip(COLUMNS, kinds, strict=True)))
 
 
 @dataclass

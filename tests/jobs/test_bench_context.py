@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jobs.bench.context import KS, correlation, mean_and_error, numbered, scores, summary
-from jobs.bench.context_methods import METHODS, Attribution, lasso_weights, logit
+from jobs.bench.context_methods import METHODS, Attribution, Question, lasso_weights, logit
 from jobs.bench.context_texts import FILLERS, FORMS, LENGTHS, contexts
 
 WEIGHTS = np.array([3.0, -1.0, 0.5, 0.0, 2.0, 0.0, 0.0, 0.0])
@@ -73,7 +73,7 @@ def test_logits_are_those_of_the_probabilities():
 
 @pytest.mark.parametrize("method", ["both", "average", "screen"])
 def test_a_set_that_covers_for_itself_is_found_by_the_solver(method):
-    found = scores(METHODS[method](covering, 8, 128, 0, 1), covering, 8, (3,))
+    found = scores(METHODS[method](Question(covering, 8), 128, 0), covering, 8, (3,))
     assert found["best_3"] == pytest.approx(5, abs=1e-9)
 
 

@@ -8,7 +8,7 @@ from tiny_models import save
 import raysp
 from raysp.gradients import GradientReport
 from raysp.lenses import build_game
-from raysp.lenses.input_gradients import input_gradients
+from raysp.lenses.input_gradients import AttentionGates, input_gradients
 from raysp.models.attention import rollout
 from raysp.runs.local import local_backend
 from raysp.runs.plan import plan_run
@@ -113,6 +113,99 @@ class Sums(torch.nn.Module):
         return hidden.sum(1, keepdim=True).expand_as(hidden)
 
 
+def gated(game, gates):
+    """The value by the definition where others attend to each component's tokens as much as its gate (`(n,)`) is open; answers' tokens have no gate."""
+    model, answers = game.model.loaded.model, game.answers
+    ids, owner = owners(game)
+    total = 0.0
+    for sign, answer in ((1, answers.target_ids), (-1, answers.foil_ids)):
+        whole = np.concatenate([ids, answer[:-1]]).astype(np.int64)
+        of = np.concatenate([owner, np.full(len(whole) - len(ids), -1)])
+        opened = np.where((of >= 0) & (of[:, None] != of), np.append(gates, 1.0)[of], 1.0)
+        if "bert" not in model.config.model_type:
+            opened = np.tril(opened)
+        with np.errstate(divide="ignore"):
+            mask = torch.from_numpy(np.log(opened)).to(model.dtype)[None, None]
+        logits = model(torch.from_numpy(whole)[None], attention_mask=mask).logits[0]
+        if answers.task == "classifier":
+            return (logits[answers.target_ids[0]] - logits[answers.foil_ids[0]]).item()
+        scores = logits[len(ids) - 1 :].log_softmax(-1) if answers.needs_logprobs else logits[len(ids) - 1 :]
+        total += sign * sum(scores[i, token].item() for i, token in enumerate(answer))
+    return total
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bloom"])
+@pytest.mark.parametrize("options", [{}, {"unit": "token"}, SEVERAL], ids=["word", "token", "several"])
+def test_attention_gates_are_finite_differences_of_gates_by_hand(models, kind, options):
+    options = {} if kind.endswith("classifier") else options
+    game = build_game(lens(models, kind, **options))
+    found = AttentionGates.of(game.answered)
+    assert found.intact == pytest.approx(gated(game, np.ones(game.n)), abs=1e-4)
+    step = 0.02
+    by_hand = [(gated(game, 1 + step * row) - gated(game, 1 - step * row)) / (2 * step) for row in np.eye(game.n)]
+    assert found.slopes == pytest.approx(by_hand, abs=0.002)
+    assert np.abs(found.slopes).max() > 0.02
+
+
+def test_a_closed_gate_is_the_ablation_attention(models):
+    game = build_game(lens(models, ablation="attention", **SEVERAL))
+    masks = np.concatenate([~np.eye(game.n, dtype=bool), np.random.default_rng(0).random((4, game.n)) < 0.5])
+    assert game.evaluate(masks) == pytest.approx([gated(game, row.astype(float)) for row in masks], abs=1e-4)
+
+
+def test_slopes_of_a_mask_have_closed_gates(models):
+    game = build_game(lens(models, **SEVERAL))
+    masks = np.array([[True] * game.n, [True, False, True, True, False]])
+    found, step = game.gate_slopes(masks), 0.02
+    assert found[0] == pytest.approx(AttentionGates.of(game.answered).slopes)
+    for i in np.flatnonzero(masks[1]):
+        ends = [gated(game, masks[1] + sign * step * np.eye(game.n)[i]) for sign in (1, -1)]
+        assert found[1, i] == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=0.002)
+    assert found[1][~masks[1]].tolist() == [0.0, 0.0]
+    assert found[1] != pytest.approx(found[0] * masks[1], abs=0.01)
+    with pytest.raises(ValueError, match="attention gates: this architecture"):
+        build_game(lens(models, "bloom")).gate_slopes(masks)
+
+
+def test_removals_by_slopes_are_measured_and_are_the_best_singles_if_all_are_tried(models):
+    game = build_game(lens(models, **SEVERAL))
+    for mode, sign in (("decrease", -1), ("increase", 1)):
+        table = raysp.greedy_removals(game, 3, mode, tries=game.n)
+        removed = table["components"].to_pylist()
+        assert [len(row) for row in removed] == table["r"].to_pylist() == [1, 2, 3]
+        assert table["evaluations"].to_pylist() == [5, 4, 3]
+        masks = np.ones((4, game.n), bool)
+        for mask, row in zip(masks[1:], removed, strict=True):
+            mask[row] = False
+        values = game.evaluate(masks)
+        assert table["value"].to_pylist() == pytest.approx(values[1:])
+        assert table["change"].to_pylist() == pytest.approx(sign * (values[1:] - values[0]))
+        slopes = [game.gate_slopes(mask[None])[0, row[-1]] for mask, row in zip(masks, removed, strict=False)]
+        assert table["predicted"].to_pylist() == pytest.approx(values[:3] - slopes)
+        singles = game.evaluate(~np.eye(game.n, dtype=bool))
+        assert values[1] == pytest.approx(sign * (sign * singles).max())
+    assert raysp.greedy_removals(game, 9, tries=1)["r"].to_pylist() == [1, 2, 3, 4, 5]
+    with pytest.raises(raysp.UserError, match="tries"):
+        raysp.greedy_removals(game, tries=0)
+
+
+def test_priors_alone_are_attention_gates_and_take_one_pass(models):
+    game = build_game(lens(models))
+    quick, whole = game.gradient_report(0), game.gradient_report(1)
+    assert list(quick.effects) == ["attention_gates"] == list(quick.priors) == list(whole.priors)
+    assert quick.max_order == 0
+    assert whole.leading == quick.leading == "attention_gates"
+    np.testing.assert_array_equal(quick.prior_effects(), whole.prior_effects())
+    assert game.gradient_report(0) is whole
+
+
+def test_an_architecture_without_attention_masks_has_no_attention_gates(models):
+    found = build_game(lens(models, "bloom")).gradient_report()
+    assert found.leading == "integrated_gradients"
+    assert found.priors == ()
+    assert any("attention gates are left out: this architecture" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rollout_is_the_product_of_the_layers(models, kind):
     game = build_game(lens(models, kind))
@@ -161,7 +254,7 @@ def test_a_tokenizer_that_cannot_say_what_a_token_covers_leaves_them_out(models,
     monkeypatch.setattr(type(game.model.loaded.tokenizer), "is_fast", False)
     found = game.gradient_report()
     assert not found.effects
-    assert len(found.notes) == 2
+    assert len(found.notes) == 3
     assert all("which characters" in note for note in found.notes)
     assert found.surrogate() is None
 
@@ -171,14 +264,17 @@ def test_a_model_without_attentions_or_vectors_has_a_note_for_each(models, monke
     plain = type(game.model.loaded.model).forward
 
     def forward(self, input_ids, **options):
-        """An architecture that knows neither `inputs_embeds` nor `output_attentions`."""
+        """An architecture that knows neither `inputs_embeds` nor `output_attentions`, and takes no mask of two dimensions."""
+        if getattr(options.get("attention_mask"), "ndim", 2) != 2:
+            raise ValueError("attention_mask")
         return plain(self, input_ids, **{name: given for name, given in options.items() if name != "output_attentions"})
 
     monkeypatch.setattr(type(game.model.loaded.model), "forward", forward)
     found = game.gradient_report()
     assert not found.effects
-    assert "vectors" in found.notes[0]
-    assert "attentions" in found.notes[1]
+    assert "mask of which token" in found.notes[0]
+    assert "vectors" in found.notes[1]
+    assert "attentions" in found.notes[2]
 
 
 def test_gradients_are_had_of_a_model_in_bfloat16(models):
@@ -198,7 +294,7 @@ def question(models, explorer, **options):
 def test_a_cross_check_stands_beside_the_answer(models):
     result = raysp.run(question(models, raysp.ProxySPEX(budget=200), cross_check=True))
     checks = result.summary["metrics"]["cross_checks"]
-    assert set(checks) == {"gradient_x_input", "integrated_gradients", "attention_rollout"}
+    assert set(checks) == {"attention_gates", "gradient_x_input", "integrated_gradients", "attention_rollout"}
     assert set(result.singles["method"].to_pylist()) == {"removed"}
     effects = result.singles["value"].to_numpy()
     game = result.summary["spec"]["lens"]
@@ -230,13 +326,21 @@ def test_the_gradient_proxy_runs_and_is_checked(models):
     assert result.summary["status"] == "done"
     assert set(result.singles["method"].to_pylist()) == {"surrogate"}
     assert {figures["source"] for figures in cross_checked(result)} == {"surrogate"}
-    assert result.cross_checks.num_rows == 3 * 11
+    assert result.cross_checks.num_rows == 4 * 11
+
+
+def test_few_evaluations_start_from_attention_gates_and_many_do_not(models):
+    few, many = (raysp.run(question(models, raysp.ProxySPEX(budget=budget), cross_check=True)) for budget in (33, 200))
+    told = ["by the model's gradients were tried as a prior" in " ".join(result.events["message"].to_pylist()) for result in (few, many)]
+    assert told == [True, False]
+    # What was asked for as a prior is no reason to leave out the other methods.
+    assert few.cross_checks.num_rows == many.cross_checks.num_rows == 4 * 11
 
 
 def test_gradient_scores_rank_what_the_screen_measures(models):
     spec = question(models, raysp.Screen(top_k=4, scores="gradient"))
     result, game = raysp.run(spec), build_game(spec.lens)
-    strongest = np.argsort(-np.abs(input_gradients(game.answered).integrated), kind="stable")[:4]
+    strongest = np.argsort(-np.abs(AttentionGates.of(game.answered).slopes), kind="stable")[:4]
     assert result.summary["diagnostics"]["kept"] == sorted(strongest.tolist())
     assert {row["component"] for row in result.singles.to_pylist() if row["method"] == "removed"} == set(strongest.tolist())
     assert {row["method"] for row in result.singles.to_pylist()} == {"removed", "gradient"}
