@@ -31,7 +31,7 @@ from raysp.specs.lenses import FeatureLens
 
 BUDGETS, KS, CONTEXTS, FRESH = (32, 64, 128, 256), (1, 3, 5), 60, 64
 #: With `--quick`: contexts, and numbers of calls by method (ContextCite's masks of fewer calls are among those of more).
-QUICK_CONTEXTS, QUICK_BUDGETS = 6, {"contextcite": BUDGETS, "both": BUDGETS[:1], "average": BUDGETS[:1]}
+QUICK_CONTEXTS, QUICK_BUDGETS = 6, {"contextcite": BUDGETS, "both": BUDGETS[:1], "average": BUDGETS[:1], "greedy": BUDGETS[:1], "gates": (3,)}
 TEMPLATE, SEED, EXAM = "{prompt}\nQuestion: {question}\nAnswer: ", 0, 32
 #: The method that the goals are about, its peer, and the figures that it is compared by.
 OURS, PEER = "both", "contextcite"
@@ -62,8 +62,7 @@ class ContextGame:
     @property
     def asked(self) -> Question:
         """What methods are asked; a gradient report is that of one forward and one backward pass."""
-        game = self._prompt.game
-        return Question(self.value, self.n, self.tokens, lambda: game.gradient_report(0), game.gate_slopes)
+        return Question(self.value, self.n, self.tokens, lambda: self._prompt.game.gradient_report(0), self._prompt.gate_slopes)
 
 
 def correlation(one: Values, other: Values) -> float:

@@ -15,6 +15,7 @@ from raysp.game import fingerprint
 from raysp.lenses import build_game
 from raysp.masks import Masks, Values
 from raysp.specs.lenses import FeatureLens, ModelOptions
+from raysp.spectral.sets import Floats
 
 #: Masks in one forward pass of the heads' game.
 ROWS = 64
@@ -63,6 +64,11 @@ class Prompt:
     def __call__(self, masks: Masks) -> Values:
         """The model's preference for its answer."""
         return self.game.evaluate(masks)
+
+    def gate_slopes(self, masks: Masks) -> Floats:
+        """Its derivatives in attention gates."""
+        found: Floats = self.game.gate_slopes(masks)
+        return found
 
 
 @dataclass

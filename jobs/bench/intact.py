@@ -10,7 +10,8 @@ run did not measure itself are also scored alone (`unmeasured_r`), and only thes
 `width` over the standard deviation of all deviations. `uniform_r2` is R² on fresh uniform masks.
 
 `removal` rows have the drop of the value without r components: the best set under the surrogate of `both` (`solver`, measured exactly) and
-the best of few measured sets (`measured`), beside rankings, a greedy removal, and the optimum where n is at most 14. `flip` rows have the size of the smallest verified set whose removal changes the answer.
+the best of few measured sets (`measured`), beside rankings, a greedy removal, that of `raysp.greedy_removals` (`slopes, measured`: three evaluations and a pass
+with slopes for each size), and the optimum where n is at most 14. `flip` rows have the size of the smallest verified set whose removal changes the answer.
 
 The summary, the last line, has each goal's figure. Values are kept between runs (see `kept.py`).
 """
@@ -25,7 +26,7 @@ import numpy as np
 
 from jobs.bench.engine_peers import HELDOUT
 from jobs.bench.intact_games import IntactGame, Questions
-from jobs.bench.intact_removal import Row, curve, flipped, rankings
+from jobs.bench.intact_removal import Row, by_slopes, curve, flipped, rankings
 from jobs.bench.intact_targets import summary
 from jobs.bench.rows import write_all
 from raysp.explorers import ProxySPEX, r_squared
@@ -146,6 +147,8 @@ def removals(names: Iterable[str], seeds: int) -> Iterator[Row]:
         game = Questions().of(name)
         for seed in range(seeds):
             surrogate, others = Run(game, "both", seed).findings.surrogate, rankings(game.value, game.n, default_budget(game.n), seed)
+            if game.gate_slopes is not None:
+                others["slopes, measured"] = by_slopes(game.value, game.n, game.gate_slopes)
             where = {"game": name, "n": game.n, "seed": seed}
             yield from ({"row": "removal"} | where | each for each in curve(game.value, game.n, surrogate, others))
             yield from ({"row": "flip"} | where | each for each in flipped(game.value, game.n, surrogate, others))

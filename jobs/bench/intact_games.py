@@ -10,6 +10,7 @@ from jobs.bench.indices import games as small_games
 from jobs.bench.kept import Kept
 from jobs.bench.slope_games import SlopeGame
 from raysp.masks import Masks, Values
+from raysp.spectral.sets import Floats
 
 REVIEW_10 = "The movie was not bad because her acting never fails"
 REVIEW_19 = "The movie started slowly and the plot was hard to follow but her acting never fails to impress us"
@@ -19,12 +20,13 @@ REVIEW_40 = f"{REVIEWS[1]} which is rare in comedies of this kind these days"
 
 @dataclass(frozen=True)
 class IntactGame:
-    """A function of masks with `n` components, and the game of slopes that it is, if it has slopes."""
+    """A function of masks with `n` components, the game of slopes that it is, if it has slopes, and what gives those of attention gates, if it is a prompt."""
 
     name: str
     n: int
     value: Callable[[Masks], Values]
     sloped: SlopeGame | None = None
+    gate_slopes: Callable[[Masks], Floats] | None = None
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Questions:
         if name in self._words:
             text, template, target, foil, options = self._words[name]
             prompt = lens(text, template, target, foil, **options)
-            return IntactGame(name, 20 if "unit" in options else len(text.split()), Kept(prompt.name, prompt))
+            return IntactGame(name, 20 if "unit" in options else len(text.split()), Kept(prompt.name, prompt), None, prompt.gate_slopes)
         if name in small_games():
             n, build = small_games()[name]
             game = build()

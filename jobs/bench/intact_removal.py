@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 import raysp
-from jobs.bench.context_methods import lasso_weights
+from jobs.bench.context_methods import Question, lasso_weights
 from jobs.bench.engine_peers import UnavailableError, package, quiet
 from raysp.actions.flip import flips
 from raysp.explorers import fit_singles
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import ablations
 from raysp.spectral.fourier import FourierSurrogate
+from raysp.spectral.sets import Floats
 from raysp.spectral.walsh import all_masks
 
 #: Sizes of the curve, the largest flip set, the number of components up to which all sets are measured, and seconds of a search.
@@ -55,6 +56,12 @@ def shapley(value: Value, n: int, budget: int, seed: int) -> Values:
     with quiet():
         found = estimator(n=n, random_state=seed).approximate(budget=budget, game=game)
     return np.array([float(found[i,]) for i in range(n)])
+
+
+def by_slopes(value: Value, n: int, gate_slopes: Callable[[Masks], Floats]) -> tuple[int, ...]:
+    """Components in the order in which `raysp.greedy_removals` takes them, as many as the curve has sizes."""
+    found = raysp.greedy_removals(Question(value, n, gate_slopes=gate_slopes), min(max(SIZES), n))
+    return tuple(found["components"].to_pylist()[-1])
 
 
 def greedy(value: Value, n: int) -> tuple[int, ...]:

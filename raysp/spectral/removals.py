@@ -78,11 +78,11 @@ class Sloping(Protocol):
         """The number of components."""
         ...
 
-    def evaluate(self, masks: Masks) -> Values:
+    def evaluate(self, masks: Masks, /) -> Values:
         """The values of masks (bool, `(m, n)`), float64 `(m,)`."""
         ...
 
-    def gate_slopes(self, masks: Masks) -> Floats:
+    def gate_slopes(self, masks: Masks, /) -> Floats:
         """What removing each component would lose under each mask, to first order, float64 `(m, n)`."""
         ...
 
