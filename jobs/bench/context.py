@@ -8,7 +8,8 @@ Where a run would start from the model's gradients, `auto` does, and has three c
 and `greedy` removes sources by them one after the other (`raysp.greedy_removals`), with a pass and two to nine evaluations each.
 A row is a context, a method and a number of calls: `lds` is Spearman's correlation of its predictions with the values of fresh uniform masks; `drop_k` is how far
 the log-probability falls without the k components that it ranks first, by the effects that pages rank by, and `best_k` the same for the set that `best_subset`
-finds under the surrogate. The summary has means and standard errors, and each goal: what `both` has with the fewest calls, less what ContextCite has with the most.
+finds under the surrogate. The summary has means and standard errors, and each goal: what a method has with its fewest calls, less what ContextCite has with
+the most.
 
 Values are kept between runs (see `kept.py`): a second run measures nothing.
 """
@@ -33,8 +34,8 @@ BUDGETS, KS, CONTEXTS, FRESH = (32, 64, 128, 256), (1, 3, 5), 60, 64
 #: With `--quick`: contexts, and numbers of calls by method (ContextCite's masks of fewer calls are among those of more).
 QUICK_CONTEXTS, QUICK_BUDGETS = 6, {"contextcite": BUDGETS, "both": BUDGETS[:1], "average": BUDGETS[:1], "greedy": BUDGETS[:1], "gates": (3,)}
 TEMPLATE, SEED, EXAM = "{prompt}\nQuestion: {question}\nAnswer: ", 0, 32
-#: The method that the goals are about, its peer, and the figures that it is compared by.
-OURS, PEER = "both", "contextcite"
+#: The peer that the other methods are compared with.
+PEER = "contextcite"
 
 Row = dict[str, Any]
 
@@ -104,12 +105,21 @@ def summary(found: Iterable[Row]) -> Row:
     for (method, calls), by_context in groups.items():
         names = [name for name in next(iter(by_context.values())) if name == "lds" or name.startswith(("drop_", "best_"))]
         told[f"{method} {calls}"] = {"contexts": len(by_context)} | {name: mean_and_error([row[name] for row in by_context.values()]) for name in names}
-    few, most = min((calls for method, calls in groups if method == OURS), default=0), max((calls for method, calls in groups if method == PEER), default=0)
-    ours, theirs = groups.get((OURS, few), {}), groups.get((PEER, most), {})
-    shared = [name for name in ours if name in theirs]
-    for name, other in {"lds": "lds", **{f"{way}_{k}": f"drop_{k}" for way in ("drop", "best") for k in KS}}.items() if shared else ():
-        gain, error = mean_and_error([ours[context][name] - theirs[context][other] for context in shared])
-        told[f"goal {name}: {few} calls less {PEER}'s {most}"] = {"gain": gain, "error": error, "met": gain >= 0, "within_errors": gain >= -2 * error}
+    most = max((calls for method, calls in groups if method == PEER), default=0)
+    for method in dict.fromkeys(method for method, _ in groups if method != PEER):
+        few = min(calls for name, calls in groups if name == method)
+        told |= _goals(f"{method} {few} less {PEER} {most}", groups[method, few], groups.get((PEER, most), {}))
+    return told
+
+
+def _goals(what: str, ours: Mapping[str, Row], theirs: Mapping[str, Row]) -> Row:
+    """How far rows by context are above others: mean differences with their standard errors."""
+    told: Row = {}
+    shared = [context for context in ours if context in theirs]
+    for name in ours[shared[0]] if shared else ():
+        if name == "lds" or name.startswith(("drop_", "best_")):
+            gain, error = mean_and_error([ours[context][name] - theirs[context][name.replace("best_", "drop_")] for context in shared])
+            told[f"goal {name}: {what}"] = {"gain": gain, "error": error, "met": gain >= 0, "within_errors": gain >= -2 * error}
     return told
 
 
