@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from raysp.masks import Masks, Values
 from raysp.sampling.ablations import pair_ablations
 from raysp.sampling.matching import lookup_removed
+from raysp.spectral.regression import rank_correlation
 from raysp.spectral.sets import Floats
 from raysp.spectral.slopes import sloped
 
 #: The fewest measured pairs to which estimates are scaled, and the most estimates that are compared with predictions.
 FEWEST, COMPARED = 8, 50_000
-#: Correlation of both estimates from which they are trusted.
-AGREEING = 0.2
+#: Rank correlation of the sizes of both estimates from which they are trusted. A few estimates of ablated components may be enormous, and of either sign.
+AGREEING = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class Changes:
 
     @cached_property
     def agree(self) -> bool:
-        """Whether both estimates of pairs agree, as far as there are some."""
+        """Whether both estimates agree about how strong pairs are, as far as there are some."""
         known = np.flatnonzero(self.removed)
         first, second = (known[rows] for rows in np.triu_indices(len(known), 1))
-        one, other = self.table[first, second], self.table[second, first]
-        return len(one) > 2 and bool(np.ptp(one) > 0) and bool(np.ptp(other) > 0) and float(np.corrcoef(one, other)[0, 1]) >= AGREEING
+        one, other = np.abs(self.table[first, second]), np.abs(self.table[second, first])
+        return len(one) > 2 and (rank_correlation(one, other) or 0.0) >= AGREEING
 
     @property
     def ranked(self) -> NDArray[np.intp]:

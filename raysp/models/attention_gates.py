@@ -18,8 +18,11 @@ from torch import Tensor
 from raysp.errors import EvaluationError
 from raysp.models.gradients import read_scores
 from raysp.models.inputs import Floats, Inputs, Integers
-from raysp.models.memory import is_out_of_memory
+from raysp.models.memory import available_bytes, is_out_of_memory
 from raysp.models.resident import REFUSALS, ResidentModel
+
+#: Bytes of an attention weight, whatever the dtype of the model.
+FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ def gate_slopes(model: ResidentModel, inputs: Inputs, weights: Floats, gates: Ga
     The value is the sum of the readouts' scores (logits, or with `logprobs` log-probabilities) times `weights`, float64 `(r,)`. Every sequence begins with the
     context, which has the `gates`. Closed gates have the derivative 0. EvaluationError if a sequence does not fit into memory.
     """
+    longest, available = int(inputs.lengths.max()), available_bytes(model.loaded.device)
+    if available is not None and _kept_bytes(model, longest) > available:
+        raise EvaluationError(f"attention gates of {longest:,} tokens do not fit into memory on {model.loaded.device}")
     value, slopes = 0.0, np.zeros(len(gates.owner))
     for sequence in range(inputs.m):
         part = inputs.chosen(np.array([sequence]))
@@ -52,6 +58,16 @@ def gate_slopes(model: ResidentModel, inputs: Inputs, weights: Floats, gates: Ga
         value += found[0]
         slopes += found[1]
     return value, slopes
+
+
+def _kept_bytes(model: ResidentModel, length: int) -> int:
+    """The memory of the attention weights of every layer and head, which a backward pass through the mask needs, and of as much beside them; 0 if unknown.
+
+    On CPUs, to run out of memory is to be killed by the system.
+    """
+    config = model.loaded.model.config.get_text_config()
+    layers, heads = getattr(config, "num_hidden_layers", None) or 0, getattr(config, "num_attention_heads", None) or 0
+    return int(2 * FLOAT * layers * heads * length**2)
 
 
 def _of_sequence(model: ResidentModel, part: Inputs, weights: Floats, gates: Gates, *, logprobs: bool) -> tuple[float, Floats]:

@@ -272,6 +272,15 @@ def stack_weights(predictions: Floats, values: Values, rows: Values | None = Non
     return weights / weights.sum()
 
 
+def rank_correlation(one: Values, other: Values) -> float | None:
+    """Spearman's correlation, None if either does not vary."""
+    from scipy.stats import rankdata
+
+    if not (np.ptp(one) > 0 and np.ptp(other) > 0):
+        return None
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+
+
 def r_squared(truth: Values, predicted: Values, weights: Values | None = None) -> float:
     """The coefficient of determination 1 - ||y - ŷ||² / ||y - ȳ||², not clipped, with row `weights` `(m,)` (None: equal).
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from raysp.gradients import GradientReport
 from raysp.masks import Values
+from raysp.spectral.regression import rank_correlation
 from raysp.validation.verdicts import Figures, Reason
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def compare_attributions(report: GradientReport, singles: pa.Table) -> Agreement
         truth = np.abs(effects) if method in report.unsigned else effects
         count = min(STRONGEST, len(truth))
         shared = len(_strongest(truth, count) & _strongest(values[rows], count))
-        correlation = _spearman(truth, values[rows])
+        correlation = rank_correlation(truth, values[rows])
         metrics[method] = {"spearman": correlation, "top": shared / count}
         figures: Figures = {"method": method, "top": shared / count, "compared": len(rows), "source": source}
         figures |= {} if correlation is None else {"spearman": correlation}
@@ -91,14 +92,6 @@ def _explained(source: Source, count: int) -> str:
 
 def _strongest(values: Values, count: int) -> set[int]:
     return set(np.argsort(-np.abs(values), kind="stable")[:count].tolist())
-
-
-def _spearman(one: Values, other: Values) -> float | None:
-    from scipy.stats import rankdata
-
-    if not (np.ptp(one) > 0 and np.ptp(other) > 0):
-        return None
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def _table(found: dict[str, Values]) -> pa.Table:

@@ -86,6 +86,19 @@ def test_estimates_that_contradict_each_other_are_not_trusted():
     assert "contradict each other" in found.note()
 
 
+@pytest.mark.parametrize("helpful", [True, False])
+def test_a_single_enormous_estimate_decides_nothing(game, helpful):
+    masks = single_ablations(N)
+    slopes = exact_slopes(game, masks) if helpful else noise(masks.shape)
+    for first, second in ((1, 4), (2, 7)):
+        slopes[1 + first, second] += 1e3
+        slopes[1 + second, first] += -1e3 if helpful else 1e3
+    found = Changes.of(masks, slopes)
+    one, other = (side[np.triu_indices(N, 1)] for side in (found.table, found.table.T))
+    assert (np.corrcoef(one, other)[0, 1] > 0.9) is not helpful
+    assert found.agree is helpful
+
+
 def constant(masks):
     return np.zeros(len(masks))
 

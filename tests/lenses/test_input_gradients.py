@@ -189,6 +189,17 @@ def test_removals_by_slopes_are_measured_and_are_the_best_singles_if_all_are_tri
         raysp.greedy_removals(game, tries=0)
 
 
+def test_gates_that_memory_cannot_hold_are_left_out(models, monkeypatch):
+    game = build_game(lens(models, **SEVERAL))
+    tokens = len(owners(game)[0]) + len(game.answers.target_ids) - 1
+    config = game.model.loaded.model.config
+    kept = 2 * 4 * config.num_hidden_layers * config.num_attention_heads * tokens**2
+    monkeypatch.setattr("raysp.models.attention_gates.available_bytes", lambda device: kept - 1)
+    assert any(f"attention gates of {tokens} tokens do not fit into memory" in note for note in game.gradient_report(0).notes)
+    monkeypatch.setattr("raysp.models.attention_gates.available_bytes", lambda device: kept)
+    assert AttentionGates.of(game.answered).slopes.any()
+
+
 def test_priors_alone_are_attention_gates_and_take_one_pass(models):
     game = build_game(lens(models))
     quick, whole = game.gradient_report(0), game.gradient_report(1)
