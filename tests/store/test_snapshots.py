@@ -32,8 +32,10 @@ with Store.read(sys.argv[1]) as store:
 
 
 def read_elsewhere(path):
-    out, err = python(READ, path).communicate()
-    assert not err
+    process = python(READ, path)
+    out, err = process.communicate()
+    # What it may write to stderr as it ends (DuckDB's binding counts what is left) is no failure.
+    assert process.returncode == 0, err
     return out.splitlines()
 
 
