@@ -32,7 +32,7 @@ from raysp.specs.lenses import FeatureLens
 
 BUDGETS, KS, CONTEXTS, FRESH = (32, 64, 128, 256), (1, 3, 5), 60, 64
 #: With `--quick`: contexts, and numbers of calls by method (ContextCite's masks of fewer calls are among those of more).
-QUICK_CONTEXTS, QUICK_BUDGETS = 6, {"contextcite": BUDGETS, "both": BUDGETS[:1], "average": BUDGETS[:1], "greedy": BUDGETS[:1], "gates": (3,)}
+QUICK_CONTEXTS, QUICK_BUDGETS = 4, {"contextcite": BUDGETS, "both": BUDGETS[:1], "average": BUDGETS[:1], "greedy": BUDGETS[:1], "gates": (3,)}
 TEMPLATE, SEED, EXAM = "{prompt}\nQuestion: {question}\nAnswer: ", 0, 32
 #: The peer that the other methods are compared with.
 PEER = "contextcite"
