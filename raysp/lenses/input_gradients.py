@@ -47,11 +47,19 @@ class AnsweredPrompt:
     answers: Answers
     n: int
 
-    def owners(self) -> tuple[Integers, Integers]:
-        """The tokens of the whole prompt, and the component that each belongs to (-1: none). UnavailableError if the tokenizer does not report it."""
+    def read(self) -> tuple[Inputs, Integers, Integers]:
+        """The whole prompt with its answers; and the tokens before these, with the component that each belongs to (-1: none), int64 `(k,)` each.
+
+        UnavailableError if the tokenizer does not report it.
+        """
         if not self.model.loaded.tokenizer.is_fast:
             raise UnavailableError(NO_TOKENS)
-        return self.source.owners()
+        ids, owner = self.source.owners()
+        whole = (ids, np.arange(len(ids)), len(ids))
+        # An answer's first token may cover the prompt's last ones, such as a space.
+        before = self.answers.before_answer(whole)[0]
+        nothing_left = len(self.answers.merged) == len(ids)
+        return self.answers.inputs([whole]), before, np.full(1, -1) if nothing_left else owner[: len(before)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +129,7 @@ class AttentionGates:
         UnavailableError if tokens cannot be told apart, or the model computes another value with an explicit attention mask. EvaluationError if memory does not
         suffice.
         """
-        ids, owner = prompt.owners()
-        context = prompt.answers.before_answer((ids, np.arange(len(ids)), len(ids)))
-        inputs, owner = prompt.answers.inputs([context]), owner[: len(context[0])]
+        inputs, _, owner = prompt.read()
         intact, near = _plain(prompt, inputs)
         for causal in (True, False):
             found = _through(prompt, inputs, Gates(owner, np.zeros(len(owner), np.bool_), causal))
@@ -155,8 +161,7 @@ def input_gradients(prompt: AnsweredPrompt, steps: Sequence[int] = STEPS, budget
     UnavailableError if tokens cannot be told apart, or the model computes another value from vectors than from tokens. EvaluationError if memory does not
     suffice.
     """
-    ids, owner = prompt.owners()
-    inputs = prompt.answers.inputs([(ids, np.arange(len(ids)), len(ids))])
+    inputs, _, owner = prompt.read()
     reading = GradientInputs(inputs, prompt.answers.weights, owner >= 0, prompt.answers.needs_logprobs)
     (empty, through), (_, slopes) = _along(prompt, reading, np.array([0.0, 1.0]), budget)
     intact, near = _plain(prompt, inputs)
@@ -188,7 +193,7 @@ def _along(prompt: AnsweredPrompt, reading: GradientInputs, scales: Floats, budg
 
 def attention(prompt: AnsweredPrompt) -> Floats:
     """Attention rollout to the position that predicts the answer's first token, summed over each component's tokens. UnavailableError if the model has none."""
-    ids, owner = prompt.owners()
+    _, ids, owner = prompt.read()
     reach = rollout(prompt.model, ids)
     if reach is None:
         raise UnavailableError("this model does not report attentions")

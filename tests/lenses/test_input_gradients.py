@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import save
+from tiny_models import save, sentence_piece_tokenizer
 
 import raysp
 from raysp.gradients import GradientReport
@@ -151,6 +151,25 @@ def test_a_closed_gate_is_the_ablation_attention(models):
     game = build_game(lens(models, ablation="attention", **SEVERAL))
     masks = np.concatenate([~np.eye(game.n, dtype=bool), np.random.default_rng(0).random((4, game.n)) < 0.5])
     assert game.evaluate(masks) == pytest.approx([gated(game, row.astype(float)) for row in masks], abs=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "Her acting "])
+def test_a_space_that_the_answer_takes_with_it_is_no_part_of_the_context(tmp_path, prompt):
+    folder = save("llama", tmp_path / "model", tokenizer=sentence_piece_tokenizer())
+    template = "Review: {prompt}\nSentiment: " if prompt == PROMPT else "{prompt}"
+    options = {"template": template, "foil": None, "value": "logprob", "prompt": prompt, "unit": "word" if prompt == PROMPT else "token"}
+    game = build_game(lens({"llama": folder}, target="not", **options))
+    assert len(game.answers.merged) == 1
+    intact = game.evaluate(np.ones((1, game.n), bool))[0]
+    report = game.gradient_report()
+    assert report.effects.keys() == {"attention_gates", "gradient_x_input", "integrated_gradients", "attention_rollout"}
+    assert report.intact == pytest.approx(intact, abs=1e-4)
+    _, tokens, owner = game.answered.read()
+    ids, before = owners(game)
+    assert tokens.tolist() == ids[:-1].tolist()
+    reach = rollout(game.model, ids[:-1])
+    assert report.singles("attention_rollout") == pytest.approx([reach[before[:-1] == i].sum() for i in range(game.n)], abs=1e-6)
+    assert len(owner) == len(tokens)
 
 
 def test_slopes_of_a_mask_have_closed_gates(models):
