@@ -130,9 +130,12 @@ def run(request: Request, site: SiteOf, run: str) -> Response:
         run_id = find(store, run)
         row = store.run_row(run_id)
         costs = store.run_table("costs", run_id).to_pylist()
-    state = site.tail.state(run_id)
-    row |= {"costs": costs, "state": None if state is None else state_row(state)}
-    return tagged(request, json_response(row))
+    return tagged(request, json_response(with_state(row | {"costs": costs}, site.tail.state(run_id))))
+
+
+def with_state(row: Mapping[str, Any], state: RunState | None) -> dict[str, Any]:
+    """A run's row with its state. Its status is that of the state, as in every other answer: the store may have heard of an end a moment before the tail."""
+    return {**row, "state": None} if state is None else {**row, "status": state.status, "state": state_row(state)}
 
 
 @router.get("/runs/{run}/outputs", summary="The output of every query in a run's evaluations", responses=TABLE_RESPONSES)

@@ -14,6 +14,7 @@ from raysp.runs.progress import Progress
 from raysp.runs.state import RunRequest, RunState, ServiceStatus
 from raysp.runtime.run_table import RunHandle, RunTable
 from raysp.web import tail as module
+from raysp.web.looking import with_state
 from raysp.web.tail import Tail
 
 
@@ -111,3 +112,12 @@ def test_whoever_listens_is_woken_up_and_those_who_have_gone_are_forgotten(sched
 
     with ThreadPoolExecutor(1) as elsewhere:  # Playwright has a loop in this thread once a test has opened a page
         assert elsewhere.submit(asyncio.run, listened()).result() == 0
+
+
+def test_a_run_has_the_status_that_the_tail_knows_in_every_answer(scheduling, tail):
+    handle = scheduling.add("run-1")
+    until("the run is known", lambda: tail.state("run-1") == handle.state, 10)
+    row = {"run_id": "run-1", "status": "done", "verdict": "reliable"}  # as the store has it already
+    told = with_state(row, tail.state("run-1"))
+    assert (told["status"], told["state"]["status"], told["verdict"]) == ("queued", "queued", "reliable")
+    assert with_state(row, None) == {**row, "state": None}
