@@ -40,8 +40,8 @@ class GradientReport:
     `effects` maps each method to float64 `(queries, n)`: approximations of v(all) - v(all without i), or scores that should rank components in the same
     way; one row for a game without queries. Methods in `unsigned` measure the importance of a component but not the sign of its effect. `leading` is the
     method used to estimate the values of all masks (None if there is none), and `intact` is the corresponding value of the intact input. `priors` are the
-    methods recommended as priors for a fit. `max_order` is the order up to which terms were computed, 0 if only the priors were. `notes` explain what is missing. `seconds` is the
-    time taken.
+    methods recommended as priors for a fit. `max_order` is the order up to which terms were computed, 0 if only the priors were. `notes` explain what is
+    missing. `seconds` is the time taken.
     """
 
     effects: Mapping[str, Floats] = field(default_factory=dict)

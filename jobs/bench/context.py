@@ -5,13 +5,14 @@
 Contexts of about twenty sentences are made by `context_texts.py`; the value is the log-probability of the answer under the embedded model in float32. Every method
 has its own masks: ContextCite uniform ones, raysp those that `auto` draws with a focus on the intact input, on the average over contexts or on both, or `screen`.
 Where a run would start from the model's gradients, `auto` does, and has three calls less: a forward and a backward pass. `gates` are these gradients alone,
-and `greedy` removes sources by them one after the other (`raysp.greedy_removals`), with a pass and two to nine evaluations each.
+and `greedy` removes sources by them one after the other (`raysp.greedy_removals`), with a pass each and the evaluations that
+the calls leave for five removals.
 A row is a context, a method and a number of calls: `lds` is Spearman's correlation of its predictions with the values of fresh uniform masks; `drop_k` is how far
 the log-probability falls without the k components that it ranks first, by the effects that pages rank by, and `best_k` the same for the set that `best_subset`
 finds under the surrogate. The summary has means and standard errors, and each goal: what a method has with its fewest calls, less what ContextCite has with
 the most.
 
-Values are kept between runs (see `kept.py`): a second run measures nothing.
+Values are kept between runs (see `kept.py`): a second run measures slopes alone.
 """
 
 import argparse

@@ -139,6 +139,8 @@ class AttentionGates:
 
     def at(self, mask: NDArray[np.bool_]) -> Floats:
         """The derivatives, float64 `(n,)`, with the gates of the components closed that a mask (bool `(n,)`) removes; theirs are 0. EvaluationError as `of`."""
+        if mask.all():
+            return self.slopes
         # Tokens without a gate are those of an extra component, which is kept.
         found = _through(self.prompt, self.inputs, Gates(self.owner, ~np.append(mask, True)[self.owner], self.causal))
         assert found is not None

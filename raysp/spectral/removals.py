@@ -94,7 +94,7 @@ def greedy_removals(game: Sloping, most: int = 5, mode: Literal["decrease", "inc
     pass and at most `tries` evaluations.
 
     Columns: r int32, components list<int32> (in the order of their removal), value double (measured), change double (from the measured v(all), in the direction of
-    the mode), predicted double (by the value and the slope before the last removal), evaluations int32. Raises UserError for `most` or `tries` below 1, and
+    the mode), predicted double (by the value and the slope before the last removal), evaluations int32. Raises UserError for `most` or `tries` below 1 and other modes, and
     ValueError if the game has no slopes.
     """
     import pyarrow as pa
@@ -102,6 +102,8 @@ def greedy_removals(game: Sloping, most: int = 5, mode: Literal["decrease", "inc
     for name, given in (("most", most), ("tries", tries)):
         if given < 1:
             raise UserError(name, given, "is too small", "give at least 1")
+    if mode not in ("decrease", "increase"):
+        raise UserError("mode", mode, "is not known", "choose decrease or increase")
     mask, sign = np.ones(game.n, dtype=np.bool_), 1.0 if mode == "increase" else -1.0
     start = value = float(game.evaluate(mask[None])[0])
     removed: list[int] = []

@@ -1,5 +1,7 @@
 """Gradients and attentions beside exact ablations: equal to their definitions on tiny models, however they are computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,8 @@ def test_a_space_that_the_answer_takes_with_it_is_no_part_of_the_context(tmp_pat
     reach = rollout(game.model, ids[:-1])
     assert report.singles("attention_rollout") == pytest.approx([reach[before[:-1] == i].sum() for i in range(game.n)], abs=1e-6)
     assert len(owner) == len(tokens)
+    nothing = replace(game.answered, answers=replace(game.answers, merged=tuple(ids.tolist())))
+    assert [part.tolist() for part in nothing.read()[1:]] == [[game.answers.begins], [-1]]
 
 
 def test_slopes_of_a_mask_have_closed_gates(models):
@@ -206,16 +210,19 @@ def test_removals_by_slopes_are_measured_and_are_the_best_singles_if_all_are_tri
     assert raysp.greedy_removals(game, 9, tries=1)["r"].to_pylist() == [1, 2, 3, 4, 5]
     with pytest.raises(raysp.UserError, match="tries"):
         raysp.greedy_removals(game, tries=0)
+    with pytest.raises(raysp.UserError, match="mode: 'change' is not known"):
+        raysp.greedy_removals(game, mode="change")
 
 
-def test_gates_that_memory_cannot_hold_are_left_out(models, monkeypatch):
+def test_gates_that_memory_cannot_hold_are_left_out(models, monkeypatch, tmp_path):
     game = build_game(lens(models, **SEVERAL))
     tokens = len(owners(game)[0]) + len(game.answers.target_ids) - 1
     config = game.model.loaded.model.config
     kept = 2 * 4 * config.num_hidden_layers * config.num_attention_heads * tokens**2
-    monkeypatch.setattr("raysp.models.attention_gates.available_bytes", lambda device: kept - 1)
+    monkeypatch.setattr("raysp.models.memory.MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {(kept - 1) // 1024} kB\n")
     assert any(f"attention gates of {tokens} tokens do not fit into memory" in note for note in game.gradient_report(0).notes)
-    monkeypatch.setattr("raysp.models.attention_gates.available_bytes", lambda device: kept)
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {kept // 1024 + 1} kB\n")
     assert AttentionGates.of(game.answered).slopes.any()
 
 
