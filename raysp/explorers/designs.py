@@ -16,6 +16,7 @@ from raysp.explorers.changes import Changes, estimated
 from raysp.explorers.fitting import Fit
 from raysp.explorers.near import MOST, REMOVED, followed
 from raysp.masks import Masks, Values
+from raysp.sampling.balance import balanced
 from raysp.sampling.draws import random_masks, uniform_masks
 from raysp.sampling.strata import allocated, binomial_shares, log_numbers, sized_masks, spread_shares
 from raysp.specs.explorers import Focus
@@ -59,11 +60,19 @@ class Design:
         return min(round(PAIR_SHARES[self.focus] * budget), comb(self.n, 2))
 
     def draw(self, count: int, rng: np.random.Generator, known: Masks, drawn: Masks, *, all_masks: bool) -> Masks:
-        """Up to `count` distinct random masks, not among those `known`, given the ones `drawn` in earlier rounds; if `all_masks` are affordable, uniform ones."""
-        if all_masks or not self.spread:
-            if all_masks or self.keep_probability == UNIFORM:
-                return uniform_masks(self.n, count, rng, known)
-            return random_masks(self.n, count, self.keep_probability, rng, known)
+        """Up to `count` distinct random masks, not among those `known`, given the ones `drawn` in earlier rounds; if `all_masks` are affordable, uniform ones.
+
+        They are `balanced`, so that they differ as much as their sizes allow.
+        """
+        if all_masks:
+            return uniform_masks(self.n, count, rng, known)
+        return balanced(self._independent(count, rng, known, drawn), rng, known, drawn)
+
+    def _independent(self, count: int, rng: np.random.Generator, known: Masks, drawn: Masks) -> Masks:
+        """Masks that differ by chance alone."""
+        if not self.spread:
+            uniform = self.keep_probability == UNIFORM
+            return uniform_masks(self.n, count, rng, known) if uniform else random_masks(self.n, count, self.keep_probability, rng, known)
         sizes = np.bincount(drawn.sum(axis=1), minlength=self.n + 1)
         # Later rounds make up for what earlier ones drew too often or too rarely.
         wanted = np.maximum((count + len(drawn)) * self._shares / self._shares.sum() - sizes, 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 from raysp.explorers.base import Explorer, Findings
 from raysp.explorers.fitting import fit_singles
 from raysp.masks import Masks, Values
+from raysp.sampling.balance import balanced
 from raysp.sampling.draws import uniform_masks
 from raysp.sampling.tables import effects_table
 from raysp.specs.explorers import SinglesOptions
@@ -41,7 +42,8 @@ class Singles(Explorer[SinglesOptions]):
     def _next(self) -> Masks | None:
         if len(self.masks):
             return None
-        return uniform_masks(self._started_n, self.planned(self._started_n), np.random.default_rng(self.random_state))
+        rng, none = np.random.default_rng(self.random_state), self.masks
+        return balanced(uniform_masks(self._started_n, self.planned(self._started_n), rng), rng, none, none)
 
     def result(self) -> Findings:
         """The LASSO on all measurements."""

@@ -91,8 +91,11 @@ def test_tables_have_the_documented_columns(explorer):
     assert findings.singles.column_names == ["component", "value", "lo", "hi", "method", "average", "average_lo", "average_hi"]
     assert set(findings.table["index"].to_pylist()) <= {findings.index}
     assert all(order >= 2 for order in findings.table["order"].to_pylist())
-    sizes = np.abs(findings.table["value"].to_numpy())
-    assert np.all(np.diff(sizes) <= 0)
+    sizes, sure = np.abs(findings.table["value"].to_numpy()), findings.table["significant"].to_numpy(zero_copy_only=False)
+    certain = sizes - (findings.table["hi"].to_numpy() - findings.table["lo"].to_numpy()) / 2
+    assert np.all(np.diff(sure.astype(int)) <= 0)
+    assert np.all(np.diff(sizes[sure]) <= 0)
+    assert np.all(np.diff(certain[~sure]) <= 1e-12)
 
 
 @named

@@ -420,3 +420,20 @@ def test_few_components_have_few_masks_that_keep_nearly_all_and_that_is_reported
 def test_too_few_other_rows_are_not_taken_for_a_sample_of_their_own():
     near = np.concatenate([single_ablations(20), np.zeros((1, 20), dtype=bool)])
     assert random_rows(near).all()
+
+
+def test_a_kernel_that_takes_chance_for_strong_terms_is_not_followed():
+    """Forty terms without hierarchy, and too few masks for them, in pairs of complements: float64, on fresh masks, noise-free."""
+    rng = np.random.default_rng(0)
+    sets = [rng.choice(32, order, replace=False) for order in rng.integers(1, 6, 40)]
+    sizes = rng.normal(size=40)
+
+    def scattered(masks):
+        return sum((c * (1.0 - 2.0 * masks[:, s]).prod(axis=1) for s, c in zip(sets, sizes, strict=True)), np.zeros(len(masks)))
+
+    half = drawn(32, 250, seed=2)
+    masks = np.concatenate([half, ~half])
+    fitted = ProxySPEX(n=32).fit(masks, scattered(masks))
+    fresh = drawn(32, 1000, seed=3)
+    values = scattered(fresh)
+    assert np.mean((fitted.predict(fresh) - values) ** 2) < np.var(values)
