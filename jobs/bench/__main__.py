@@ -4,7 +4,23 @@ import sys
 from importlib import import_module
 
 #: The benchmarks, each a module of this package with a `main`.
-NAMES = ("context", "data", "engine", "feature", "indices", "intact", "intervals", "map", "mechanistic", "memory", "service", "slopes", "verdicts", "web")
+NAMES = (
+    "context",
+    "data",
+    "designs",
+    "engine",
+    "feature",
+    "indices",
+    "intact",
+    "intervals",
+    "map",
+    "mechanistic",
+    "memory",
+    "service",
+    "slopes",
+    "verdicts",
+    "web",
+)
 
 
 def main() -> int | None:

@@ -13,11 +13,11 @@ from raysp.spectral.sets import Block, Floats, Reals, Sets, unique_rows
 KEPT, CHUNK = 50_000, 1 << 24
 
 
-def strongest_extensions(parents: Block, evidence: Callable[[Block], Reals], rows: int, relevances: Reals) -> tuple[Block, Floats]:
+def strongest_extensions(parents: Block, evidence: Callable[[Block], Reals], rows: int, relevances: Reals, most: int = KEPT) -> tuple[Block, Floats]:
     """The strongest extensions S + {i} of `parents` S (int32 `(k, order)`) by one component, with their evidence.
 
     `evidence` computes it for a batch of parents and all components, `(k, n)`, from arrays of so many `rows`. Strength is its size times the relevances
-    (`(n,)`) of the set.
+    (`(n,)`) of the set. Of a batch, `most` are kept; a set counts once for each of its parents.
     """
     order, count = parents.shape[1], len(relevances)
     blocks: list[Block] = []
@@ -28,7 +28,7 @@ def strongest_extensions(parents: Block, evidence: Callable[[Block], Reals], row
         every = evidence(chosen)
         score = np.abs(every) * relevances[chosen].prod(axis=1)[:, None] * relevances
         score[np.repeat(np.arange(len(chosen)), order), chosen.ravel()] = -1.0  # S + {i} with i in S is not a set of the next order
-        best = np.argpartition(-score, min(KEPT, score.size - 1), axis=None)[:KEPT]
+        best = np.argpartition(-score, min(most, score.size - 1), axis=None)[:most]
         row, added = np.divmod(best[score.ravel()[best] >= 0], count)
         blocks.append(np.sort(np.concatenate([chosen[row], added[:, None].astype(np.int32)], axis=1), axis=1))
         found.append(every[row, added])

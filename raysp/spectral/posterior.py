@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raysp.masks import Masks, Values
 from raysp.spectral.fourier import FourierSurrogate
-from raysp.spectral.growth import strong_terms, strongest_extensions
+from raysp.spectral.growth import KEPT, strong_terms, strongest_extensions
 from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.regression import Exam, moments, weighted_mean
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
@@ -32,7 +32,7 @@ ROUNDS, MOST_A_ROUND, MOST_SPIKES = 30, 24, 300
 #: Number of pairs extended, of larger sets extended, and of sets per order whose evidence is computed exactly.
 PAIRS, PARENTS, EXAMINED = 10_000, 2000, 100
 #: Maximum number of extensions examined per order; the final search before termination uses as many parents as this allows.
-MOST_EXTENSIONS = 1_000_000
+MOST_EXTENSIONS = 3_000_000
 #: Rows searched for sets that stand out. If some were found, the last pass uses more: at most `SEARCHED_LAST` rows and `SEARCHED_ENTRIES` mask entries.
 SEARCHED, SEARCHED_LAST, SEARCHED_ENTRIES = 1000, 2500, 500_000
 #: Unexplained share of the variance (leave-one-out) below which no further rows are used, and below which no further sets are searched for.
@@ -161,7 +161,9 @@ class Posterior:
         def evidence(chosen: Block) -> Floats:
             return (products(signals, chosen) * alpha[:, None]).T @ signals
 
-        return strongest_extensions(parents[kept], evidence, len(alpha), relevances if weighted else np.ones(n, np.float32))
+        # A set may stand out although none of its parents does: a thorough search keeps as many sets as it will extend.
+        most = max(order * room, KEPT) if thorough else KEPT
+        return strongest_extensions(parents[kept], evidence, len(alpha), relevances if weighted else np.ones(n, np.float32), most)
 
 
 def learn(masks: Masks, values: Values, max_order: int, keep_probability: float = 0.5, seed: int = 0, weights: Values | None = None) -> Posterior:  # noqa: PLR0917
