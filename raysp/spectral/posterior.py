@@ -14,9 +14,10 @@ from math import comb, log
 import numpy as np
 from numpy.typing import NDArray
 
-from raysp.masks import Masks, Values
+from raysp.masks import Masks, Values, first_of_each, pack
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.growth import KEPT, strong_terms, strongest_extensions
+from raysp.spectral.indices import UNIFORM
 from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.regression import Exam, moments, weighted_mean
 from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
@@ -91,6 +92,19 @@ class Posterior:
     def unexplained(self) -> float:
         """The unexplained share of the variance when each row is predicted from all others."""
         return float(weighted_mean((self.alpha / np.diag(self.inverse)) ** 2, self.weights))
+
+    def parities(self) -> Floats:
+        """By how much chance exceeds, in q² of sets of even and of odd orders, what independent rows would show: float64 `(2,)`, at least 1.
+
+        Sets of even orders have the same sign at a mask and its complement, sets of odd orders opposite ones. Where what is left is mostly of one kind, the two
+        rows of such a pair say the same, and half as many rows have the same sum by chance.
+        """
+        if self.prior.keep_probability != UNIFORM:
+            return np.ones(2)
+        kept = self.signals > 0
+        _, group = first_of_each(pack(kept ^ kept[:, :1]))
+        sums = [np.bincount(group, self.alpha * sign) for sign in (np.ones(len(kept)), np.where(kept[:, 0], 1.0, -1.0))]
+        return np.maximum([float(total @ total) / max(float(self.alpha @ self.alpha), 1e-300) for total in sums], 1.0)
 
     def evidence_of(self, block: Block) -> Floats:
         """q(S) for the sets of a block, float64 `(len(block),)`."""
@@ -227,7 +241,7 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
     """Return the prior with an individual variance for every set whose coefficient is unexpectedly large, or None if there is none.
 
     Adding a set with variance t raises the log marginal likelihood most at t = (q² - s) / s², by about half of q² / s. Each added set reduces the
-    unexplained variance and with it the threshold for the next, so evidence is measured at the best-fitting overall scale yᵀK^-1y / m.
+    unexplained variance and with it the threshold for the next, so evidence is measured at the best-fitting overall scale yᵀK^-1y / m, by the parity of its order.
     """
     n, prior = posterior.prior.n, posterior.prior
     known = {tuple(row) for block in prior.spikes for row in block.tolist()}
@@ -242,13 +256,14 @@ def stand_outs(posterior: Posterior, max_order: int, *, thorough: bool = False) 
     columns = np.concatenate([products(posterior.signals, block) for block in blocks], axis=1)
     gram, strength = columns.T @ (posterior.inverse @ columns), columns.T @ posterior.alpha
     left, count = float(posterior.targets @ posterior.alpha), len(posterior.alpha)
+    chance = posterior.parities()[[len(name) % 2 for name in names]]
     if not left > 0:
         return None  # the values do not vary, so nothing is unexpected
     found: dict[tuple[int, ...], float] = {}
     while len(found) < min(MOST_A_ROUND, MOST_SPIKES - len(known)):
         spread = np.maximum(np.diag(gram), 1e-300)
         scale = left / count
-        evidence = strength**2 / (spread * scale) - bars
+        evidence = strength**2 / (spread * scale * chance) - bars
         best = int(np.argmax(evidence))
         if evidence[best] <= 0:
             break
