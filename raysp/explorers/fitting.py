@@ -16,7 +16,6 @@ from raysp.explorers.history import HISTORY, Remembering
 from raysp.explorers.proxies import GradientInformed
 from raysp.explorers.samples import FOLDS_FEW, Proposal, Proxy, Sample, constant, folds
 from raysp.masks import Masks, Values
-from raysp.sampling.draws import random_masks
 from raysp.sampling.matching import averaged
 from raysp.spectral.fourier import FourierSurrogate
 from raysp.spectral.regression import Exam, correlations, effective_rows, r_squared, ridge, stack_weights, standard_errors, weighted_mean, weighted_variance
@@ -29,8 +28,6 @@ QUICK_LEAST, QUICK_RATE, QUICK_ROUNDS = 40, 0.2, 60
 MARGIN, MARGIN_ROWS = 2.0, 25
 #: The relative increase of the held-out error up to which the kernel follows what the other models leave.
 COST = 0.05
-#: How far a model that follows the others may depart from their stack on this many fresh masks, in mean square, relative to what the stack leaves unexplained.
-DEPARTURE, FRESH = 0.15, 500
 #: Models with a smaller weight are removed from the stack.
 LEAST_WEIGHT = 0.02
 
@@ -88,8 +85,7 @@ def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sa
     """The weighted sum of the models, one of which may be fitted to what the others leave.
 
     The kernel follows values that are nearly free of noise, such as those around the intact input, which trees and sparse sums smooth over. It does so only if that
-    costs no accuracy on held-out rows, and if it departs little from the stack on fresh masks: a kernel that takes chance for strong terms fits every row that it has seen, and is
-    wrong by as much elsewhere.
+    costs no accuracy on held-out rows.
     """
     fair = sample.representative
     last = next((name for name in weights if offers[name].rebuild is not None), None)
@@ -107,13 +103,9 @@ def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sa
     followed = guessed + rebuild(missed).held_out
     rows = sample.scored & ~np.isnan(stacked + followed)
     errors = fair.exam(np.flatnonzero(rows)).error(np.stack([stacked, followed], axis=1)[rows])
-    stack = FourierSurrogate.combined([*parts, offers[last].build()], [*shares, weights[last]])
     if not errors[1] <= errors[0] * (1 + COST):
-        return stack
-    following = FourierSurrogate.combined([first, rebuild(sample.values - first.predict(sample.masks)).build()], [1.0, 1.0])
-    fresh = random_masks(sample.n, FRESH, sample.keep_probability, np.random.default_rng(sample.seed))
-    departure = np.mean((following.predict(fresh) - stack.predict(fresh)) ** 2)
-    return following if departure <= DEPARTURE * errors[0] else stack
+        return FourierSurrogate.combined([*parts, offers[last].build()], [*shares, weights[last]])
+    return FourierSurrogate.combined([first, rebuild(sample.values - first.predict(sample.masks)).build()], [1.0, 1.0])
 
 
 def quick_r2(masks: Masks, values: Values, random_state: int = 0) -> float | None:

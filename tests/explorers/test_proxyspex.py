@@ -422,9 +422,10 @@ def test_too_few_other_rows_are_not_taken_for_a_sample_of_their_own():
     assert random_rows(near).all()
 
 
-def test_a_kernel_that_takes_chance_for_strong_terms_is_not_followed():
-    """Forty terms without hierarchy, and too few masks for them, in pairs of complements: float64, on fresh masks, noise-free."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_masks_in_pairs_of_complements_leave_nothing_to_chance_in_the_kernel(seed):
+    """Forty terms without hierarchy, and too few masks for them: float64, on fresh masks, noise-free. Sets that fit by chance made it worse than the mean."""
+    rng = np.random.default_rng(seed)
     sets = [rng.choice(32, order, replace=False) for order in rng.integers(1, 6, 40)]
     sizes = rng.normal(size=40)
 
@@ -436,4 +437,4 @@ def test_a_kernel_that_takes_chance_for_strong_terms_is_not_followed():
     fitted = ProxySPEX(n=32).fit(masks, scattered(masks))
     fresh = drawn(32, 1000, seed=3)
     values = scattered(fresh)
-    assert np.mean((fitted.predict(fresh) - values) ** 2) < np.var(values)
+    assert np.mean((fitted.predict(fresh) - values) ** 2) < 0.55 * np.var(values)
