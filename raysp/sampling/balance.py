@@ -1,8 +1,7 @@
-"""Random masks that repeat each other as little as their sizes allow.
+"""Random masks that resemble each other as little as their sizes allow.
 
-Independent masks keep some components together far more often than others, and a fit takes the effect of one of these for that of the other. Exchanging components
-within masks until the masks differ from each other as much as they can makes their columns nearly orthogonal: a few hundred masks then leave a tenth less variance
-unexplained.
+Among independent masks, some two components are kept or removed together far too often, and a fit mistakes the effect of one for that of the other. Exchanging
+components within masks makes their columns nearly orthogonal, so that the same number of masks explains more.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from raysp.masks import Masks, Values
 VARIANCE, MOST_SHARE = 8.0, 0.5
 #: How often every mask is visited.
 SWEEPS = 3
-#: Masks times the masks that each is compared with times components: about half a second. More masks are balanced in blocks, unless these were smaller than `LEAST_BLOCK`.
+#: Masks times the masks that each is compared with times components: about a second. More masks are balanced in blocks, unless these were smaller than `LEAST_BLOCK`.
 WORK, LEAST_BLOCK, LARGEST_BLOCK = 1e8, 64, 4096
+#: Entries of the masks to avoid up to which these are looked up.
+AVOIDED = 10_000_000
 #: The weight of two equal masks. Weights are whole numbers: their sums are exact, so that no processor chooses other masks than another.
 EQUAL = 2.0**40
 #: P(keep) counts as at least this far from 0 and 1.
@@ -29,13 +30,14 @@ MARGIN = 0.02
 def balanced(masks: Masks, rng: np.random.Generator, excluded: Masks, before: Masks) -> Masks:
     """Exchange components within distinct `masks`, bool `(m, n)`, so that they differ from each other and from those drawn `before`; their sizes stay.
 
-    No mask becomes one of `excluded`, and a mask and its complement, where both are there, remain complements. Minimised, one exchange after the other, is the sum of squared covariances between
-    the values of the masks under a prior by which the effects of all sets are independent: a small sum is a design that tells them apart (after Mitchell, Morris
-    and Ylvisaker 1995). All components are treated alike, so that each mask by itself is as random as before.
+    No mask becomes one of `excluded`; a mask and its complement, where both are there, remain complements. Each exchange lowers the sum of squared covariances
+    between the values of two masks under a prior with independent effects of all sets: where values vary together, masks repeat each other (a Bayesian design as in
+    Mitchell, Morris and Ylvisaker, Two-level fractional factorials and Bayesian prediction, 1995). All components are treated alike, so that each mask by itself is
+    as random as before.
     """
     m, n = masks.shape
     block = int(min(m, WORK / max(m * n, 1), LARGEST_BLOCK)) // 2 * 2
-    if block < min(LEAST_BLOCK, max(m, 2)) // 2 * 2:
+    if block < min(LEAST_BLOCK, max(m, 2)) // 2 * 2 or excluded.size + before.size > AVOIDED:
         return masks
     together, partners = _paired(masks)
     order = rng.permutation(n)  # or the first of components would be preferred among equals
