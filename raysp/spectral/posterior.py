@@ -46,6 +46,8 @@ LEFT_OUT, LEFT_OF_UNEXPLAINED = 1e-4, 0.02
 ATTEMPTS, ROUNDED = 6, 1e-10
 #: Maximum number of entries of an array of products.
 CHUNK = 1 << 24
+#: Entries of products of parents that a processor's cache holds.
+CACHED = 1 << 18
 
 
 class Posterior:
@@ -173,7 +175,12 @@ class Posterior:
         signals, alpha = (self.signals, self.alpha) if weighted else (self.signals.astype(np.float32), self.alpha.astype(np.float32))
 
         def evidence(chosen: Block) -> Floats:
-            return (products(signals, chosen) * alpha[:, None]).T @ signals
+            found, step = np.empty((len(chosen), n), signals.dtype), max(CACHED // len(alpha), 1)
+            for start in range(0, len(chosen), step):
+                parts = products(signals, chosen[start : start + step])
+                parts *= alpha[:, None]
+                found[start : start + step] = parts.T @ signals
+            return found
 
         # A set may stand out although none of its parents does: a thorough search keeps as many sets as it will extend.
         most = max(order * room, KEPT) if thorough else KEPT
