@@ -23,6 +23,8 @@ WORK, LEAST_BLOCK, LARGEST_BLOCK = 1e8, 64, 4096
 AVOIDED = 10_000_000
 #: The weight of two equal masks. Weights are whole numbers: their sums are exact, so that no processor chooses other masks than another.
 EQUAL = 2.0**40
+#: Logarithms of larger size are cut off: masks of many components can be so unlike that their weights would not be numbers.
+STEEPEST = 300.0
 #: P(keep) counts as at least this far from 0 and 1.
 MARGIN = 0.02
 
@@ -90,7 +92,9 @@ class _Likeness:
         #: What one more component that both masks keep adds to the logarithm, at equal sizes.
         self._common = kept + removed - 2 * unlike
         # By differences of -n .. n: of what both keep, and of the other mask's size, from the size of this one.
-        self._by_common, self._by_size = (np.array([exp(slope * d) for d in range(-n, n + 1)]) for slope in (self._common, unlike - removed))
+        self._by_common, self._by_size = (
+            np.array([exp(max(min(slope * d, STEEPEST), -STEEPEST)) for d in range(-n, n + 1)]) for slope in (self._common, unlike - removed)
+        )
 
     def exchanged(self, row: int) -> Masks:
         """The mask of a row after the exchanges that make it differ more from the others, bool `(n,)`."""
@@ -103,7 +107,8 @@ class _Likeness:
             less = weights @ rows
             removed = int(np.where(mask, less, -1.0).argmax())
             without = self._weights(common - rows[:, removed] - size, by_size, row)
-            added = int(np.where(mask, np.inf, gains := without @ rows).argmin())
+            gains = without @ rows
+            added = int(np.where(mask, np.inf, gains).argmin())
             if fewer * less[removed] + more * gains[added] >= 0:
                 break
             mask[[removed, added]] = False, True

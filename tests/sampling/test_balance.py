@@ -70,6 +70,13 @@ def test_masks_differ_from_those_of_earlier_rounds() -> None:
     assert overlap(np.concatenate([earlier, made(masks, before=earlier)])) < overlap(apart) < overlap(drawn)
 
 
+def test_thousands_of_components_nearly_all_kept_are_no_trouble() -> None:
+    masks = random_masks(10_000, 80, 0.99, np.random.default_rng(9))
+    found = made(masks)
+    assert np.array_equal(found.sum(axis=1), masks.sum(axis=1))
+    assert not np.array_equal(found, masks)
+
+
 def test_complements_stay_complements() -> None:
     counts = allocated(15, 100, spread_shares(15))
     masks = sized_masks(15, np.minimum(counts, counts[::-1]), np.random.default_rng(6))
