@@ -20,7 +20,7 @@ from raysp.spectral.growth import KEPT, strong_terms, strongest_extensions
 from raysp.spectral.indices import UNIFORM
 from raysp.spectral.kernel import MEAN_VARIANCE, Prior, first_prior, invert, mirror, train, without_idle
 from raysp.spectral.regression import Exam, moments, weighted_mean
-from raysp.spectral.sets import Block, Floats, features, merge, products, unique_rows
+from raysp.spectral.sets import Block, Floats, Reals, features, merge, products, unique_rows
 from raysp.spectral.tail import removed
 from raysp.spectral.tail_sum import TailSum
 
@@ -174,7 +174,7 @@ class Posterior:
         # Without weights, the sets are only ranked, and single precision is enough.
         signals, alpha = (self.signals, self.alpha) if weighted else (self.signals.astype(np.float32), self.alpha.astype(np.float32))
 
-        def evidence(chosen: Block) -> Floats:
+        def evidence(chosen: Block) -> Reals:
             found, step = np.empty((len(chosen), n), signals.dtype), max(CACHED // len(alpha), 1)
             for start in range(0, len(chosen), step):
                 parts = products(signals, chosen[start : start + step])
