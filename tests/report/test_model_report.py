@@ -117,9 +117,15 @@ def test_one_line_an_interaction_between_its_members(visit, name, drawn):
 
 def test_deeper_layers_are_higher_and_heads_of_a_layer_side_by_side(visit):
     page = visit("three-layers")
-    middle = "e => { const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; }"
-    nodes = {node.get_attribute("data-tip").split(":")[0]: node.locator("rect").evaluate(middle) for node in page.locator(".node").all()}
-    cells = {cell.get_attribute("aria-label").split(":")[0]: cell.evaluate(middle) for cell in page.locator(".cell").all()}
+    # In one call: a graph that is drawn anew in between would leave places of parts that are gone.
+    nodes, cells = page.evaluate(
+        """() => {
+            const middle = e => { const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; };
+            const places = (parts, name, shape) => Object.fromEntries(
+                [...document.querySelectorAll(parts)].map(e => [e.getAttribute(name).split(":")[0], middle(shape ? e.querySelector(shape) : e)]));
+            return [places(".node", "data-tip", "rect"), places(".cell", "aria-label", null)];
+        }"""
+    )
     assert len({round(y) for label, (_, y) in nodes.items() if label.startswith("L13")}) == 1
     assert min(y for label, (_, y) in nodes.items() if label.startswith("L12")) > max(y for label, (_, y) in nodes.items() if label.startswith("L14"))
     assert max(abs(x - cells[label][0]) for label, (x, _) in nodes.items()) < 1  # its columns are those of the heat map

@@ -156,8 +156,8 @@ def test_what_a_run_measured_around_its_input_is_certain():
     for removed in ([], [4]):
         found = result.predict(removed=removed)
         assert found.lo == found.value == found.hi == pytest.approx(found.measured)
-    other = result.predict(removed=[0, 1, 2, 3, 4])
-    assert other.measured is None
+    # Which larger sets a run has measured is up to chance.
+    other = next(found for i in range(5, 10) if (found := result.predict(removed=[0, 1, 2, 3, 4, i])).measured is None)
     assert other.lo < other.value < other.hi
 
 
