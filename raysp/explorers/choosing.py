@@ -71,7 +71,9 @@ def next_pairs(sample: Sample, effects: Values | None, changes: Changes | None, 
     if not sample.varies or effects is None:
         return known[:0]
     fixed = np.flatnonzero(~sample.scored)
-    rows = np.concatenate([fixed, np.flatnonzero(sample.scored)[: max(LEARNT - len(fixed), 0)]])
+    # Drawn, as masks come in order of their sizes.
+    others = np.random.default_rng(sample.seed).permutation(np.flatnonzero(sample.scored))[: max(LEARNT - len(fixed), 0)]
+    rows = np.concatenate([fixed, others])
     with one_thread():
         return suspected_pairs(learnt(sample, rows), effects, count, known)
 

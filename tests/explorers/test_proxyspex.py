@@ -10,7 +10,7 @@ from spectral.known_games import additive, and_or, explore, found, planted
 
 from raysp.errors import UserError
 from raysp.explorers import ProxySPEX, fit_singles, r_squared
-from raysp.explorers.choosing import PILOT_GRID, most_telling, pilot_masks, resembling
+from raysp.explorers.choosing import PILOT_GRID, most_telling, next_pairs, pilot_masks, resembling
 from raysp.explorers.remarks import AFFORDABLE, CHEAP, affordable_proxy
 from raysp.explorers.samples import Sample, random_rows
 from raysp.gradients import GradientReport, PairTerms
@@ -187,6 +187,17 @@ def test_the_most_telling_masks_are_those_least_like_what_is_known():
     chosen = most_telling(posterior, 20, np.random.default_rng(0), known)
     assert len(distinct(chosen)) == 20
     assert (~chosen[:, 0]).mean() > 0.8
+
+
+def test_pairs_are_suspected_from_masks_of_all_sizes():
+    """Random masks come by size, and more than the kernel learns from: here the first 2,600 lack component 0, which adds to all others."""
+    masks = np.unique(drawn(16, 6000), axis=0)
+    masks = np.concatenate([masks[~masks[:, 0]][:2600], masks[masks[:, 0]][:2600]])
+    values = 3.0 * masks[:, 0] + 3.0 * masks[:, 1] + 2.0 * (masks[:, 2] & masks[:, 3])
+    sample = Sample(masks, values, 2)
+    effects = np.where(np.arange(16) < 2, 3.0, np.where(np.arange(16) < 4, 2.0, 0.0))
+    found = next_pairs(sample, effects, None, 1, masks[:0])
+    assert np.flatnonzero(~found[0]).tolist() == [2, 3]
 
 
 def test_a_run_stops_once_r2_is_good_enough():
