@@ -135,7 +135,8 @@ up() {
   export RAY_raylet_start_wait_time_s=$start_seconds
   monitoring "$folder"
   export RAY_PROMETHEUS_HOST=http://127.0.0.1:9090 RAY_GRAFANA_HOST=http://127.0.0.1:3000
-  local shared=(--block --object-store-memory=200000000 --disable-usage-stats)
+  # The agent of a node, without which no job starts, takes any free port: the usual one may be that of another cluster here.
+  local shared=(--block --object-store-memory=200000000 --disable-usage-stats --dashboard-agent-listen-port=0)
   start head ray start --head "${shared[@]}" --port="$port" --dashboard-port="$dashboard" --temp-dir="$folder" --num-cpus=0 --num-gpus=0 --ray-client-server-port="$(free_port 10001)"
   wait_for head "$port"
   wait_for head "$dashboard"

@@ -102,14 +102,15 @@ class _Likeness:
         mask, common = rows[row] > 0, rows @ rows[row]
         by_size = EQUAL * self._by_size[self._sizes - size + n]
         fewer, more = expm1(-self._common), expm1(self._common)
-        for _ in range(n if 0 < size < n else 0):
+        rounding = 0.5 * len(rows) * (more - fewer)  # an exchange that gains no more could be undone, and made again, without end
+        for _ in range(min(size, n - size)):
             weights = self._weights(common - size, by_size, row)
             less = weights @ rows
             removed = int(np.where(mask, less, -1.0).argmax())
             without = self._weights(common - rows[:, removed] - size, by_size, row)
             gains = without @ rows
             added = int(np.where(mask, np.inf, gains).argmin())
-            if fewer * less[removed] + more * gains[added] >= 0:
+            if fewer * less[removed] + more * gains[added] >= -rounding:
                 break
             mask[[removed, added]] = False, True
             common += rows[:, added] - rows[:, removed]

@@ -1,9 +1,11 @@
 """`cluster/local.sh`: a cluster on one machine, from `up` over a question to `down`, which ends what `up` started and nothing else."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from services import free_port
 from tiny_models import save
 
@@ -64,8 +67,17 @@ def place(home, tmp_path, monkeypatch):
     shutil.rmtree(short, ignore_errors=True)
 
 
+@pytest.fixture
+def usual_agent_port_taken():
+    """Another cluster, or this, has the port that Ray gives the agents of all nodes."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("", DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)))
+        yield
+
+
 @pytest.mark.cluster
-def test_up_then_a_question_then_down(place, tmp_path):
+def test_up_then_a_question_then_down(place, tmp_path, usual_agent_port_taken):
     """A process that somebody else started, whose number is in an old note, lives on."""
     port, dashboard = free_port(), free_port()
     began = shell(SCRIPT, "up", "--workers", "2", "--port", port, "--dashboard-port", dashboard)

@@ -70,6 +70,7 @@ def test_masks_differ_from_those_of_earlier_rounds() -> None:
     assert overlap(np.concatenate([earlier, made(masks, before=earlier)])) < overlap(apart) < overlap(drawn)
 
 
+@pytest.mark.timeout(60)
 def test_thousands_of_components_nearly_all_kept_are_no_trouble() -> None:
     masks = random_masks(10_000, 80, 0.99, np.random.default_rng(9))
     found = made(masks)
