@@ -58,7 +58,7 @@ def fit_singles(masks: Masks, values: Values, random_state: int = 0, keep_probab
         return constant(sample.n, sample.values, keep_probability, sample.weights)
     with one_thread():
         alone = singles(sample, sample.folds())
-        return _with_error(alone.build(), sample, _score(sample, alone.held_out))
+        return _with_error(alone.build(), sample, _score(sample, alone.held_out), alone.held_out)
 
 
 def fit_proxy(sample: Sample, proxy: Proxy) -> Fit:
@@ -77,8 +77,8 @@ def _fit(sample: Sample, proxy: Proxy) -> Fit:
         offers |= proxy(sample, parts)
     weights, r2 = _weigh(offers, fair)
     surrogate = _combined(offers, weights, sample)
-    held_out = sum(weight * offers[name].held_out for name, weight in weights.items())
-    return Fit(_with_error(surrogate, fair, r2), r2, _score(fair, offers["singles"].held_out), weights, np.asarray(held_out))
+    held_out = np.asarray(sum(weight * offers[name].held_out for name, weight in weights.items()))
+    return Fit(_with_error(surrogate, fair, r2, held_out), r2, _score(fair, offers["singles"].held_out), weights, held_out)
 
 
 def _combined(offers: dict[str, Proposal], weights: dict[str, float], sample: Sample) -> FourierSurrogate:
@@ -184,10 +184,21 @@ def _score(sample: Sample, held_out: Values) -> float:
     return r_squared(sample.values[sample.scored], held_out[sample.scored], sample.weights_of(sample.scored))
 
 
-def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float) -> FourierSurrogate:
-    """Add standard errors, estimated from the rows drawn at random."""
-    rows = sample.scored
-    masks, values, counts = sample.masks[rows], sample.values[rows], sample.weights_of(rows)
-    shrunk = correlations(surrogate.sets, masks, values - surrogate.predict(masks), sample.keep_probability, counts)
-    unexplained = weighted_variance(values, counts) * (1.0 - r2)
-    return surrogate.with_error(standard_errors(surrogate.coefficients, shrunk, unexplained, effective_rows(len(values), counts)))
+def _with_error(surrogate: FourierSurrogate, sample: Sample, r2: float, held_out: Values) -> FourierSurrogate:
+    """Add standard errors, estimated from the rows drawn at random.
+
+    A model that follows its values closely leaves no residual: what it has shrunk a coefficient by shows on rows that it was not fitted to.
+    """
+    rows, unseen = sample.scored, sample.scored & ~np.isnan(held_out)
+
+    def correlated(residual: Values, some: NDArray[np.bool_]) -> Floats:
+        return correlations(surrogate.sets, sample.masks[some], residual, sample.keep_probability, sample.weights_of(some))
+
+    counts = sample.weights_of(rows)
+    unexplained = weighted_variance(sample.values[rows], counts) * (1.0 - r2)
+    shrunk = correlated(sample.values[rows] - surrogate.predict(sample.masks[rows]), rows)
+    errors = standard_errors(surrogate.coefficients, shrunk, unexplained, effective_rows(int(rows.sum()), counts))
+    if unseen.any():
+        chance = np.sqrt(max(unexplained, 0.0) / effective_rows(int(unseen.sum()), sample.weights_of(unseen)))
+        errors = np.hypot(errors, np.maximum(np.abs(correlated((sample.values - held_out)[unseen], unseen)) - chance, 0.0))
+    return surrogate.with_error(errors)
