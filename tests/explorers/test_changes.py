@@ -186,7 +186,7 @@ def test_pairs_that_were_not_measured_are_estimated(game):
     exact = deviations(game.predict)
     errors = {}
     for slopes in ("auto", "off"):
-        explorer, _ = explored(ProxySPEX(budget=200, slopes=slopes), game, 2.0, lambda masks: exact_slopes(game, masks))
+        explorer, _ = explored(ProxySPEX(budget=150, slopes=slopes), game, 2.0, lambda masks: exact_slopes(game, masks))
         unseen = lookup(explorer.masks, ablations(N, PAIRS)) < 0
         assert unseen.sum() > 200
         errors[slopes] = np.mean((deviations(explorer.result().surrogate.predict) - exact)[unseen] ** 2)
