@@ -117,7 +117,7 @@
     const { whole } = scale([told.value, told.lo, told.hi, held.intact]);
     at("value").textContent = whole(told.value);
     const interval = () => `${whole(told.lo)} to ${whole(told.hi)} (${Math.round(100 * told.coverage)}% interval)`;
-    at("interval").textContent = told.lo === null ? "no interval" : told.lo === told.hi ? "measured" : interval();
+    at("interval").textContent = told.lo === null ? "no interval" : told.compared ? interval() : "measured";
     // With nothing removed the value was measured, and a difference would be the surrogate's error.
     at("change").textContent = known(held.intact) && removed.size ? whole(told.value - held.intact) : "–";
     at("caution").textContent = told.caution;

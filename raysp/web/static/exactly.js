@@ -88,7 +88,7 @@ function begin() {
 
   function sentence(answer) {
     const { exact, error, inside } = told(answer);
-    if (inside && answer.lo === answer.hi) return `Exact value ${exact}, as the run measured it.`;
+    if (inside && !answer.compared) return `Exact value ${exact}, as the run measured it.`;
     return `Exact value ${exact}: the prediction is off by ${error}${inside === null ? "" : inside ? ", within its interval" : ", outside its interval"}.`;
   }
 
