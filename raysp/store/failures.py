@@ -88,11 +88,19 @@ def explaining(path: Path) -> Generator[None]:
     A ConstraintException is left to the caller.
     """
     try:
-        yield
+        with keyboard_interrupts():
+            yield
     except duckdb.ConstraintException:
         raise
     except (duckdb.Error, OSError) as error:
         raise explained(path, error) from None
+
+
+@contextmanager
+def keyboard_interrupts() -> Generator[None]:
+    """Raise KeyboardInterrupt for a query that a signal interrupted."""
+    try:
+        yield
     except RuntimeError as error:
         # DuckDB replaces the KeyboardInterrupt of a signal that arrives during a query; a run would end as failed where it was interrupted.
         if str(error) == "Query interrupted":

@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from raysp.errors import UserError
-from raysp.store.failures import sql_failure
+from raysp.store.failures import keyboard_interrupts, sql_failure
 from raysp.store.packing import Table
 
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -84,13 +84,10 @@ def answering(cur: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> Gen
     timer.daemon = True
     timer.start()
     try:
-        cur.execute("BEGIN TRANSACTION READ ONLY")
-        try:
+        with keyboard_interrupts(), _read_only(cur):
             relation: Any = cur.sql(query)
             with relation.to_arrow_reader(BATCH_ROWS) as reader:  # an open result would keep the transaction from ending
                 yield reader.schema, reader
-        finally:
-            cur.execute("ROLLBACK")
     except duckdb.InterruptException:
         raise too_slow(limits) from None
     except (duckdb.OutOfMemoryException, MemoryError):
@@ -103,6 +100,16 @@ def answering(cur: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> Gen
         raise too_much_memory(limits) if "Out of Memory" in str(error) else sql_failure(error) from None
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _read_only(cur: duckdb.DuckDBPyConnection) -> Generator[None]:
+    try:
+        cur.execute("BEGIN TRANSACTION READ ONLY")  # within the block, as an interrupt can follow it at once
+        yield
+    finally:
+        with suppress(duckdb.TransactionException):  # it had not begun
+            cur.execute("ROLLBACK")
 
 
 def too_slow(limits: Limits) -> UserError:

@@ -54,6 +54,6 @@ def _apply(con: duckdb.DuckDBPyConnection, number: int, name: str, sql: str) -> 
         con.execute(sql)
         con.execute("INSERT INTO migrations VALUES (?, ?, ?)", [number, name, datetime.now(UTC).replace(tzinfo=None)])
         con.execute("COMMIT")
-    except Exception:
+    except BaseException:
         con.execute("ROLLBACK")
         raise

@@ -17,6 +17,7 @@ import numpy as np
 
 from raysp.errors import UserError, masked
 from raysp.game import GameInfo
+from raysp.interrupts import uninterrupted
 from raysp.masks import Masks, Values, check_masks
 from raysp.store import blobs, games, gradients, noise
 from raysp.store.additions import Addition, Batch, Resolved, Rows, resolve
@@ -131,7 +132,7 @@ class Store(AnswerWriter):
 
     def register_game(self, info: GameInfo) -> int:
         """Return the id of the game with this fingerprint; a new game is stored with its components."""
-        with self._writing:
+        with self._undisturbed():
             found = games.find(self._cursor(), info.fingerprint)
             if found is not None:
                 return found
@@ -216,7 +217,7 @@ class Store(AnswerWriter):
         order = [i for i, batch in sorted(enumerate(batches), key=lambda each: (each[1].game_id, each[1].values is None)) if len(batch.masks)]
         if not order:
             return new
-        with self._writing:
+        with self._undisturbed():
             next_id, rows = self._next_id, Rows(self._next_batch, now())
             with self._transaction() as cur:
                 games_of = [(game_id, list(group)) for game_id, group in itertools.groupby(order, key=lambda i: batches[i].game_id)]
@@ -285,8 +286,14 @@ class Store(AnswerWriter):
     # ---- internal
 
     @contextmanager
+    def _undisturbed(self) -> Generator[None]:
+        """Neither another thread's writing nor an interrupt comes between: what is remembered of the file stays what is in it."""
+        with uninterrupted(), self._writing:
+            yield
+
+    @contextmanager
     def _transaction(self, *, commit: bool = True) -> Generator[Connection]:
-        with self._writing, explaining(self.path):
+        with self._undisturbed(), explaining(self.path):
             self._must_write()
             cur = self._cursor()
             keep_log_private(self.path)

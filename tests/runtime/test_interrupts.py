@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import raysp
-from raysp.interrupts import interrupted_by_termination
+from raysp.interrupts import interrupted_by_termination, uninterrupted
 
 RUN = """
 import signal, sys, time
@@ -70,3 +70,30 @@ def test_beside_the_main_thread_nothing_is_done():
     thread.start()
     thread.join()
     assert found == [before]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_waits_for_what_must_happen_completely(sent):
+    done = []
+
+    def work():
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(sent)
+                done.append("inner")
+            done.append("outer")
+
+    before = [signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert done == ["inner", "outer"]
+        assert signal.getsignal(sent) is signal.default_int_handler
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_a_signal_that_ends_the_process_at_once_still_does():
+    code = "import signal\nfrom raysp.interrupts import uninterrupted\nwith uninterrupted():\n    signal.raise_signal(signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM

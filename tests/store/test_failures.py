@@ -1,10 +1,14 @@
 """Each defect of a store is a one-line error that states what to do."""
 
+import itertools
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import duckdb
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 from stores import begin, game, python
 
 from raysp.errors import UserError
+from raysp.masks import unpack
 from raysp.store import Store, snapshots
 from raysp.store.failures import explaining
 
@@ -231,3 +236,49 @@ def test_a_signal_during_a_query_is_an_interrupt(tmp_path):
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupted_at(line):
+    """Send SIGINT before a given line (counted from 0) of what runs in the block. Yields a list of the line's function, empty if there are fewer lines."""
+    left, reached = [line], []
+
+    def count(frame, event, _):
+        if event == "line" and not reached:
+            if left[0] == 0:
+                reached.append(frame.f_code.co_qualname)
+                signal.raise_signal(signal.SIGINT)
+            left[0] -= 1
+        return count
+
+    answer, tracing = signal.signal(signal.SIGINT, signal.default_int_handler), sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield reached
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGINT, answer)
+
+
+def test_an_interrupt_at_any_line_of_a_transaction_tears_nothing(tmp_path):
+    with Store.open(tmp_path / "s.duckdb") as store:
+        begin(store, info=game(24))
+        kept, interrupts = 0, 0
+        for line in itertools.count():
+            masks = unpack(np.arange(8 * line, 8 * line + 8, dtype="<u4").view(np.uint8).reshape(8, 4)[:, :3], 24)
+            was_interrupted = False
+            with interrupted_at(line) as reached:
+                try:
+                    store.add_evaluations("run-1", "explore", masks, masks.sum(axis=1), tokens=1.0)
+                except KeyboardInterrupt:
+                    was_interrupted = True
+            interrupts += was_interrupted
+            now_kept = store.run_evaluations("run-1").num_rows
+            assert now_kept - kept in ((0, 8) if was_interrupted else (8,)), reached
+            kept = now_kept
+            # What is remembered of the file agrees with it, and another thread does not wait for a lock that nobody holds.
+            with ThreadPoolExecutor(1) as other:
+                other.submit(store.add_event, "run-1", "note", "still here").result(timeout=20)
+            if not reached:
+                break
+        assert interrupts > 100
