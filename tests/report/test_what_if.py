@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from reading import read
 
+import raysp
 from raysp.masks import pack
 from raysp.report import packing
 from raysp.report.page import write_report
@@ -28,6 +29,11 @@ def folder(tmp_path_factory):
     with Store.open(place / "s.duckdb") as store:
         for name, add in RUNS.items():
             write_report(store, add(store), place / f"{name}.html")
+    certain = raysp.FunctionLens(lambda masks: np.full(len(masks), 3.0), n=16, name="always three")
+    spec = raysp.RunSpec(lens=certain, explorer=raysp.ProxySPEX(budget=200), store=str(place / "s.duckdb"), local=True)
+    raysp.run(spec, run_id="constant")
+    with Store.read(place / "s.duckdb") as store:
+        write_report(store, "constant", place / "constant.html")
     return place
 
 
@@ -119,6 +125,15 @@ def test_another_page_sets_what_is_removed_and_has_a_place_for_the_exact_value(v
     assert page.locator("#text .c.off").all_text_contents() == ["acting", "to"]
     assert page.locator("#whatif-exact").inner_html() == ""
     assert page.locator("#whatif-interval").text_content() == "measured"  # as all masks were
+
+
+def test_a_prediction_that_is_certain_is_not_called_measured(visit):
+    page = visit("constant")
+    told = page.evaluate("raysp.whatIf.predict([2, 3, 5, 7, 11])")
+    assert told["compared"] > 0
+    assert told["lo"] == told["value"] == told["hi"]
+    page.evaluate("document.dispatchEvent(new CustomEvent('whatif-set', { detail: { removed: [2, 3, 5, 7, 11] } }))")
+    assert page.locator("#whatif-interval").text_content().endswith("(95% interval)")
 
 
 def test_a_run_without_a_surrogate_has_no_such_section(tmp_path):
