@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from raysp.errors import UserError
+from raysp.specs.base import Spec
 from raysp.specs.limits import MOST_COUNT, MOST_FLOAT, MOST_SEED
 from raysp.specs.validation import Validation
 
@@ -43,7 +44,7 @@ def forced_dtype() -> ComputedDtype | None:
     return cast("ComputedDtype", named)
 
 
-class LensSpec(BaseModel):
+class LensSpec(Spec):
     """What every lens states about itself, so that nothing else needs to know which lens it is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

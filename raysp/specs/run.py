@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from raysp.blobs import parse_blob
 from raysp.errors import UserError, masked
 from raysp.home import local_path
+from raysp.specs.base import Spec
 from raysp.specs.documents import read_document
 from raysp.specs.explorers import EXPLORER_OPTIONS, AnyExplorerOptions, ProxySPEXOptions, StandsForOptions
 from raysp.specs.lenses import DataLens, FeatureLens, FunctionLens, LensSpec, MechanisticLens, forced_dtype, with_dtype
@@ -23,7 +24,7 @@ AnyLens = FeatureLens | MechanisticLens | DataLens | FunctionLens
 LENSES: Mapping[str, type[LensSpec]] = {"feature": FeatureLens, "mechanistic": MechanisticLens, "data": DataLens, "function": FunctionLens}
 
 
-class RunSpec(BaseModel):
+class RunSpec(Spec):
     """One question: what is asked (lens), how it is explored and validated, and where it runs.
 
     The answer depends on `lens`, `explorer`, `validation` and `seed` only, not on where the run is executed.

@@ -2,15 +2,16 @@
 
 from math import comb
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from raysp.specs.base import Spec
 from raysp.specs.limits import MOST_COUNT
 
 #: The largest order whose 2^order sub-ablations are all measured.
 MAX_EXACT_ORDER = 4
 
 
-class Validation(BaseModel):
+class Validation(Spec):
     """Number of evaluations or interactions in each check; a check set to 0 is skipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -358,3 +358,13 @@ def test_only_lenses_that_vary_are_repeated(what):
         parts(data)
     question, repeat = parts(run_spec({"lens": {"kind": "feature", "prompt": "a b"}, "repeat_on": [f"{what}:other"]}))
     assert (getattr(question.spec.lens, what), getattr(repeat.spec.lens, what)) == (getattr(FeatureLens(prompt="a b"), what), "other")
+
+
+def test_paths_may_be_given_as_paths(tmp_path):
+    model, store, spans = tmp_path / "model", tmp_path / "s.duckdb", tmp_path / "spans.json"
+    lens = FeatureLens(prompt="Good film", model=model, unit="spans", spans=spans)
+    spec = RunSpec(lens=lens, store=store)
+    assert (lens.model, lens.spans, spec.store) == (str(model), str(spans), str(store))
+    nested = RunSpec.model_validate({"lens": {"kind": "data", "train": tmp_path / "train.jsonl", "queries": tmp_path / "queries.jsonl"}})
+    assert nested.lens.train == str(tmp_path / "train.jsonl")
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
