@@ -34,12 +34,15 @@ def published():
 
 @pytest.mark.cluster
 def test_a_run_is_recognised_by_its_tasks_actors_and_metrics_and_polls_are_hidden(cluster, tmp_path):
-    killed, seen = tmp_path / "killed", set()
+    kills, seen = tmp_path / "kills", set()
+    kills.mkdir()
 
     def fatal(masks):
         time.sleep(0.4)  # long enough for R2, which is known only between rounds, to be published
-        if len(masks) > 2 and not killed.exists():
-            killed.touch()
+        before = [each.stat().st_mtime for each in kills.iterdir()]
+        # Not just once: what is added to a counter once can be lost (see `ServiceMetrics`).
+        if len(masks) > 2 and len(before) < 3 and time.time() - max(before, default=0.0) > 2:
+            (kills / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return planted(masks)
 
