@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -238,12 +238,17 @@ def test_a_signal_during_a_query_is_an_interrupt(tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def interrupted_at(line):
-    """Send SIGINT before a given line (counted from 0) of what runs in the block. Yields a list of the line's function, empty if there are fewer lines."""
+#: Where an interrupt may come: what raysp does of a transaction, and the context managers around it.
+TRACED = ("contextlib.py", "raysp/interrupts.py", "raysp/store/store.py", "raysp/store/failures.py")
+
+
+def interrupted_at(line, action):
+    """Run `action` and send SIGINT before a given line (counted from 0) of it. Return whether it raised KeyboardInterrupt, and the line's function (None: it has fewer lines)."""
     left, reached = [line], []
 
     def count(frame, event, _):
+        if not frame.f_code.co_filename.endswith(TRACED):
+            return None
         if event == "line" and not reached:
             if left[0] == 0:
                 reached.append(frame.f_code.co_qualname)
@@ -254,10 +259,13 @@ def interrupted_at(line):
     answer, tracing = signal.signal(signal.SIGINT, signal.default_int_handler), sys.gettrace()
     sys.settrace(count)
     try:
-        yield reached
+        action()
+    except KeyboardInterrupt:
+        return True, reached[0]
     finally:
         sys.settrace(tracing)
         signal.signal(signal.SIGINT, answer)
+    return False, reached[0] if reached else None
 
 
 def test_an_interrupt_at_any_line_of_a_transaction_tears_nothing(tmp_path):
@@ -266,12 +274,8 @@ def test_an_interrupt_at_any_line_of_a_transaction_tears_nothing(tmp_path):
         kept, interrupts = 0, 0
         for line in itertools.count():
             masks = unpack(np.arange(8 * line, 8 * line + 8, dtype="<u4").view(np.uint8).reshape(8, 4)[:, :3], 24)
-            was_interrupted = False
-            with interrupted_at(line) as reached:
-                try:
-                    store.add_evaluations("run-1", "explore", masks, masks.sum(axis=1), tokens=1.0)
-                except KeyboardInterrupt:
-                    was_interrupted = True
+            add = partial(store.add_evaluations, "run-1", "explore", masks, masks.sum(axis=1), tokens=1.0)
+            was_interrupted, reached = interrupted_at(line, add)
             interrupts += was_interrupted
             now_kept = store.run_evaluations("run-1").num_rows
             assert now_kept - kept in ((0, 8) if was_interrupted else (8,)), reached
@@ -279,6 +283,6 @@ def test_an_interrupt_at_any_line_of_a_transaction_tears_nothing(tmp_path):
             # What is remembered of the file agrees with it, and another thread does not wait for a lock that nobody holds.
             with ThreadPoolExecutor(1) as other:
                 other.submit(store.add_event, "run-1", "note", "still here").result(timeout=20)
-            if not reached:
+            if reached is None:
                 break
         assert interrupts > 100
