@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,14 @@ def answering(cur: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> Gen
     timer.daemon = True
     timer.start()
     try:
-        with keyboard_interrupts(), _read_only(cur):
-            relation: Any = cur.sql(query)
-            with relation.to_arrow_reader(BATCH_ROWS) as reader:  # an open result would keep the transaction from ending
-                yield reader.schema, reader
+        cur.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            with keyboard_interrupts():
+                relation: Any = cur.sql(query)
+                with relation.to_arrow_reader(BATCH_ROWS) as reader:  # an open result would keep the transaction from ending
+                    yield reader.schema, reader
+        finally:
+            cur.execute("ROLLBACK")
     except duckdb.InterruptException:
         raise too_slow(limits) from None
     except (duckdb.OutOfMemoryException, MemoryError):
@@ -100,16 +104,6 @@ def answering(cur: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> Gen
         raise too_much_memory(limits) if "Out of Memory" in str(error) else sql_failure(error) from None
     finally:
         timer.cancel()
-
-
-@contextmanager
-def _read_only(cur: duckdb.DuckDBPyConnection) -> Generator[None]:
-    try:
-        cur.execute("BEGIN TRANSACTION READ ONLY")  # within the block, as an interrupt can follow it at once
-        yield
-    finally:
-        with suppress(duckdb.TransactionException):  # it had not begun
-            cur.execute("ROLLBACK")
 
 
 def too_slow(limits: Limits) -> UserError:

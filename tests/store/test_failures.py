@@ -225,14 +225,28 @@ def test_killed_while_writing_keeps_every_commit(tmp_path):
         assert store.run_row("run-1")["status"] == "interrupted"
 
 
-def test_a_signal_during_a_query_is_an_interrupt(tmp_path):
+LONG = "SELECT sum(hash(range)) FROM range(20000000000)"
+
+
+def read_long(path):
+    with explaining(path), duckdb.connect(config={"threads": 1}) as con:
+        con.execute(LONG)
+
+
+def ask_long(path):
+    with Store.open(path) as store:
+        store.sql(LONG)
+
+
+@pytest.mark.parametrize("query", [read_long, ask_long])
+def test_a_signal_during_a_query_is_an_interrupt(tmp_path, query):
     """DuckDB makes a RuntimeError of it, by which a run would have failed instead of being interrupted."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     try:
         timer.start()
-        with pytest.raises(KeyboardInterrupt), explaining(tmp_path / "s.duckdb"), duckdb.connect(config={"threads": 1}) as con:
-            con.execute("SELECT sum(hash(range)) FROM range(2000000000)")
+        with pytest.raises(KeyboardInterrupt):
+            query(tmp_path / "s.duckdb")
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, before)
