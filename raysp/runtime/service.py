@@ -91,6 +91,7 @@ def up(
     if current is not None:
         _clear(current)
     if wanted is None:
+        _check_listening(host, port)
         started = _start_head(place)
     else:
         field = "address" if address else "RAY_ADDRESS"
@@ -173,6 +174,13 @@ def _with_web_end(started: Service, policy: Policy | None, host: str | None, por
 def _check_first(field: str, value: object, *, running: bool) -> None:
     if value is not None and running:
         raise UserError(field, value, "is read when a service starts, and it runs already", "end it first with `raysp down`")
+
+
+def _check_listening(host: str | None, port: int | None) -> None:
+    """Refuse a place to listen at before a head is started for nothing, which takes half a minute."""
+    from raysp.runtime.web_end import WEB_HOST, usable_port
+
+    usable_port(host or WEB_HOST, port)
 
 
 def _check_same(current: Service, address: str | None, store: str) -> None:

@@ -201,7 +201,7 @@ def test_the_pairs_that_slopes_suggest_are_measured(game):
     assert "those for which slopes suggest the strongest deviations" in " ".join(explorer.result().notes)
 
 
-@pytest.mark.parametrize("explorer", [ProxySPEX(budget=250), ProxySPEX(budget=250, keep="auto"), Screen(budget=90)], ids=["spread", "pilot", "screen"])
+@pytest.mark.parametrize("explorer", [ProxySPEX(budget=150), ProxySPEX(budget=150, keep="auto"), Screen(budget=90)], ids=["spread", "pilot", "screen"])
 @pytest.mark.parametrize("useful", [True, False])
 def test_a_run_that_resumes_asks_for_the_same(game, explorer, useful):
     def slopes_of(masks):

@@ -121,8 +121,8 @@ def test_slopes_that_do_not_help_are_bought_only_for_the_trial(game, price):
 
 
 def test_a_run_that_resumes_asks_for_the_same(game):
-    first = run(game, 2.0, lambda masks: exact_slopes(game, masks))
-    again = ProxySPEX(budget=400, focus="average").start(N, 0).with_slopes(2.0)
+    first = run(game, 2.0, lambda masks: exact_slopes(game, masks), budget=250)
+    again = ProxySPEX(budget=250, focus="average").start(N, 0).with_slopes(2.0)
     start = 0
     while len(masks := again.ask()):
         rows = slice(start, start + len(masks))
@@ -142,7 +142,7 @@ def test_options_decide_whether_slopes_are_bought(game, options, asked):
 
 
 def test_the_price_decides(game):
-    told = sample(game, 160, exact_slopes(game, drawn(160)) + noise((160, N)))
+    told = sample(game, 120, exact_slopes(game, drawn(120)) + noise((120, N)))
     verdicts = []
     for price in (1.0, 30.0):
         purchases = Purchases("auto", price, {0, 1})

@@ -1,15 +1,19 @@
 """The service: `raysp up` to `raysp down`, on a Ray head of its own, with real commands that are interrupted and a scheduler and a head that are killed."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from ray._private import worker
 from tiny_models import save
+from waiting import until
 
 import raysp
 from raysp.cli import main
@@ -107,6 +111,33 @@ def wait_measuring(client, run_id):
     while not ((state := client.states([run_id])[0]).progress and state.progress.done):
         assert time.monotonic() < deadline, state
         time.sleep(0.05)
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    """Where Ray keeps what it writes. Paths of its sockets must be short."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        yield Path(place)
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(home, folder, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with process("up") as starting:
+        until("the head starts", lambda: [*folder.glob("raysp-*/session_*/sockets")], 60)
+        starting.send_signal(signal.SIGINT)
+        _, err = starting.communicate(timeout=60)
+    assert starting.returncode == 130, err
+    assert not [*folder.iterdir()]
+    assert not [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and str(folder) in arguments(pid)]
+    assert read_service() is None
+
+
+def arguments(pid):
+    """The command line of a process, empty if there is none."""
+    with contextlib.suppress(OSError):
+        return (pid / "cmdline").read_text()
+    return ""
 
 
 def test_a_service_that_is_up_stays_up_and_its_file_is_private(up, command):
