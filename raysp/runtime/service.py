@@ -177,7 +177,7 @@ def _check_first(field: str, value: object, *, running: bool) -> None:
 
 
 def _check_listening(host: str | None, port: int | None) -> None:
-    """Refuse a place to listen at before a head is started for nothing, which takes half a minute."""
+    """Refuse a place at which the web end could not listen before a head is started for it."""
     from raysp.runtime.web_end import WEB_HOST, usable_port
 
     usable_port(host or WEB_HOST, port)

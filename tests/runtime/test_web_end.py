@@ -57,12 +57,6 @@ def somebody_listens():
 
 @pytest.fixture(scope="module")
 def started(home, taken):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        refused = process("up", "--port", str(port), home=home)
-    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
-    assert refused.err.startswith(f"raysp: port: {port} cannot be listened at")
-    assert not (home / "service.log").exists()  # no head was started for it
     done = process("up", "--json", home=home)
     assert done.code == 0, done.err
     return json.loads(done.out)
@@ -87,6 +81,17 @@ def kill(started, name, group=None):
         actor = ray.get_actor(name, "raysp").__ray_call__
         pid = ray.get((actor.options(concurrency_group=group) if group else actor).remote(lambda _: os.getpid()), timeout=60)
     os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("field", ["port", "host"])
+def test_where_it_cannot_listen_nothing_is_started(field, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = {"port": str(other.getsockname()[1]), "host": "192.0.2.1"}[field]  # the latter is nobody's: RFC 5737
+        refused = process("up", f"--{field}", place, home=tmp_path)
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert (refused.err.startswith(f"raysp: {field}: "), "cannot be listened at" in refused.err) == (True, True), refused.err
+    assert not (tmp_path / "service.log").exists()
 
 
 def test_where_the_usual_port_is_taken_another_one_is_used(started):
